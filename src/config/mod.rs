@@ -1,0 +1,381 @@
+//! The configuration: TOML in, checked values out. Every error is found in one go and named by
+//! its key path; an unknown key is an error. The keys are tables (`knob`), the tracers' own keys
+//! among them, so `onset config` prints exactly what is read here.
+
+mod knob;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use knob::{Knob, Section, Value, Values, size, time};
+use toml::{Table, Value as Toml};
+
+use crate::tracer::{KnownIssue, Settings, Spec};
+
+/// Where the config is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/onset/onset.toml";
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A config that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not there, or not for us.
+    #[error("{path}: {source}; name another file with --config, or print a default one with `onset config`", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("{0}")]
+    Syntax(String),
+    /// Keys or values that are wrong, each on a line.
+    #[error("{}", .0.join("\n"))]
+    Keys(Vec<String>),
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Host name in documents; empty for the kernel's.
+    pub hostname: String,
+    /// Region in documents.
+    pub region: String,
+    /// The agent's unix socket.
+    pub socket: PathBuf,
+    /// Roots of the host's trees.
+    pub paths: Paths,
+    /// The local log.
+    pub log: Log,
+    /// Where the endpoint listens.
+    pub listen: SocketAddr,
+    /// The server that documents are shipped to.
+    pub elasticsearch: Values,
+    /// How many containers are followed at once.
+    pub containers: usize,
+    /// The kubelet to ask for names; empty for none.
+    pub kubelet: String,
+    /// Share of wall time, in percent over ten minutes, that captures may run.
+    pub capture_percent: u32,
+    /// One for each registered tracer, in the registry's order.
+    pub tracers: Vec<Settings>,
+}
+
+/// Roots of the host's trees, for a container that sees them elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// procfs.
+    pub proc: PathBuf,
+    /// sysfs.
+    pub sys: PathBuf,
+    /// The cgroup hierarchies.
+    pub cgroup: PathBuf,
+}
+
+/// The local log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Size of one segment in bytes.
+    pub segment: u64,
+    /// Size of all segments in bytes.
+    pub budget: u64,
+    /// The largest document in bytes.
+    pub document: usize,
+    /// How long a record may stay unsynced; zero for not at all.
+    pub sync: Duration,
+}
+
+const TOP: Section = Section {
+    name: "",
+    about: "",
+    knobs: &[
+        Knob { key: "hostname", default: Value::Text(""), about: "Name of this host in documents; empty: the kernel's" },
+        Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
+        Knob { key: "socket", default: Value::Text("/run/onset.sock"), about: "For `onset status` and `onset trigger`; only root can use it" },
+    ],
+};
+
+const SECTIONS: [Section; 6] = [
+    Section {
+        name: "paths",
+        about: "Roots of the host's trees, for a container that sees them elsewhere",
+        knobs: &[
+            Knob { key: "proc", default: Value::Text("/proc"), about: "procfs" },
+            Knob { key: "sys", default: Value::Text("/sys"), about: "sysfs" },
+            Knob { key: "cgroup", default: Value::Text("/sys/fs/cgroup"), about: "The cgroup hierarchies, v1, v2 or both" },
+        ],
+    },
+    Section {
+        name: "log",
+        about: "The local log: every event is here before it is anywhere else",
+        knobs: &[
+            Knob { key: "dir", default: Value::Text("/var/lib/onset"), about: "Its folder; one agent writes to it" },
+            Knob { key: "segment", default: Value::Size(16 << 20, 64 << 10, 1 << 30), about: "Size of one file of it" },
+            Knob { key: "budget", default: Value::Size(256 << 20, 128 << 10, 1 << 40), about: "Size of all of it: the oldest files go first" },
+            Knob { key: "document", default: Value::Size(1 << 20, 16 << 10, 16 << 20), about: "The largest document: what is least in a larger one is left out and counted" },
+            Knob { key: "sync", default: Value::Time(SECOND, Duration::ZERO, Duration::from_secs(3600)), about: "Written to the disk at most this often; \"0s\": after every event" },
+        ],
+    },
+    Section {
+        name: "http",
+        about: "The endpoint: /metrics, /healthz, /readyz",
+        knobs: &[Knob { key: "listen", default: Value::Text("127.0.0.1:9710"), about: "Address and port" }],
+    },
+    Section {
+        name: "elasticsearch",
+        about: "Elasticsearch or OpenSearch; off while url is empty",
+        knobs: &[
+            Knob { key: "url", default: Value::Text(""), about: "http:// or https://" },
+            Knob { key: "index", default: Value::Text("onset"), about: "A data stream's or an index's name" },
+            Knob { key: "username", default: Value::Text(""), about: "For basic authentication, with password_file" },
+            Knob { key: "password_file", default: Value::Text(""), about: "A file that holds the password" },
+            Knob { key: "api_key_file", default: Value::Text(""), about: "A file that holds an API key" },
+            Knob { key: "ca_file", default: Value::Text(""), about: "A CA's certificate in PEM; empty: the system's" },
+            Knob { key: "flush", default: Value::Time(SECOND, Duration::from_millis(10), Duration::from_secs(3600)), about: "A batch is sent at least this often" },
+            Knob { key: "batch", default: Value::Size(1 << 20, 16 << 10, 64 << 20), about: "... or at this size" },
+        ],
+    },
+    Section {
+        name: "containers",
+        about: "Containers are found by their cgroup paths",
+        knobs: &[
+            Knob { key: "kubelet", default: Value::Text(""), about: "A kubelet to ask for names, e.g. \"https://127.0.0.1:10250\"; empty: paths alone" },
+            Knob { key: "capacity", default: Value::Count(1024, 16, 16_384), about: "How many are followed at once; memory for them is set aside at start" },
+        ],
+    },
+    Section {
+        name: "capture",
+        about: "Limits of what is expensive",
+        knobs: &[Knob { key: "budget_percent", default: Value::Number(10.0), about: "Share of wall time, over 10 min, that captures may run" }],
+    },
+];
+
+impl Config {
+    /// Reads a file; with none named, `/etc/onset/onset.toml` where it exists, else the defaults.
+    pub fn load(named: Option<&Path>, specs: &[&'static Spec]) -> Result<Config, Error> {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Config::parse(&text, specs),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Config::parse("", specs),
+            Err(source) => Err(Error::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(text: &str, specs: &[&'static Spec]) -> Result<Config, Error> {
+        let mut file: Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax(syntax(text, &error)))?;
+        let mut errors = Vec::new();
+        let issues = known_issues(&mut file, &mut errors);
+        let mut tables = take_table(&mut file, "tracer", "tracer", &mut errors);
+        let [paths, log, http, elasticsearch, containers, capture] =
+            SECTIONS.map(|section| {
+                let table = take_table(&mut file, section.name, section.name, &mut errors);
+                values(table, section.name, &[section.knobs], &mut errors)
+            });
+        let tracers = specs.iter().map(|spec| {
+            let path = format!("tracer.{}", spec.name);
+            let table = take_table(&mut tables, spec.name, &path, &mut errors);
+            let values = values(table, &path, &[&spec.common_knobs(), spec.knobs], &mut errors);
+            Settings::new(values, issues.clone())
+        });
+        let tracers = tracers.collect();
+        for name in tables.keys() {
+            let known: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+            errors.push(format!("tracer.{name}: there is no such tracer; there are {}", known.join(", ")));
+        }
+        let top = values(file, "", &[TOP.knobs], &mut errors);
+        let listen = http.text("listen").parse().unwrap_or_else(|_| {
+            errors.push(format!("http.listen: must be an address and a port such as \"127.0.0.1:9710\", not \"{}\"", http.text("listen")));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        });
+        let percent = capture.number("budget_percent");
+        if percent > 100.0 {
+            errors.push(format!("capture.budget_percent: must be from 0 to 100, not {percent}"));
+        }
+        let log = read_log(&log, &mut errors);
+        read_elasticsearch(&elasticsearch, &mut errors);
+        if !errors.is_empty() {
+            return Err(Error::Keys(errors));
+        }
+        Ok(Config {
+            hostname: top.text("hostname").to_owned(),
+            region: top.text("region").to_owned(),
+            socket: top.text("socket").into(),
+            paths: Paths {
+                proc: paths.text("proc").into(),
+                sys: paths.text("sys").into(),
+                cgroup: paths.text("cgroup").into(),
+            },
+            log,
+            listen,
+            elasticsearch,
+            containers: containers.len("capacity"),
+            kubelet: containers.text("kubelet").to_owned(),
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100, as checked above
+            capture_percent: percent as u32,
+            tracers,
+        })
+    }
+
+    /// The whole default config, commented, as TOML.
+    #[must_use]
+    pub fn default_text(specs: &[&'static Spec]) -> String {
+        let mut text = String::from("# onset's configuration: every key with its default. Unknown keys are errors.\n");
+        section(&mut text, TOP.name, TOP.about, &[TOP.knobs]);
+        for part in SECTIONS {
+            section(&mut text, part.name, part.about, &[part.knobs]);
+        }
+        text.push_str(
+            "\n# Names for what is known to go wrong: an event gets the name when, in one of its stacks, frames\n\
+             # hold these words in this order, innermost first.\n\
+             # [[known_issue]]\n# name = \"nfs server gone\"\n# frames = [\"nfs_wait_bit_killable\", \"rpc_\"]\n",
+        );
+        for spec in specs {
+            section(&mut text, &format!("tracer.{}", spec.name), spec.about, &[&spec.common_knobs(), spec.knobs]);
+        }
+        text
+    }
+
+    /// What differs from `newer` but is only read at start: these keys need a restart.
+    #[must_use]
+    pub fn fixed_at_start(&self, newer: &Config) -> Vec<&'static str> {
+        [
+            ("hostname", self.hostname != newer.hostname),
+            ("region", self.region != newer.region),
+            ("socket", self.socket != newer.socket),
+            ("[paths]", self.paths != newer.paths),
+            ("[log]", self.log != newer.log),
+            ("[http]", self.listen != newer.listen),
+            ("[elasticsearch]", self.elasticsearch != newer.elasticsearch),
+            ("[containers]", self.containers != newer.containers || self.kubelet != newer.kubelet),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+}
+
+fn section(text: &mut String, name: &str, about: &str, knobs: &[&[Knob]]) {
+    text.push('\n');
+    for line in about.lines() {
+        let _ = writeln!(text, "# {line}");
+    }
+    if !name.is_empty() {
+        let _ = writeln!(text, "[{name}]");
+    }
+    for knob in knobs.iter().copied().flatten() {
+        let _ = writeln!(text, "{} = {}  # {}", knob.key, knob.default, knob.about);
+    }
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message().trim().replace('\n', ", "))
+}
+
+fn take_table(from: &mut Table, key: &str, path: &str, errors: &mut Vec<String>) -> Table {
+    match from.remove(key) {
+        None => Table::new(),
+        Some(Toml::Table(table)) => table,
+        Some(other) => {
+            errors.push(format!("{path}: must be a table ([{path}]), not {}", other.type_str()));
+            Table::new()
+        }
+    }
+}
+
+fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<String>) -> Values {
+    let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let known = knobs.iter().copied().flatten();
+    let read = known.clone().map(|knob| {
+        let value = table.remove(knob.key).map(|value| knob.default.accept(&value));
+        let value = value.and_then(|value| value.map_err(|error| errors.push(format!("{}: {error}", full(knob.key)))).ok());
+        (knob.key, value.unwrap_or_else(|| knob.default.given()))
+    });
+    let read = Values(read.collect());
+    for key in table.keys() {
+        let mut names: Vec<_> = known.clone().map(|knob| knob.key).collect();
+        if path.is_empty() {
+            names.extend(SECTIONS.map(|section| section.name));
+            names.extend(["known_issue", "tracer"]);
+        }
+        errors.push(format!("{}: unknown key; here are {}", full(key), names.join(", ")));
+    }
+    read
+}
+
+fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
+    let (segment, budget, document) = (log.size("segment"), log.size("budget"), log.size("document"));
+    if budget < segment * 2 {
+        errors.push("log.budget: must be at least two segments, or nothing would be left when one is full".to_owned());
+    }
+    if document > segment / 2 {
+        errors.push("log.document: must be at most half a segment".to_owned());
+    }
+    let document = usize::try_from(document).unwrap_or(usize::MAX);
+    Log { dir: log.text("dir").into(), segment, budget, document, sync: log.time("sync") }
+}
+
+fn read_elasticsearch(values: &Values, errors: &mut Vec<String>) {
+    let url = values.text("url");
+    if !(url.is_empty() || url.starts_with("http://") || url.starts_with("https://")) {
+        errors.push(format!("elasticsearch.url: must begin with http:// or https://, not \"{url}\""));
+    }
+    if !values.text("username").is_empty() && values.text("password_file").is_empty() {
+        errors.push("elasticsearch.password_file: must be set where username is".to_owned());
+    }
+}
+
+fn known_issues(file: &mut Table, errors: &mut Vec<String>) -> Vec<KnownIssue> {
+    let list = match file.remove("known_issue") {
+        None => return Vec::new(),
+        Some(Toml::Array(list)) => list,
+        Some(other) => {
+            errors.push(format!("known_issue: must be a list ([[known_issue]]), not {}", other.type_str()));
+            return Vec::new();
+        }
+    };
+    let mut issues = Vec::new();
+    for (index, given) in list.into_iter().enumerate() {
+        let path = format!("known_issue[{index}]");
+        let Toml::Table(mut table) = given else {
+            errors.push(format!("{path}: must be a table with name and frames"));
+            continue;
+        };
+        let name = match table.remove("name") {
+            Some(Toml::String(name)) if !name.is_empty() => name,
+            _ => {
+                errors.push(format!("{path}.name: must be a text"));
+                continue;
+            }
+        };
+        let frames = match table.remove("frames") {
+            Some(Toml::Array(list)) if !list.is_empty() => list,
+            _ => {
+                errors.push(format!("{path}.frames: must be a list of parts of frame names, innermost first"));
+                continue;
+            }
+        };
+        let texts: Vec<String> =
+            frames.iter().filter_map(Toml::as_str).filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        if texts.len() != frames.len() {
+            errors.push(format!("{path}.frames: each must be a text that is not empty"));
+        }
+        for key in table.keys() {
+            errors.push(format!("{path}.{key}: unknown key; here are name, frames"));
+        }
+        issues.push(KnownIssue { name, frames: texts });
+    }
+    issues
+}
+
+#[cfg(test)]
+mod tests;

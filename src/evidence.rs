@@ -1,0 +1,135 @@
+//! What a tracer asks of a capture, and what the capture brings back. Plain data: tracers read
+//! it, captures make it, neither knows the other.
+
+use std::time::Duration;
+
+use crate::host::Key;
+
+/// Names one request from the moment it is made to its single answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u32);
+
+/// The kinds of capture there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sampled stacks of running code (99 Hz), folded into a flame graph.
+    Stacks,
+    /// The tasks in D state at this moment, with their kernel stacks.
+    Tasks,
+}
+
+/// What a capture looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything on the host.
+    Host,
+    /// One container, with all cgroups below its own.
+    Container(Key),
+}
+
+/// One capture, as a tracer asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which capture.
+    pub kind: Kind,
+    /// Of what.
+    pub scope: Scope,
+    /// For how long; a capture that is one look ignores it.
+    pub lasting: Duration,
+}
+
+/// Why a capture did not start, or brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many captures of this kind run as can, or one of this scope does already.
+    Busy,
+    /// This kernel cannot, and this is what it lacks.
+    Unsupported(&'static str),
+    /// Captures have had their share of the last ten minutes (`[capture] budget_percent`).
+    OverBudget,
+    /// The container went away before the capture could begin.
+    Gone,
+    /// It started and broke; the words say where.
+    Failed(&'static str),
+}
+
+/// A finished capture: the answer to one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capture {
+    /// What it looked at.
+    pub scope: Scope,
+    /// How long it really lasted.
+    pub lasted: Duration,
+    /// Samples that the kernel could not hand over: their share of the evidence is missing.
+    pub lost: u64,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// The evidence itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// Of `Kind::Stacks`.
+    Stacks(Profile),
+    /// Of `Kind::Tasks`, longest blocked first.
+    Tasks(Vec<Task>),
+}
+
+/// Sampled stacks, folded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// Samples a second on each CPU.
+    pub hz: u32,
+    /// Samples taken.
+    pub samples: u64,
+    /// The flame graph in pre-order; the first node is the root and holds every sample.
+    pub flame: Vec<FlameNode>,
+    /// Processes by samples, most first.
+    pub top: Vec<TopProcess>,
+}
+
+/// One frame of a flame graph, in the shape that Grafana's panel and HUATUO's documents use.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FlameNode {
+    /// Depth below the root, which is 0.
+    pub level: u32,
+    /// Samples in this frame and all that it called.
+    pub value: u64,
+    /// Samples in this frame itself.
+    #[serde(rename = "self")]
+    pub own: u64,
+    /// The function; kernel functions end in `_[k]`.
+    pub label: Box<str>,
+}
+
+/// How many of a profile's samples fell on one process.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TopProcess {
+    /// Its id in the host's pid namespace.
+    pub pid: u32,
+    /// Its main name at the time.
+    pub comm: Box<str>,
+    /// Its samples.
+    pub samples: u64,
+}
+
+/// One task that cannot be interrupted, and where in the kernel it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Process (thread group) id in the host's pid namespace.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Box<str>,
+    /// As ps(1) shows it; `D` here.
+    pub state: char,
+    /// For how long it has been off the CPU in this state.
+    pub blocked: Duration,
+    /// Whether the kernel accounts this wait as iowait.
+    pub in_iowait: bool,
+    /// Its container, if it is in one.
+    pub container: Option<Key>,
+    /// Kernel frames, innermost first.
+    pub stack: Vec<Box<str>>,
+}

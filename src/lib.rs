@@ -1,0 +1,7 @@
+//! onset watches a Linux host cheaply and, at the onset of an anomaly, captures the kernel
+//! context that explains it. Start at `tracer` (what is watched) and `agent` (the loop).
+
+pub mod clock;
+pub mod evidence;
+pub mod host;
+pub mod sys;

@@ -1,0 +1,306 @@
+//! Metrics in the Prometheus text format 0.0.4: declared once as constants, written straight into
+//! a page that never grows. A family is on the page whole or not at all.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use crate::page::{Full, Page};
+
+/// One family of metrics, declared once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// In base units, counters ending in `_total`.
+    pub name: &'static str,
+    /// A full sentence.
+    pub help: &'static str,
+    /// How its values behave.
+    pub kind: Kind,
+    /// The names of its labels; every sample gives a value for each, in this order.
+    pub labels: &'static [&'static str],
+}
+
+/// How the values of a metric behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at start.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// The value of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// Written digit by digit.
+    Whole(u64),
+    /// Written as the shortest number that reads back the same.
+    Real(f64),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Value {
+        Value::Whole(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Value {
+        Value::Whole(value.into())
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Value {
+        Value::Whole(value as u64)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Whole(value.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Value {
+        Value::Real(value)
+    }
+}
+
+/// In seconds.
+impl From<Duration> for Value {
+    fn from(value: Duration) -> Value {
+        Value::Real(value.as_secs_f64())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Value::Whole(value) => value.fmt(f),
+            Value::Real(value) if value.is_nan() => f.write_str("NaN"),
+            Value::Real(value) if value.is_infinite() => f.write_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+            Value::Real(value) if value == 0.0 || (1e-6..1e16).contains(&value.abs()) => value.fmt(f),
+            Value::Real(value) => fmt::LowerExp::fmt(&value, f),
+        }
+    }
+}
+
+/// Observations by size, in so many buckets and one for all that is larger.
+#[derive(Clone, Copy, Debug)]
+pub struct Histogram<const N: usize> {
+    bounds: [Duration; N],
+    counts: [u64; N],
+    count: u64,
+    sum: Duration,
+    max: Duration,
+}
+
+impl<const N: usize> Histogram<N> {
+    /// An empty one; each bucket counts what is no longer than its bound. Bounds must rise.
+    #[must_use]
+    pub const fn new(bounds: [Duration; N]) -> Histogram<N> {
+        Histogram { bounds, counts: [0; N], count: 0, sum: Duration::ZERO, max: Duration::ZERO }
+    }
+
+    /// Counts one observation.
+    pub fn observe(&mut self, took: Duration) {
+        let bucket = self.bounds.iter().zip(&mut self.counts).find(|(bound, _)| took <= **bound);
+        if let Some((_, count)) = bucket {
+            *count += 1;
+        }
+        self.count += 1;
+        self.sum = self.sum.saturating_add(took);
+        self.max = self.max.max(took);
+    }
+
+    /// The longest since start.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+}
+
+/// What went wrong while a scrape was written; all zero in a correct program on a large enough page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mishaps {
+    /// Families left out because the page had no room for all of them.
+    pub truncated: u32,
+    /// Families that are not declared, or were scraped before.
+    pub undeclared: u32,
+    /// Samples that do not fit their declaration: labels missing, or of another kind.
+    pub misshapen: u32,
+}
+
+/// One owner's turn to write its metrics on a page: the families that it declared, each once.
+#[derive(Debug)]
+pub struct Scrape<'a> {
+    page: &'a mut Page,
+    declared: &'a [Metric],
+    /// A bit for each of the declared. What is beyond the last bit counts as undeclared.
+    seen: u128,
+    mishaps: Mishaps,
+}
+
+impl<'a> Scrape<'a> {
+    /// Appends to a page.
+    pub fn new(page: &'a mut Page, declared: &'a [Metric]) -> Scrape<'a> {
+        Scrape { page, declared, seen: 0, mishaps: Mishaps::default() }
+    }
+
+    /// Writes one family: all of its samples at once, as the format demands. One without samples
+    /// does not show.
+    pub fn family(&mut self, metric: &Metric, write: impl FnOnce(&mut Family<'_>)) {
+        let place = self.declared.iter().position(|declared| declared == metric);
+        let bit = place.and_then(|place| 1_u128.checked_shl(u32::try_from(place).ok()?)).unwrap_or(0);
+        if bit == 0 || self.seen & bit != 0 {
+            self.mishaps.undeclared += 1;
+            return;
+        }
+        self.seen |= bit;
+        let start = self.page.len();
+        let mut family = Family { page: self.page, metric, samples: 0, misshapen: 0, full: false };
+        family.full = family.head().is_err();
+        write(&mut family);
+        let Family { samples, misshapen, full, .. } = family;
+        self.mishaps.misshapen += misshapen;
+        self.mishaps.truncated += u32::from(full);
+        if full || samples == 0 {
+            self.page.truncate(start);
+        }
+    }
+
+    /// The declared families that were not scraped so far.
+    pub fn missing(&self) -> impl Iterator<Item = &'a Metric> {
+        let seen = self.seen;
+        let unseen = move |place: usize| {
+            let bit = u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place));
+            bit.is_none_or(|bit| seen & bit == 0)
+        };
+        self.declared.iter().enumerate().filter(move |(place, _)| unseen(*place)).map(|(_, metric)| metric)
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn mishaps(&self) -> Mishaps {
+        self.mishaps
+    }
+}
+
+/// One family that is being written.
+#[derive(Debug)]
+pub struct Family<'a> {
+    page: &'a mut Page,
+    metric: &'a Metric,
+    samples: u32,
+    misshapen: u32,
+    full: bool,
+}
+
+impl Family<'_> {
+    /// The only sample of a metric without labels.
+    pub fn value(&mut self, value: impl Into<Value>) {
+        self.sample::<&str>(&[], value);
+    }
+
+    /// One sample: the labels' values as declared, text or foreign bytes. No two samples may have
+    /// the same.
+    pub fn sample<L: AsRef<[u8]>>(&mut self, labels: &[L], value: impl Into<Value>) {
+        if self.fits(labels.len(), self.metric.kind != Kind::Histogram) {
+            self.line("", labels, None, value.into());
+        }
+    }
+
+    /// A histogram's buckets, sum and count.
+    pub fn histogram<L: AsRef<[u8]>, const N: usize>(&mut self, labels: &[L], histogram: &Histogram<N>) {
+        if !self.fits(labels.len(), self.metric.kind == Kind::Histogram) {
+            return;
+        }
+        let mut below = 0;
+        for (bound, count) in histogram.bounds.iter().zip(histogram.counts) {
+            below += count;
+            self.line("_bucket", labels, Some((*bound).into()), below.into());
+        }
+        self.line("_bucket", labels, Some(f64::INFINITY.into()), histogram.count.into());
+        self.line("_sum", labels, None, histogram.sum.into());
+        self.line("_count", labels, None, histogram.count.into());
+    }
+
+    fn fits(&mut self, labels: usize, kind: bool) -> bool {
+        let fits = kind && labels == self.metric.labels.len();
+        self.misshapen += u32::from(!fits);
+        fits
+    }
+
+    fn head(&mut self) -> fmt::Result {
+        let Metric { name, help, kind, .. } = *self.metric;
+        write!(self.page, "# HELP {name} ")?;
+        escaped(self.page, help.as_bytes(), false).map_err(|Full| fmt::Error)?;
+        writeln!(self.page, "\n# TYPE {name} {}", kind.name())
+    }
+
+    fn line<L: AsRef<[u8]>>(&mut self, suffix: &str, labels: &[L], bound: Option<Value>, value: Value) {
+        self.samples += 1;
+        self.full = self.full || self.try_line(suffix, labels, bound, value).is_err();
+    }
+
+    fn try_line<L: AsRef<[u8]>>(
+        &mut self, suffix: &str, labels: &[L], bound: Option<Value>, value: Value,
+    ) -> fmt::Result {
+        write!(self.page, "{}{suffix}", self.metric.name)?;
+        let mut before = '{';
+        for (label, text) in self.metric.labels.iter().zip(labels) {
+            write!(self.page, "{before}{label}=\"")?;
+            escaped(self.page, text.as_ref(), true).map_err(|Full| fmt::Error)?;
+            self.page.write_char('"')?;
+            before = ',';
+        }
+        if let Some(bound) = bound {
+            write!(self.page, "{before}le=\"{bound}\"")?;
+            before = ',';
+        }
+        let after = if before == ',' { "}" } else { "" };
+        writeln!(self.page, "{after} {value}")
+    }
+}
+
+/// Text as the format wants it. A byte that is no UTF-8, and NUL, which ends the text for some
+/// readers, become U+FFFD.
+fn escaped(page: &mut Page, text: &[u8], quoted: bool) -> Result<(), Full> {
+    const UNREADABLE: &[u8] = "\u{fffd}".as_bytes();
+    for chunk in text.utf8_chunks() {
+        let mut rest = chunk.valid().as_bytes();
+        let special = |byte: &u8| matches!(byte, b'\\' | b'\n' | 0) || (quoted && *byte == b'"');
+        while let Some(at) = rest.iter().position(special) {
+            let (plain, from) = rest.split_at(at);
+            page.push(plain)?;
+            page.push(match from.first() {
+                Some(b'\\') => b"\\\\",
+                Some(b'\n') => b"\\n",
+                Some(b'"') => b"\\\"",
+                _ => UNREADABLE,
+            })?;
+            rest = from.get(1..).unwrap_or_default();
+        }
+        page.push(rest)?;
+        if !chunk.invalid().is_empty() {
+            page.push(UNREADABLE)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The system calls that std lacks, each behind a safe function: timerfd, signalfd, clocks,
+//! fallocate. Errors are the kernel's own; the caller adds what it was doing.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use crate::clock::{Now, Wall};
+
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = checked(result)?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours; the clocks asked for always exist.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The time on both clocks.
+#[must_use]
+pub fn now() -> Now {
+    let wall = clock(libc::CLOCK_REALTIME);
+    Now { mono: clock(libc::CLOCK_MONOTONIC), wall: Wall(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
+}
+
+/// CPU time this whole process has used so far.
+#[must_use]
+pub fn process_cpu() -> Duration {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// A timer as a descriptor (timerfd_create(2)), on CLOCK_MONOTONIC.
+#[derive(Debug)]
+pub struct Timer(File);
+
+impl Timer {
+    /// A timer that is not set.
+    pub fn new() -> io::Result<Timer> {
+        // SAFETY: takes no pointers.
+        let fd = owned(unsafe {
+            libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)
+        })?;
+        Ok(Timer(File::from(fd)))
+    }
+
+    /// Fires at `first` and then each `every`; an `every` of zero is once, a `first` of zero is never.
+    pub fn set(&self, first: Duration, every: Duration) -> io::Result<()> {
+        let spec = libc::itimerspec { it_interval: timespec(every), it_value: timespec(first) };
+        // SAFETY: the new value is a valid itimerspec, and a null old value is allowed.
+        checked(unsafe {
+            libc::timerfd_settime(
+                self.0.as_raw_fd(),
+                libc::TFD_TIMER_ABSTIME,
+                &raw const spec,
+                std::ptr::null_mut(),
+            )
+        })?;
+        Ok(())
+    }
+
+    /// How often it fired since it was last asked.
+    pub fn fired(&self) -> u64 {
+        use std::io::Read as _;
+        let mut count = [0; 8];
+        match (&self.0).read(&mut count) {
+            Ok(8) => u64::from_ne_bytes(count),
+            _ => 0,
+        }
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(time.subsec_nanos()),
+    }
+}
+
+/// Signals as a descriptor (signalfd(2)); blocked for this thread and those it starts later.
+#[derive(Debug)]
+pub struct Signals(File);
+
+impl Signals {
+    /// Takes these signals out of their usual delivery.
+    pub fn take(signals: &[libc::c_int]) -> io::Result<Signals> {
+        // SAFETY: an all-zero sigset_t is a valid value for sigemptyset to overwrite.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is ours, and the signal numbers are libc's.
+        unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+        }
+        // SAFETY: `set` was filled above; a null old set is allowed.
+        checked(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })?;
+        // SAFETY: -1 asks for a new descriptor for a set of ours.
+        let fd = owned(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+        Ok(Signals(File::from(fd)))
+    }
+
+    /// The next signal that came, if one did.
+    pub fn next(&self) -> Option<libc::c_int> {
+        use std::io::Read as _;
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let whole = (&self.0).read(&mut info).ok()? == info.len();
+        let number: [u8; 4] = info.first_chunk().copied()?;
+        whole.then(|| libc::c_int::from_ne_bytes(number))
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Gives a file all its blocks now (fallocate(2)), so that a later write to its mapping cannot
+/// find the disk full.
+pub fn fallocate(file: &File, len: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: takes no pointers.
+    checked(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) })?;
+    Ok(())
+}
+
+/// Lets this process open as many files as the system allows it to. Returns that number.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to an rlimit of ours.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to an rlimit of ours.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}

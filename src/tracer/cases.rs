@@ -1,0 +1,54 @@
+//! The captures that a tracer waits for: which ticket is whose, and what it knew when it asked.
+
+use crate::clock::Now;
+use crate::evidence::Ticket;
+use crate::host::Key;
+
+use super::watch::Trigger;
+
+/// More at once than all captures together have room for.
+const CASES_MAX: usize = 64;
+
+/// One capture asked for, with what was known then.
+#[derive(Clone, Debug)]
+pub struct Case<T> {
+    /// Its answer will carry this.
+    pub ticket: Ticket,
+    /// Whose it is; `None` is the host.
+    pub subject: Option<Key>,
+    /// Why.
+    pub trigger: Trigger,
+    /// When.
+    pub began: Now,
+    /// The readings that led to it.
+    pub readings: T,
+}
+
+/// All of a tracer's open cases.
+#[derive(Debug)]
+pub struct Cases<T>(Vec<Case<T>>);
+
+impl<T> Cases<T> {
+    /// None yet.
+    pub fn new() -> Cases<T> {
+        Cases(Vec::with_capacity(CASES_MAX))
+    }
+
+    /// Whether another can be opened; to be asked before a capture is.
+    pub fn room(&self) -> bool {
+        self.0.len() < CASES_MAX
+    }
+
+    /// Opens one.
+    pub fn open(&mut self, case: Case<T>) {
+        if self.room() {
+            self.0.push(case);
+        }
+    }
+
+    /// Closes the one that this ticket answers. `None` for a ticket that is not ours.
+    pub fn close(&mut self, ticket: Ticket) -> Option<Case<T>> {
+        let at = self.0.iter().position(|case| case.ticket == ticket)?;
+        Some(self.0.swap_remove(at))
+    }
+}

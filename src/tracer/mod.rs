@@ -1,0 +1,202 @@
+//! Tracers: pure machines that turn events into requests. A tracer sees no fd, clock or file;
+//! the loop feeds it and carries out what it asks for. `TRACERS` is the only registry.
+
+use std::time::Duration;
+
+use crate::config::{Knob, Value, Values};
+use crate::evidence::{Capture, Kind, Refusal, Ticket};
+use crate::host::{Containers, Facts, Key, Snapshot};
+use crate::metric::{Metric, Scrape};
+
+mod cases;
+mod cpuidle;
+mod cpusys;
+mod dload;
+pub mod document;
+mod flame;
+mod known;
+mod out;
+mod percents;
+mod subjects;
+mod watch;
+
+pub use known::KnownIssue;
+pub use out::{About, Data, Out, Shrink, World};
+pub use watch::Trigger;
+
+use crate::clock::Now;
+
+/// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
+pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
+
+/// Turns events into requests. Must not block, read a clock, or touch the OS.
+pub trait Tracer {
+    /// Takes one event in. Cannot fail: what is wrong is counted by `out.fault`.
+    fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>);
+    /// Shows its live state: exactly the families that its spec declares.
+    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>);
+}
+
+/// What can happen to a tracer.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The host facts named in its spec, at its interval, or early when its pressure rose.
+    Tick(&'a Snapshot<'a>),
+    /// One record of its own BPF ring.
+    Record(&'a [u8]),
+    /// Records that its ring could not hold.
+    Lost(u64),
+    /// Someone asks for a capture now, past thresholds and cooldown; of the host where no
+    /// container is named.
+    Asked(Option<Key>, Duration),
+    /// A capture that it asked for is over. The answer to its ticket.
+    Captured(Ticket, &'a Capture, &'a Containers),
+    /// ... or could not start, or broke. The answer to its ticket.
+    Refused(Ticket, Refusal),
+}
+
+/// What a tracer is and needs: all that is said about it anywhere is rendered from here.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name in config, documents and metrics.
+    pub name: &'static str,
+    /// What it is for: one sentence.
+    pub about: &'static str,
+    /// What it reads at each tick.
+    pub facts: Facts,
+    /// The captures it may ask for. Without them it is unsupported here.
+    pub captures: &'static [Kind],
+    /// Pressure that calls for a tick before its time.
+    pub pressure: Option<Pressure>,
+    /// Default interval.
+    pub every: Duration,
+    /// Its own config keys.
+    pub knobs: &'static [Knob],
+    /// The metrics it scrapes.
+    pub metrics: &'static [Metric],
+    /// The fields of its `tracer_data`.
+    pub fields: &'static [Field],
+    /// Makes one.
+    pub build: fn(&Settings, Capacity) -> Box<dyn Tracer>,
+}
+
+/// How large the host may be: what a tracer sets memory aside for.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Containers at once.
+    pub containers: usize,
+}
+
+/// A PSI trigger (Documentation/accounting/psi.rst): `some` stall of `stall` in each `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// `cpu`, `io` or `memory`.
+    pub resource: &'static str,
+    /// Time stalled.
+    pub stall: Duration,
+    /// Within this time; without CAP_SYS_RESOURCE the kernel takes only multiples of 2 s.
+    pub window: Duration,
+}
+
+/// A field of `tracer_data`.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name; a nested field's with dots.
+    pub name: &'static str,
+    /// Its type in an index.
+    pub kind: FieldKind,
+    /// What it says, with its unit.
+    pub about: &'static str,
+}
+
+/// Types of document fields, as an index maps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Matched whole.
+    Keyword,
+    /// Searched by words.
+    Text,
+    /// A whole number.
+    Long,
+    /// A number.
+    Double,
+    /// Yes or no.
+    Boolean,
+    /// Kept, not searched.
+    Opaque,
+}
+
+impl Spec {
+    /// The keys that every tracer has, with this one's defaults.
+    #[must_use]
+    pub const fn common_knobs(&self) -> [Knob; 5] {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let every = Value::Time(self.every, Duration::from_millis(100), HOUR);
+        let cooldown = Value::Time(Duration::from_secs(1800), Duration::ZERO, Duration::from_secs(7 * 86_400));
+        let capture = Value::Time(Duration::from_secs(10), Duration::from_millis(100), Duration::from_secs(60));
+        [
+            Knob { key: "enabled", default: Value::Flag(true), about: "Whether it runs" },
+            Knob { key: "every", default: every, about: "Sampling interval" },
+            Knob { key: "cooldown", default: cooldown, about: "After an event, per container, device or host" },
+            Knob { key: "capture", default: capture, about: "How long a capture lasts" },
+            Knob {
+                key: "sustained_samples",
+                default: Value::Count(6, 0, 100_000),
+                about: "The `sustained` rule: the level held for so many samples; 0: off",
+            },
+        ]
+    }
+}
+
+/// One tracer's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    values: Values,
+    known_issues: Vec<KnownIssue>,
+}
+
+impl Settings {
+    /// From a table's values.
+    #[must_use]
+    pub fn new(values: Values, known_issues: Vec<KnownIssue>) -> Settings {
+        Settings { values, known_issues }
+    }
+
+    /// Its keys' values.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Whether it is to run.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.values.flag("enabled")
+    }
+
+    /// Its sampling interval.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        self.values.time("every")
+    }
+
+    /// How long a capture lasts.
+    #[must_use]
+    pub fn capture(&self) -> Duration {
+        self.values.time("capture")
+    }
+
+    /// What is known to go wrong.
+    #[must_use]
+    pub fn known_issues(&self) -> &[KnownIssue] {
+        &self.known_issues
+    }
+
+    fn rule(&self) -> watch::Rule {
+        let sustained = u32::try_from(self.values.count("sustained_samples")).unwrap_or(u32::MAX);
+        watch::Rule { cooldown: self.values.time("cooldown"), sustained }
+    }
+}
+
+#[cfg(test)]
+mod tests;
