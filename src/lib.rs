@@ -2,6 +2,12 @@
 //! context that explains it. Start at `tracer` (what is watched) and `agent` (the loop).
 
 pub mod clock;
+pub mod config;
 pub mod evidence;
 pub mod host;
+pub mod metric;
+pub mod page;
+pub mod stacks;
+pub mod symbol;
 pub mod sys;
+pub mod tracer;

@@ -1,2 +1,2 @@
-//! The `onset` command.
+//! The command line.
 fn main() {}

@@ -91,7 +91,9 @@ impl fmt::Display for Value {
         match *self {
             Value::Whole(value) => value.fmt(f),
             Value::Real(value) if value.is_nan() => f.write_str("NaN"),
-            Value::Real(value) if value.is_infinite() => f.write_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+            Value::Real(value) if value.is_infinite() => {
+                f.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
+            }
             Value::Real(value) if value == 0.0 || (1e-6..1e16).contains(&value.abs()) => value.fmt(f),
             Value::Real(value) => fmt::LowerExp::fmt(&value, f),
         }
@@ -257,7 +259,11 @@ impl Family<'_> {
     }
 
     fn try_line<L: AsRef<[u8]>>(
-        &mut self, suffix: &str, labels: &[L], bound: Option<Value>, value: Value,
+        &mut self,
+        suffix: &str,
+        labels: &[L],
+        bound: Option<Value>,
+        value: Value,
     ) -> fmt::Result {
         write!(self.page, "{}{suffix}", self.metric.name)?;
         let mut before = '{';

@@ -29,7 +29,10 @@ fn clock(id: libc::clockid_t) -> Duration {
 #[must_use]
 pub fn now() -> Now {
     let wall = clock(libc::CLOCK_REALTIME);
-    Now { mono: clock(libc::CLOCK_MONOTONIC), wall: Wall(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
+    Now {
+        mono: clock(libc::CLOCK_MONOTONIC),
+        wall: Wall(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+    }
 }
 
 /// CPU time this whole process has used so far.
@@ -110,7 +113,8 @@ impl Signals {
         // SAFETY: `set` was filled above; a null old set is allowed.
         checked(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })?;
         // SAFETY: -1 asks for a new descriptor for a set of ours.
-        let fd = owned(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+        let fd =
+            owned(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
         Ok(Signals(File::from(fd)))
     }
 

@@ -134,7 +134,9 @@ impl Value {
                 toml::Value::String(text) => match time(text) {
                     Some(value) if (low..=high).contains(&value) => Ok(Given::Time(value)),
                     Some(_) => Err(format!("must be from {} to {}, not \"{text}\"", Shown(low), Shown(high))),
-                    None => Err(format!("must be a duration such as \"10s\", \"500ms\", \"30m\" or \"1h\", not \"{text}\"")),
+                    None => Err(format!(
+                        "must be a duration such as \"10s\", \"500ms\", \"30m\" or \"1h\", not \"{text}\""
+                    )),
                 },
                 other => Err(format!("must be a duration in quotes such as \"10s\", not {}", kind(other))),
             },
@@ -142,7 +144,9 @@ impl Value {
                 toml::Value::String(text) => match size(text) {
                     Some(value) if (low..=high).contains(&value) => Ok(Given::Size(value)),
                     Some(_) => Err(format!("must be from {} to {}, not \"{text}\"", Bytes(low), Bytes(high))),
-                    None => Err(format!("must be a size such as \"16MiB\", \"512KiB\" or \"1GiB\", not \"{text}\"")),
+                    None => Err(format!(
+                        "must be a size such as \"16MiB\", \"512KiB\" or \"1GiB\", not \"{text}\""
+                    )),
                 },
                 other => Err(format!("must be a size in quotes such as \"16MiB\", not {}", kind(other))),
             },

@@ -18,7 +18,6 @@ use crate::tracer::{KnownIssue, Settings, Spec};
 pub const DEFAULT_PATH: &str = "/etc/onset/onset.toml";
 
 const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +95,17 @@ const TOP: Section = Section {
     name: "",
     about: "",
     knobs: &[
-        Knob { key: "hostname", default: Value::Text(""), about: "Name of this host in documents; empty: the kernel's" },
+        Knob {
+            key: "hostname",
+            default: Value::Text(""),
+            about: "Name of this host in documents; empty: the kernel's",
+        },
         Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
-        Knob { key: "socket", default: Value::Text("/run/onset.sock"), about: "For `onset status` and `onset trigger`; only root can use it" },
+        Knob {
+            key: "socket",
+            default: Value::Text("/run/onset.sock"),
+            about: "For `onset status` and `onset trigger`; only root can use it",
+        },
     ],
 };
 
@@ -109,18 +116,42 @@ const SECTIONS: [Section; 6] = [
         knobs: &[
             Knob { key: "proc", default: Value::Text("/proc"), about: "procfs" },
             Knob { key: "sys", default: Value::Text("/sys"), about: "sysfs" },
-            Knob { key: "cgroup", default: Value::Text("/sys/fs/cgroup"), about: "The cgroup hierarchies, v1, v2 or both" },
+            Knob {
+                key: "cgroup",
+                default: Value::Text("/sys/fs/cgroup"),
+                about: "The cgroup hierarchies, v1, v2 or both",
+            },
         ],
     },
     Section {
         name: "log",
         about: "The local log: every event is here before it is anywhere else",
         knobs: &[
-            Knob { key: "dir", default: Value::Text("/var/lib/onset"), about: "Its folder; one agent writes to it" },
-            Knob { key: "segment", default: Value::Size(16 << 20, 64 << 10, 1 << 30), about: "Size of one file of it" },
-            Knob { key: "budget", default: Value::Size(256 << 20, 128 << 10, 1 << 40), about: "Size of all of it: the oldest files go first" },
-            Knob { key: "document", default: Value::Size(1 << 20, 16 << 10, 16 << 20), about: "The largest document: what is least in a larger one is left out and counted" },
-            Knob { key: "sync", default: Value::Time(SECOND, Duration::ZERO, Duration::from_secs(3600)), about: "Written to the disk at most this often; \"0s\": after every event" },
+            Knob {
+                key: "dir",
+                default: Value::Text("/var/lib/onset"),
+                about: "Its folder; one agent writes to it",
+            },
+            Knob {
+                key: "segment",
+                default: Value::Size(16 << 20, 64 << 10, 1 << 30),
+                about: "Size of one file of it",
+            },
+            Knob {
+                key: "budget",
+                default: Value::Size(256 << 20, 128 << 10, 1 << 40),
+                about: "Size of all of it: the oldest files go first",
+            },
+            Knob {
+                key: "document",
+                default: Value::Size(1 << 20, 16 << 10, 16 << 20),
+                about: "The largest document: what is least in a larger one is left out and counted",
+            },
+            Knob {
+                key: "sync",
+                default: Value::Time(SECOND, Duration::ZERO, Duration::from_secs(3600)),
+                about: "Written to the disk at most this often; \"0s\": after every event",
+            },
         ],
     },
     Section {
@@ -134,26 +165,54 @@ const SECTIONS: [Section; 6] = [
         knobs: &[
             Knob { key: "url", default: Value::Text(""), about: "http:// or https://" },
             Knob { key: "index", default: Value::Text("onset"), about: "A data stream's or an index's name" },
-            Knob { key: "username", default: Value::Text(""), about: "For basic authentication, with password_file" },
+            Knob {
+                key: "username",
+                default: Value::Text(""),
+                about: "For basic authentication, with password_file",
+            },
             Knob { key: "password_file", default: Value::Text(""), about: "A file that holds the password" },
             Knob { key: "api_key_file", default: Value::Text(""), about: "A file that holds an API key" },
-            Knob { key: "ca_file", default: Value::Text(""), about: "A CA's certificate in PEM; empty: the system's" },
-            Knob { key: "flush", default: Value::Time(SECOND, Duration::from_millis(10), Duration::from_secs(3600)), about: "A batch is sent at least this often" },
-            Knob { key: "batch", default: Value::Size(1 << 20, 16 << 10, 64 << 20), about: "... or at this size" },
+            Knob {
+                key: "ca_file",
+                default: Value::Text(""),
+                about: "A CA's certificate in PEM; empty: the system's",
+            },
+            Knob {
+                key: "flush",
+                default: Value::Time(SECOND, Duration::from_millis(10), Duration::from_secs(3600)),
+                about: "A batch is sent at least this often",
+            },
+            Knob {
+                key: "batch",
+                default: Value::Size(1 << 20, 16 << 10, 64 << 20),
+                about: "... or at this size",
+            },
         ],
     },
     Section {
         name: "containers",
         about: "Containers are found by their cgroup paths",
         knobs: &[
-            Knob { key: "kubelet", default: Value::Text(""), about: "A kubelet to ask for names, e.g. \"https://127.0.0.1:10250\"; empty: paths alone" },
-            Knob { key: "capacity", default: Value::Count(1024, 16, 16_384), about: "How many are followed at once; memory for them is set aside at start" },
+            Knob {
+                key: "kubelet",
+                default: Value::Text(""),
+                about: "A kubelet to ask for names, e.g. \"https://127.0.0.1:10250\"; empty: paths alone",
+            },
+            Knob {
+                key: "capacity",
+                default: Value::Count(1024, 16, 16_384),
+                about: "How many are followed at once; memory for them is set aside at start",
+            },
         ],
     },
     Section {
         name: "capture",
         about: "Limits of what is expensive",
-        knobs: &[Knob { key: "budget_percent", default: Value::Number(10.0), about: "Share of wall time, over 10 min, that captures may run" }],
+        knobs: &[Knob {
+            key: "budget_percent",
+            default: Value::Number(10.0),
+            about: "Share of wall time, over 10 min, that captures may run",
+        }],
     },
 ];
 
@@ -163,22 +222,24 @@ impl Config {
         let path = named.unwrap_or(Path::new(DEFAULT_PATH));
         match std::fs::read_to_string(path) {
             Ok(text) => Config::parse(&text, specs),
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Config::parse("", specs),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Config::parse("", specs)
+            }
             Err(source) => Err(Error::Unreadable { path: path.to_owned(), source }),
         }
     }
 
     /// Reads the text of a file.
     pub fn parse(text: &str, specs: &[&'static Spec]) -> Result<Config, Error> {
-        let mut file: Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax(syntax(text, &error)))?;
+        let mut file: Table =
+            text.parse().map_err(|error: toml::de::Error| Error::Syntax(syntax(text, &error)))?;
         let mut errors = Vec::new();
         let issues = known_issues(&mut file, &mut errors);
         let mut tables = take_table(&mut file, "tracer", "tracer", &mut errors);
-        let [paths, log, http, elasticsearch, containers, capture] =
-            SECTIONS.map(|section| {
-                let table = take_table(&mut file, section.name, section.name, &mut errors);
-                values(table, section.name, &[section.knobs], &mut errors)
-            });
+        let [paths, log, http, elasticsearch, containers, capture] = SECTIONS.map(|section| {
+            let table = take_table(&mut file, section.name, section.name, &mut errors);
+            values(table, section.name, &[section.knobs], &mut errors)
+        });
         let tracers = specs.iter().map(|spec| {
             let path = format!("tracer.{}", spec.name);
             let table = take_table(&mut tables, spec.name, &path, &mut errors);
@@ -192,7 +253,10 @@ impl Config {
         }
         let top = values(file, "", &[TOP.knobs], &mut errors);
         let listen = http.text("listen").parse().unwrap_or_else(|_| {
-            errors.push(format!("http.listen: must be an address and a port such as \"127.0.0.1:9710\", not \"{}\"", http.text("listen")));
+            errors.push(format!(
+                "http.listen: must be an address and a port such as \"127.0.0.1:9710\", not \"{}\"",
+                http.text("listen")
+            ));
             SocketAddr::from(([127, 0, 0, 1], 0))
         });
         let percent = capture.number("budget_percent");
@@ -227,7 +291,8 @@ impl Config {
     /// The whole default config, commented, as TOML.
     #[must_use]
     pub fn default_text(specs: &[&'static Spec]) -> String {
-        let mut text = String::from("# onset's configuration: every key with its default. Unknown keys are errors.\n");
+        let mut text =
+            String::from("# onset's configuration: every key with its default. Unknown keys are errors.\n");
         section(&mut text, TOP.name, TOP.about, &[TOP.knobs]);
         for part in SECTIONS {
             section(&mut text, part.name, part.about, &[part.knobs]);
@@ -238,7 +303,12 @@ impl Config {
              # [[known_issue]]\n# name = \"nfs server gone\"\n# frames = [\"nfs_wait_bit_killable\", \"rpc_\"]\n",
         );
         for spec in specs {
-            section(&mut text, &format!("tracer.{}", spec.name), spec.about, &[&spec.common_knobs(), spec.knobs]);
+            section(
+                &mut text,
+                &format!("tracer.{}", spec.name),
+                spec.about,
+                &[&spec.common_knobs(), spec.knobs],
+            );
         }
         text
     }
@@ -297,7 +367,9 @@ fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<Stri
     let known = knobs.iter().copied().flatten();
     let read = known.clone().map(|knob| {
         let value = table.remove(knob.key).map(|value| knob.default.accept(&value));
-        let value = value.and_then(|value| value.map_err(|error| errors.push(format!("{}: {error}", full(knob.key)))).ok());
+        let value = value.and_then(|value| {
+            value.map_err(|error| errors.push(format!("{}: {error}", full(knob.key)))).ok()
+        });
         (knob.key, value.unwrap_or_else(|| knob.default.given()))
     });
     let read = Values(read.collect());
@@ -315,7 +387,9 @@ fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<Stri
 fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
     let (segment, budget, document) = (log.size("segment"), log.size("budget"), log.size("document"));
     if budget < segment * 2 {
-        errors.push("log.budget: must be at least two segments, or nothing would be left when one is full".to_owned());
+        errors.push(
+            "log.budget: must be at least two segments, or nothing would be left when one is full".to_owned(),
+        );
     }
     if document > segment / 2 {
         errors.push("log.document: must be at most half a segment".to_owned());
@@ -360,12 +434,17 @@ fn known_issues(file: &mut Table, errors: &mut Vec<String>) -> Vec<KnownIssue> {
         let frames = match table.remove("frames") {
             Some(Toml::Array(list)) if !list.is_empty() => list,
             _ => {
-                errors.push(format!("{path}.frames: must be a list of parts of frame names, innermost first"));
+                errors
+                    .push(format!("{path}.frames: must be a list of parts of frame names, innermost first"));
                 continue;
             }
         };
-        let texts: Vec<String> =
-            frames.iter().filter_map(Toml::as_str).filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        let texts: Vec<String> = frames
+            .iter()
+            .filter_map(Toml::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .collect();
         if texts.len() != frames.len() {
             errors.push(format!("{path}.frames: each must be a text that is not empty"));
         }

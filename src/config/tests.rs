@@ -21,7 +21,8 @@ fn the_printed_default_is_what_an_empty_file_means() {
 
 #[test]
 fn the_example_known_issue_is_valid_when_uncommented() {
-    let text = "[[known_issue]]\nname = \"nfs server gone\"\nframes = [\"nfs_wait_bit_killable\", \"rpc_\"]\n";
+    let text =
+        "[[known_issue]]\nname = \"nfs server gone\"\nframes = [\"nfs_wait_bit_killable\", \"rpc_\"]\n";
     let config = Config::parse(text, TRACERS).expect("valid");
     assert!(config.tracers.iter().all(|settings| settings.known_issues().len() == 1));
 }
@@ -33,8 +34,15 @@ fn every_error_is_named_by_its_key_path_in_one_go() {
          [tracer.cpuidle]\nevery = \"10 parsecs\"\nuser_percent = -1\n[tracer.nosuch]\nenabled = true\n[capture]\nbudget_percent = 101\n",
     );
     for path in [
-        "hostnam:", "socket:", "log.segment:", "log.foo:", "http.listen:", "tracer.cpuidle.every:",
-        "tracer.cpuidle.user_percent:", "tracer.nosuch:", "capture.budget_percent:",
+        "hostnam:",
+        "socket:",
+        "log.segment:",
+        "log.foo:",
+        "http.listen:",
+        "tracer.cpuidle.every:",
+        "tracer.cpuidle.user_percent:",
+        "tracer.nosuch:",
+        "capture.budget_percent:",
     ] {
         assert_eq!(found.iter().filter(|line| line.starts_with(path)).count(), 1, "{path} in {found:#?}");
     }

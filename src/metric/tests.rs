@@ -29,7 +29,8 @@ fn scraped(write: impl FnOnce(&mut Scrape<'_>)) -> (String, Mishaps) {
 }
 
 fn all_kinds(scrape: &mut Scrape<'_>) {
-    let mut turn = Histogram::new([Duration::from_micros(100), Duration::from_millis(1), Duration::from_millis(10)]);
+    let mut turn =
+        Histogram::new([Duration::from_micros(100), Duration::from_millis(1), Duration::from_millis(10)]);
     for us in [50, 100, 101, 20_000] {
         turn.observe(Duration::from_micros(us));
     }
@@ -89,7 +90,20 @@ fn promtool_has_nothing_to_say_about_a_page_of_all_kinds() {
 
 #[test]
 fn every_value_reads_back_as_itself() {
-    let mut values = vec![0.0, -0.0, 1.0, 0.1, 1e-7, 1e-6, 123_456_789.123, 1e15, 1e16, f64::MAX, f64::MIN_POSITIVE, 5e-324];
+    let mut values = vec![
+        0.0,
+        -0.0,
+        1.0,
+        0.1,
+        1e-7,
+        1e-6,
+        123_456_789.123,
+        1e15,
+        1e16,
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        5e-324,
+    ];
     values.extend(values.clone().iter().map(|value| -value));
     for value in values {
         let shown = Value::from(value).to_string();

@@ -9,14 +9,8 @@ use crate::host::{Containers, Facts, Key, Snapshot};
 use crate::metric::{Metric, Scrape};
 
 mod cases;
-mod cpuidle;
-mod cpusys;
-mod dload;
-pub mod document;
-mod flame;
 mod known;
 mod out;
-mod percents;
 mod subjects;
 mod watch;
 
@@ -27,7 +21,7 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
+pub const TRACERS: &[&Spec] = &[];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {
@@ -132,12 +126,18 @@ impl Spec {
     pub const fn common_knobs(&self) -> [Knob; 5] {
         const HOUR: Duration = Duration::from_secs(3600);
         let every = Value::Time(self.every, Duration::from_millis(100), HOUR);
-        let cooldown = Value::Time(Duration::from_secs(1800), Duration::ZERO, Duration::from_secs(7 * 86_400));
-        let capture = Value::Time(Duration::from_secs(10), Duration::from_millis(100), Duration::from_secs(60));
+        let cooldown =
+            Value::Time(Duration::from_secs(1800), Duration::ZERO, Duration::from_secs(7 * 86_400));
+        let capture =
+            Value::Time(Duration::from_secs(10), Duration::from_millis(100), Duration::from_secs(60));
         [
             Knob { key: "enabled", default: Value::Flag(true), about: "Whether it runs" },
             Knob { key: "every", default: every, about: "Sampling interval" },
-            Knob { key: "cooldown", default: cooldown, about: "After an event, per container, device or host" },
+            Knob {
+                key: "cooldown",
+                default: cooldown,
+                about: "After an event, per container, device or host",
+            },
             Knob { key: "capture", default: capture, about: "How long a capture lasts" },
             Knob {
                 key: "sustained_samples",
@@ -197,6 +197,3 @@ impl Settings {
         watch::Rule { cooldown: self.values.time("cooldown"), sustained }
     }
 }
-
-#[cfg(test)]
-mod tests;

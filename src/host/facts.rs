@@ -1,0 +1,303 @@
+//! What is known of the host at one moment, as plain values with their units in their types.
+//! Counters are as the kernel gives them: whoever needs a rate keeps the reading before.
+
+use std::time::Duration;
+
+use super::containers::{Container, Containers};
+
+/// A container's place in the table of containers. The generation tells apart two that had the
+/// same slot at different times, so a key outlives its container without naming another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Index below the table's capacity.
+    pub slot: u16,
+    /// Grows by one each time that the slot is given away.
+    pub generation: u32,
+}
+
+/// Which facts are to be read in a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `HostCpu`, from /proc/stat.
+    pub cpu: bool,
+    /// `Load`, from /proc/loadavg.
+    pub load: bool,
+    /// `Memory`, from /proc/meminfo.
+    pub memory: bool,
+    /// `Disk`s, from /proc/diskstats.
+    pub disks: bool,
+    /// `TaskCounts` of the host and of each container.
+    pub tasks: bool,
+    /// `ContainerCpu`, `Throttling` and the capacity of each container.
+    pub container_cpu: bool,
+    /// `ContainerMemory` of each container.
+    pub container_memory: bool,
+}
+
+impl Facts {
+    /// No facts at all: to be filled in with `..Facts::NONE`.
+    pub const NONE: Facts = Facts {
+        cpu: false,
+        load: false,
+        memory: false,
+        disks: false,
+        tasks: false,
+        container_cpu: false,
+        container_memory: false,
+    };
+
+    /// All that either needs.
+    #[must_use]
+    pub const fn and(self, other: Facts) -> Facts {
+        Facts {
+            cpu: self.cpu | other.cpu,
+            load: self.load | other.load,
+            memory: self.memory | other.memory,
+            disks: self.disks | other.disks,
+            tasks: self.tasks | other.tasks,
+            container_cpu: self.container_cpu | other.container_cpu,
+            container_memory: self.container_memory | other.container_memory,
+        }
+    }
+}
+
+/// CPU time since boot by mode, summed over CPUs (proc_stat(5)). `user` holds guest time, as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTimes {
+    /// In user mode.
+    pub user: Duration,
+    /// In user mode with low priority.
+    pub nice: Duration,
+    /// In the kernel.
+    pub system: Duration,
+    /// Idle.
+    pub idle: Duration,
+    /// Idle while a task waits for I/O.
+    pub iowait: Duration,
+    /// In interrupts.
+    pub irq: Duration,
+    /// In soft interrupts.
+    pub softirq: Duration,
+    /// Taken by the hypervisor.
+    pub steal: Duration,
+}
+
+/// /proc/stat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostCpu {
+    /// The `cpu` line.
+    pub times: CpuTimes,
+    /// CPUs that are online: the `cpuN` lines.
+    pub cpus: u32,
+    /// `procs_running`.
+    pub running: u64,
+    /// `procs_blocked`: tasks in iowait. A writer to a frozen filesystem is not among them.
+    pub blocked: u64,
+}
+
+/// /proc/loadavg.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Over 1 minute.
+    pub one: f64,
+    /// Over 5 minutes.
+    pub five: f64,
+    /// Over 15 minutes.
+    pub fifteen: f64,
+}
+
+/// /proc/meminfo, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// `MemTotal`.
+    pub total_bytes: u64,
+    /// `MemAvailable`.
+    pub available_bytes: u64,
+    /// `Active(anon)` + `Inactive(anon)`.
+    pub anon_bytes: u64,
+}
+
+/// A line of /proc/diskstats (Documentation/admin-guide/iostats.rst).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Device numbers.
+    pub major: u32,
+    /// Device numbers.
+    pub minor: u32,
+    /// Its name, filled up with zeros (DISK_NAME_LEN in the kernel's blkdev.h is 32).
+    pub name: [u8; 32],
+    /// Reads completed.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Time that reads took, queueing included, added up.
+    pub read_time: Duration,
+    /// Writes completed.
+    pub writes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Time that writes took, queueing included, added up.
+    pub write_time: Duration,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Time with any request in flight.
+    pub busy: Duration,
+    /// Time of all requests, weighted by their number.
+    pub queued: Duration,
+}
+
+impl Disk {
+    /// Its name as text; what is no UTF-8 ends it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
+        match std::str::from_utf8(name) {
+            Ok(name) => name,
+            Err(error) => {
+                std::str::from_utf8(name.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// What a task does, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// R: on a CPU or waiting for one.
+    Running,
+    /// S, or an idle kernel thread (I).
+    Sleeping,
+    /// T or t.
+    Stopped,
+    /// D: cannot be interrupted.
+    Uninterruptible,
+    /// A zombie, or dying.
+    Dead,
+}
+
+/// One task, seen in passing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskSample {
+    /// Its container, if it is in one.
+    pub container: Option<Key>,
+    /// What it does.
+    pub state: TaskState,
+    /// How long it has been in D state; zero in any other.
+    pub blocked: Duration,
+    /// Whether the kernel accounts its wait as iowait.
+    pub in_iowait: bool,
+}
+
+/// Tasks by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    /// R.
+    pub running: u32,
+    /// S and I.
+    pub sleeping: u32,
+    /// T and t.
+    pub stopped: u32,
+    /// D.
+    pub uninterruptible: u32,
+    /// Those of D that the kernel accounts as iowait.
+    pub iowait: u32,
+    /// How long the longest of D has been blocked.
+    pub longest: Duration,
+}
+
+impl TaskCounts {
+    /// Counts one more.
+    pub fn add(&mut self, task: &TaskSample) {
+        match task.state {
+            TaskState::Running => self.running += 1,
+            TaskState::Sleeping => self.sleeping += 1,
+            TaskState::Stopped => self.stopped += 1,
+            TaskState::Uninterruptible => {
+                self.uninterruptible += 1;
+                self.iowait += u32::from(task.in_iowait);
+                self.longest = self.longest.max(task.blocked);
+            }
+            TaskState::Dead => {}
+        }
+    }
+}
+
+/// CPU time of one container since it began, everything below its cgroup included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerCpu {
+    /// In user mode.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+    /// Both; finer than their sum on cgroup v1.
+    pub total: Duration,
+}
+
+/// How its quota held a container back (cpu.stat).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods in which it could run.
+    pub periods: u64,
+    /// Periods in which it was throttled.
+    pub throttled_periods: u64,
+    /// Time throttled, summed over CPUs.
+    pub throttled: Duration,
+}
+
+/// Memory of one container, everything below its cgroup included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerMemory {
+    /// `anon` of v2's memory.stat; `total_rss` of v1's.
+    pub anon_bytes: u64,
+    /// `memory.current`, or `memory.usage_in_bytes`.
+    pub usage_bytes: u64,
+    /// The lowest limit on the way from the root to it; `None` is no limit.
+    pub limit_bytes: Option<u64>,
+}
+
+/// What was read of one container. `None` is not known, or not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// When, on the clock of `Now::mono`.
+    pub at: Duration,
+    /// Its CPU time.
+    pub cpu: Option<ContainerCpu>,
+    /// CPUs that it can use: the lesser of its cpuset and the lowest quota/period on the way from
+    /// the root to it.
+    pub capacity_cores: Option<f64>,
+    /// Its throttling.
+    pub throttling: Option<Throttling>,
+    /// Its memory.
+    pub memory: Option<ContainerMemory>,
+    /// Its tasks.
+    pub tasks: Option<TaskCounts>,
+}
+
+/// The host at one moment. A fact that was not asked for, or could not be read, is `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// /proc/stat.
+    pub cpu: Option<&'a HostCpu>,
+    /// /proc/loadavg.
+    pub load: Option<&'a Load>,
+    /// /proc/meminfo.
+    pub memory: Option<&'a Memory>,
+    /// /proc/diskstats.
+    pub disks: Option<&'a [Disk]>,
+    /// All tasks of the host.
+    pub tasks: Option<&'a TaskCounts>,
+    /// The containers there are.
+    pub containers: &'a Containers,
+    /// What was read of each, by its slot.
+    pub readings: &'a [Reading],
+}
+
+impl<'a> Snapshot<'a> {
+    /// Each container that is there, with what was read of it.
+    pub fn each(&self) -> impl Iterator<Item = (&'a Container, &'a Reading)> {
+        let readings = self.readings;
+        self.containers
+            .iter()
+            .filter_map(move |container| Some((container, readings.get(usize::from(container.key().slot))?)))
+    }
+}
