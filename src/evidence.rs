@@ -18,6 +18,14 @@ pub enum Kind {
     Tasks,
 }
 
+impl Kind {
+    /// Whether it is one look rather than some seconds of tracing.
+    #[must_use]
+    pub const fn is_a_look(self) -> bool {
+        matches!(self, Kind::Tasks)
+    }
+}
+
 /// What a capture looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

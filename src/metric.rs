@@ -128,6 +128,12 @@ impl<const N: usize> Histogram<N> {
         self.max = self.max.max(took);
     }
 
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The longest since start.
     #[must_use]
     pub fn max(&self) -> Duration {

@@ -153,3 +153,58 @@ pub fn raise_open_files() -> io::Result<u64> {
     checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     Ok(limit.rlim_cur)
 }
+
+/// The kernel's page size.
+#[must_use]
+pub fn page_size() -> Option<u64> {
+    // SAFETY: takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()
+}
+
+/// The host's name (gethostname(2)).
+#[must_use]
+pub fn hostname() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: the pointer and the length are those of a buffer of ours.
+    let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } == 0;
+    let name = name.split(|byte| *byte == 0).next().filter(|_| done).unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Whether this process is root's.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: takes no pointers and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// How many entries a folder has, `.` and `..` left out, without asking for memory (getdents64(2)).
+pub fn entries(folder: &File) -> io::Result<u64> {
+    /// Where `d_reclen` and `d_name` stand in `struct linux_dirent64`.
+    const RECLEN: usize = 16;
+    const NAME: usize = 19;
+    // SAFETY: takes no pointers.
+    if unsafe { libc::lseek(folder.as_raw_fd(), 0, libc::SEEK_SET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut buffer = [0_u8; 4096];
+    let mut count = 0;
+    loop {
+        // SAFETY: the pointer and the length are those of a buffer of ours.
+        let read = unsafe {
+            libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        };
+        let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+        let mut rest = buffer.get(..read).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(count);
+        }
+        while let Some(length) = rest.get(RECLEN..).and_then(<[u8]>::first_chunk) {
+            let name = rest.get(NAME..).unwrap_or_default();
+            let own = name.starts_with(b".\0") || name.starts_with(b"..\0");
+            count += u64::from(!own);
+            let length = usize::from(u16::from_ne_bytes(*length)).max(1);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What people ask the running agent for, through its socket.
+
+use std::time::Duration;
+
+use mio::Token;
+
+use crate::clock::Now;
+use crate::control::{Ask, Caller, Triggered};
+use crate::host::NotFound;
+use crate::log::RecordId;
+
+use super::slot::State;
+use super::{Agent, Food};
+
+/// A capture asked for by hand lasts no longer than this: whoever asked waits for it.
+const SECONDS_MAX: u64 = 60;
+
+impl Agent {
+    /// The socket, or someone on it, is ready.
+    pub(super) fn heard(&mut self, token: Token, now: Now) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.control.ready(token, now.mono, &mut |caller, ask| asks.push((caller, ask)));
+        for (caller, ask) in asks.drain(..) {
+            match ask {
+                Ask::Status => {
+                    let status = self.status(now);
+                    self.reply(caller, &status);
+                }
+                Ask::Trigger { tracer, container, seconds } => {
+                    if let Err(why) = self.trigger(now, caller, &tracer, container.as_deref(), seconds) {
+                        self.reply(caller, &Triggered::Refused(why));
+                    }
+                }
+            }
+        }
+        self.asks = asks;
+    }
+
+    /// Begins what was asked for; the reply follows with its answer.
+    fn trigger(
+        &mut self, now: Now, caller: Caller, tracer: &str, container: Option<&str>, seconds: Option<u64>,
+    ) -> Result<(), String> {
+        let Some(index) = self.slots.iter().position(|slot| slot.spec.name == tracer) else {
+            let names: Vec<_> = self.slots.iter().map(|slot| slot.spec.name).collect();
+            return Err(format!("there is no tracer {tracer}; there are {}", names.join(", ")));
+        };
+        let Some(slot) = self.slots.get(index) else { return Err("there is no such tracer".into()) };
+        match &slot.state {
+            State::Active | State::Failed(_) => {}
+            State::Disabled => return Err(format!("{tracer} is disabled in the config ([tracer.{tracer}] enabled)")),
+            State::Unsupported(reason) => return Err(format!("{tracer} is unsupported here: {reason}")),
+        }
+        let key = match container {
+            None => None,
+            Some(id) => Some(self.reader.containers().find(id).map_err(|why| match why {
+                NotFound::None => format!("no container {id} is known; onset follows {}", self.reader.containers().iter().count()),
+                NotFound::Several => format!("several containers begin with {id}; give more of the id"),
+            })?),
+        };
+        let lasting = match seconds {
+            None => slot.settings.capture(),
+            Some(seconds @ 1..=SECONDS_MAX) => Duration::from_secs(seconds),
+            Some(seconds) => return Err(format!("--seconds must be from 1 to {SECONDS_MAX}, not {seconds}")),
+        };
+        let fed = self.feed(index, now, Some(caller), &Food::Asked(key, lasting));
+        match fed {
+            Some(fed) if fed.asked > 0 => Ok(()),
+            Some(super::Fed { kept: Some(id), .. }) => {
+                self.tell(Some(caller), Ok(id));
+                Ok(())
+            }
+            _ => Err(format!("{tracer} has too many captures under way; try again when they are over")),
+        }
+    }
+
+    /// Tells whoever waits for a capture how it ended.
+    pub(super) fn tell(&mut self, caller: Option<Caller>, told: Result<RecordId, &'static str>) {
+        let Some(caller) = caller else { return };
+        let reply = match told {
+            Ok(id) => Triggered::Id(id.to_string()),
+            Err(why) => Triggered::Refused(why.to_owned()),
+        };
+        self.reply(caller, &reply);
+    }
+
+    fn reply(&mut self, caller: Caller, reply: &impl serde::Serialize) {
+        self.control.reply(caller, |page| {
+            // What does not fit the page of a megabyte is cut off by the server, and said there.
+            let _ = serde_json::to_writer(page, reply);
+        });
+    }
+}

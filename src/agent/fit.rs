@@ -1,0 +1,80 @@
+//! Whether a tracer can run here, and if not, why: what the agent starts by and `onset doctor` shows.
+
+use crate::capture::Captures;
+use crate::evidence::Kind;
+use crate::tracer::{Settings, Spec};
+
+use super::slot::State;
+
+/// How one tracer stands on this host.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fit {
+    /// Which tracer.
+    pub tracer: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether the config has it run.
+    pub enabled: bool,
+    /// Whether it can run.
+    pub runs: bool,
+    /// How it would: its captures and by which hooks.
+    pub modes: Vec<String>,
+    /// What is missing, and what that costs.
+    pub missing: Vec<String>,
+}
+
+/// Looks at every tracer. `pressure` says whether the kernel has PSI.
+#[must_use]
+pub fn fits<'a>(
+    tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>, captures: &Captures, pressure: bool,
+) -> Vec<Fit> {
+    tracers
+        .map(|(spec, settings)| {
+            let mut fit = Fit {
+                tracer: spec.name,
+                about: spec.about,
+                enabled: settings.enabled(),
+                runs: true,
+                modes: Vec::new(),
+                missing: Vec::new(),
+            };
+            for kind in spec.captures {
+                match captures.unsupported(*kind) {
+                    None => fit.modes.push(format!("{}: {}", name(*kind), captures.mode(*kind))),
+                    Some(reason) => {
+                        fit.runs = false;
+                        fit.missing.push(format!("{}: {reason}", name(*kind)));
+                    }
+                }
+            }
+            match spec.pressure {
+                Some(wanted) if pressure => {
+                    fit.modes.push(format!("early look: PSI {}", wanted.resource));
+                }
+                Some(_) => fit.missing.push(
+                    "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later".into(),
+                ),
+                None => {}
+            }
+            fit
+        })
+        .collect()
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Stacks => "stacks",
+        Kind::Tasks => "tasks",
+    }
+}
+
+/// The state that a tracer starts in.
+pub(super) fn state(spec: &Spec, settings: &Settings, captures: &Captures) -> State {
+    if !settings.enabled() {
+        return State::Disabled;
+    }
+    match spec.captures.iter().find_map(|kind| captures.unsupported(*kind)) {
+        Some(reason) => State::Unsupported(reason),
+        None => State::Active,
+    }
+}

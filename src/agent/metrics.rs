@@ -1,0 +1,203 @@
+//! The agent's own metrics, as contract.md names them; the tracers add theirs.
+
+use std::time::Duration;
+
+use crate::host::Containers;
+use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
+use crate::page::Page;
+use crate::sys;
+
+use super::process::Process;
+use super::slot::{OUTCOMES, Slot, State};
+use super::world::Desk;
+
+/// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
+const TURN_BOUNDS: [Duration; 8] = [
+    Duration::from_micros(50),
+    Duration::from_micros(200),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+];
+
+/// How long turns of the loop took.
+pub(super) type Turns = Histogram<{ TURN_BOUNDS.len() }>;
+
+/// None yet.
+pub(super) fn turns() -> Turns {
+    Histogram::new(TURN_BOUNDS)
+}
+
+const fn metric(name: &'static str, help: &'static str, kind: Kind, labels: &'static [&'static str]) -> Metric {
+    Metric { name, help, kind, labels }
+}
+
+const BUILD: Metric = metric("onset_build_info", "The version that runs; always 1.", Kind::Gauge, &["version"]);
+const STATE: Metric = metric("onset_tracer_state", "Whether the tracer is in this state.", Kind::Gauge, &["tracer", "state"]);
+const SAMPLES: Metric =
+    metric("onset_samples_total", "Looks that the tracer took at the host.", Kind::Counter, &["tracer"]);
+const EVENTS: Metric =
+    metric("onset_events_total", "Events of the tracer that are in the log.", Kind::Counter, &["tracer"]);
+const CAPTURES: Metric =
+    metric("onset_captures_total", "Captures that the tracer asked for, by how they ended.", Kind::Counter, &["tracer", "outcome"]);
+const LAST: Metric = metric(
+    "onset_last_event_timestamp_seconds",
+    "When the tracer's last event was put into the log, since 1970.",
+    Kind::Gauge,
+    &["tracer"],
+);
+const LOST: Metric =
+    metric("onset_lost_records_total", "Records that a BPF ring or map could not hold.", Kind::Counter, &["source"]);
+const FAULTS: Metric = metric(
+    "onset_faults_total",
+    "What went wrong, by tracer and kind; `onset` is the agent itself.",
+    Kind::Counter,
+    &["tracer", "fault"],
+);
+const LOG_RECORDS: Metric =
+    metric("onset_log_records_total", "Records appended to the log since start.", Kind::Counter, &[]);
+const LOG_BYTES: Metric =
+    metric("onset_log_bytes_total", "Bytes appended to the log since start.", Kind::Counter, &[]);
+const LOG_DROPPED: Metric = metric(
+    "onset_log_dropped_records_total",
+    "Records deleted from the log before their time, by reason.",
+    Kind::Counter,
+    &["reason"],
+);
+const TURN: Metric =
+    metric("onset_loop_turn_seconds", "How long turns of the loop took.", Kind::Histogram, &[]);
+const LONGEST: Metric =
+    metric("onset_loop_longest_turn_seconds", "The longest turn of the loop since start.", Kind::Gauge, &[]);
+const CONTAINERS: Metric = metric("onset_containers", "Containers that are followed.", Kind::Gauge, &[]);
+const BPF: Metric = metric(
+    "onset_bpf_run_seconds_total",
+    "Time in the BPF program; the kernel counts it while kernel.bpf_stats_enabled is 1.",
+    Kind::Counter,
+    &["program"],
+);
+const CPU: Metric =
+    metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
+const RESIDENT: Metric =
+    metric("process_resident_memory_bytes", "Memory of the agent that is resident.", Kind::Gauge, &[]);
+const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has open.", Kind::Gauge, &[]);
+const STARTED: Metric =
+    metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
+
+const OWN: [Metric; 20] = [
+    BUILD, STATE, SAMPLES, EVENTS, CAPTURES, LAST, LOST, FAULTS, LOG_RECORDS, LOG_BYTES, LOG_DROPPED, TURN,
+    LONGEST, CONTAINERS, BPF, CPU, RESIDENT, FDS, STARTED, OVERFLOWS,
+];
+const OVERFLOWS: Metric = metric(
+    "onset_scrape_truncated_total",
+    "Families of metrics that were left out of a scrape because the page was full.",
+    Kind::Counter,
+    &[],
+);
+
+/// All that is shown.
+pub(super) struct View<'a> {
+    pub(super) slots: &'a [Slot],
+    pub(super) desk: &'a Desk,
+    pub(super) containers: &'a Containers,
+    pub(super) own_faults: [(&'static str, u64); 4],
+    pub(super) turns: &'a Turns,
+    pub(super) process: &'a Process,
+    pub(super) mishaps: &'a mut Mishaps,
+}
+
+/// Seconds since 1970.
+#[allow(clippy::cast_precision_loss)] // milliseconds fit 53 bits for 285,000 years
+fn seconds(wall: crate::clock::Wall) -> f64 {
+    wall.0 as f64 / 1000.0
+}
+
+impl View<'_> {
+    /// Writes the whole page of metrics.
+    pub(super) fn scrape(&mut self, page: &mut Page) {
+        let mut scrape = Scrape::new(page, &OWN);
+        self.agent(&mut scrape);
+        self.tracers(&mut scrape);
+        let mut mishaps = scrape.mishaps();
+        for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
+            let mut scrape = Scrape::new(page, slot.spec.metrics);
+            slot.tracer.scrape(self.containers, &mut scrape);
+            let more = scrape.mishaps();
+            mishaps.truncated += more.truncated;
+            mishaps.undeclared += more.undeclared;
+            mishaps.misshapen += more.misshapen;
+        }
+        self.mishaps.truncated = self.mishaps.truncated.saturating_add(mishaps.truncated);
+        self.mishaps.undeclared = self.mishaps.undeclared.saturating_add(mishaps.undeclared);
+        self.mishaps.misshapen = self.mishaps.misshapen.saturating_add(mishaps.misshapen);
+    }
+
+    fn agent(&self, scrape: &mut Scrape<'_>) {
+        let log = self.desk.log.counters();
+        scrape.family(&BUILD, |to| to.sample(&[env!("CARGO_PKG_VERSION")], 1_u64));
+        scrape.family(&LOST, |to| self.desk.captures.lost(&mut |source, lost| to.sample(&[source], lost)));
+        scrape.family(&LOG_RECORDS, |to| to.value(log.records));
+        scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
+        scrape.family(&LOG_DROPPED, |to| to.sample(&["budget"], log.dropped_by_budget));
+        scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
+        scrape.family(&LONGEST, |to| to.value(self.turns.max()));
+        scrape.family(&CONTAINERS, |to| to.value(self.containers.iter().count()));
+        scrape.family(&BPF, |to| self.desk.captures.run_time(&mut |name, time| to.sample(&[name], time)));
+        scrape.family(&CPU, |to| to.value(sys::process_cpu()));
+        optional(scrape, &RESIDENT, self.process.resident_bytes());
+        optional(scrape, &FDS, self.process.open_fds());
+        scrape.family(&STARTED, |to| to.value(seconds(self.process.started)));
+        scrape.family(&OVERFLOWS, |to| to.value(self.mishaps.truncated));
+    }
+
+    fn tracers(&self, scrape: &mut Scrape<'_>) {
+        let each = || self.slots.iter().zip(&self.desk.counts);
+        scrape.family(&STATE, |to| {
+            for slot in self.slots {
+                for state in State::NAMES {
+                    to.sample(&[slot.spec.name, state], slot.state.name() == state);
+                }
+            }
+        });
+        let per_tracer = |to: &mut Family<'_>, value: fn(&super::slot::Counts) -> u64| {
+            each().for_each(|(slot, counts)| to.sample(&[slot.spec.name], value(counts)));
+        };
+        scrape.family(&SAMPLES, |to| per_tracer(to, |counts| counts.samples));
+        scrape.family(&EVENTS, |to| per_tracer(to, |counts| counts.events));
+        scrape.family(&CAPTURES, |to| {
+            for (slot, counts) in each() {
+                for (outcome, count) in OUTCOMES.iter().zip(counts.captures) {
+                    to.sample(&[slot.spec.name, outcome], count);
+                }
+            }
+        });
+        scrape.family(&LAST, |to| {
+            for (slot, counts) in each() {
+                if let Some(last) = counts.last {
+                    to.sample(&[slot.spec.name], seconds(last.at));
+                }
+            }
+        });
+        scrape.family(&FAULTS, |to| {
+            for (fault, count) in self.own_faults {
+                to.sample(&["onset", fault], count);
+            }
+            for (slot, counts) in each() {
+                for (fault, count) in &counts.faults {
+                    to.sample(&[slot.spec.name, fault], *count);
+                }
+            }
+        });
+    }
+}
+
+/// What could not be read does not show.
+fn optional(scrape: &mut Scrape<'_>, metric: &Metric, value: Option<u64>) {
+    scrape.family(metric, |to| {
+        if let Some(value) = value {
+            to.value(value);
+        }
+    });
+}

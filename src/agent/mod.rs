@@ -1,0 +1,312 @@
+//! The loop: one thread that owns every descriptor, feeds the tracers with events and carries out
+//! what they ask for. A turn begins when the poll returns and never blocks; what blocks runs on
+//! helper threads that wake the poll. After `ready` faults are counted and the loop goes on.
+
+mod asked;
+mod budget;
+mod fit;
+mod metrics;
+mod pages;
+mod pressure;
+mod process;
+mod reload;
+mod slot;
+mod start;
+mod status;
+mod world;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::control::{self, Ask, Caller};
+use crate::evidence::{Capture, Refusal, Ticket};
+use crate::host::{Facts, Key, Reader};
+use crate::http;
+use crate::metric::Mishaps;
+use crate::sys::{self, Signals};
+use crate::log::RecordId;
+use crate::tracer::{Event, Out};
+
+pub use fit::{Fit, fits};
+pub use start::Error;
+
+use metrics::{Turns, View};
+use process::Process;
+use slot::{Slot, State};
+use world::{Desk, Hands};
+
+/// Ready descriptors taken from the kernel at once; the rest come with the next poll.
+const EVENTS_MAX: usize = 256;
+
+/// Containers are found by inotify; a look at the whole tree is for what it may have missed.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// Answers handled in one turn; the rest wait for the next, which follows at once.
+const ANSWERS_MAX: usize = 64;
+
+const WAKE: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const CONTAINERS: Token = Token(2);
+const TIMERS: usize = 100;
+const PRESSURES: usize = 200;
+const HTTP: usize = 300;
+const CONTROL: usize = 400;
+
+/// The agent, from its start on.
+pub struct Agent {
+    poll: Poll,
+    signals: Signals,
+    reader: Reader,
+    desk: Desk,
+    slots: Vec<Slot>,
+    http: http::Server,
+    control: control::Server,
+    config: Config,
+    config_file: Option<PathBuf>,
+    process: Process,
+    started: Now,
+    turns: Turns,
+    rescan: Duration,
+    mishaps: Mishaps,
+    asks: Vec<(Caller, Ask)>,
+    /// More answers wait than one turn takes.
+    backlog: bool,
+    own: Own,
+}
+
+/// The agent's own faults.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    polls: u64,
+    reloads: u64,
+    timers: u64,
+}
+
+/// An event for one tracer, before the host's facts are put into it.
+enum Food<'a> {
+    Tick,
+    Asked(Option<Key>, Duration),
+    Captured(Ticket, &'a Capture),
+    Refused(Ticket, Refusal),
+}
+
+/// What a tracer did with an event.
+struct Fed {
+    /// The last event that it kept.
+    kept: Option<RecordId>,
+    /// Captures that it asked for.
+    asked: usize,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Going {
+    On,
+    Leaving,
+}
+
+impl Agent {
+    /// Runs until a signal ends it; then the log is on the disk.
+    pub fn run(mut self) -> Result<(), Error> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        loop {
+            let patience = self.patience(sys::now().mono);
+            if let Err(error) = self.poll.poll(&mut events, patience)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // Nothing that we do makes epoll_wait(2) fail; if it does, the timers go on.
+                self.own.polls += 1;
+            }
+            let now = sys::now();
+            let tokens = events.iter().map(mio::event::Event::token);
+            let going = self.turn(now, tokens);
+            self.turns.observe(sys::now().mono.saturating_sub(now.mono));
+            if going == Going::Leaving {
+                break;
+            }
+        }
+        eprintln!("onset: leaving");
+        self.desk.log.flush().map_err(Error::Log)
+    }
+
+    /// How long the poll may wait.
+    fn patience(&self, now: Duration) -> Option<Duration> {
+        if self.backlog || self.desk.pending() || self.http.pending() {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [self.http.deadline(), self.control.deadline(), Some(self.rescan)];
+        deadlines.into_iter().flatten().min().map(|at| at.saturating_sub(now))
+    }
+
+    fn turn(&mut self, now: Now, tokens: impl Iterator<Item = Token>) -> Going {
+        let mut going = Going::On;
+        for token in tokens {
+            if self.ready(token, now) == Going::Leaving {
+                going = Going::Leaving;
+            }
+        }
+        if now.mono >= self.rescan {
+            self.rescan = now.mono.saturating_add(RESCAN);
+            self.reader.rescan(now);
+        }
+        self.follow();
+        self.look(now);
+        self.answers(now);
+        self.http_view(|http, view| {
+            http.resume(now.mono, view);
+            http.expire(now.mono);
+        });
+        self.control.expire(now.mono);
+        going
+    }
+
+    fn ready(&mut self, token: Token, now: Now) -> Going {
+        match token.0 {
+            _ if token == WAKE => {}
+            _ if token == SIGNALS => return self.signalled(now),
+            _ if token == CONTAINERS => self.reader.changed(now),
+            CONTROL.. => self.heard(token, now),
+            HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
+            PRESSURES.. => {
+                if let Some(slot) = self.slots.get_mut(token.0 - PRESSURES) {
+                    slot.due |= slot.pressure.as_mut().is_some_and(|trigger| trigger.due(now.mono));
+                }
+            }
+            TIMERS.. => {
+                if let Some(slot) = self.slots.get_mut(token.0 - TIMERS) {
+                    slot.due |= slot.timer.fired() > 0;
+                }
+            }
+            _ => {}
+        }
+        Going::On
+    }
+
+    fn signalled(&mut self, now: Now) -> Going {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                libc::SIGHUP => self.reload(now),
+                _ => return Going::Leaving,
+            }
+        }
+        Going::On
+    }
+
+    /// Tells the kernel's side which containers came and went.
+    fn follow(&mut self) {
+        let captures = &mut self.desk.captures;
+        self.reader.changes(|container| {
+            if container.is_live() {
+                captures.follow(container.cgroup_id(), container.key());
+            } else {
+                captures.unfollow(container.cgroup_id());
+            }
+        });
+    }
+
+    /// Reads what the tracers whose time has come need, once for all, and feeds them.
+    fn look(&mut self, now: Now) {
+        let due = self.slots.iter().filter(|slot| slot.due);
+        let facts = due.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts));
+        if !self.slots.iter().any(|slot| slot.due) {
+            return;
+        }
+        self.reader.read(facts, now);
+        if facts.tasks {
+            let captures = &mut self.desk.captures;
+            self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
+        }
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.due) else { continue };
+            slot.due = false;
+            if !slot.state.ticks() {
+                continue;
+            }
+            match slot::missing(slot.spec.facts, &self.reader.snapshot()) {
+                None => {
+                    slot.reads();
+                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                        counts.samples += 1;
+                    }
+                    self.feed(index, now, None, &Food::Tick);
+                }
+                Some(reason) => {
+                    slot.fails(reason);
+                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                        counts.fault("facts_missing");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands one event to one tracer, and carries out what it asks for.
+    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, food: &Food<'_>) -> Option<Fed> {
+        let Agent { slots, desk, reader, .. } = self;
+        let slot = slots.get_mut(index)?;
+        let containers = reader.containers();
+        let mut hands = Hands {
+            desk,
+            containers,
+            now,
+            slot: index,
+            epoch: slot.epoch,
+            tracer: slot.spec.name,
+            caller,
+            kept: None,
+            asked: 0,
+        };
+        let snapshot = reader.snapshot();
+        let event = match *food {
+            Food::Tick => Event::Tick(&snapshot),
+            Food::Asked(key, lasting) => Event::Asked(key, lasting),
+            Food::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
+            Food::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
+        };
+        slot.tracer.on(now, event, &mut Out::new(&mut hands));
+        Some(Fed { kept: hands.kept, asked: hands.asked })
+    }
+
+    /// Hands out the answers to captures that were asked for.
+    fn answers(&mut self, now: Now) {
+        for _ in 0..ANSWERS_MAX {
+            let Some((open, answer)) = self.desk.answer() else {
+                self.backlog = false;
+                return;
+            };
+            if let Some(counts) = self.desk.counts.get_mut(open.slot) {
+                counts.captured(answer.as_ref().err().copied());
+            }
+            // One that was built anew since then does not know this ticket.
+            if self.slots.get(open.slot).is_none_or(|slot| slot.epoch != open.epoch) {
+                self.tell(open.caller, Err("the tracer was configured anew meanwhile; ask again"));
+                continue;
+            }
+            let food = match &answer {
+                Ok(capture) => Food::Captured(open.ticket, capture),
+                Err(refusal) => Food::Refused(open.ticket, *refusal),
+            };
+            let kept = self.feed(open.slot, now, open.caller, &food).and_then(|fed| fed.kept);
+            let told = match (kept, answer) {
+                (Some(id), _) => Ok(id),
+                (None, Err(refusal)) => Err(world::words(refusal)),
+                (None, Ok(_)) => Err("it was captured, but could not be kept in the log; see onset status"),
+            };
+            self.tell(open.caller, told);
+        }
+        self.backlog = true;
+    }
+
+    /// Lets the endpoint answer, with all that it may show.
+    fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
+        let own_faults = self.own_faults();
+        let Agent { http, slots, desk, reader, turns, process, mishaps, .. } = self;
+        let containers = reader.containers();
+        with(http, &mut View { slots, desk, containers, own_faults, turns, process, mishaps });
+    }
+}

@@ -1,0 +1,52 @@
+//! SIGHUP: the config is read again. A bad one is refused whole; a good one takes effect at once,
+//! but for the keys that only a start reads, which are named.
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::tracer::{Capacity, TRACERS};
+
+use super::slot::State;
+use super::{Agent, fit, start};
+
+impl Agent {
+    pub(super) fn reload(&mut self, now: Now) {
+        match Config::load(self.config_file.as_deref(), TRACERS) {
+            Ok(config) => self.adopt(now, config),
+            Err(error) => {
+                self.own.reloads += 1;
+                let lines = error.to_string().replace('\n', "\n  ");
+                eprintln!("onset: the new config is refused, the old one is kept:\n  {lines}");
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Now, config: Config) {
+        let fixed = self.config.fixed_at_start(&config);
+        if !fixed.is_empty() {
+            eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
+        }
+        self.desk.budget.set(config.capture_percent);
+        let capacity = Capacity { containers: self.config.containers };
+        let mut changed = Vec::new();
+        for (index, settings) in config.tracers.iter().enumerate() {
+            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else { continue };
+            changed.push(slot.spec.name);
+            slot.settings = settings.clone();
+            slot.epoch = slot.epoch.wrapping_add(1);
+            slot.tracer = (slot.spec.build)(settings, capacity);
+            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
+            let armed = slot.arm(now.mono);
+            if slot.state != State::Active {
+                slot.pressure = None;
+            }
+            start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
+            if armed.is_err() {
+                self.own.timers += 1;
+            }
+        }
+        self.config.capture_percent = config.capture_percent;
+        self.config.tracers = config.tracers;
+        let changed = if changed.is_empty() { "no tracer".to_owned() } else { changed.join(", ") };
+        eprintln!("onset: config reloaded; changed: {changed}");
+    }
+}

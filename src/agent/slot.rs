@@ -1,0 +1,205 @@
+//! One registered tracer in the loop: its state, its timer, its counters.
+
+use std::time::Duration;
+
+use crate::clock::Wall;
+use crate::evidence::Refusal;
+use crate::host::{Facts, Key, Snapshot};
+use crate::log::RecordId;
+use crate::sys::Timer;
+use crate::tracer::{Settings, Spec, Tracer};
+
+use super::pressure::Trigger;
+
+/// How a tracer stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The config says so.
+    Disabled,
+    /// It is fed.
+    Active,
+    /// This kernel or these rights lack what it needs; the others run.
+    Unsupported(&'static str),
+    /// What it reads could not be read; tried again at its next tick.
+    Failed(&'static str),
+}
+
+impl State {
+    /// All names, for the metric that shows one of them as 1.
+    pub(super) const NAMES: [&'static str; 4] = ["active", "disabled", "unsupported", "failed"];
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            State::Active => "active",
+            State::Disabled => "disabled",
+            State::Unsupported(_) => "unsupported",
+            State::Failed(_) => "failed",
+        }
+    }
+
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match self {
+            State::Unsupported(reason) | State::Failed(reason) => Some(reason),
+            State::Active | State::Disabled => None,
+        }
+    }
+
+    /// Whether it is fed with ticks: a failed one is, to see whether it is well again.
+    pub(super) fn ticks(&self) -> bool {
+        matches!(self, State::Active | State::Failed(_))
+    }
+}
+
+impl Slot {
+    /// What it reads can be read. Said once, if it could not be before.
+    pub(super) fn reads(&mut self) {
+        if matches!(self.state, State::Failed(_)) {
+            eprintln!("onset: {} is well again", self.spec.name);
+            self.state = State::Active;
+        }
+    }
+
+    /// What it reads cannot be read. Said once, and tried again at its next tick.
+    pub(super) fn fails(&mut self, reason: &'static str) {
+        if self.state != State::Failed(reason) {
+            eprintln!("onset: {} failed: {reason}; tried again each {:?}", self.spec.name, self.settings.every());
+            self.state = State::Failed(reason);
+        }
+    }
+}
+
+/// How captures ended, by name.
+pub(super) const OUTCOMES: [&str; 6] = ["done", "busy", "unsupported", "over_budget", "gone", "failed"];
+
+/// The place in `OUTCOMES` of a capture that was done, or was refused.
+pub(super) fn outcome(refusal: Option<Refusal>) -> usize {
+    match refusal {
+        None => 0,
+        Some(Refusal::Busy) => 1,
+        Some(Refusal::Unsupported(_)) => 2,
+        Some(Refusal::OverBudget) => 3,
+        Some(Refusal::Gone) => 4,
+        Some(Refusal::Failed(_)) => 5,
+    }
+}
+
+/// The last event of a tracer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastEvent {
+    pub(super) id: RecordId,
+    pub(super) at: Wall,
+    pub(super) subject: Option<Key>,
+}
+
+/// Kinds of faults that are told apart; a tracer names them in its source, so this is plenty.
+const FAULTS_MAX: usize = 16;
+
+/// What a tracer did since start.
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) samples: u64,
+    pub(super) events: u64,
+    pub(super) captures: [u64; OUTCOMES.len()],
+    pub(super) faults: Vec<(&'static str, u64)>,
+    pub(super) last: Option<LastEvent>,
+}
+
+impl Counts {
+    pub(super) fn new() -> Counts {
+        Counts {
+            samples: 0,
+            events: 0,
+            captures: [0; OUTCOMES.len()],
+            faults: Vec::with_capacity(FAULTS_MAX),
+            last: None,
+        }
+    }
+
+    /// Counts a fault under its name.
+    pub(super) fn fault(&mut self, fault: &'static str) {
+        let known = self.faults.iter_mut().find(|(name, _)| *name == fault);
+        match known {
+            Some((_, count)) => *count += 1,
+            None if self.faults.len() < FAULTS_MAX => self.faults.push((fault, 1)),
+            None => {}
+        }
+    }
+
+    pub(super) fn captured(&mut self, refusal: Option<Refusal>) {
+        if let Some(count) = self.captures.get_mut(outcome(refusal)) {
+            *count += 1;
+        }
+    }
+}
+
+/// One tracer.
+pub(super) struct Slot {
+    pub(super) spec: &'static Spec,
+    pub(super) settings: Settings,
+    pub(super) state: State,
+    /// Grows when the tracer is built anew: answers to the one before are not for this one.
+    pub(super) epoch: u32,
+    pub(super) tracer: Box<dyn Tracer>,
+    pub(super) timer: Timer,
+    pub(super) pressure: Option<Trigger>,
+    /// It is to look in this turn.
+    pub(super) due: bool,
+}
+
+impl Slot {
+    /// Sets its timer on the phase that all equal intervals share.
+    pub(super) fn arm(&self, now: Duration) -> std::io::Result<()> {
+        if !self.state.ticks() {
+            return self.timer.set(Duration::ZERO, Duration::ZERO);
+        }
+        let every = self.settings.every();
+        self.timer.set(next_on_phase(now, every), every)
+    }
+}
+
+/// The next multiple of an interval: timers that were set at different times fire together.
+fn next_on_phase(now: Duration, every: Duration) -> Duration {
+    let every_ns = every.as_nanos().max(1);
+    let next = (now.as_nanos() / every_ns + 1).saturating_mul(every_ns);
+    let seconds = u64::try_from(next / 1_000_000_000).unwrap_or(u64::MAX);
+    Duration::new(seconds, u32::try_from(next % 1_000_000_000).unwrap_or(0))
+}
+
+/// What a tracer wants of the host and this snapshot has not.
+pub(super) fn missing(facts: Facts, snapshot: &Snapshot<'_>) -> Option<&'static str> {
+    let lacks = [
+        (facts.cpu && snapshot.cpu.is_none(), "cannot read stat under [paths] proc"),
+        (facts.load && snapshot.load.is_none(), "cannot read loadavg under [paths] proc"),
+        (facts.memory && snapshot.memory.is_none(), "cannot read meminfo under [paths] proc"),
+        (facts.disks && snapshot.disks.is_none(), "cannot read diskstats under [paths] proc"),
+        (facts.tasks && snapshot.tasks.is_none(), "cannot look at the host's tasks yet"),
+    ];
+    lacks.into_iter().find_map(|(lacks, reason)| lacks.then_some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_intervals_fire_together_whenever_they_were_set() {
+        let ms = Duration::from_millis;
+        assert_eq!(next_on_phase(ms(12_345), ms(5000)), ms(15_000));
+        assert_eq!(next_on_phase(ms(14_999), ms(5000)), ms(15_000));
+        assert_eq!(next_on_phase(ms(15_000), ms(5000)), ms(20_000), "not now, but next");
+        assert_eq!(next_on_phase(ms(12_345), ms(10_000)), ms(20_000), "10 s fall on every second 5 s");
+    }
+
+    #[test]
+    fn a_fault_is_counted_under_its_name_and_names_are_bounded() {
+        let mut counts = Counts::new();
+        counts.fault("a");
+        counts.fault("b");
+        counts.fault("a");
+        assert_eq!(counts.faults, [("a", 2), ("b", 1)]);
+        for number in 0..100 {
+            counts.fault(Box::leak(format!("{number}").into_boxed_str()));
+        }
+        assert_eq!(counts.faults.len(), FAULTS_MAX);
+    }
+}

@@ -1,0 +1,185 @@
+//! From a config to an agent that is ready. What goes wrong here ends the program with a word on
+//! the remedy; after `ready` nothing does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token, Waker};
+
+use crate::capture::Captures;
+use crate::config::Config;
+use crate::host::{Mode, Reader};
+use crate::log::Writer;
+use crate::metric::Mishaps;
+use crate::sys::{self, Signals, Timer};
+use crate::tracer::{Capacity, Settings, Spec, TRACERS};
+use crate::{control, host, http, log};
+
+use super::pressure::Trigger;
+use super::process::Process;
+use super::slot::{Slot, State};
+use super::world::Desk;
+use super::{
+    Agent, CONTAINERS, CONTROL, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics,
+};
+
+/// The largest page of metrics: 5,000 containers with every family.
+const PAGE_MAX: usize = 16 << 20;
+
+/// Why the agent could not start, or end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log.
+    #[error("{0}")]
+    Log(#[from] log::Error),
+    /// The endpoint.
+    #[error("{0}")]
+    Http(#[from] http::Error),
+    /// The socket.
+    #[error("{0}")]
+    Control(#[from] control::Error),
+    /// The host's trees.
+    #[error("{0}")]
+    Host(#[from] host::Error),
+    /// The kernel refused something that it always has.
+    #[error("cannot make {what}: {source}; the limit on open files may be too low (ulimit -n)")]
+    Kernel {
+        /// What was to be made.
+        what: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
+}
+
+fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Kernel { what, source }
+}
+
+impl Agent {
+    /// Opens the log, the endpoint, the socket and the host's trees, and loads the BPF programs.
+    pub fn start(config: Config, config_file: Option<PathBuf>) -> Result<Agent, Error> {
+        let started = sys::now();
+        // Signals first: threads that are started later must not take them.
+        let signals =
+            Signals::take(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).map_err(kernel("a signalfd"))?;
+        // A refusal leaves the old limit, and what does not fit that is counted as a fault.
+        let _ = sys::raise_open_files();
+        let poll = Poll::new().map_err(kernel("an epoll"))?;
+        let (log, recovered) = Writer::open(&config.log)?;
+        let registry = poll.registry();
+        let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 17, PAGE_MAX)?;
+        let control = control::Server::bind(&config.socket, registry, CONTROL..CONTROL + 9)?;
+        let reader = Reader::open(&config.paths, config.containers)?;
+        register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
+        register(&poll, std::os::fd::AsRawFd::as_raw_fd(&signals), SIGNALS, Interest::READABLE)?;
+        let waker = Waker::new(registry, WAKE).map_err(kernel("an eventfd"))?;
+        let wake = Arc::new(move || {
+            // An eventfd that is full wakes as well.
+            let _ = waker.wake();
+        });
+        let captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        let slots = slots(&config, &captures, &poll, started.mono)?;
+        let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
+        let desk =
+            Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
+        let mut agent = Agent {
+            poll,
+            signals,
+            reader,
+            desk,
+            slots,
+            http,
+            control,
+            process: Process::new(started.wall),
+            started,
+            turns: metrics::turns(),
+            rescan: started.mono.saturating_add(RESCAN),
+            mishaps: Mishaps::default(),
+            asks: Vec::with_capacity(16),
+            backlog: false,
+            own: Own::default(),
+            config,
+            config_file,
+        };
+        agent.follow();
+        agent.say_ready(&recovered);
+        Ok(agent)
+    }
+
+    fn say_ready(&self, recovered: &log::Recovered) {
+        if recovered.torn_bytes > 0 || recovered.bad_records > 0 {
+            eprintln!(
+                "onset: the log was not closed well: {} bytes of an unfinished record left out, {} bad records; see onset verify",
+                recovered.torn_bytes, recovered.bad_records
+            );
+        }
+        for slot in &self.slots {
+            if let State::Unsupported(reason) = &slot.state {
+                eprintln!("onset: {} off: {reason}", slot.spec.name);
+            }
+        }
+        if !self.config.elasticsearch.text("url").is_empty() {
+            eprintln!("onset: elasticsearch.url is set, but this version does not ship yet: events stay in the log");
+        }
+        let active: Vec<_> =
+            self.slots.iter().filter(|slot| slot.state == State::Active).map(|slot| slot.spec.name).collect();
+        eprintln!(
+            "onset {} ready: {}; {} containers; http://{}/metrics; log {}",
+            env!("CARGO_PKG_VERSION"),
+            if active.is_empty() { "no tracer".to_owned() } else { active.join(", ") },
+            self.reader.containers().iter().count(),
+            self.http.address(),
+            self.config.log.dir.display(),
+        );
+    }
+}
+
+fn register(poll: &Poll, fd: std::os::fd::RawFd, token: Token, interest: Interest) -> Result<(), Error> {
+    poll.registry().register(&mut SourceFd(&fd), token, interest).map_err(kernel("an entry in the epoll"))
+}
+
+fn slots(
+    config: &Config, captures: &Captures, poll: &Poll, now: std::time::Duration,
+) -> Result<Vec<Slot>, Error> {
+    let capacity = Capacity { containers: config.containers };
+    let make = |(index, (spec, settings)): (usize, (&&'static Spec, &Settings))| {
+        let timer = Timer::new().map_err(kernel("a timerfd"))?;
+        register(poll, std::os::fd::AsRawFd::as_raw_fd(&timer), Token(TIMERS + index), Interest::READABLE)?;
+        let mut slot = Slot {
+            spec,
+            settings: settings.clone(),
+            state: fit::state(spec, settings, captures),
+            epoch: 0,
+            tracer: (spec.build)(settings, capacity),
+            timer,
+            pressure: None,
+            due: false,
+        };
+        // The first look is at once: a rate needs two.
+        slot.due = slot.state.ticks();
+        slot.arm(now).map_err(kernel("a timer go"))?;
+        watch_pressure(poll, &config.paths.proc, index, &mut slot);
+        Ok(slot)
+    };
+    TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
+}
+
+/// Arms the pressure that a tracer wants to be woken by; without it, it looks at its interval.
+pub(super) fn watch_pressure(poll: &Poll, proc: &Path, index: usize, slot: &mut Slot) {
+    let Some(wanted) = slot.spec.pressure.filter(|_| slot.state.ticks() && slot.pressure.is_none()) else {
+        return;
+    };
+    let armed = Trigger::arm(proc, &wanted).and_then(|trigger| {
+        poll.registry().register(&mut SourceFd(&trigger.fd()), Token(PRESSURES + index), Interest::PRIORITY)?;
+        Ok(trigger)
+    });
+    match armed {
+        Ok(trigger) => slot.pressure = Some(trigger),
+        Err(error) => eprintln!(
+            "onset: {} looks at its interval only: no PSI trigger on {} ({error}); see onset doctor",
+            slot.spec.name, wanted.resource
+        ),
+    }
+}

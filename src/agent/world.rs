@@ -1,0 +1,196 @@
+//! What tracers ask for, carried out: captures begun or refused, events put into the log, faults
+//! counted. Every capture asked for is answered exactly once, by a later event.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::capture::Captures;
+use crate::clock::Now;
+use crate::control::Caller;
+use crate::evidence::{Capture, Refusal, Request, Ticket};
+use crate::host::Containers;
+use crate::log::{RecordId, Writer};
+use crate::tracer::{About, Data, World, document};
+
+use super::budget::Budget;
+use super::slot::{Counts, LastEvent};
+
+/// Captures that are open at once, of all tracers. More are refused as busy.
+const OPEN_MAX: usize = 256;
+
+/// A capture that was asked for and is not yet answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub(super) ticket: Ticket,
+    /// Which tracer's, and which of its lives.
+    pub(super) slot: usize,
+    pub(super) epoch: u32,
+    /// Who waits for it on the socket.
+    pub(super) caller: Option<Caller>,
+}
+
+/// Everything that outlives a turn and that tracers act on.
+pub(super) struct Desk {
+    pub(super) captures: Captures,
+    pub(super) log: Writer,
+    pub(super) hostname: String,
+    pub(super) region: String,
+    pub(super) budget: Budget,
+    /// By slot.
+    pub(super) counts: Vec<Counts>,
+    /// The log could not take an event; said once until it can again.
+    log_fails: bool,
+    tickets: u32,
+    open: Vec<Open>,
+    refused: VecDeque<(Open, Refusal)>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        captures: Captures, log: Writer, hostname: String, region: String, percent: u32, slots: usize,
+    ) -> Desk {
+        Desk {
+            captures,
+            log,
+            hostname,
+            region,
+            budget: Budget::new(percent),
+            counts: std::iter::repeat_with(Counts::new).take(slots).collect(),
+            log_fails: false,
+            tickets: 0,
+            open: Vec::with_capacity(OPEN_MAX),
+            refused: VecDeque::with_capacity(OPEN_MAX),
+        }
+    }
+
+    /// The next answer, and whose it is. One that nobody waits for any more is dropped.
+    pub(super) fn answer(&mut self) -> Option<(Open, Result<Capture, Refusal>)> {
+        if let Some((open, refusal)) = self.refused.pop_front() {
+            return Some((open, Err(refusal)));
+        }
+        loop {
+            let (ticket, answer) = self.captures.finished()?;
+            if let Some(place) = self.open.iter().position(|open| open.ticket == ticket) {
+                return Some((self.open.swap_remove(place), answer));
+            }
+        }
+    }
+
+    /// Whether answers wait that the poll does not know of.
+    pub(super) fn pending(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Captures that are not answered yet.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// One tracer's reach into the desk, while it takes one event in.
+pub(super) struct Hands<'a> {
+    pub(super) desk: &'a mut Desk,
+    pub(super) containers: &'a Containers,
+    pub(super) now: Now,
+    pub(super) slot: usize,
+    pub(super) epoch: u32,
+    pub(super) tracer: &'static str,
+    /// Who asked for what it does now; captures for a person are not held to the budget.
+    pub(super) caller: Option<Caller>,
+    /// The last event that it kept.
+    pub(super) kept: Option<RecordId>,
+    /// Captures that it asked for.
+    pub(super) asked: usize,
+}
+
+impl Hands<'_> {
+    fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
+        if let Some(reason) = self.desk.captures.unsupported(request.kind) {
+            return Err(Refusal::Unsupported(reason));
+        }
+        let lasting = if request.kind.is_a_look() { Duration::ZERO } else { request.lasting };
+        if self.caller.is_none() && !self.desk.budget.take(self.now.mono, lasting) {
+            return Err(Refusal::OverBudget);
+        }
+        self.desk.captures.begin(ticket, request, self.containers)?;
+        if self.caller.is_some() {
+            self.desk.budget.add(self.now.mono, lasting);
+        }
+        Ok(())
+    }
+}
+
+impl World for Hands<'_> {
+    fn capture(&mut self, request: Request) -> Ticket {
+        self.desk.tickets = self.desk.tickets.wrapping_add(1);
+        let ticket = Ticket(self.desk.tickets);
+        self.asked += 1;
+        let open = Open { ticket, slot: self.slot, epoch: self.epoch, caller: self.caller };
+        let begun =
+            if self.desk.open.len() >= OPEN_MAX { Err(Refusal::Busy) } else { self.begin(ticket, request) };
+        match begun {
+            Ok(()) => self.desk.open.push(open),
+            Err(refusal) => self.desk.refused.push_back((open, refusal)),
+        }
+        ticket
+    }
+
+    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+        let container = about.subject.and_then(|key| self.containers.get(key));
+        let Desk { log, hostname, region, counts, log_fails, .. } = &mut *self.desk;
+        let Some(counts) = counts.get_mut(self.slot) else { return false };
+        let mut too_large = false;
+        let appended = log.append(|id, to| {
+            let envelope = document::Envelope {
+                hostname,
+                region,
+                container,
+                tracer_name: self.tracer,
+                tracer_id: &id,
+                about,
+                now: self.now,
+            };
+            let written = document::write(&envelope, data, to);
+            too_large = written.is_err();
+            written.ok()
+        });
+        match appended {
+            Ok(Some(id)) => {
+                if std::mem::take(log_fails) {
+                    eprintln!("onset: the log takes events again");
+                }
+                counts.events += 1;
+                counts.last = Some(LastEvent { id, at: self.now.wall, subject: about.subject });
+                self.kept = Some(id);
+                true
+            }
+            Ok(None) => {
+                counts.fault(if too_large { "document_too_large" } else { "document_not_written" });
+                false
+            }
+            Err(error) => {
+                counts.fault("log_refused");
+                if !std::mem::replace(log_fails, true) {
+                    eprintln!("onset: an event of {} could not be kept: {error}; it is asked for again while it lasts", self.tracer);
+                }
+                false
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &'static str) {
+        if let Some(counts) = self.desk.counts.get_mut(self.slot) {
+            counts.fault(fault);
+        }
+    }
+}
+
+/// Why a capture was refused, for a person.
+pub(super) fn words(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Busy => "busy: such a capture runs already; try again when it is over",
+        Refusal::Unsupported(reason) | Refusal::Failed(reason) => reason,
+        Refusal::OverBudget => "over budget: captures had their share of the last ten minutes ([capture] budget_percent)",
+        Refusal::Gone => "the container is gone",
+    }
+}
