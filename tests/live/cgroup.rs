@@ -1,0 +1,102 @@
+//! A cgroup that looks like a container's, in every hierarchy that counts. Its processes die with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::rig::{self, Killed, await_that};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+pub struct Cgroup {
+    pub id: String,
+    path: String,
+    folders: Vec<PathBuf>,
+}
+
+impl Cgroup {
+    /// One of docker's shape, with an id of its own.
+    pub fn new(word: &str) -> Cgroup {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let word: u64 = word.bytes().fold(7, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let id = format!("{word:016x}{:024x}{number:024x}", std::process::id());
+        let path = format!("docker/{id}");
+        let mut folders = Vec::new();
+        for controller in ["cpu", "cpuacct", "memory", "unified", "."] {
+            let root = Path::new(ROOT).join(controller);
+            let right = match controller {
+                "." => root.join("cgroup.controllers").exists(),
+                "unified" => root.join("cgroup.procs").exists(),
+                _ => root.join("tasks").exists(),
+            };
+            if right {
+                let folder = root.join(&path);
+                fs::create_dir_all(&folder).unwrap();
+                folders.push(folder);
+            }
+        }
+        assert!(!folders.is_empty(), "no cgroup hierarchy under {ROOT}");
+        Cgroup { id, path: format!("/{path}"), folders }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Writes a v1 file where there is one.
+    pub fn write(&self, file: &str, value: &str) -> bool {
+        let found = self.folders.iter().map(|folder| folder.join(file)).find(|path| path.exists());
+        found.is_some_and(|path| fs::write(path, value).is_ok())
+    }
+
+    /// Holds it to a share of one CPU.
+    pub fn quota(&self, percent: u32) {
+        let us = percent * 1000;
+        assert!(self.write("cpu.cfs_quota_us", &us.to_string()) || self.write("cpu.max", &format!("{us} 100000")));
+    }
+
+    pub fn take(&self, pid: u32) {
+        for folder in &self.folders {
+            fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+    }
+
+    /// Starts a command that is in this cgroup from its first instruction on.
+    pub fn start(&self, command: &mut Command) -> Killed {
+        use std::os::unix::process::CommandExt;
+        let files: Vec<PathBuf> = self.folders.iter().map(|folder| folder.join("cgroup.procs")).collect();
+        // SAFETY: the child only writes to files before it execs; no other thread's lock is taken.
+        unsafe {
+            command.pre_exec(move || files.iter().try_for_each(|file| fs::write(file, "0")));
+        }
+        rig::start(command)
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let lists = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
+        lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let folders = &self.folders;
+        let removed = || {
+            for pid in self.pids() {
+                // SAFETY: takes no pointers; these processes are in a cgroup of ours.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            folders.iter().all(|folder| fs::remove_dir(folder).is_ok() || !folder.exists()).then_some(())
+        };
+        if std::thread::panicking() {
+            (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                removed().is_some()
+            });
+        } else {
+            await_that("an empty cgroup", Duration::from_secs(10), removed);
+        }
+    }
+}

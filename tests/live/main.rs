@@ -1,0 +1,15 @@
+//! The real agent on this kernel: real BPF, real cgroups, a real frozen filesystem, a real
+//! Prometheus. Needs root. They measure, so they run one after the other:
+//! `cargo test --test live -- --test-threads=1`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+mod cgroup;
+mod cpuidle;
+mod cpusys;
+mod crash;
+mod dload;
+mod endpoint;
+mod faults;
+mod frozen;
+mod people;
+mod rig;

@@ -1,0 +1,82 @@
+//! The commands that people use on a running agent, and its signals.
+
+use serde_json::Value;
+
+use crate::cgroup::Cgroup;
+use crate::rig::{Agent, SOON, await_that, command, done, only, root, run, text};
+
+#[test]
+fn status_and_trigger_speak_with_the_running_agent() {
+    if !root("status and trigger") {
+        return;
+    }
+    let cgroup = Cgroup::new("people");
+    let _sleeper = cgroup.start(command("sleep").arg("600"));
+    let agent = Agent::start(&only("dload", "every = \"1h\""));
+    let id = done(&mut agent.onset(&["trigger", "dload", "--container", &cgroup.id[..40]]));
+    let event = agent.event("the event", SOON, |event| event["tracer_id"] == id.trim());
+    assert_eq!((text(&event, "/tracer_type"), text(&event, "/tracer_data/trigger")), ("manual", "manual"));
+    assert_eq!(text(&event, "/container_id"), cgroup.id);
+    let status: Value = serde_json::from_str(&done(&mut agent.onset(&["status", "--json"]))).unwrap();
+    assert_eq!(status["pid"], agent.pid());
+    let tracers = status["tracers"].as_array().unwrap();
+    let dload = tracers.iter().find(|tracer| tracer["name"] == "dload").unwrap();
+    assert_eq!((&dload["state"], &dload["events"]), (&"active".into(), &1.into()));
+    assert_eq!(dload["last_event"]["id"], id.trim());
+    let shown = done(&mut agent.onset(&["status"]));
+    assert!(shown.contains("dload") && shown.contains("disabled"), "{shown}");
+    for (arguments, word) in [
+        (&["trigger", "cpuidle"][..], "disabled"),
+        (&["trigger", "nothing"], "there is no tracer"),
+        (&["trigger", "dload", "--container", "fffffffffffff"], "no container"),
+        (&["trigger", "dload", "--seconds", "1000"], "--seconds"),
+    ] {
+        let refused = run(&mut agent.onset(arguments));
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(word), "{arguments:?}: {refused:?}");
+    }
+    let config = agent.config.clone();
+    let folder = agent.folder.0.join("socket");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(agent.leave(), Some(0));
+    let none = run(command(crate::rig::ONSET).args(["status", "--config"]).arg(config));
+    assert_eq!(none.status.code(), Some(1));
+}
+
+#[test]
+fn a_reload_takes_a_good_config_and_refuses_a_bad_one() {
+    if !root("a reload") {
+        return;
+    }
+    let agent = Agent::start(&only("dload", "every = \"1h\""));
+    let good = std::fs::read_to_string(&agent.config).unwrap();
+    let state = |tracer: &str| {
+        agent.metric(&format!("onset_tracer_state{{tracer=\"{tracer}\",state=\"active\"}}")).unwrap() == 1.0
+    };
+    assert!(state("dload") && !state("cpusys"));
+    std::fs::write(&agent.config, good.replace("every = \"1h\"", "every = \"soon\"")).unwrap();
+    agent.signal(libc::SIGHUP);
+    agent.said.wait("a refusal", SOON, |line| line.contains("tracer.dload.every").then_some(()));
+    assert!(state("dload"));
+    assert_eq!(agent.metric("onset_faults_total{tracer=\"onset\",fault=\"reload_refused\"}"), Some(1.0));
+    let other = good.replace("[tracer.cpusys]\nenabled = false", "[tracer.cpusys]\nenabled = true");
+    std::fs::write(&agent.config, other.replace("every = \"1h\"", "enabled = false")).unwrap();
+    agent.signal(libc::SIGHUP);
+    agent.said.wait("the change", SOON, |line| line.contains("config reloaded").then_some(()));
+    await_that("the new states", SOON, || (!state("dload") && state("cpusys")).then_some(()));
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn containers_come_and_go_while_it_runs() {
+    if !root("containers") {
+        return;
+    }
+    let agent = Agent::start(&only("cpuidle", "every = \"1s\""));
+    let before = agent.metric("onset_containers").unwrap();
+    let cgroups: Vec<_> = (0..5).map(|_| Cgroup::new("come")).collect();
+    await_that("five more", SOON, || (agent.metric("onset_containers") == Some(before + 5.0)).then_some(()));
+    drop(cgroups);
+    await_that("five less", SOON, || (agent.metric("onset_containers") == Some(before)).then_some(()));
+}
