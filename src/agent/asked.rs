@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use mio::Token;
-
 use crate::clock::Now;
-use crate::control::{Ask, Caller, Triggered};
-use crate::host::NotFound;
+use crate::control::{self, Ask, Caller, Outcome};
+use crate::host::containers::NotFound;
 use crate::log::RecordId;
 
 use super::slot::State;
@@ -16,19 +14,21 @@ use super::{Agent, Food};
 const SECONDS_MAX: u64 = 60;
 
 impl Agent {
-    /// The socket, or someone on it, is ready.
-    pub(super) fn heard(&mut self, token: Token, now: Now) {
+    /// Hears whoever has something to ask, and answers what can be answered at once.
+    pub(super) fn heard(
+        &mut self, now: Now, hear: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, Ask)),
+    ) {
         let mut asks = std::mem::take(&mut self.asks);
-        self.control.ready(token, now.mono, &mut |caller, ask| asks.push((caller, ask)));
+        hear(&mut self.control, &mut |caller, ask| asks.push((caller, ask)));
         for (caller, ask) in asks.drain(..) {
             match ask {
-                Ask::Status => {
+                Ask::Status {} => {
                     let status = self.status(now);
-                    self.reply(caller, &status);
+                    self.reply(now, caller, &status);
                 }
                 Ask::Trigger { tracer, container, seconds } => {
                     if let Err(why) = self.trigger(now, caller, &tracer, container.as_deref(), seconds) {
-                        self.reply(caller, &Triggered::Refused(why));
+                        self.reply(now, caller, &Outcome::Refused(why));
                     }
                 }
             }
@@ -66,7 +66,7 @@ impl Agent {
         match fed {
             Some(fed) if fed.asked > 0 => Ok(()),
             Some(super::Fed { kept: Some(id), .. }) => {
-                self.tell(Some(caller), Ok(id));
+                self.tell(now, Some(caller), Ok(id));
                 Ok(())
             }
             _ => Err(format!("{tracer} has too many captures under way; try again when they are over")),
@@ -74,19 +74,17 @@ impl Agent {
     }
 
     /// Tells whoever waits for a capture how it ended.
-    pub(super) fn tell(&mut self, caller: Option<Caller>, told: Result<RecordId, &'static str>) {
+    pub(super) fn tell(&mut self, now: Now, caller: Option<Caller>, told: Result<RecordId, &'static str>) {
         let Some(caller) = caller else { return };
         let reply = match told {
-            Ok(id) => Triggered::Id(id.to_string()),
-            Err(why) => Triggered::Refused(why.to_owned()),
+            Ok(id) => Outcome::Id(id.to_string()),
+            Err(why) => Outcome::Refused(why.to_owned()),
         };
-        self.reply(caller, &reply);
+        self.reply(now, caller, &reply);
     }
 
-    fn reply(&mut self, caller: Caller, reply: &impl serde::Serialize) {
-        self.control.reply(caller, |page| {
-            // What does not fit the page of a megabyte is cut off by the server, and said there.
-            let _ = serde_json::to_writer(page, reply);
-        });
+    fn reply(&mut self, now: Now, caller: Caller, reply: &impl serde::Serialize) {
+        // Whoever asked may be gone by now; then nobody waits for it.
+        let _ = self.control.reply(caller, now.mono, |page| serde_json::to_writer(page, reply));
     }
 }

@@ -42,9 +42,9 @@ impl Budget {
     pub(super) fn add(&mut self, now: Duration, lasting: Duration) {
         self.forget(now);
         let end = now.saturating_add(lasting);
+        let full = self.runs.len() == RUNS_MAX;
         match self.runs.last_mut() {
-            Some((_, last)) if *last >= now => *last = end.max(*last),
-            Some((_, last)) if self.runs.len() == RUNS_MAX => *last = end,
+            Some((_, last)) if *last >= now || full => *last = end.max(*last),
             _ => self.runs.push((now, end)),
         }
     }

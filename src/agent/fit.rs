@@ -40,7 +40,11 @@ pub fn fits<'a>(
             };
             for kind in spec.captures {
                 match captures.unsupported(*kind) {
-                    None => fit.modes.push(format!("{}: {}", name(*kind), captures.mode(*kind))),
+                    None => {
+                        fit.modes.push(format!("{}: {}", name(*kind), captures.mode(*kind)));
+                        let lesser = captures.lesser(*kind).map(|why| format!("{}: {why}", name(*kind)));
+                        fit.missing.extend(lesser);
+                    }
                     Some(reason) => {
                         fit.runs = false;
                         fit.missing.push(format!("{}: {reason}", name(*kind)));

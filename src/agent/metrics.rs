@@ -9,6 +9,7 @@ use crate::sys;
 
 use super::process::Process;
 use super::slot::{OUTCOMES, Slot, State};
+use super::status::OwnFaults;
 use super::world::Desk;
 
 /// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
@@ -102,7 +103,7 @@ pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
     pub(super) desk: &'a Desk,
     pub(super) containers: &'a Containers,
-    pub(super) own_faults: [(&'static str, u64); 4],
+    pub(super) own_faults: OwnFaults,
     pub(super) turns: &'a Turns,
     pub(super) process: &'a Process,
     pub(super) mishaps: &'a mut Mishaps,
@@ -143,7 +144,7 @@ impl View<'_> {
         scrape.family(&LOG_DROPPED, |to| to.sample(&["budget"], log.dropped_by_budget));
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
-        scrape.family(&CONTAINERS, |to| to.value(self.containers.iter().count()));
+        scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
         scrape.family(&BPF, |to| self.desk.captures.run_time(&mut |name, time| to.sample(&[name], time)));
         scrape.family(&CPU, |to| to.value(sys::process_cpu()));
         optional(scrape, &RESIDENT, self.process.resident_bytes());

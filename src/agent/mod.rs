@@ -25,7 +25,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::control::{self, Ask, Caller};
 use crate::evidence::{Capture, Refusal, Ticket};
-use crate::host::{Facts, Key, Reader};
+use crate::host::{Facts, Key, Reader, Scan};
 use crate::http;
 use crate::metric::Mishaps;
 use crate::sys::{self, Signals};
@@ -37,7 +37,7 @@ pub use start::Error;
 
 use metrics::{Turns, View};
 use process::Process;
-use slot::{Slot, State};
+use slot::Slot;
 use world::{Desk, Hands};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
@@ -76,6 +76,8 @@ pub struct Agent {
     asks: Vec<(Caller, Ask)>,
     /// More answers wait than one turn takes.
     backlog: bool,
+    /// The cgroups were not looked through to the end.
+    scanning: bool,
     own: Own,
 }
 
@@ -136,7 +138,8 @@ impl Agent {
 
     /// How long the poll may wait.
     fn patience(&self, now: Duration) -> Option<Duration> {
-        if self.backlog || self.desk.pending() || self.http.pending() {
+        let more = self.backlog || self.scanning || self.desk.pending();
+        if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
         }
         let deadlines = [self.http.deadline(), self.control.deadline(), Some(self.rescan)];
@@ -150,9 +153,12 @@ impl Agent {
                 going = Going::Leaving;
             }
         }
+        if self.scanning {
+            self.scanning = self.reader.changed(now) == Scan::Partial;
+        }
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
-            self.reader.rescan(now);
+            self.scanning |= self.reader.rescan(now) == Scan::Partial;
         }
         self.follow();
         self.look(now);
@@ -161,6 +167,7 @@ impl Agent {
             http.resume(now.mono, view);
             http.expire(now.mono);
         });
+        self.heard(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
         going
     }
@@ -169,8 +176,8 @@ impl Agent {
         match token.0 {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
-            _ if token == CONTAINERS => self.reader.changed(now),
-            CONTROL.. => self.heard(token, now),
+            _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
+            CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             PRESSURES.. => {
                 if let Some(slot) = self.slots.get_mut(token.0 - PRESSURES) {
@@ -284,7 +291,7 @@ impl Agent {
             }
             // One that was built anew since then does not know this ticket.
             if self.slots.get(open.slot).is_none_or(|slot| slot.epoch != open.epoch) {
-                self.tell(open.caller, Err("the tracer was configured anew meanwhile; ask again"));
+                self.tell(now, open.caller, Err("the tracer was configured anew meanwhile; ask again"));
                 continue;
             }
             let food = match &answer {
@@ -297,7 +304,7 @@ impl Agent {
                 (None, Err(refusal)) => Err(world::words(refusal)),
                 (None, Ok(_)) => Err("it was captured, but could not be kept in the log; see onset status"),
             };
-            self.tell(open.caller, told);
+            self.tell(now, open.caller, told);
         }
         self.backlog = true;
     }

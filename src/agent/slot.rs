@@ -117,11 +117,10 @@ impl Counts {
 
     /// Counts a fault under its name.
     pub(super) fn fault(&mut self, fault: &'static str) {
-        let known = self.faults.iter_mut().find(|(name, _)| *name == fault);
-        match known {
-            Some((_, count)) => *count += 1,
-            None if self.faults.len() < FAULTS_MAX => self.faults.push((fault, 1)),
-            None => {}
+        if let Some((_, count)) = self.faults.iter_mut().find(|(name, _)| *name == fault) {
+            *count += 1;
+        } else if self.faults.len() < FAULTS_MAX {
+            self.faults.push((fault, 1));
         }
     }
 

@@ -26,7 +26,11 @@ use super::{
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
-const PAGE_MAX: usize = 16 << 20;
+const PAGE_MAX: usize = 8 << 20;
+
+/// Connections at once: scrapers and people, and people alone.
+const HTTP_MAX: usize = 16;
+const CONTROL_MAX: usize = 8;
 
 /// Why the agent could not start, or end well.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +73,8 @@ impl Agent {
         let poll = Poll::new().map_err(kernel("an epoll"))?;
         let (log, recovered) = Writer::open(&config.log)?;
         let registry = poll.registry();
-        let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 17, PAGE_MAX)?;
-        let control = control::Server::bind(&config.socket, registry, CONTROL..CONTROL + 9)?;
+        let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 1 + HTTP_MAX, PAGE_MAX)?;
+        let control = control::Server::bind(&config.socket, registry, CONTROL..CONTROL + 1 + CONTROL_MAX)?;
         let reader = Reader::open(&config.paths, config.containers)?;
         register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
         register(&poll, std::os::fd::AsRawFd::as_raw_fd(&signals), SIGNALS, Interest::READABLE)?;
@@ -99,6 +103,7 @@ impl Agent {
             mishaps: Mishaps::default(),
             asks: Vec::with_capacity(16),
             backlog: false,
+            scanning: false,
             own: Own::default(),
             config,
             config_file,

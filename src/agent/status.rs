@@ -1,10 +1,19 @@
 //! The agent's state as `onset status` shows it.
 
+use std::time::Duration;
+
 use crate::clock::Now;
-use crate::control::status::{LastEvent, LogStatus, LoopStatus, Status, TracerStatus};
+use crate::control::{LastEvent, LogStatus, LoopStatus, Status, TracerStatus};
 
 use super::Agent;
 use super::slot::OUTCOMES;
+
+/// By name.
+pub(super) type OwnFaults = [(&'static str, u64); 11];
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Agent {
     pub(super) fn status(&self, now: Now) -> Status {
@@ -16,7 +25,8 @@ impl Agent {
             samples: counts.samples,
             events: counts.events,
             captures: OUTCOMES.iter().zip(counts.captures).map(|(name, count)| ((*name).into(), count)).collect(),
-            faults: counts.faults.iter().map(|(name, count)| ((*name).into(), *count)).collect(),
+            refused: counts.captures.iter().skip(1).sum(),
+            faults: counts.faults.iter().map(|(_, count)| count).sum(),
             last_event: counts.last.map(|last| LastEvent {
                 id: last.id.to_string(),
                 time: last.at.to_string(),
@@ -30,7 +40,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             started: self.started.wall.to_string(),
-            uptime_ms: u64::try_from(now.mono.saturating_sub(self.started.mono).as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
             config: self.config_file.as_ref().map(|path| path.display().to_string()),
             log: LogStatus {
                 dir: self.config.log.dir.display().to_string(),
@@ -38,26 +48,33 @@ impl Agent {
                 bytes: log.bytes,
                 dropped: log.dropped_by_budget,
             },
-            r#loop: LoopStatus {
+            turns: LoopStatus {
                 turns: self.turns.count(),
-                longest_turn_ms: self.turns.max().as_secs_f64() * 1000.0,
+                longest_turn_ms: millis(self.turns.max()),
             },
             tracers: tracers.collect(),
-            captures_open: self.desk.open(),
-            containers: self.reader.containers().iter().count(),
-            endpoint: format!("http://{}/metrics", self.http.address()),
-            faults: self.own_faults().iter().map(|(name, count)| ((*name).into(), *count)).collect(),
+            captures_open: self.desk.open() as u64,
+            containers: self.reader.containers().len() as u64,
+            endpoint: self.http.address().to_string(),
         }
     }
 
     /// What went wrong in the agent itself, by name.
-    pub(super) fn own_faults(&self) -> [(&'static str, u64); 4] {
+    pub(super) fn own_faults(&self) -> OwnFaults {
         let host = self.reader.faults();
+        let log = self.desk.log.counters();
         [
             ("poll", self.own.polls),
             ("reload_refused", self.own.reloads),
             ("timer", self.own.timers),
-            ("containers_over_capacity", host.over_capacity),
+            ("containers_beyond_capacity", host.beyond_capacity),
+            ("file_unreadable", host.unreadable),
+            ("file_unparsable", host.unparsable),
+            ("cgroup_unwatched", host.unwatched),
+            ("log_append", log.failed_appends),
+            ("log_sync", log.sync_failures),
+            ("log_segment_not_made", log.create_failures),
+            ("log_segment_lost", log.lost_segments),
         ]
     }
 }

@@ -149,6 +149,7 @@ impl World for Hands<'_> {
                 tracer_id: &id,
                 about,
                 now: self.now,
+                event: false,
             };
             let written = document::write(&envelope, data, to);
             too_large = written.is_err();
