@@ -1,0 +1,4 @@
+//! Stories of tracers: events in, requests out.
+
+mod uniform;
+
