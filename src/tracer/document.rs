@@ -3,7 +3,7 @@
 //! nothing is ever lost whole. `uploaded_time` is not in it: whoever ships it puts it in.
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io;
 
 use serde::{Serialize, Serializer};
 

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use super::cases::CASES_MAX;
-use super::play::{CAPACITY, Host, Play};
+use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
-use crate::evidence::{Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess};
+use crate::evidence::{
+    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+};
 use crate::host::{
-    ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts, Throttling,
+    ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
+    Throttling,
 };
 
 /// Configurations under which rules fire often, and one that is the default.
@@ -17,11 +20,24 @@ const CONFIGS: [&str; 3] = ["", "cooldown = \"0s\"\nsustained_samples = 1\n", "s
 /// Sizes of a document: the least that can be configured, and more.
 const SIZES: [usize; 3] = [16 << 10, 64 << 10, 1 << 20];
 
-const NAMES: [(&str, &str); CAPACITY] =
-    [("a0", "/a"), ("a1", "/b"), ("a2", "/c"), ("a3", "/d"), ("a4", "/e"), ("a5", ""), ("a6", "/\n\""), ("a7", "/h")];
+const NAMES: [(&str, &str); CAPACITY] = [
+    ("a0", "/a"),
+    ("a1", "/b"),
+    ("a2", "/c"),
+    ("a3", "/d"),
+    ("a4", "/e"),
+    ("a5", ""),
+    ("a6", "/\n\""),
+    ("a7", "/h"),
+];
 
 /// Plays the script that these bytes are. Panics where a tracer breaks its word.
 pub fn events(data: &[u8]) {
+    play(data);
+}
+
+/// Plays the script that these bytes are, and returns what was seen.
+pub fn play(data: &[u8]) -> Recorder {
     let mut bytes = Bytes(data);
     let spec = TRACERS[bytes.below(TRACERS.len())];
     let config = format!("[tracer.{}]\n{}", spec.name, CONFIGS[bytes.below(CONFIGS.len())]);
@@ -31,7 +47,7 @@ pub fn events(data: &[u8]) {
     while !script.bytes.0.is_empty() {
         script.step();
     }
-    script.end();
+    script.end()
 }
 
 /// A script that is being played.
@@ -68,8 +84,8 @@ impl Script<'_> {
 
     fn tick(&mut self) {
         self.play.pass(self.bytes.interval());
-        let host = self.bytes.host();
         let at = self.play.now.mono;
+        let host = self.bytes.host(at);
         let readings: Vec<Reading> =
             (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
         let before = self.play.seen.open.len();
@@ -82,10 +98,8 @@ impl Script<'_> {
     }
 
     fn ask(&mut self) {
-        let key = Key {
-            slot: u16::from(self.bytes.byte() % 12),
-            generation: u32::from(self.bytes.byte() % 3),
-        };
+        let key =
+            Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
         let subject = self.bytes.flag().then_some(key);
         let room = self.play.seen.open.len() < CASES_MAX;
         let ticket = self.play.ask(subject);
@@ -100,7 +114,7 @@ impl Script<'_> {
             return;
         }
         let (ticket, request) = self.play.seen.open[self.bytes.below(open)];
-        let kind = if self.bytes.byte() == 0 { other(request.kind) } else { request.kind };
+        let kind = if self.bytes.byte() < 16 { other(request.kind) } else { request.kind };
         let refused = self.bytes.below(4) == 0;
         let capture = self.bytes.capture(kind, request.scope);
         let told = self.play.answer(ticket, if refused { Err(Refusal::Busy) } else { Ok(&capture) });
@@ -128,7 +142,7 @@ impl Script<'_> {
     }
 
     /// All that is open is answered; then there is room for as many cases as ever.
-    fn end(mut self) {
+    fn end(mut self) -> Recorder {
         while let Some((ticket, _)) = self.play.seen.open.last().copied() {
             self.play.answer(ticket, Err(Refusal::OverBudget));
         }
@@ -137,9 +151,9 @@ impl Script<'_> {
         }
         assert!(self.play.ask(None).is_none(), "cases have a limit");
         self.play.scrape();
-        // What was kept was parsed when it was kept; what was not wanted was counted.
         let faults = ["cases_full", "foreign_capture", "foreign_record", "unknown_ticket"];
         assert!(self.play.seen.faults.iter().all(|fault| faults.contains(fault)));
+        self.play.seen
     }
 }
 
@@ -220,21 +234,21 @@ impl Bytes<'_> {
         there.then(|| value(self))
     }
 
-    /// CPU time that mostly grows with the clock, by a share of it.
+    /// CPU time that mostly grows with the clock: half of it, and up to 5 s more.
     fn spent(&mut self, at: Duration) -> Duration {
         match self.byte() {
-            0..=7 => self.time(),
-            _ => at.checked_mul(u32::from(self.byte())).map_or(Duration::ZERO, |time| time / 64),
+            0..=3 => self.time(),
+            _ => (at / 2).saturating_add(Duration::from_millis(20) * u32::from(self.byte())),
         }
     }
 
-    fn host(&mut self) -> Host {
-        let at = Duration::from_secs(1000);
+    fn host(&mut self, at: Duration) -> Host {
         let mut spent = || self.spent(at);
         let times = CpuTimes {
             user: spent(),
             nice: spent(),
-            system: spent(),
+            // The kernel has a large share, so that rules see something.
+            system: spent().saturating_mul(4),
             idle: spent(),
             iowait: spent(),
             irq: spent(),

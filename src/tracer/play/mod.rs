@@ -132,11 +132,11 @@ impl Play {
         Play { spec, settings, seen, now, tracer, page: Page::new(1 << 16) }
     }
 
-    /// Lets time pass.
+    /// Lets time pass; on the calendar a day at most, for its years have four digits.
     pub fn pass(&mut self, time: Duration) {
         self.now.mono = self.now.mono.saturating_add(time);
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.now.wall = Wall(self.now.wall.0.saturating_add(ms));
+        let ms = time.min(Duration::from_secs(86_400)).as_millis();
+        self.now.wall.0 += u64::try_from(ms).unwrap_or_default();
     }
 
     /// These containers are there from now on, by id and cgroup path.

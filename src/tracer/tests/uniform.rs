@@ -1,6 +1,8 @@
 //! What holds for every tracer, whatever happens.
 
-use crate::tracer::{TRACERS, fuzz};
+use std::collections::BTreeSet;
+
+use crate::tracer::{TRACERS, Trigger, fuzz};
 
 /// A generator of scripts that are the same in each run (splitmix64).
 struct Seeded(u64);
@@ -17,10 +19,23 @@ impl Seeded {
 #[test]
 fn every_tracer_keeps_its_word_in_any_script_of_events() {
     let mut seeded = Seeded(7);
-    for round in 0..400_u64 {
-        let first = u8::try_from(round % TRACERS.len() as u64).expect("few tracers");
-        let len = seeded.next() % 6000;
-        let random = (0..len).map(|_| seeded.next().to_le_bytes()[0]);
-        fuzz::events(&[first].into_iter().chain(random).collect::<Vec<u8>>());
+    for (place, spec) in TRACERS.iter().enumerate() {
+        let (mut triggers, mut faults, mut cut) = (Vec::new(), BTreeSet::new(), 0);
+        for _ in 0..150 {
+            let len = seeded.next() % 6000;
+            let random = (0..len).map(|_| seeded.next().to_le_bytes()[0]);
+            let first = u8::try_from(place).expect("few tracers");
+            let seen = fuzz::play(&[first].into_iter().chain(random).collect::<Vec<u8>>());
+            triggers.extend(seen.events.iter().map(|(about, _)| about.trigger));
+            faults.extend(seen.faults);
+            cut +=
+                seen.events.iter().filter(|(_, document)| document["tracer_data"]["truncated"] != 0).count();
+        }
+        // The scripts went everywhere.
+        for trigger in [Trigger::Surge, Trigger::Sustained, Trigger::Manual] {
+            assert!(triggers.contains(&trigger), "{} never told of {trigger:?}", spec.name);
+        }
+        assert!(cut > 0, "no document of {} was too large", spec.name);
+        assert_eq!(faults.len(), 4, "{}: {faults:?}", spec.name);
     }
 }
