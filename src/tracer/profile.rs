@@ -11,8 +11,8 @@ use super::watch::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
 use crate::evidence::{Profile, Seen, TopProcess};
 
-/// Of more nodes than this a document of the usual size has no room, and nobody reads them.
-const NODES_MAX: usize = 1 << 14;
+/// Nobody reads more nodes than this, and writing them must not hold up the loop.
+const NODES_MAX: usize = 1 << 13;
 
 /// What it adds to a document.
 pub const FIELDS: [Field; 6] = [

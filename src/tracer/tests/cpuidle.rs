@@ -216,20 +216,19 @@ fn sampling_goes_on_while_a_capture_runs() {
 fn an_event_is_owed_until_it_is_kept() {
     let (mut play, mut used) = watching("sustained_samples = 0", 0.0, 0.0);
     tick(&mut play, &mut used, 95.0, 0.0);
-    let answers: [&dyn Fn(&mut Play) -> Option<Trigger>; 3] = [
-        &|play| play.answer(play.seen.open[0].0, Err(Refusal::OverBudget)),
-        &|play| {
-            let (ticket, request) = play.seen.open[0];
-            let nothing = Seen::Stacks(Profile::default());
-            play.answer(ticket, Ok(&Capture { seen: nothing, ..capture(request.kind, request.scope) }))
-        },
-        &|play| {
-            play.seen.keeps = false;
-            let told = answer_all(play)[0];
-            play.seen.keeps = true;
-            told
-        },
-    ];
+    let refused = |play: &mut Play| play.answer(play.seen.open[0].0, Err(Refusal::OverBudget));
+    let empty = |play: &mut Play| {
+        let (ticket, request) = play.seen.open[0];
+        let nothing = Seen::Stacks(Profile::default());
+        play.answer(ticket, Ok(&Capture { seen: nothing, ..capture(request.kind, request.scope) }))
+    };
+    let not_kept = |play: &mut Play| {
+        play.seen.keeps = false;
+        let told = answer_all(play)[0];
+        play.seen.keeps = true;
+        told
+    };
+    let answers: [fn(&mut Play) -> Option<Trigger>; 3] = [refused, empty, not_kept];
     for answer in answers {
         assert_eq!(answer(&mut play), None);
         tick(&mut play, &mut used, 95.0, 0.0);
@@ -275,4 +274,17 @@ fn a_container_without_a_known_capacity_is_not_judged() {
         }
         assert_eq!(play.seen.asked, [], "{cores:?}");
     }
+}
+
+#[test]
+fn a_surge_that_finds_no_room_for_its_case_is_captured_later() {
+    let (mut play, mut used) = watching("sustained_samples = 0", 0.0, 0.0);
+    while play.ask(None).is_some() {}
+    assert_eq!(std::mem::take(&mut play.seen.faults), ["cases_full"]);
+    let full = play.seen.asked.len();
+    tick(&mut play, &mut used, 95.0, 0.0);
+    assert_eq!((play.seen.asked.len(), &play.seen.faults[..]), (full, &["cases_full"][..]));
+    answer_all(&mut play);
+    tick(&mut play, &mut used, 95.0, 0.0);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
 }

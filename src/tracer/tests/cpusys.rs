@@ -125,3 +125,16 @@ fn who_asks_may_name_a_container() {
     assert_eq!(answer_all(&mut play), [Some(Trigger::Manual)]);
     assert_eq!(play.seen.events[0].1["container_id"], "a");
 }
+
+#[test]
+fn a_tick_right_after_another_waits_for_the_next() {
+    let (mut play, mut cpu) = start();
+    for _ in 0..2 {
+        tick(&mut play, &mut cpu, |times| times.idle += seconds(100));
+    }
+    cpu.times.system += Duration::from_millis(10);
+    play.pass(Duration::from_millis(10));
+    play.tick(&Host { cpu: Some(cpu), ..Host::default() }, &[]);
+    assert_eq!(play.seen.asked, [], "one tick of the clock is noise");
+    assert!(play.scrape().contains("mode=\"idle\"} 1\n"), "what was known stays known");
+}

@@ -77,6 +77,8 @@ fn its_type_says_who_made_it() {
 fn it_fits_into_any_size_that_has_room_for_the_envelope_and_fills_half_of_it() {
     let mut page = vec![0; 8192];
     let least = written(None, Trigger::Surge, false, 0, &mut page).expect("room");
+    assert_eq!(written(None, Trigger::Surge, false, 0, &mut page[..least]), Some(least), "to the last byte");
+    assert_eq!(written(None, Trigger::Surge, false, 0, &mut page[..least - 1]), None);
     for size in (0..least + 10).chain((least + 10..page.len()).step_by(997)) {
         let guard = page[size];
         let len = written(None, Trigger::Surge, false, 5000, &mut page[..size]);
