@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::rig::{Agent, Lines, SOON, done, only, root, run, start};
+use crate::rig::{Agent, Lines, ONSET, SOON, command, done, only, root, run, start};
 
 const ROUNDS: u32 = 20;
 
@@ -25,11 +25,12 @@ fn what_was_shown_survives_a_kill_at_any_moment() {
     for round in 0..ROUNDS {
         let stop = AtomicBool::new(false);
         let before = shown.len();
+        let (stop, config) = (&stop, &agent.config);
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| {
+                scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        run(&mut agent.onset(&["trigger", "dload"]));
+                        run(command(ONSET).args(["trigger", "dload", "--config"]).arg(config));
                     }
                 });
             }
