@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::branches::{Branch, Branches};
 use super::population::{Population, Sighting};
-use super::source::Io;
+use super::source::{Io, is_gone};
 use super::tree::Tree;
 use crate::host::calls::{Watches, What, entries, events};
 use crate::host::containers::{PATH_MAX, path};
@@ -90,7 +90,7 @@ impl Census {
             for event in events(read) {
                 left = left.saturating_sub(1);
                 match (event.what, self.branches.watched_by(event.watch)) {
-                    (What::Lost, _) => self.start_sweep(),
+                    (What::Lost, _) => self.start_sweep(scene),
                     (What::Ended, _) => self.branches.watch_ended(event.watch),
                     (What::Came, Some(branch)) => self.came(branch, event.name, scene),
                     (What::Went, Some(branch)) => self.went(branch, event.name, scene),
@@ -111,27 +111,20 @@ impl Census {
     /// Looks at everything, or goes on with that.
     pub(super) fn sweep(&mut self, scene: &mut Scene<'_>) -> Scan {
         if !self.sweeping {
-            self.start_sweep();
+            self.start_sweep(scene);
         }
-        self.add_root(scene);
         self.list_queued(BUDGET, scene)
     }
 
-    fn start_sweep(&mut self) {
+    /// Has everything listed once more, from the start.
+    fn start_sweep(&mut self, scene: &mut Scene<'_>) {
         self.sweep = self.sweep.wrapping_add(1);
         self.sweeping = true;
         for slot in self.branches.slots() {
             self.enqueue(slot);
         }
-    }
-
-    fn add_root(&mut self, scene: &mut Scene<'_>) {
-        match self.branches.at("") {
-            Some(root) => {
-                if let Some(root) = self.branches.get_mut(root) {
-                    (root.seen, root.settles) = (self.sweep, scene.now + SETTLE);
-                }
-            }
+        match self.branches.at("").and_then(|root| self.branches.get_mut(root)) {
+            Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
             None => self.add(Branch::new(Text::EMPTY, 0, None), scene),
         }
     }
@@ -160,7 +153,13 @@ impl Census {
     fn list(&mut self, slot: u16, scene: &mut Scene<'_>) -> u32 {
         let Some(branch) = self.branches.get(slot) else { return 0 };
         let Some(path) = scene.io.path(&[below(&branch.path)]) else { return 0 };
-        let Ok(folder) = scene.tree.ids.folder(path) else { return 0 };
+        let folder = match scene.tree.ids.folder(path) {
+            Ok(folder) => folder,
+            Err(error) => {
+                scene.io.faults.unreadable += u64::from(!is_gone(&error));
+                return 0;
+            }
+        };
         let mut bytes = std::mem::take(&mut self.bytes);
         let mut seen = 0;
         while let Ok(listed) = folder.list(&mut bytes)
@@ -227,8 +226,9 @@ impl Census {
     /// Watches a branch, then has it listed.
     fn add(&mut self, mut branch: Branch, scene: &mut Scene<'_>) {
         (branch.seen, branch.settles) = (self.sweep, scene.now + SETTLE);
-        let root = scene.tree.ids_path.to_str().unwrap_or_default();
-        let watch = scene.io.path(&[root, &branch.path]).and_then(|path| self.watches.add(path).ok());
+        let root = scene.tree.ids_path.to_str();
+        let path = root.and_then(|root| scene.io.path(&[root, &branch.path]));
+        let watch = path.and_then(|path| self.watches.add(path).ok());
         branch.watch = watch;
         scene.io.faults.unwatched += u64::from(watch.is_none());
         match self.branches.add(branch) {

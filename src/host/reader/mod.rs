@@ -115,6 +115,7 @@ struct Host {
     load: Option<Load>,
     memory: Option<Memory>,
     disks: Vec<Disk>,
+    disks_known: bool,
     tasks: Option<TaskCounts>,
 }
 
@@ -217,7 +218,7 @@ impl Reader {
             cpu: host.cpu.as_ref(),
             load: host.load.as_ref(),
             memory: host.memory.as_ref(),
-            disks: (!host.disks.is_empty()).then_some(&*host.disks),
+            disks: host.disks_known.then_some(&*host.disks),
             tasks: host.tasks.as_ref(),
             containers: &self.population.containers,
             readings: &self.population.readings,
@@ -276,6 +277,7 @@ impl Reader {
         let host = &mut self.host;
         (host.cpu, host.load, host.memory, host.tasks) = (None, None, None, None);
         host.disks.clear();
+        host.disks_known = false;
         for reading in &mut self.population.readings {
             *reading = super::Reading { at: turn, ..super::Reading::default() };
         }
@@ -285,7 +287,7 @@ impl Reader {
         let Reader { files, io, proc, host, .. } = self;
         let disks = &mut host.disks;
         let (mut odd, mut beyond) = (0, 0);
-        files.diskstats.read_on(proc, "diskstats", io, |text| {
+        let read = files.diskstats.read_on(proc, "diskstats", io, |text| {
             for disk in diskstats::disks(text) {
                 match disk {
                     Some(disk) if disks.len() < disks.capacity() => disks.push(disk),
@@ -295,6 +297,7 @@ impl Reader {
             }
             Some(())
         });
+        host.disks_known = read.is_some();
         io.faults.unparsable += odd;
         io.faults.beyond_capacity += beyond;
     }

@@ -198,6 +198,6 @@ impl Io {
 }
 
 /// The file, or the cgroup under an open file, is not there (any more).
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR | libc::EOPNOTSUPP))
 }
