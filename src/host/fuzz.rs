@@ -114,19 +114,23 @@ mod tests {
 
     use super::*;
 
+    /// Every seventh place is cut or flipped: all would take longer than the rest of the tests.
+    const STEP: usize = 7;
+
     #[test]
-    fn every_target_comes_back_from_its_whole_corpus_and_every_cut_of_it() {
+    fn every_target_comes_back_from_its_corpus_whole_cut_and_flipped() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (name, target) in TARGETS {
             let files = std::fs::read_dir(corpus.join(name)).expect("every target has a corpus");
             let mut seen = 0;
             for file in files {
                 let data = std::fs::read(file.expect("an entry").path()).expect("a file");
-                for cut in 0..=data.len() {
+                target(&data);
+                for cut in (0..data.len()).step_by(STEP) {
                     target(&data[..cut]);
                 }
                 let mut flipped = data;
-                for at in 0..flipped.len() {
+                for at in (0..flipped.len()).step_by(STEP) {
                     flipped[at] ^= 0x15;
                     target(&flipped);
                     flipped[at] ^= 0x15;

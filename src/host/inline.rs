@@ -26,8 +26,9 @@ impl<const N: usize> Text<N> {
     /// As much of this text's beginning as fits, cut between characters.
     #[must_use]
     pub fn cut(text: &str) -> Text<N> {
-        let fits = text.floor_char_boundary(N.min(usize::from(u16::MAX)));
-        text.get(..fits).and_then(Text::new).unwrap_or(Text::EMPTY)
+        let most = text.len().min(N);
+        let fitting = (0..=most).rev().find_map(|len| text.get(..len));
+        fitting.and_then(Text::new).unwrap_or(Text::EMPTY)
     }
 
     /// These parts as one text, if they fit.

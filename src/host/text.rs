@@ -43,12 +43,13 @@ pub(crate) fn fraction(digits: &[u8]) -> Option<f64> {
 /// The number on the line `key number`, however many spaces or a colon stand between; what
 /// follows the number, as a unit, is ignored.
 pub(crate) fn keyed(text: &[u8], key: &[u8]) -> Option<u64> {
-    lines(text).find_map(|line| {
-        let mut fields = fields(line);
-        let name = fields.next()?;
-        if name.strip_suffix(b":").unwrap_or(name) == key { fields.next() } else { None }
-    })
-    .and_then(decimal)
+    lines(text)
+        .find_map(|line| {
+            let mut fields = fields(line);
+            let name = fields.next()?;
+            if name.strip_suffix(b":").unwrap_or(name) == key { fields.next() } else { None }
+        })
+        .and_then(decimal)
 }
 
 /// Clock ticks as time.

@@ -18,7 +18,11 @@ pub fn v2(text: &[u8]) -> Option<Quota> {
     let mut fields = fields(text.trim_ascii());
     let quota = fields.next()?;
     let period = fields.next()?;
-    if quota == b"max" { number(period).map(|_| Quota::Unlimited) } else { cores(number(quota)?, number(period)?) }
+    if quota == b"max" {
+        number(period).map(|_| Quota::Unlimited)
+    } else {
+        cores(number(quota)?, number(period)?)
+    }
 }
 
 /// v1's cpu.cfs_quota_us: microseconds a period; `None` within is -1, no limit.

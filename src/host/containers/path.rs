@@ -153,11 +153,27 @@ mod tests {
     #[test]
     fn the_systemd_drivers_paths_tell_runtime_class_and_pod() {
         for (path, runtime, qos) in [
-            ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPUU.slice/cri-containerd-ID.scope", "containerd", "burstable"),
-            ("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podPUU.slice/crio-ID.scope", "crio", "besteffort"),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPUU.slice/cri-containerd-ID.scope",
+                "containerd",
+                "burstable",
+            ),
+            (
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podPUU.slice/crio-ID.scope",
+                "crio",
+                "besteffort",
+            ),
             ("/kubepods.slice/kubepods-podPUU.slice/docker-ID.scope", "docker", "guaranteed"),
-            ("/docker/ID/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podPUU.slice/cri-containerd-ID.scope", "containerd", "guaranteed"),
-            ("/system.slice/containerd.service/kubepods-burstable-podPUU.slice:cri-containerd:ID", "containerd", "burstable"),
+            (
+                "/docker/ID/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podPUU.slice/cri-containerd-ID.scope",
+                "containerd",
+                "guaranteed",
+            ),
+            (
+                "/system.slice/containerd.service/kubepods-burstable-podPUU.slice:cri-containerd:ID",
+                "containerd",
+                "burstable",
+            ),
         ] {
             assert_eq!(seen(path), Some((Some(runtime), Some(qos), UID.to_owned())), "{path}");
         }

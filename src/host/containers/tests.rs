@@ -25,7 +25,10 @@ fn one_that_is_gone_can_still_be_looked_up() {
     assert!(table.is_empty() && table.iter().next().is_none());
     let gone = table.get(key).expect("its slot is not needed yet");
     assert!(!gone.is_live());
-    assert_eq!((gone.id(), gone.name(), gone.namespace(), gone.hostname()), (&*id(7), "web", "shop", "web-0"));
+    assert_eq!(
+        (gone.id(), gone.name(), gone.namespace(), gone.hostname()),
+        (&*id(7), "web", "shop", "web-0")
+    );
     assert_eq!(table.find(&id(7)), Err(NotFound::None));
 }
 

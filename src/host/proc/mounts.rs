@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn broken_lines_are_no_mounts() {
-        for line in ["", "1 2 3:4 /", "1 2 3:4 / /a rw", "1 2 3:4 / /a rw - cgroup", "1 2 3:4 / /a rw - c x"] {
+        for line in ["", "1 2 3:4 /", "1 2 3:4 / /a rw", "1 2 3:4 / /a rw - cgroup", "1 2 3:4 / /a rw - c x"]
+        {
             assert_eq!(mount(line.as_bytes()), None, "{line}");
         }
     }

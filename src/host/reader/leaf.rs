@@ -34,7 +34,10 @@ impl Leaf {
         io: &mut Io,
     ) -> (Option<ContainerCpu>, Option<Throttling>) {
         if group.is_v2() {
-            return self.stat.read(group.cpu(), "cpu.stat", io, cpu::v2_stat).map_or((None, None), |(time, it)| (Some(time), it));
+            return self
+                .stat
+                .read(group.cpu(), "cpu.stat", io, cpu::v2_stat)
+                .map_or((None, None), |(time, it)| (Some(time), it));
         }
         let modes = self.modes.read(group.cpuacct(), "cpuacct.stat", io, cpu::v1_modes);
         let total = self.total.read(group.cpuacct(), "cpuacct.usage", io, cpu::v1_total);
@@ -46,11 +49,9 @@ impl Leaf {
     /// Its memory, with the limit that is its own.
     pub(super) fn memory(&mut self, group: Group<'_>, io: &mut Io) -> Option<ContainerMemory> {
         let place = group.memory();
-        let (usage, anon): (_, fn(&[u8]) -> Option<u64>) = if group.is_v2() {
-            ("memory.current", memory::v2_anon)
-        } else {
-            ("memory.usage_in_bytes", memory::v1_anon)
-        };
+        let v2 = group.is_v2();
+        let anon = if v2 { memory::v2_anon } else { memory::v1_anon };
+        let usage = if v2 { "memory.current" } else { "memory.usage_in_bytes" };
         Some(ContainerMemory {
             anon_bytes: self.memory_stat.read(place, "memory.stat", io, anon)?,
             usage_bytes: self.memory_usage.read(place, usage, io, number)?,
@@ -61,13 +62,9 @@ impl Leaf {
     /// Closes its files: the container is gone.
     pub(super) fn close(&mut self, io: &mut Io) {
         self.bounds.close(io);
-        for source in [
-            &mut self.stat,
-            &mut self.modes,
-            &mut self.total,
-            &mut self.memory_stat,
-            &mut self.memory_usage,
-        ] {
+        for source in
+            [&mut self.stat, &mut self.modes, &mut self.total, &mut self.memory_stat, &mut self.memory_usage]
+        {
             source.close(io);
         }
     }
