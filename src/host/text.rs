@@ -43,13 +43,11 @@ pub(crate) fn fraction(digits: &[u8]) -> Option<f64> {
 /// The number on the line `key number`, however many spaces or a colon stand between; what
 /// follows the number, as a unit, is ignored.
 pub(crate) fn keyed(text: &[u8], key: &[u8]) -> Option<u64> {
-    lines(text)
-        .find_map(|line| {
-            let mut fields = fields(line);
-            let name = fields.next()?;
-            if name.strip_suffix(b":").unwrap_or(name) == key { fields.next() } else { None }
-        })
-        .and_then(decimal)
+    let rest = lines(text).find_map(|line| match line.strip_prefix(key)? {
+        [b' ' | b'\t' | b':', rest @ ..] => Some(rest),
+        _ => None,
+    })?;
+    decimal(fields(rest).next()?)
 }
 
 /// Clock ticks as time.

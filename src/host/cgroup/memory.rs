@@ -21,6 +21,13 @@ pub fn v1_anon(text: &[u8]) -> Option<u64> {
     keyed(text, b"total_rss")
 }
 
+/// The lowest limit on the way from the root out of v1's memory.stat: before 5.11 only where
+/// use_hierarchy is set, as container runtimes do. `None` if it does not tell.
+#[must_use]
+pub fn v1_lowest_limit(text: &[u8]) -> Option<Limit> {
+    keyed(text, b"hierarchical_memory_limit").map(bytes)
+}
+
 /// Anonymous memory out of v2's memory.stat.
 #[must_use]
 pub fn v2_anon(text: &[u8]) -> Option<u64> {
@@ -33,8 +40,11 @@ pub fn limit(text: &[u8]) -> Option<Limit> {
     if text.trim_ascii() == b"max" {
         return Some(Limit::Unlimited);
     }
-    let bytes = number(text)?;
-    Some(if bytes >= NO_LIMIT { Limit::Unlimited } else { Limit::Bytes(bytes) })
+    number(text).map(bytes)
+}
+
+fn bytes(bytes: u64) -> Limit {
+    if bytes >= NO_LIMIT { Limit::Unlimited } else { Limit::Bytes(bytes) }
 }
 
 #[cfg(test)]
@@ -47,6 +57,17 @@ mod tests {
         assert_eq!(v2_anon(include_bytes!("../../../fuzz/corpus/memory_stat/v2-6.1")), Some(41_943_040));
         assert_eq!(v2_anon(b"anon_thp 5\ninactive_anon 7\n"), None);
         assert_eq!(v1_anon(b"rss 5\nrss_huge 7\n"), None);
+    }
+
+    #[test]
+    fn v1_tells_the_lowest_limit_beside_the_counts() {
+        let real = include_bytes!("../../../fuzz/corpus/memory_stat/v1-6.18");
+        assert_eq!(v1_lowest_limit(real), Some(Limit::Bytes(64 << 20)));
+        assert_eq!(
+            v1_lowest_limit(b"hierarchical_memory_limit 9223372036854771712\n"),
+            Some(Limit::Unlimited)
+        );
+        assert_eq!(v1_lowest_limit(b"total_rss 5\n"), None);
     }
 
     #[test]

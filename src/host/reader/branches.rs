@@ -115,9 +115,6 @@ impl Branches {
             None => return None,
         };
         self.by_path.insert(&branch.path, slot);
-        if let Some(watch) = branch.watch {
-            self.by_watch.insert(watch, slot);
-        }
         match self.slots.get_mut(usize::from(slot)) {
             Some(old) => {
                 // The queue may still hold this slot for the one before.
@@ -139,6 +136,14 @@ impl Branches {
         let watch = branch.watch.take()?;
         self.by_watch.remove(&watch);
         Some(watch)
+    }
+
+    /// It is watched now.
+    pub(super) fn watch(&mut self, slot: u16, watch: i32) {
+        if let Some(branch) = self.get_mut(slot) {
+            branch.watch = Some(watch);
+            self.by_watch.insert(watch, slot);
+        }
     }
 
     /// Its watch ended by itself.

@@ -149,8 +149,9 @@ impl Census {
         Scan::Whole
     }
 
-    /// Looks at each folder in a branch. Returns how many there were.
+    /// Looks at each folder in a branch, once it is watched. Returns how many there were.
     fn list(&mut self, slot: u16, scene: &mut Scene<'_>) -> u32 {
+        self.watch(slot, scene);
         let Some(branch) = self.branches.get(slot) else { return 0 };
         let Some(path) = scene.io.path(&[below(&branch.path)]) else { return 0 };
         let folder = match scene.tree.ids.folder(path) {
@@ -223,22 +224,24 @@ impl Census {
         Text::joined(&[&self.branches.get(parent)?.path, "/", std::str::from_utf8(name).ok()?])
     }
 
-    /// Watches a branch, then has it listed.
+    /// Takes a branch in and has it listed.
     fn add(&mut self, mut branch: Branch, scene: &mut Scene<'_>) {
         (branch.seen, branch.settles) = (self.sweep, scene.now + SETTLE);
-        let root = scene.tree.ids_path.to_str();
-        let path = root.and_then(|root| scene.io.path(&[root, &branch.path]));
-        let watch = path.and_then(|path| self.watches.add(path).ok());
-        branch.watch = watch;
-        scene.io.faults.unwatched += u64::from(watch.is_none());
         match self.branches.add(branch) {
             Some(slot) => self.enqueue(slot),
-            None => {
-                scene.io.faults.unwatched += 1;
-                if let Some(watch) = watch {
-                    self.watches.remove(watch);
-                }
-            }
+            None => scene.io.faults.unwatched += 1,
+        }
+    }
+
+    /// Watches a branch, if it is not; one that got no watch gets another chance in each sweep.
+    fn watch(&mut self, slot: u16, scene: &mut Scene<'_>) {
+        let Some(branch) = self.branches.get(slot).filter(|branch| branch.watch.is_none()) else { return };
+        let root = scene.tree.ids_path.to_str();
+        let path = root.and_then(|root| scene.io.path(&[root, &branch.path]));
+        match path.map(|path| self.watches.add(path)) {
+            Some(Ok(watch)) => self.branches.watch(slot, watch),
+            Some(Err(error)) if is_gone(&error) => {}
+            Some(Err(_)) | None => scene.io.faults.unwatched += 1,
         }
     }
 

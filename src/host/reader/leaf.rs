@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::bounds::{Bounds, Group};
+use super::branches::lower;
 use super::source::{Io, Source};
-use crate::host::cgroup::{cpu, memory};
+use crate::host::cgroup::cpu;
+use crate::host::cgroup::memory::{self, Limit};
 use crate::host::text::number;
 use crate::host::{ContainerCpu, ContainerMemory, Throttling};
 
@@ -46,17 +48,28 @@ impl Leaf {
         (time, throttling)
     }
 
-    /// Its memory, with the limit that is its own.
-    pub(super) fn memory(&mut self, group: Group<'_>, io: &mut Io) -> Option<ContainerMemory> {
+    /// Its memory. `above` reads the lowest limit above it, where no file of its own tells that.
+    pub(super) fn memory(
+        &mut self,
+        group: Group<'_>,
+        io: &mut Io,
+        above: impl FnOnce(&mut Io) -> Option<u64>,
+    ) -> Option<ContainerMemory> {
         let place = group.memory();
-        let v2 = group.is_v2();
-        let anon = if v2 { memory::v2_anon } else { memory::v1_anon };
-        let usage = if v2 { "memory.current" } else { "memory.usage_in_bytes" };
-        Some(ContainerMemory {
-            anon_bytes: self.memory_stat.read(place, "memory.stat", io, anon)?,
-            usage_bytes: self.memory_usage.read(place, usage, io, number)?,
-            limit_bytes: self.bounds.memory(group, io),
-        })
+        let (anon_bytes, lowest) = if group.is_v2() {
+            self.memory_stat.read(place, "memory.stat", io, |text| Some((memory::v2_anon(text)?, None)))?
+        } else {
+            let stat = |text: &[u8]| Some((memory::v1_anon(text)?, memory::v1_lowest_limit(text)));
+            self.memory_stat.read(place, "memory.stat", io, stat)?
+        };
+        let usage = if group.is_v2() { "memory.current" } else { "memory.usage_in_bytes" };
+        let usage_bytes = self.memory_usage.read(place, usage, io, number)?;
+        let limit_bytes = match lowest {
+            Some(Limit::Bytes(bytes)) => Some(bytes),
+            Some(Limit::Unlimited) => None,
+            None => lower(self.bounds.memory(group, io), above(io), u64::min),
+        };
+        Some(ContainerMemory { anon_bytes, usage_bytes, limit_bytes })
     }
 
     /// Closes its files: the container is gone.

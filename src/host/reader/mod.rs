@@ -137,11 +137,15 @@ impl Reader {
             io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
             census: Census::new(capacity).map_err(Error::Inotify)?,
             population: Population::with_capacity(capacity),
-            turn: Duration::MAX,
+            turn: Duration::ZERO,
             done: Facts::NONE,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
         };
-        while reader.rescan(crate::sys::now()) == Scan::Partial {}
+        let now = crate::sys::now();
+        while reader.rescan(now) == Scan::Partial {}
+        // To open a file takes ten times as long as to read it: better now than in the first turn.
+        reader.read(Facts { container_cpu: true, container_memory: true, ..Facts::NONE }, now);
+        reader.begin(Duration::ZERO);
         Ok(reader)
     }
 
@@ -321,11 +325,9 @@ impl Reader {
         let Reader { tree, io, census, population, turn, .. } = self;
         population.each(|container, leaf, reading| {
             let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
-            reading.memory = leaf.memory(group, io);
-            if let Some(memory) = &mut reading.memory {
-                let above = census.branches.limit(leaf.branch, *turn, tree, io);
-                memory.limit_bytes = lower(memory.limit_bytes, above, u64::min);
-            }
+            let branch = leaf.branch;
+            let above = |io: &mut Io| census.branches.limit(branch, *turn, tree, io);
+            reading.memory = leaf.memory(group, io, above);
         });
     }
 }

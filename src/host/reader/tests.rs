@@ -223,8 +223,23 @@ fn a_v1_container_is_read_from_all_its_hierarchies() {
     let throttled = Duration::from_nanos(3_281_234_567);
     assert_eq!(read.throttling, Some(Throttling { periods: 42, throttled_periods: 41, throttled }));
     let memory = read.memory.expect("read");
-    assert_eq!((memory.anon_bytes, memory.usage_bytes, memory.limit_bytes), (50_466_816, 58_720_256, None));
+    assert_eq!((memory.anon_bytes, memory.usage_bytes), (50_466_816, 58_720_256));
+    assert_eq!(memory.limit_bytes, Some(64 << 20), "as its memory.stat says");
     assert_eq!(read.capacity_cores, Some(4.0));
+}
+
+#[test]
+fn where_v1_does_not_tell_the_lowest_limit_it_is_looked_for() {
+    let host = Host::v1();
+    host.v1_container(&pod(1));
+    host.write(&format!("cgroup/memory{}/memory.stat", pod(1)), b"rss 1\ntotal_rss 2\n");
+    let mut reader = host.open();
+    let limit = |reader: &Reader| reading(reader, &id(1)).memory.expect("read").limit_bytes;
+    reader.read(ALL, at(0));
+    assert_eq!(limit(&reader), None);
+    host.write("cgroup/memory/kubepods/memory.limit_in_bytes", b"67108864\n");
+    reader.read(ALL, at(10));
+    assert_eq!(limit(&reader), Some(64 << 20));
 }
 
 #[test]
