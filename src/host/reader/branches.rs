@@ -102,8 +102,8 @@ impl Branches {
         self.by_watch.get(&watch).copied()
     }
 
-    /// Those that are there, by their slots.
-    pub(super) fn slots(&self) -> impl Iterator<Item = u16> + use<> {
+    /// Slots in use so far, those of branches that are gone included.
+    pub(super) fn slots(&self) -> std::ops::Range<u16> {
         0..u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 

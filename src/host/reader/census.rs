@@ -11,14 +11,17 @@ use super::branches::{Branch, Branches};
 use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
 use super::tree::Tree;
-use crate::host::calls::{Watches, What, entries, events};
+use crate::host::calls::{Event, Watches, What, entries, events};
 use crate::host::containers::{PATH_MAX, path};
 use crate::host::inline::Text;
 
 /// Of such steps, about a microsecond each, one call makes so many: the loop has other work.
 const BUDGET: u32 = 4_000;
 
-/// Listing a folder is worth so many steps.
+/// So many paths are compared in a step, when all that was below a folder is looked for.
+const PASSED_IN_A_STEP: usize = 16;
+
+/// Listing a folder is worth so many steps, and so is one that came or went.
 const FOLDER: u32 = 8;
 
 /// Runtimes have a container's files in all hierarchies after this time.
@@ -88,14 +91,7 @@ impl Census {
                 }
             };
             for event in events(read) {
-                left = left.saturating_sub(1);
-                match (event.what, self.branches.watched_by(event.watch)) {
-                    (What::Lost, _) => self.start_sweep(scene),
-                    (What::Ended, _) => self.branches.watch_ended(event.watch),
-                    (What::Came, Some(branch)) => self.came(branch, event.name, scene),
-                    (What::Went, Some(branch)) => self.went(branch, event.name, scene),
-                    (What::Came | What::Went, None) | (What::Other, _) => {}
-                }
+                left = left.saturating_sub(self.take(event, scene));
             }
             if left == 0 {
                 break Scan::Partial;
@@ -106,6 +102,18 @@ impl Census {
             Scan::Whole => self.list_queued(left, scene),
             Scan::Partial => Scan::Partial,
         }
+    }
+
+    /// Takes one event in. Returns its steps.
+    fn take(&mut self, event: Event<'_>, scene: &mut Scene<'_>) -> u32 {
+        match (event.what, self.branches.watched_by(event.watch)) {
+            (What::Lost, _) => self.start_sweep(scene),
+            (What::Ended, _) => self.branches.watch_ended(event.watch),
+            (What::Came, Some(branch)) => self.came(branch, event.name, scene),
+            (What::Went, Some(branch)) => return self.went(branch, event.name, scene),
+            (What::Came | What::Went, None) | (What::Other, _) => {}
+        }
+        FOLDER
     }
 
     /// Looks at everything, or goes on with that.
@@ -178,7 +186,7 @@ impl Census {
     /// There is a folder of this name in a branch.
     fn came(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) {
         let Some(path) = self.path_of(parent, name) else {
-            scene.io.faults.beyond_capacity += 1;
+            scene.io.faults.beyond_capacity += u64::from(std::str::from_utf8(name).is_ok());
             return;
         };
         let inode = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.inode(path).ok().flatten());
@@ -202,15 +210,17 @@ impl Census {
         self.add(Branch::new(path, inode, Some(parent)), scene);
     }
 
-    /// A folder of this name is gone from a branch.
-    fn went(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) {
-        let Some(path) = self.path_of(parent, name) else { return };
+    /// A folder of this name is gone from a branch. Returns the steps that it took.
+    fn went(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) -> u32 {
+        let Some(path) = self.path_of(parent, name) else { return 1 };
         let now = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.inode(path).ok().flatten());
         // One that is there again by now is another, unless it was listed after that.
         let gone = |inode: u64| now != Some(inode);
         if let Some(slot) = self.branches.at(&path) {
             if self.branches.get(slot).is_some_and(|branch| gone(branch.inode)) {
                 self.remove(slot, scene);
+                let passed = self.branches.slots().len() + scene.population.containers.slots();
+                return FOLDER + u32::try_from(passed / PASSED_IN_A_STEP).unwrap_or(u32::MAX);
             }
         } else if let Some(container) = scene.population.containers.at(&path) {
             let key = container.key();
@@ -218,6 +228,7 @@ impl Census {
                 scene.population.vanish(key, scene.io);
             }
         }
+        FOLDER
     }
 
     fn path_of(&self, parent: u16, name: &[u8]) -> Option<Text<PATH_MAX>> {
