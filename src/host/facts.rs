@@ -59,6 +59,20 @@ impl Facts {
             container_memory: self.container_memory | other.container_memory,
         }
     }
+
+    /// Those of these that the other has not.
+    #[must_use]
+    pub const fn but(self, other: Facts) -> Facts {
+        Facts {
+            cpu: self.cpu & !other.cpu,
+            load: self.load & !other.load,
+            memory: self.memory & !other.memory,
+            disks: self.disks & !other.disks,
+            tasks: self.tasks & !other.tasks,
+            container_cpu: self.container_cpu & !other.container_cpu,
+            container_memory: self.container_memory & !other.container_memory,
+        }
+    }
 }
 
 /// CPU time since boot by mode, summed over CPUs (proc_stat(5)). `user` holds guest time, as there.

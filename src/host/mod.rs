@@ -1,11 +1,22 @@
 //! The host as facts: pure parsers of /proc and cgroup files, the containers found among the
 //! cgroups, and the one reader that knows where those files are.
 
+mod calls;
+pub mod cgroup;
 pub mod containers;
 mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+mod index;
+mod inline;
+pub mod proc;
+pub mod reader;
+mod text;
 
 pub use containers::{Container, Containers};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling,
 };
+pub use inline::Text;
+pub use reader::{Error, Faults, Mode, Reader, Scan};

@@ -1,23 +1,42 @@
 //! The containers of this host, in a table of a fixed size. One that is gone keeps its slot, and
-//! can still be looked up by its key, until the slot is needed for another.
+//! can still be looked up by its key, until the slot is needed for another. After the table is
+//! made, nothing here allocates.
+
+pub mod path;
+
+use std::collections::VecDeque;
 
 use super::Key;
+use super::index::Index;
+use super::inline::Text;
+use path::Found;
+
+/// Slots beyond the capacity, as a share of it: those that are gone wait there to be reported.
+const SPARE: usize = 4;
+
+/// So many that are gone are kept for look-ups before one of their slots is used again while
+/// there are fresh ones: fresh ones cost memory.
+const REMEMBERED: usize = 64;
 
 /// One container: a cgroup that a container runtime made.
 #[derive(Debug)]
 pub struct Container {
     key: Key,
     live: bool,
-    id: String,
-    cgroup_path: String,
+    changed: bool,
+    id: Text<76>,
+    cgroup_path: Text<PATH_MAX>,
     cgroup_id: u64,
     runtime: Option<&'static str>,
     qos: Option<&'static str>,
-    pod: String,
-    name: String,
-    namespace: String,
-    hostname: String,
+    pod: Text<64>,
+    name: Text<128>,
+    namespace: Text<64>,
+    hostname: Text<64>,
 }
+
+/// A longer cgroup path is not followed: kind's, the longest known, are of 300 bytes.
+pub(crate) const PATH_MAX: usize = 512;
 
 impl Container {
     /// Its place in the table.
@@ -77,39 +96,242 @@ impl Container {
     }
 }
 
+/// Why a container is not in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many as the table was made for are there already.
+    #[error("there are more containers than [containers] capacity; raise it")]
+    Full,
+    /// Its path is longer than any that is followed.
+    #[error("the cgroup's path is too long")]
+    TooLong,
+}
+
+/// Why an id names no container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// No container that is there has this id.
+    #[error("no container's id begins so; `onset status` lists them")]
+    None,
+    /// More than one does.
+    #[error("several containers' ids begin so; give more of it")]
+    Several,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct Containers {
     slots: Vec<Container>,
+    capacity: usize,
+    live: usize,
+    /// Those that are there, by their paths.
+    by_path: Index,
+    /// Slots of those that are gone, longest gone first.
+    gone: VecDeque<u16>,
+    /// Slots that changed since that was last asked.
+    changed: VecDeque<u16>,
 }
 
 impl Containers {
-    /// Containers of these ids and cgroup paths that are in no file system: for tests and fuzzing.
+    /// An empty table for so many at once.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Containers {
+        let slots = (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX));
+        Containers {
+            slots: Vec::with_capacity(slots),
+            capacity: capacity.min(slots),
+            live: 0,
+            by_path: Index::with_capacity(slots),
+            gone: VecDeque::with_capacity(slots),
+            changed: VecDeque::with_capacity(slots),
+        }
+    }
+
+    /// A table for tests: these ids at these paths, in slots from 0 on, of generation 1.
     #[doc(hidden)]
     #[must_use]
     pub fn fixture(list: &[(&str, &str)]) -> Containers {
-        let container = |(slot, (id, path)): (usize, &(&str, &str))| Container {
-            key: Key { slot: u16::try_from(slot).unwrap_or(u16::MAX), generation: 1 },
-            live: true,
-            id: (*id).to_owned(),
-            cgroup_path: (*path).to_owned(),
-            cgroup_id: 0,
-            runtime: None,
-            qos: None,
-            pod: String::new(),
-            name: String::new(),
-            namespace: String::new(),
-            hostname: String::new(),
-        };
-        Containers { slots: list.iter().enumerate().map(container).collect() }
+        let mut containers = Containers::with_capacity(list.len().max(1));
+        for (number, (id, path)) in list.iter().enumerate() {
+            let found = Found { id, runtime: None, qos: None, pod: Text::EMPTY };
+            // A path that is too long is not in the table, as on a host.
+            let _ = containers.appear(path, &found, number as u64);
+        }
+        for container in &mut containers.slots {
+            container.key.generation = 1;
+        }
+        containers
     }
+
     /// Those that are there.
     pub fn iter(&self) -> impl Iterator<Item = &Container> {
         self.slots.iter().filter(|container| container.live)
     }
+
+    /// How many are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether none is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Slots in use so far, gone containers' included: no key's slot is at or above it.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// So many slots can come into use.
+    pub(crate) fn most_slots(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// The one in this slot, if it is there.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<&Container> {
+        self.slots.get(slot).filter(|container| container.live)
+    }
+
     /// The one of this key, also when it is gone, until its slot is needed for another.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&Container> {
         self.slots.get(usize::from(key.slot)).filter(|container| container.key == key)
     }
+
+    /// The one whose cgroup this is, of those that are there.
+    #[must_use]
+    pub fn at(&self, cgroup_path: &str) -> Option<&Container> {
+        let slot = self.by_path.find(cgroup_path)?;
+        self.slots.get(usize::from(slot)).filter(|it| it.live && *it.cgroup_path == *cgroup_path)
+    }
+
+    /// The one that holds a cgroup: whose own this is, or the nearest one above.
+    #[must_use]
+    pub fn holding(&self, cgroup_path: &str) -> Option<&Container> {
+        let mut path = cgroup_path;
+        loop {
+            if let Some(container) = self.at(path) {
+                return Some(container);
+            }
+            path = path.rsplit_once('/')?.0;
+        }
+    }
+
+    /// The one of this id, or the only one whose id begins so, of those that are there.
+    pub fn find(&self, id_or_prefix: &str) -> Result<Key, NotFound> {
+        if id_or_prefix.is_empty() {
+            return Err(NotFound::None);
+        }
+        let mut only = Err(NotFound::None);
+        for container in self.iter().filter(|it| it.id.starts_with(id_or_prefix)) {
+            if *container.id == *id_or_prefix {
+                return Ok(container.key);
+            }
+            only = if only == Err(NotFound::None) { Ok(container.key) } else { Err(NotFound::Several) };
+        }
+        only
+    }
+
+    /// Takes one in that has appeared, or is there already.
+    pub fn appear(&mut self, cgroup_path: &str, found: &Found<'_>, cgroup_id: u64) -> Result<Key, Refused> {
+        let path = Text::new(cgroup_path).ok_or(Refused::TooLong)?;
+        let id = Text::new(found.id).ok_or(Refused::TooLong)?;
+        if let Some(known) = self.at(cgroup_path) {
+            let (key, same) = (known.key, known.cgroup_id == cgroup_id);
+            if same {
+                return Ok(key);
+            }
+            self.vanish(key);
+        }
+        if self.live == self.capacity {
+            return Err(Refused::Full);
+        }
+        let key = self.free_slot().ok_or(Refused::Full)?;
+        let container = Container {
+            key,
+            live: true,
+            changed: false,
+            id,
+            cgroup_path: path,
+            cgroup_id,
+            runtime: found.runtime,
+            qos: found.qos,
+            pod: found.pod,
+            name: Text::EMPTY,
+            namespace: Text::EMPTY,
+            hostname: Text::EMPTY,
+        };
+        match self.slots.get_mut(usize::from(key.slot)) {
+            Some(slot) => *slot = container,
+            None => self.slots.push(container),
+        }
+        self.live += 1;
+        self.by_path.insert(cgroup_path, key.slot);
+        self.note_change(key.slot);
+        Ok(key)
+    }
+
+    /// Its cgroup is gone. What is gone already, or no longer known, stays so.
+    pub fn vanish(&mut self, key: Key) {
+        let Some(container) = self.slots.get_mut(usize::from(key.slot)) else { return };
+        if container.key != key || !container.live {
+            return;
+        }
+        container.live = false;
+        self.live -= 1;
+        self.by_path.remove(&container.cgroup_path);
+        self.gone.push_back(key.slot);
+        self.note_change(key.slot);
+    }
+
+    /// Tells its names. What is too long is cut; a key that is no longer known is left alone.
+    pub fn describe(&mut self, key: Key, name: &str, namespace: &str, hostname: &str) {
+        let slot = self.slots.get_mut(usize::from(key.slot)).filter(|container| container.key == key);
+        if let Some(container) = slot {
+            container.name = Text::cut(name);
+            container.namespace = Text::cut(namespace);
+            container.hostname = Text::cut(hostname);
+        }
+    }
+
+    /// Hands over those that appeared or went since this was last asked, each once and as it is now.
+    pub fn changes(&mut self, mut each: impl FnMut(&Container)) {
+        while let Some(slot) = self.changed.pop_front() {
+            if let Some(container) = self.slots.get_mut(usize::from(slot)) {
+                container.changed = false;
+                each(container);
+            }
+        }
+    }
+
+    fn note_change(&mut self, slot: u16) {
+        let Some(container) = self.slots.get_mut(usize::from(slot)) else { return };
+        if !container.changed {
+            container.changed = true;
+            self.changed.push_back(slot);
+        }
+    }
+
+    /// A fresh slot, or that of the longest gone: never of one whose going was not yet told, for
+    /// whoever listens would keep it for ever.
+    fn free_slot(&mut self) -> Option<Key> {
+        let fresh = self.slots.len() < self.slots.capacity().min(usize::from(u16::MAX));
+        let told = self.gone.front().and_then(|slot| self.slots.get(usize::from(*slot)));
+        let told = told.filter(|oldest| !oldest.changed).map(|oldest| oldest.key);
+        match told {
+            Some(key) if !fresh || self.gone.len() >= REMEMBERED => {
+                self.gone.pop_front();
+                Some(Key { slot: key.slot, generation: key.generation.wrapping_add(1) })
+            }
+            _ if fresh => Some(Key { slot: u16::try_from(self.slots.len()).ok()?, generation: 0 }),
+            _ => None,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

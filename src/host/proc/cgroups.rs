@@ -1,0 +1,75 @@
+//! /proc/PID/cgroup: in which cgroup a process is, in each hierarchy.
+
+use crate::host::text::{decimal, lines};
+
+/// One line: `4:cpu,cpuacct:/path` of a v1 hierarchy, `0::/path` of the unified one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership<'t> {
+    /// The hierarchy's number; 0 is the unified one.
+    pub hierarchy: u32,
+    /// Its controllers, between commas; a named one's `name=systemd`.
+    pub controllers: &'t [u8],
+    /// The path below its mount point, as the reader's cgroup namespace shows it.
+    pub path: &'t [u8],
+}
+
+impl Membership<'_> {
+    /// Whether the hierarchy has this controller.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.split(|byte| *byte == b',').any(|name| name == controller.as_bytes())
+    }
+
+    /// Whether it is the unified (v2) hierarchy.
+    #[must_use]
+    pub fn is_unified(&self) -> bool {
+        self.hierarchy == 0 && self.controllers.is_empty()
+    }
+}
+
+/// Each line; `None` for one that is not understood.
+pub fn memberships(text: &[u8]) -> impl Iterator<Item = Option<Membership<'_>>> {
+    lines(text).map(membership)
+}
+
+fn membership(line: &[u8]) -> Option<Membership<'_>> {
+    let mut parts = line.splitn(3, |byte| *byte == b':');
+    let hierarchy = u32::try_from(decimal(parts.next()?)?).ok()?;
+    let controllers = parts.next()?;
+    let path = parts.next()?;
+    // Of a cgroup that was removed while the process was still in it.
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    path.starts_with(b"/").then_some(Membership { hierarchy, controllers, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &[u8]) -> Vec<Membership<'_>> {
+        memberships(text).collect::<Option<Vec<_>>>().expect("every line is understood")
+    }
+
+    #[test]
+    fn a_hybrid_hosts_process_has_a_path_in_each_hierarchy() {
+        let all = all(include_bytes!("../../../fuzz/corpus/task_cgroup/hybrid"));
+        let cpu = all.iter().find(|line| line.has("cpu")).expect("it is there");
+        assert!(cpu.path.starts_with(b"/kubepods/burstable/pod") && !cpu.is_unified());
+        assert!(!all.iter().any(|line| line.has("acct")));
+        assert_eq!(all.iter().filter(|line| line.is_unified()).count(), 1);
+    }
+
+    #[test]
+    fn a_path_may_hold_colons_and_lose_its_deleted() {
+        let all = all(include_bytes!("../../../fuzz/corpus/task_cgroup/colons"));
+        assert!(all.first().expect("a line").path.ends_with(b".slice:cri-containerd:0123"));
+        assert_eq!(all.last().expect("a line").path, b"/gone");
+    }
+
+    #[test]
+    fn broken_lines_are_no_membership() {
+        for line in ["", "1", "1:cpu", "x:cpu:/", "1:cpu:relative", "::/"] {
+            assert_eq!(membership(line.as_bytes()), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The cgroups above containers: folders that can hold some and are none. They are watched, and
+//! their limits hold for all that is in them.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::time::Duration;
+
+use super::bounds::{Bounds, Group};
+use super::source::Io;
+use super::tree::Tree;
+use crate::host::containers::PATH_MAX;
+use crate::host::index::Index;
+use crate::host::inline::Text;
+
+/// A value that is read at most once a turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cached<T> {
+    turn: Option<Duration>,
+    value: Option<T>,
+}
+
+impl<T: Copy> Cached<T> {
+    fn get(&mut self, turn: Duration, read: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.turn != Some(turn) {
+            *self = Cached { turn: Some(turn), value: read() };
+        }
+        self.value
+    }
+}
+
+/// One such cgroup.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) path: Text<PATH_MAX>,
+    pub(super) inode: u64,
+    /// The sweep that last saw it.
+    pub(super) seen: u32,
+    pub(super) settles: Duration,
+    pub(super) watch: Option<i32>,
+    parent: Option<u16>,
+    live: bool,
+    queued: bool,
+    bounds: Bounds,
+    cores: Cached<f64>,
+    cpus: Cached<u32>,
+    limit: Cached<u64>,
+}
+
+impl Branch {
+    pub(super) fn new(path: Text<PATH_MAX>, inode: u64, parent: Option<u16>) -> Branch {
+        Branch {
+            path,
+            inode,
+            seen: 0,
+            settles: Duration::ZERO,
+            watch: None,
+            parent,
+            live: true,
+            queued: false,
+            bounds: Bounds::default(),
+            cores: Cached::default(),
+            cpus: Cached::default(),
+            limit: Cached::default(),
+        }
+    }
+}
+
+/// All of them, in a table of a fixed size.
+#[derive(Debug)]
+pub(super) struct Branches {
+    slots: Vec<Branch>,
+    free: Vec<u16>,
+    by_path: Index,
+    by_watch: HashMap<i32, u16, BuildHasherDefault<DefaultHasher>>,
+}
+
+impl Branches {
+    pub(super) fn with_capacity(capacity: usize) -> Branches {
+        let capacity = capacity.min(usize::from(u16::MAX));
+        Branches {
+            slots: Vec::with_capacity(capacity),
+            free: Vec::with_capacity(capacity),
+            by_path: Index::with_capacity(capacity),
+            // Twice the room, as for `Index`.
+            by_watch: HashMap::with_capacity_and_hasher(capacity * 2, BuildHasherDefault::default()),
+        }
+    }
+
+    pub(super) fn get(&self, slot: u16) -> Option<&Branch> {
+        self.slots.get(usize::from(slot)).filter(|branch| branch.live)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u16) -> Option<&mut Branch> {
+        self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)
+    }
+
+    pub(super) fn at(&self, path: &str) -> Option<u16> {
+        self.by_path.find(path).filter(|slot| self.get(*slot).is_some_and(|branch| *branch.path == *path))
+    }
+
+    pub(super) fn watched_by(&self, watch: i32) -> Option<u16> {
+        self.by_watch.get(&watch).copied()
+    }
+
+    /// Slots in use so far, those of branches that are gone included.
+    pub(super) fn slots(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Takes one in. `None`: the table is full.
+    pub(super) fn add(&mut self, mut branch: Branch) -> Option<u16> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() < self.slots.capacity() => u16::try_from(self.slots.len()).ok()?,
+            None => return None,
+        };
+        self.by_path.insert(&branch.path, slot);
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(old) => {
+                // The queue may still hold this slot for the one before.
+                branch.queued = old.queued;
+                *old = branch;
+            }
+            None => self.slots.push(branch),
+        }
+        Some(slot)
+    }
+
+    /// Forgets one and closes its files. Its watch is for the caller to end.
+    pub(super) fn remove(&mut self, slot: u16, io: &mut Io) -> Option<i32> {
+        let branch = self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)?;
+        branch.live = false;
+        branch.bounds.close(io);
+        self.by_path.remove(&branch.path);
+        self.free.push(slot);
+        let watch = branch.watch.take()?;
+        self.by_watch.remove(&watch);
+        Some(watch)
+    }
+
+    /// It is watched now.
+    pub(super) fn watch(&mut self, slot: u16, watch: i32) {
+        if let Some(branch) = self.get_mut(slot) {
+            branch.watch = Some(watch);
+            self.by_watch.insert(watch, slot);
+        }
+    }
+
+    /// Its watch ended by itself.
+    pub(super) fn watch_ended(&mut self, watch: i32) {
+        if let Some(branch) = self.by_watch.remove(&watch).and_then(|slot| self.get_mut(slot)) {
+            branch.watch = None;
+        }
+    }
+
+    /// Notes that it is queued, or no longer is. False: that was so already.
+    pub(super) fn set_queued(&mut self, slot: u16, queued: bool) -> bool {
+        let branch = self.slots.get_mut(usize::from(slot));
+        branch.is_some_and(|branch| std::mem::replace(&mut branch.queued, queued) != queued)
+    }
+
+    /// The lowest quota from here up to the root, in cores.
+    pub(super) fn cores(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<f64> {
+        self.lowest(from, |branch, lowest: Option<f64>| {
+            let (cores, bounds, group) = (&mut branch.cores, &mut branch.bounds, &branch.path);
+            let group = Group { tree, path: group, again: turn < branch.settles };
+            let own = cores.get(turn, || bounds.cores(group, io));
+            lower(lowest, own, f64::min)
+        })
+    }
+
+    /// The lowest memory limit from here up to the root, in bytes.
+    pub(super) fn limit(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<u64> {
+        self.lowest(from, |branch, lowest: Option<u64>| {
+            let (limit, bounds, group) = (&mut branch.limit, &mut branch.bounds, &branch.path);
+            let group = Group { tree, path: group, again: turn < branch.settles };
+            let own = limit.get(turn, || bounds.memory(group, io));
+            lower(lowest, own, u64::min)
+        })
+    }
+
+    /// The CPUs of the nearest cpuset from here up to the root.
+    pub(super) fn cpus(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<u32> {
+        self.lowest(from, |branch, nearest: Option<u32>| {
+            let (cpus, bounds, group) = (&mut branch.cpus, &mut branch.bounds, &branch.path);
+            let group = Group { tree, path: group, again: turn < branch.settles };
+            nearest.or_else(|| cpus.get(turn, || bounds.cpus(group, io)))
+        })
+    }
+
+    fn lowest<T>(
+        &mut self,
+        from: u16,
+        mut step: impl FnMut(&mut Branch, Option<T>) -> Option<T>,
+    ) -> Option<T> {
+        let (mut next, mut lowest) = (Some(from), None);
+        while let Some(branch) = next.and_then(|slot| self.get_mut(slot)) {
+            lowest = step(branch, lowest);
+            next = branch.parent;
+        }
+        lowest
+    }
+}
+
+/// The lower of two, where `None` is no bound.
+pub(super) fn lower<T>(one: Option<T>, other: Option<T>, least: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(least(one, other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,336 @@
+//! The one that knows where the host's files are: opened once, read into one buffer, parsed
+//! without allocation. A turn begins with the first `read` at a new time; a fact is read once a turn.
+
+mod bounds;
+mod branches;
+mod census;
+mod leaf;
+mod population;
+mod source;
+mod tree;
+
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::calls::Folder;
+use super::cgroup::cpuset;
+use super::proc::{diskstats, loadavg, meminfo, stat};
+use super::{
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample,
+};
+use crate::clock::Now;
+use crate::config::Paths;
+use bounds::Group;
+use branches::lower;
+use census::{Census, Scene};
+use population::Population;
+use source::{Io, Place, Source};
+use tree::Tree;
+
+pub use census::Scan;
+pub use tree::Mode;
+
+/// So many block devices are read, partitions included; more are counted as beyond capacity.
+const DISKS_MAX: usize = 2048;
+
+/// Open files that are left to the rest of the agent.
+const FILES_KEPT_FREE: u64 = 512;
+
+/// Why the host cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// procfs is elsewhere, or not whole.
+    #[error("{path}: {source}; set [paths] proc to where the host's procfs is mounted", path = path.display())]
+    Proc {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// The cgroups' folder cannot be read.
+    #[error("{path}: {source}; set [paths] cgroup to where the host's cgroups are mounted", path = path.display())]
+    Cgroups {
+        /// The folder.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// It can be read, but has no hierarchy with the cpu controller, and is none.
+    #[error("{path} holds no cgroup hierarchy; [paths] cgroup must name one: {remedy}", path = path.display())]
+    NoCgroups {
+        /// The folder.
+        path: PathBuf,
+        /// What to do.
+        remedy: String,
+    },
+    /// The kernel gives no inotify instance.
+    #[error("cannot follow containers by inotify: {0}; raise fs.inotify.max_user_instances")]
+    Inotify(std::io::Error),
+}
+
+/// What went wrong while reading, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Files that should be there and could not be read.
+    pub unreadable: u64,
+    /// Files that do not look as the kernel writes them.
+    pub unparsable: u64,
+    /// Sightings of containers or devices for which there was no room: raise [containers] capacity.
+    pub beyond_capacity: u64,
+    /// Folders that got no watch: their containers are seen by sweeps alone. Raise
+    /// fs.inotify.max_user_watches.
+    pub unwatched: u64,
+}
+
+/// The reader.
+#[derive(Debug)]
+pub struct Reader {
+    tree: Tree,
+    proc: Folder,
+    online: Option<Folder>,
+    files: HostFiles,
+    io: Io,
+    census: Census,
+    population: Population,
+    turn: Duration,
+    done: Facts,
+    host: Host,
+}
+
+/// Files that are one of a kind.
+#[derive(Debug, Default)]
+struct HostFiles {
+    stat: Source,
+    loadavg: Source,
+    meminfo: Source,
+    diskstats: Source,
+    online: Source,
+}
+
+/// This turn's facts of the host itself.
+#[derive(Debug, Default)]
+struct Host {
+    cpu: Option<HostCpu>,
+    load: Option<Load>,
+    memory: Option<Memory>,
+    disks: Vec<Disk>,
+    disks_known: bool,
+    tasks: Option<TaskCounts>,
+}
+
+impl Reader {
+    /// Opens what there is, and finds the containers that are there. `capacity` is how many are
+    /// followed at once.
+    pub fn open(paths: &Paths, capacity: usize) -> Result<Reader, Error> {
+        let stat = paths.proc.join("stat");
+        std::fs::File::open(&stat).map_err(|source| Error::Proc { path: stat, source })?;
+        let proc = Folder::open(&paths.proc);
+        let proc = proc.map_err(|source| Error::Proc { path: paths.proc.clone(), source })?;
+        let tree = Tree::find(&paths.cgroup, &paths.proc)?;
+        let open_files = crate::sys::raise_open_files().unwrap_or(1024);
+        let mut reader = Reader {
+            tree,
+            proc,
+            online: Folder::open(&paths.sys.join("devices/system/cpu")).ok(),
+            files: HostFiles::default(),
+            io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
+            census: Census::new(capacity).map_err(Error::Inotify)?,
+            population: Population::with_capacity(capacity),
+            turn: Duration::ZERO,
+            done: Facts::NONE,
+            host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
+        };
+        let now = crate::sys::now();
+        while reader.rescan(now) == Scan::Partial {}
+        // To open a file takes ten times as long as to read it: better now than in the first turn.
+        reader.read(Facts { container_cpu: true, container_memory: true, ..Facts::NONE }, now);
+        reader.begin(Duration::ZERO);
+        Ok(reader)
+    }
+
+    /// How this host's cgroups stand.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.tree.mode
+    }
+
+    /// The hierarchy whose inodes are the containers' cgroup ids: that of cpu, or the unified one.
+    #[must_use]
+    pub fn cgroup_id_root(&self) -> &Path {
+        &self.tree.ids_path
+    }
+
+    /// Reads these facts, but for those that were read in this turn already. The first call with
+    /// another time begins a turn and forgets the facts of the one before.
+    pub fn read(&mut self, facts: Facts, now: Now) {
+        if self.turn != now.mono {
+            self.begin(now.mono);
+        }
+        let due = facts.but(self.done);
+        self.done = self.done.and(facts);
+        let Reader { files, io, proc, host, .. } = self;
+        if due.cpu {
+            host.cpu = files.stat.read_on(proc, "stat", io, stat::parse);
+        }
+        if due.load {
+            host.load = files.loadavg.read_on(proc, "loadavg", io, loadavg::parse);
+        }
+        if due.memory {
+            host.memory = files.meminfo.read_on(proc, "meminfo", io, meminfo::parse);
+        }
+        if due.disks {
+            self.read_disks();
+        }
+        if due.container_cpu {
+            self.read_container_cpu();
+        }
+        if due.container_memory {
+            self.read_container_memory();
+        }
+    }
+
+    /// Has the tasks of this turn counted, so it comes after the turn's first `read`. `sample` is
+    /// given a counter to tell of each task; if it returns false, there are no counts.
+    pub fn count_tasks(&mut self, sample: impl FnOnce(&mut dyn FnMut(TaskSample)) -> bool) {
+        let Population { containers, readings, .. } = &mut self.population;
+        let mut all = TaskCounts::default();
+        for reading in readings.iter_mut() {
+            reading.tasks = Some(TaskCounts::default());
+        }
+        let known = sample(&mut |task| {
+            all.add(&task);
+            let container = task.container.and_then(|key| containers.get(key));
+            let reading = container.and_then(|it| readings.get_mut(usize::from(it.key().slot)));
+            if let Some(counts) = reading.and_then(|reading| reading.tasks.as_mut()) {
+                counts.add(&task);
+            }
+        });
+        self.host.tasks = known.then_some(all);
+        if !known {
+            for reading in readings.iter_mut() {
+                reading.tasks = None;
+            }
+        }
+    }
+
+    /// The facts of this turn.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        let host = &self.host;
+        Snapshot {
+            cpu: host.cpu.as_ref(),
+            load: host.load.as_ref(),
+            memory: host.memory.as_ref(),
+            disks: host.disks_known.then_some(&*host.disks),
+            tasks: host.tasks.as_ref(),
+            containers: &self.population.containers,
+            readings: &self.population.readings,
+        }
+    }
+
+    /// The containers there are.
+    #[must_use]
+    pub fn containers(&self) -> &Containers {
+        &self.population.containers
+    }
+
+    /// Tells a container's names, as the kubelet knows them.
+    pub fn describe(&mut self, key: Key, name: &str, namespace: &str, hostname: &str) {
+        self.population.containers.describe(key, name, namespace, hostname);
+    }
+
+    /// Hands over the containers that appeared or went since this was last asked: which, `is_live`
+    /// tells. Ask after each `changed` and `rescan`: a slot is not used again before its end is told.
+    pub fn changes(&mut self, each: impl FnMut(&Container)) {
+        self.population.containers.changes(each);
+    }
+
+    /// The descriptor that is readable once cgroups came or went.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.census.fd()
+    }
+
+    /// Follows what came and went, after `fd` was readable. `Scan::Partial`: call it again soon,
+    /// for the descriptor may not tell again.
+    pub fn changed(&mut self, now: Now) -> Scan {
+        self.look(now, Census::follow)
+    }
+
+    /// Looks through all cgroups that can hold containers, in case a watch told too little. Seldom.
+    /// `Scan::Partial`: call it again soon, it goes on where it stopped.
+    pub fn rescan(&mut self, now: Now) -> Scan {
+        self.look(now, Census::sweep)
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.io.faults
+    }
+
+    fn look(&mut self, now: Now, how: impl FnOnce(&mut Census, &mut Scene<'_>) -> Scan) -> Scan {
+        let Reader { tree, io, census, population, .. } = self;
+        how(census, &mut Scene { tree, population, io, now: now.mono })
+    }
+
+    fn begin(&mut self, turn: Duration) {
+        self.turn = turn;
+        self.done = Facts::NONE;
+        let host = &mut self.host;
+        (host.cpu, host.load, host.memory, host.tasks) = (None, None, None, None);
+        host.disks.clear();
+        host.disks_known = false;
+        for reading in &mut self.population.readings {
+            *reading = super::Reading { at: turn, ..super::Reading::default() };
+        }
+    }
+
+    fn read_disks(&mut self) {
+        let Reader { files, io, proc, host, .. } = self;
+        let disks = &mut host.disks;
+        let (mut odd, mut beyond) = (0, 0);
+        let read = files.diskstats.read_on(proc, "diskstats", io, |text| {
+            for disk in diskstats::disks(text) {
+                match disk {
+                    Some(disk) if disks.len() < disks.capacity() => disks.push(disk),
+                    Some(_) => beyond += 1,
+                    None => odd += 1,
+                }
+            }
+            Some(())
+        });
+        host.disks_known = read.is_some();
+        io.faults.unparsable += odd;
+        io.faults.beyond_capacity += beyond;
+    }
+
+    fn read_container_cpu(&mut self) {
+        let Reader { tree, io, census, population, turn, online, files, .. } = self;
+        let online = Place { folder: online.as_ref(), path: "", again: false };
+        let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
+        population.each(|container, leaf, reading| {
+            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            (reading.cpu, reading.throttling) = leaf.cpu(group, io);
+            let own = leaf.bounds.cores(group, io);
+            let quota = lower(own, census.branches.cores(leaf.branch, *turn, tree, io), f64::min);
+            let cpus = leaf.bounds.cpus(group, io);
+            let cpus = cpus.or_else(|| census.branches.cpus(leaf.branch, *turn, tree, io)).or(online);
+            reading.capacity_cores = lower(quota, cpus.map(f64::from), f64::min);
+        });
+    }
+
+    fn read_container_memory(&mut self) {
+        let Reader { tree, io, census, population, turn, .. } = self;
+        population.each(|container, leaf, reading| {
+            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            let branch = leaf.branch;
+            let above = |io: &mut Io| census.branches.limit(branch, *turn, tree, io);
+            reading.memory = leaf.memory(group, io, above);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! The containers with what belongs to each: its files and its latest reading, slot by slot.
+
+use std::time::Duration;
+
+use super::leaf::Leaf;
+use super::source::Io;
+use crate::host::containers::path::Found;
+use crate::host::containers::{Containers, Refused};
+use crate::host::{Container, Key, Reading};
+
+/// All of them. The three tables have the same slots.
+#[derive(Debug)]
+pub(super) struct Population {
+    pub(super) containers: Containers,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) readings: Vec<Reading>,
+}
+
+/// A container where it was seen.
+pub(super) struct Sighting<'a> {
+    pub(super) path: &'a str,
+    pub(super) found: Found<'a>,
+    pub(super) inode: u64,
+    pub(super) branch: u16,
+    pub(super) sweep: u32,
+    /// Until then its files are looked for.
+    pub(super) settles: Duration,
+}
+
+impl Population {
+    pub(super) fn with_capacity(capacity: usize) -> Population {
+        let containers = Containers::with_capacity(capacity);
+        let slots = containers.most_slots();
+        Population { containers, leaves: Vec::with_capacity(slots), readings: Vec::with_capacity(slots) }
+    }
+
+    /// One is there: it may be new, or known, or another at the same path.
+    pub(super) fn sight(&mut self, it: &Sighting<'_>, io: &mut Io) {
+        let old = self.containers.at(it.path).map(|known| (known.key(), known.cgroup_id()));
+        if let Some((key, inode)) = old
+            && inode != it.inode
+        {
+            self.vanish(key, io);
+        }
+        let key = match self.containers.appear(it.path, &it.found, it.inode) {
+            Ok(key) => key,
+            Err(Refused::Full | Refused::TooLong) => {
+                io.faults.beyond_capacity += 1;
+                return;
+            }
+        };
+        self.leaves.resize_with(self.containers.slots(), Leaf::default);
+        self.readings.resize(self.containers.slots(), Reading::default());
+        let slot = usize::from(key.slot);
+        if old.is_none_or(|(old, _)| old != key)
+            && let Some(reading) = self.readings.get_mut(slot)
+        {
+            *reading = Reading::default();
+        }
+        if let Some(leaf) = self.leaves.get_mut(slot) {
+            (leaf.branch, leaf.seen, leaf.settles) = (it.branch, it.sweep, it.settles);
+        }
+    }
+
+    /// One is gone.
+    pub(super) fn vanish(&mut self, key: Key, io: &mut Io) {
+        self.containers.vanish(key);
+        let slot = usize::from(key.slot);
+        if let Some(leaf) = self.leaves.get_mut(slot) {
+            leaf.close(io);
+        }
+        if let Some(reading) = self.readings.get_mut(slot) {
+            *reading = Reading::default();
+        }
+    }
+
+    /// Each that is there, with its files and its reading.
+    pub(super) fn each(&mut self, mut each: impl FnMut(&Container, &mut Leaf, &mut Reading)) {
+        let Population { containers, leaves, readings } = self;
+        for container in containers.iter() {
+            let slot = usize::from(container.key().slot);
+            if let (Some(leaf), Some(reading)) = (leaves.get_mut(slot), readings.get_mut(slot)) {
+                each(container, leaf, reading);
+            }
+        }
+    }
+
+    /// All that are there and are so are gone.
+    pub(super) fn vanish_where(&mut self, io: &mut Io, mut gone: impl FnMut(&str, &Leaf) -> bool) {
+        for slot in 0..self.containers.slots() {
+            let Some(container) = self.containers.in_slot(slot) else { continue };
+            if self.leaves.get(slot).is_some_and(|leaf| gone(container.cgroup_path(), leaf)) {
+                self.vanish(container.key(), io);
+            }
+        }
+    }
+}
