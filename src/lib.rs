@@ -3,9 +3,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod evidence;
 pub mod host;
+pub mod http;
 pub mod metric;
+pub mod net;
 pub mod page;
 pub mod stacks;
 pub mod symbol;
