@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod evidence;
 pub mod host;
+pub mod log;
 pub mod metric;
 pub mod page;
 pub mod stacks;
