@@ -81,9 +81,10 @@ impl Document {
             let fields = self.in_order().into_iter();
             return fields.filter(|(name, value)| is_plain(value) && !is_minor(name)).take(4).collect();
         };
-        let numbers = spec.fields.iter().filter(|field| {
-            matches!(field.kind, FieldKind::Long | FieldKind::Double | FieldKind::Keyword)
-        });
+        let numbers = spec
+            .fields
+            .iter()
+            .filter(|field| matches!(field.kind, FieldKind::Long | FieldKind::Double | FieldKind::Keyword));
         let found = numbers.filter_map(|field| Some((field.name, self.at(field.name)?)));
         found.filter(|(name, value)| is_plain(value) && !is_minor(name)).take(4).collect()
     }
@@ -129,7 +130,8 @@ pub(super) fn find(dir: &Path, text: &str) -> Result<(RecordId, Vec<u8>), Failur
     }
     if names.len() > 1 {
         let some = names.get(..NAMED).unwrap_or(&names).join(", ");
-        let words = format!("{} events have {text} in their ids, such as {some}: give more of it", names.len());
+        let words =
+            format!("{} events have {text} in their ids, such as {some}: give more of it", names.len());
         return Err(Failure::Failed(words));
     }
     found.ok_or_else(none)

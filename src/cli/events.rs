@@ -48,7 +48,8 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn takes(&self, envelope: &Envelope) -> bool {
-        let container = |wanted: &str| envelope.container_id.as_deref().is_some_and(|id| id.starts_with(wanted));
+        let container =
+            |wanted: &str| envelope.container_id.as_deref().is_some_and(|id| id.starts_with(wanted));
         self.tracer.is_none_or(|wanted| envelope.tracer_name == wanted)
             && self.container.is_none_or(container)
             && self.since.is_none_or(|since| envelope.time().is_some_and(|time| time >= since))
@@ -64,7 +65,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     list(&given.dir()?, &choice, given.flag("json"), given.flag("follow"), out)
 }
 
-fn list(dir: &Path, choice: &Choice<'_>, json: bool, follow: bool, out: &mut dyn Write) -> Result<Done, Failure> {
+fn list(
+    dir: &Path,
+    choice: &Choice<'_>,
+    json: bool,
+    follow: bool,
+    out: &mut dyn Write,
+) -> Result<Done, Failure> {
     let mut reader = Reader::open(dir)?;
     loop {
         while let Some(entry) = reader.next()? {

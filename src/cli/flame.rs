@@ -56,8 +56,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         "" => "host",
         container => short(container),
     };
-    let title =
-        format!("{} {} {subject}", document.text("tracer_name"), document.text("tracer_time"));
+    let title = format!("{} {} {subject}", document.text("tracer_name"), document.text("tracer_time"));
     // Made whole before any of it goes out: half a picture is worse than none.
     let mut drawn = Vec::new();
     match format {

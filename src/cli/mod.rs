@@ -89,11 +89,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(perform(args, &mut out, &mut io::stderr().lock()))
 }
 
-fn perform(
-    args: impl IntoIterator<Item = OsString>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> u8 {
+fn perform(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let done = arguments::dispatch(COMMANDS, args, out).and_then(|done| {
         out.flush()?;
         Ok(done)

@@ -49,7 +49,8 @@ fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let longest = ms(turns.longest_turn_ms);
     writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
     let captures = |tracer: &TracerStatus| tracer.captures.values().sum::<u64>();
-    let mut rows = vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
+    let mut rows =
+        vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
     rows.extend(status.tracers.iter().map(|tracer| {
         let counts = [tracer.events, captures(tracer), tracer.refused, tracer.faults].map(|n| n.to_string());
         let [events, captures, refused, faults] = counts;

@@ -27,7 +27,11 @@ fn is_steering(c: char) -> bool {
 }
 
 /// Rows in columns, the first row being their heads. Cells are foreign text.
-pub(super) fn table<const N: usize>(indent: &str, rows: &[[String; N]], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn table<const N: usize>(
+    indent: &str,
+    rows: &[[String; N]],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let rows: Vec<&[String]> = rows.iter().map(<[String; N]>::as_slice).collect();
     columns(indent, &rows, out)
 }

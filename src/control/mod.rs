@@ -75,7 +75,9 @@ pub enum Error {
     #[error("cannot make the socket {0}: {1}; see `socket` in the config")]
     Make(PathBuf, io::Error),
     /// no agent runs
-    #[error("no onset answers on {0}: is it running? If it has another `socket`, name its config with --config")]
+    #[error(
+        "no onset answers on {0}: is it running? If it has another `socket`, name its config with --config"
+    )]
     Silent(PathBuf),
     /// not for this user
     #[error("only root and onset's own user may ask it on {0}")]

@@ -119,10 +119,8 @@ fn answers(mut bytes: &[u8], heads: bool) -> Vec<(u16, Vec<u8>)> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head") + 4;
         let head = str::from_utf8(&bytes[..end]).expect("text");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-        let lengths: Vec<usize> = head
-            .lines()
-            .filter_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok())
-            .collect();
+        let lengths: Vec<usize> =
+            head.lines().filter_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok()).collect();
         assert_eq!(lengths.len(), 1, "one length in {head}");
         let body_end = if heads { end } else { end + lengths[0] };
         all.push((status.expect("a status"), bytes[end..body_end].to_vec()));

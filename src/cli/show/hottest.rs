@@ -65,9 +65,8 @@ fn children(nodes: &[FlameNode], parent: usize, total: u64) -> Vec<usize> {
 }
 
 fn joined(path: &[&str]) -> String {
-    let clean = |labels: &[&str]| {
-        labels.iter().map(|label| line(label).to_string()).collect::<Vec<_>>().join(" > ")
-    };
+    let clean =
+        |labels: &[&str]| labels.iter().map(|label| line(label).to_string()).collect::<Vec<_>>().join(" > ");
     match path.len().checked_sub(2 * ENDS + 1) {
         Some(left_out @ 1..) => {
             let (first, rest) = path.split_at(ENDS);
