@@ -7,7 +7,7 @@ use crate::host::Key;
 use super::watch::Trigger;
 
 /// More at once than all captures together have room for.
-const CASES_MAX: usize = 64;
+pub(super) const CASES_MAX: usize = 64;
 
 /// One capture asked for, with what was known then.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl<T> Cases<T> {
         self.0.len() < CASES_MAX
     }
 
-    /// Opens one.
+    /// Opens one; without room, nothing is.
     pub fn open(&mut self, case: Case<T>) {
         if self.room() {
             self.0.push(case);

@@ -8,9 +8,23 @@ use crate::evidence::{Capture, Kind, Refusal, Ticket};
 use crate::host::{Containers, Facts, Key, Snapshot};
 use crate::metric::{Metric, Scrape};
 
+mod blocked;
 mod cases;
+mod cpuidle;
+mod cpusys;
+mod dload;
+pub mod document;
+mod fields;
+mod flame;
+#[doc(hidden)]
+pub mod fuzz;
+mod judge;
 mod known;
 mod out;
+mod percents;
+#[doc(hidden)]
+pub mod play;
+mod profile;
 mod subjects;
 mod watch;
 
@@ -21,7 +35,7 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[];
+pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {
@@ -106,6 +120,8 @@ pub struct Field {
 /// Types of document fields, as an index maps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
+    /// A time in RFC 3339.
+    Date,
     /// Matched whole.
     Keyword,
     /// Searched by words.
@@ -197,3 +213,6 @@ impl Settings {
         watch::Rule { cooldown: self.values.time("cooldown"), sustained }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What a tracer remembers of each container, in memory that is set aside at start.
 
-use crate::host::Key;
+use crate::host::{Container, Key};
 
 /// One `T` for each container. A slot that went to another container begins anew.
 #[derive(Debug)]
@@ -32,6 +32,11 @@ impl<T: Default> Subjects<T> {
         let (owner, value) = self.0.get_mut(usize::from(key.slot))?.as_mut()?;
         (*owner == key).then_some(value)
     }
+}
+
+/// A container's labels in metrics, and one more: `container_id, container, pod, namespace, ...`.
+pub fn labels<'a>(container: &'a Container, last: &'a str) -> [&'a str; 5] {
+    [container.id(), container.name(), container.pod(), container.namespace(), last]
 }
 
 #[cfg(test)]

@@ -84,6 +84,25 @@ pub struct Containers {
 }
 
 impl Containers {
+    /// Containers of these ids and cgroup paths that are in no file system: for tests and fuzzing.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fixture(list: &[(&str, &str)]) -> Containers {
+        let container = |(slot, (id, path)): (usize, &(&str, &str))| Container {
+            key: Key { slot: u16::try_from(slot).unwrap_or(u16::MAX), generation: 1 },
+            live: true,
+            id: (*id).to_owned(),
+            cgroup_path: (*path).to_owned(),
+            cgroup_id: 0,
+            runtime: None,
+            qos: None,
+            pod: String::new(),
+            name: String::new(),
+            namespace: String::new(),
+            hostname: String::new(),
+        };
+        Containers { slots: list.iter().enumerate().map(container).collect() }
+    }
     /// Those that are there.
     pub fn iter(&self) -> impl Iterator<Item = &Container> {
         self.slots.iter().filter(|container| container.live)

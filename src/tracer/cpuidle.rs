@@ -1,0 +1,239 @@
+//! cpuidle: a container's CPU use leaps to its limit. Judged in percent of what it may use, so
+//! half a core that is used up counts as much as a whole host; told with a flame graph of it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::cases::Case;
+use super::fields::{COMMON, all, field};
+use super::judge::{Desk, Found, Judge, Judged, Keep};
+use super::percents::{Level, Limit, Nanos, Percent};
+use super::subjects::{Subjects, labels};
+use super::watch::{Trigger, Watch};
+use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
+use crate::clock::Now;
+use crate::config::{Knob, Value};
+use crate::evidence::Kind;
+use crate::host::{ContainerCpu, Containers, Facts, Key, Reading, Snapshot};
+use crate::metric::{Kind as MetricKind, Metric, Scrape};
+
+const RATIO: Metric = Metric {
+    name: "onset_container_cpu_ratio",
+    help: "CPU time that the container used since the sample before, as a share of what it may use.",
+    kind: MetricKind::Gauge,
+    labels: &["container_id", "container", "pod", "namespace", "mode"],
+};
+
+/// The tracer.
+pub const SPEC: Spec = Spec {
+    name: "cpuidle",
+    about: "Containers whose CPU use leaps, in percent of the CPUs that they may use",
+    facts: Facts { container_cpu: true, ..Facts::NONE },
+    captures: &[Kind::Stacks],
+    pressure: None,
+    every: Duration::from_secs(10),
+    knobs: &[
+        knob("user_percent", 75.0, "A surge is user time past this ..."),
+        knob("user_rise", 45.0, "... that rose by more than this since the sample before,"),
+        knob("system_percent", 45.0, "or system time past this ..."),
+        knob("system_rise", 20.0, "... that rose by more than this,"),
+        knob("total_percent", 90.0, "or both together past this ..."),
+        knob("total_rise", 55.0, "... that rose by more than this"),
+    ],
+    metrics: &[RATIO],
+    fields: &FIELDS,
+    build,
+};
+
+const FIELDS: [Field; COMMON.len() + OWN.len() + profile::FIELDS.len()] =
+    all(&[&COMMON, &OWN, &profile::FIELDS]);
+
+const OWN: [Field; 13] = [
+    percent("user_percent", "User time, in percent of capacity"),
+    percent("user_percent_threshold", "Its threshold"),
+    percent("user_percent_delta", "How much it rose since the sample before"),
+    percent("user_percent_delta_threshold", "The threshold of its rise"),
+    percent("system_percent", "System time, in percent of capacity"),
+    percent("system_percent_threshold", "Its threshold"),
+    percent("system_percent_delta", "How much it rose since the sample before"),
+    percent("system_percent_delta_threshold", "The threshold of its rise"),
+    percent("total_percent", "User and system time, in percent of capacity"),
+    percent("total_percent_threshold", "Its threshold"),
+    percent("total_percent_delta", "How much it rose since the sample before"),
+    percent("total_percent_delta_threshold", "The threshold of its rise"),
+    percent("capacity_cores", "CPUs that it may use: the lesser of its cpuset and its quota"),
+];
+
+const fn percent(name: &'static str, about: &'static str) -> Field {
+    field(name, FieldKind::Double, about)
+}
+
+const fn knob(key: &'static str, default: f64, about: &'static str) -> Knob {
+    Knob { key, default: Value::Number(default), about }
+}
+
+fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
+    let values = settings.values();
+    let judge = Cpuidle {
+        limits: Limits {
+            user: Limit::configured(values, "user_percent", "user_rise"),
+            system: Limit::configured(values, "system_percent", "system_rise"),
+            total: Limit::configured(values, "total_percent", "total_rise"),
+        },
+        shortest: settings.every() / 2,
+        subjects: Subjects::new(capacity.containers),
+    };
+    Box::new(Judged::new(judge, settings))
+}
+
+struct Cpuidle {
+    limits: Limits,
+    /// A sample of less time than this is more noise than use.
+    shortest: Duration,
+    subjects: Subjects<Subject>,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    user: Limit,
+    system: Limit,
+    total: Limit,
+}
+
+#[derive(Debug, Default)]
+struct Subject {
+    watch: Watch,
+    baseline: Option<(Duration, ContainerCpu)>,
+    usage: Option<Usage>,
+}
+
+/// One sample.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    user: Level,
+    system: Level,
+    total: Level,
+    capacity_cores: f64,
+}
+
+impl Subject {
+    /// Takes a reading in. `None`: it makes no new sample.
+    fn take(&mut self, reading: &Reading, shortest: Duration) -> Option<Usage> {
+        let before = self.baseline.filter(|(at, _)| reading.at >= *at);
+        if before.is_some_and(|(at, _)| reading.at - at < shortest) {
+            return None;
+        }
+        let last = self.usage.take();
+        let cpu = reading.cpu?;
+        self.baseline = Some((reading.at, cpu));
+        let (at, before) = before?;
+        let capacity_cores = reading.capacity_cores.filter(|cores| cores.is_finite())?;
+        let whole = Nanos::of_cores(reading.at - at, capacity_cores);
+        let level = |now: Duration, before: Duration, last: Option<Level>| {
+            Some(Level::after(Percent::of(now.checked_sub(before)?, whole)?, last))
+        };
+        self.usage = Some(Usage {
+            user: level(cpu.user, before.user, last.map(|last| last.user))?,
+            system: level(cpu.system, before.system, last.map(|last| last.system))?,
+            total: level(cpu.total, before.total, last.map(|last| last.total))?,
+            capacity_cores,
+        });
+        self.usage
+    }
+}
+
+impl Limits {
+    fn surged(&self, usage: &Usage) -> bool {
+        self.user.surged(usage.user) || self.system.surged(usage.system) || self.total.surged(usage.total)
+    }
+
+    fn high(&self, usage: &Usage) -> bool {
+        self.user.high(usage.user) || self.system.high(usage.system) || self.total.high(usage.total)
+    }
+}
+
+impl Judge for Cpuidle {
+    type Readings = Option<Usage>;
+    const CAPTURE: Kind = Kind::Stacks;
+
+    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Usage>>) {
+        for (container, reading) in snapshot.each() {
+            let key = container.key();
+            let Some(subject) = self.subjects.of(key) else { continue };
+            let Some(usage) = subject.take(reading, self.shortest) else { continue };
+            let edge = self.limits.surged(&usage).then_some(Trigger::Surge);
+            let high = self.limits.high(&usage);
+            desk.sample(&mut subject.watch, Some(key), edge, high, Some(usage));
+        }
+    }
+
+    fn readings(&self, subject: Option<Key>) -> Option<Usage> {
+        self.subjects.get(subject?)?.usage
+    }
+
+    fn watch(&mut self, case: &Case<Option<Usage>>) -> Option<&mut Watch> {
+        Some(&mut self.subjects.get_mut(case.subject?)?.watch)
+    }
+
+    fn tell(&self, found: &Found<'_, Option<Usage>>, keep: &mut Keep<'_, '_>) -> bool {
+        profile::tell(found, Numbers::new(&self.limits, found.case.readings), keep)
+    }
+
+    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+        scrape.family(&RATIO, |family| {
+            for container in containers.iter() {
+                if let Some(usage) = self.readings(Some(container.key())) {
+                    for (mode, level) in [("user", usage.user), ("system", usage.system)] {
+                        family.sample(&labels(container, mode), level.percent.ratio());
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// A sample and its limits, as documents have them.
+#[derive(Serialize)]
+struct Numbers {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_percent: Option<Percent>,
+    user_percent_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_percent_delta: Option<Percent>,
+    user_percent_delta_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_percent: Option<Percent>,
+    system_percent_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_percent_delta: Option<Percent>,
+    system_percent_delta_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_percent: Option<Percent>,
+    total_percent_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_percent_delta: Option<Percent>,
+    total_percent_delta_threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity_cores: Option<f64>,
+}
+
+impl Numbers {
+    fn new(limits: &Limits, usage: Option<Usage>) -> Numbers {
+        Numbers {
+            user_percent: usage.map(|usage| usage.user.percent),
+            user_percent_threshold: limits.user.percent,
+            user_percent_delta: usage.and_then(|usage| usage.user.delta),
+            user_percent_delta_threshold: limits.user.rise,
+            system_percent: usage.map(|usage| usage.system.percent),
+            system_percent_threshold: limits.system.percent,
+            system_percent_delta: usage.and_then(|usage| usage.system.delta),
+            system_percent_delta_threshold: limits.system.rise,
+            total_percent: usage.map(|usage| usage.total.percent),
+            total_percent_threshold: limits.total.percent,
+            total_percent_delta: usage.and_then(|usage| usage.total.delta),
+            total_percent_delta_threshold: limits.total.rise,
+            capacity_cores: usage.map(|usage| usage.capacity_cores),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Scripts of events made from bytes, played to one tracer: whatever the bytes are, it survives,
+//! answers for each capture once, and says nothing that its spec does not declare.
+
+use std::time::Duration;
+
+use super::cases::CASES_MAX;
+use super::play::{CAPACITY, Host, Play, Recorder};
+use super::{Event, TRACERS, Trigger};
+use crate::evidence::{
+    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+};
+use crate::host::{
+    ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
+    Throttling,
+};
+
+/// Configurations under which rules fire often, and one that is the default.
+const CONFIGS: [&str; 3] = ["", "cooldown = \"0s\"\nsustained_samples = 1\n", "sustained_samples = 0\n"];
+
+/// Sizes of a document: the least that can be configured, and more.
+const SIZES: [usize; 3] = [16 << 10, 64 << 10, 1 << 20];
+
+const NAMES: [(&str, &str); CAPACITY] = [
+    ("a0", "/a"),
+    ("a1", "/b"),
+    ("a2", "/c"),
+    ("a3", "/d"),
+    ("a4", "/e"),
+    ("a5", ""),
+    ("a6", "/\n\""),
+    ("a7", "/h"),
+];
+
+/// Plays the script that these bytes are. Panics where a tracer breaks its word.
+pub fn events(data: &[u8]) {
+    play(data);
+}
+
+/// Plays the script that these bytes are, and returns what was seen.
+pub fn play(data: &[u8]) -> Recorder {
+    let mut bytes = Bytes(data);
+    let spec = TRACERS[bytes.below(TRACERS.len())];
+    let config = format!("[tracer.{}]\n{}", spec.name, CONFIGS[bytes.below(CONFIGS.len())]);
+    let mut play = Play::new(spec.name, &config, SIZES[bytes.below(SIZES.len())]);
+    play.containers(&NAMES);
+    let mut script = Script { play, bytes, watched: Vec::new(), manual: Vec::new() };
+    while !script.bytes.0.is_empty() {
+        script.step();
+    }
+    script.end()
+}
+
+/// A script that is being played.
+struct Script<'a> {
+    play: Play,
+    bytes: Bytes<'a>,
+    /// Open captures that rules asked for.
+    watched: Vec<(Ticket, Scope)>,
+    /// Open captures that someone asked for.
+    manual: Vec<Ticket>,
+}
+
+impl Script<'_> {
+    fn step(&mut self) {
+        match self.bytes.below(16) {
+            0 => self.play.pass(self.bytes.time()),
+            1..=6 => self.tick(),
+            7 => {
+                let record: Vec<u8> = (0..self.bytes.below(64)).map(|_| self.bytes.byte()).collect();
+                self.play.event(Event::Record(&record));
+            }
+            8 => self.play.event(Event::Lost(self.bytes.number())),
+            9 => self.ask(),
+            10..=12 => self.answer(),
+            13 => self.strangers(),
+            14 => drop(self.play.scrape()),
+            _ => {
+                self.play.seen.keeps = self.bytes.flag();
+                let there = self.bytes.below(CAPACITY + 1);
+                self.play.containers(NAMES.get(..there).unwrap_or_default());
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.play.pass(self.bytes.interval());
+        let at = self.play.now.mono;
+        let host = self.bytes.host(at);
+        let readings: Vec<Reading> =
+            (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
+        let before = self.play.seen.open.len();
+        self.play.tick(&host, &readings);
+        for (ticket, Request { scope, .. }) in self.play.seen.open.get(before..).unwrap_or_default() {
+            let one = self.watched.iter().all(|(_, other)| other != scope);
+            assert!(one, "{scope:?} is being captured already");
+            self.watched.push((*ticket, *scope));
+        }
+    }
+
+    fn ask(&mut self) {
+        let key =
+            Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
+        let subject = self.bytes.flag().then_some(key);
+        let room = self.play.seen.open.len() < CASES_MAX;
+        let ticket = self.play.ask(subject);
+        assert_eq!(ticket.is_some(), room, "a wish is refused only for want of room");
+        self.manual.extend(ticket);
+    }
+
+    /// Answers any of the open captures, in any order.
+    fn answer(&mut self) {
+        let open = self.play.seen.open.len();
+        if open == 0 {
+            return;
+        }
+        let (ticket, request) = self.play.seen.open[self.bytes.below(open)];
+        let kind = if self.bytes.byte() < 16 { other(request.kind) } else { request.kind };
+        let refused = self.bytes.below(4) == 0;
+        let capture = self.bytes.capture(kind, request.scope);
+        let told = self.play.answer(ticket, if refused { Err(Refusal::Busy) } else { Ok(&capture) });
+        let manual = self.manual.contains(&ticket);
+        self.manual.retain(|open| *open != ticket);
+        self.watched.retain(|(open, _)| *open != ticket);
+        if refused || kind != request.kind || !self.play.seen.keeps {
+            assert_eq!(told, None);
+        } else if manual {
+            assert_eq!(told, Some(Trigger::Manual), "who asked gets what was found");
+        } else {
+            assert_ne!(told, Some(Trigger::Manual));
+        }
+    }
+
+    /// Answers to captures that nobody asked for.
+    fn strangers(&mut self) {
+        let events = self.play.seen.events.len();
+        let containers = crate::host::Containers::default();
+        let ticket = Ticket(u32::MAX - u32::from(self.bytes.byte()));
+        let capture = self.bytes.capture(Kind::Tasks, Scope::Host);
+        self.play.event(Event::Captured(ticket, &capture, &containers));
+        self.play.event(Event::Refused(ticket, Refusal::Gone));
+        assert_eq!(self.play.seen.events.len(), events, "no event of a stranger's capture");
+    }
+
+    /// All that is open is answered; then there is room for as many cases as ever.
+    fn end(mut self) -> Recorder {
+        while let Some((ticket, _)) = self.play.seen.open.last().copied() {
+            self.play.answer(ticket, Err(Refusal::OverBudget));
+        }
+        for _ in 0..CASES_MAX {
+            assert!(self.play.ask(None).is_some(), "a case was never closed");
+        }
+        assert!(self.play.ask(None).is_none(), "cases have a limit");
+        self.play.scrape();
+        let faults = ["cases_full", "foreign_capture", "foreign_record", "unknown_ticket"];
+        assert!(self.play.seen.faults.iter().all(|fault| faults.contains(fault)));
+        self.play.seen
+    }
+}
+
+fn other(kind: Kind) -> Kind {
+    match kind {
+        Kind::Stacks => Kind::Tasks,
+        Kind::Tasks => Kind::Stacks,
+    }
+}
+
+/// Values read from bytes; zeros when there are no more.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::from(self.byte()) % end.max(1)
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() & 1 == 1
+    }
+
+    /// Small, large, and at the edges.
+    fn number(&mut self) -> u64 {
+        match self.byte() {
+            0 => u64::MAX,
+            1 => u64::from(u32::MAX),
+            2 => (1 << 53) + 1,
+            3..=19 => 0,
+            20..=99 => u64::from(self.byte()) << 16 | u64::from(self.byte()),
+            _ => u64::from(self.byte()),
+        }
+    }
+
+    fn small(&mut self) -> u32 {
+        u32::try_from(self.number()).unwrap_or(u32::MAX)
+    }
+
+    fn float(&mut self) -> f64 {
+        match self.byte() {
+            0 => f64::NAN,
+            1 => f64::INFINITY,
+            2 => f64::NEG_INFINITY,
+            3 => f64::MAX,
+            4 => f64::MIN_POSITIVE,
+            5 => -1.0,
+            6 => 0.0,
+            _ => f64::from(self.byte()) / 8.0,
+        }
+    }
+
+    fn time(&mut self) -> Duration {
+        match self.byte() {
+            0 => Duration::MAX,
+            1 => Duration::from_nanos(1),
+            2 => Duration::from_secs(self.number()),
+            _ => Duration::from_millis(self.number()),
+        }
+    }
+
+    /// From one tick to the next: mostly as it should be.
+    fn interval(&mut self) -> Duration {
+        match self.byte() {
+            0..=15 => Duration::ZERO,
+            16..=31 => self.time(),
+            _ => Duration::from_secs(10),
+        }
+    }
+
+    fn maybe<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let there = self.byte() > 25;
+        there.then(|| value(self))
+    }
+
+    /// CPU time that mostly grows with the clock: half of it, and up to 5 s more.
+    fn spent(&mut self, at: Duration) -> Duration {
+        match self.byte() {
+            0..=3 => self.time(),
+            _ => (at / 2).saturating_add(Duration::from_millis(20) * u32::from(self.byte())),
+        }
+    }
+
+    fn host(&mut self, at: Duration) -> Host {
+        let mut spent = || self.spent(at);
+        let times = CpuTimes {
+            user: spent(),
+            nice: spent(),
+            // The kernel has a large share, so that rules see something.
+            system: spent().saturating_mul(4),
+            idle: spent(),
+            iowait: spent(),
+            irq: spent(),
+            softirq: spent(),
+            steal: spent(),
+        };
+        Host {
+            cpu: self.maybe(|b| HostCpu { times, cpus: b.small(), running: b.number(), blocked: b.number() }),
+            load: self.maybe(|b| Load { one: b.float(), five: b.float(), fifteen: b.float() }),
+            memory: self.maybe(|b| Memory {
+                total_bytes: b.number(),
+                available_bytes: b.number(),
+                anon_bytes: b.number(),
+            }),
+            disks: self.maybe(|b| (0..b.below(3)).map(|_| b.disk()).collect()),
+            tasks: self.maybe(Self::tasks),
+        }
+    }
+
+    fn disk(&mut self) -> Disk {
+        Disk {
+            major: self.small(),
+            minor: self.small(),
+            name: [self.byte(); 32],
+            reads: self.number(),
+            read_bytes: self.number(),
+            read_time: self.time(),
+            writes: self.number(),
+            write_bytes: self.number(),
+            write_time: self.time(),
+            in_flight: self.number(),
+            busy: self.time(),
+            queued: self.time(),
+        }
+    }
+
+    fn tasks(&mut self) -> TaskCounts {
+        TaskCounts {
+            running: self.small(),
+            sleeping: self.small(),
+            stopped: self.small(),
+            uninterruptible: self.small(),
+            iowait: self.small(),
+            longest: self.time(),
+        }
+    }
+
+    fn reading(&mut self, now: Duration) -> Reading {
+        let at = if self.byte() == 0 { self.time() } else { now };
+        Reading {
+            at,
+            cpu: self.maybe(|b| ContainerCpu { user: b.spent(at), system: b.spent(at), total: b.spent(at) }),
+            capacity_cores: self.maybe(Self::float),
+            throttling: self.maybe(|b| Throttling {
+                periods: b.number(),
+                throttled_periods: b.number(),
+                throttled: b.time(),
+            }),
+            memory: self.maybe(|b| ContainerMemory {
+                anon_bytes: b.number(),
+                usage_bytes: b.number(),
+                limit_bytes: b.maybe(Self::number),
+            }),
+            tasks: self.maybe(Self::tasks),
+        }
+    }
+
+    fn text(&mut self) -> Box<str> {
+        let letters = ['a', '_', '"', '\\', '\n', '\0', '\u{1f}', 'é', '\u{fffd}', '🦀'];
+        (0..self.below(40)).map(|_| letters[self.below(letters.len())]).collect()
+    }
+
+    fn capture(&mut self, kind: Kind, scope: Scope) -> Capture {
+        let many = if self.byte() < 8 { 200 } else { 1 };
+        let seen = match kind {
+            Kind::Stacks => Seen::Stacks(self.profile(many)),
+            Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
+        };
+        Capture { scope, lasted: self.time(), lost: self.number(), seen }
+    }
+
+    /// Mostly no tree at all.
+    fn profile(&mut self, many: usize) -> Profile {
+        let flame = (0..self.below(16) * many).map(|_| FlameNode {
+            level: u32::from(self.byte() % 8),
+            value: self.number(),
+            own: self.number(),
+            label: self.text(),
+        });
+        let flame = flame.collect();
+        let top = (0..self.below(8) * many).map(|_| TopProcess {
+            pid: self.small(),
+            comm: self.text(),
+            samples: self.number(),
+        });
+        let top = top.collect();
+        Profile { hz: self.small(), samples: self.number(), flame, top }
+    }
+
+    fn task(&mut self) -> Task {
+        Task {
+            pid: self.small(),
+            tid: self.small(),
+            comm: self.text(),
+            state: char::from(self.byte()),
+            blocked: self.time(),
+            in_iowait: self.flag(),
+            container: self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }),
+            stack: (0..self.below(12)).map(|_| self.text()).collect(),
+        }
+    }
+}

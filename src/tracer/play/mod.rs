@@ -1,0 +1,212 @@
+//! A world for tests and fuzzing: it plays events to one tracer, records what the tracer asks
+//! for, and holds every document and scrape against what its spec declares. It panics on a breach.
+
+mod check;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
+use crate::clock::{Now, Wall};
+use crate::config::Config;
+use crate::evidence::{Capture, Refusal, Request, Ticket};
+use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts};
+use crate::metric::Scrape;
+use crate::page::Page;
+
+/// A container's slots in this world.
+pub const CAPACITY: usize = 8;
+
+/// One tracer in its world.
+pub struct Play {
+    /// The tracer's spec.
+    pub spec: &'static Spec,
+    /// Its configuration.
+    pub settings: super::Settings,
+    /// What the tracer asked for, and what became of it.
+    pub seen: Recorder,
+    /// The time of the next event.
+    pub now: Now,
+    tracer: Box<dyn Tracer>,
+    page: Page,
+}
+
+/// What is known of the host in a tick.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// /proc/stat.
+    pub cpu: Option<HostCpu>,
+    /// /proc/loadavg.
+    pub load: Option<Load>,
+    /// /proc/meminfo.
+    pub memory: Option<Memory>,
+    /// /proc/diskstats.
+    pub disks: Option<Vec<Disk>>,
+    /// All tasks.
+    pub tasks: Option<TaskCounts>,
+}
+
+/// What a tracer asked for.
+pub struct Recorder {
+    /// Captures that are to be answered.
+    pub open: Vec<(Ticket, Request)>,
+    /// All captures asked for so far.
+    pub asked: Vec<Request>,
+    /// All events kept so far: their triggers and documents.
+    pub events: Vec<(About, Value)>,
+    /// All faults counted so far.
+    pub faults: Vec<&'static str>,
+    /// While false, no event is kept.
+    pub keeps: bool,
+    /// The containers there are.
+    pub containers: Rc<Containers>,
+    spec: &'static Spec,
+    next: u32,
+    now: Now,
+    sheet: Vec<u8>,
+}
+
+impl World for Recorder {
+    fn capture(&mut self, request: Request) -> Ticket {
+        assert!(self.spec.captures.contains(&request.kind), "{request:?} is not declared");
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.open.push((ticket, request));
+        self.asked.push(request);
+        ticket
+    }
+
+    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+        if !self.keeps {
+            return false;
+        }
+        let containers = Rc::clone(&self.containers);
+        let envelope = document::Envelope {
+            hostname: "host",
+            region: "",
+            container: about.subject.and_then(|key| containers.get(key)),
+            tracer_name: self.spec.name,
+            tracer_id: &self.next,
+            about,
+            now: self.now,
+            event: false,
+        };
+        let Ok(len) = document::write(&envelope, data, &mut self.sheet) else {
+            panic!("{} bytes are not enough for an event of {}", self.sheet.len(), self.spec.name)
+        };
+        let document = check::document(self.spec, self.sheet.get(..len).unwrap_or_default());
+        self.events.push((*about, document));
+        true
+    }
+
+    fn fault(&mut self, fault: &'static str) {
+        self.faults.push(fault);
+    }
+}
+
+impl Play {
+    /// The tracer of this name, configured by this TOML, with so many bytes for a document.
+    pub fn new(name: &str, config: &str, document: usize) -> Play {
+        let Some(place) = TRACERS.iter().position(|spec| spec.name == name) else { panic!("no {name}") };
+        let config = match Config::parse(config, TRACERS) {
+            Ok(config) => config,
+            Err(error) => panic!("{error}"),
+        };
+        let (spec, settings) = (TRACERS[place], config.tracers[place].clone());
+        let now = Now { mono: Duration::from_secs(1000), wall: Wall(1_700_000_000_000) };
+        let seen = Recorder {
+            open: Vec::new(),
+            asked: Vec::new(),
+            events: Vec::new(),
+            faults: Vec::new(),
+            keeps: true,
+            containers: Rc::new(Containers::default()),
+            spec,
+            next: 1,
+            now,
+            sheet: vec![0; document],
+        };
+        let tracer = (spec.build)(&settings, Capacity { containers: CAPACITY });
+        Play { spec, settings, seen, now, tracer, page: Page::new(1 << 16) }
+    }
+
+    /// Lets time pass; on the calendar a day at most, for its years have four digits.
+    pub fn pass(&mut self, time: Duration) {
+        self.now.mono = self.now.mono.saturating_add(time);
+        let ms = time.min(Duration::from_secs(86_400)).as_millis();
+        self.now.wall.0 += u64::try_from(ms).unwrap_or_default();
+    }
+
+    /// These containers are there from now on, by id and cgroup path.
+    pub fn containers(&mut self, list: &[(&str, &str)]) {
+        self.seen.containers = Rc::new(Containers::fixture(list));
+    }
+
+    /// The container in this slot.
+    pub fn key(slot: u16) -> Key {
+        Key { slot, generation: 1 }
+    }
+
+    /// One event.
+    pub fn event(&mut self, event: Event<'_>) {
+        self.seen.now = self.now;
+        self.tracer.on(self.now, event, &mut Out::new(&mut self.seen));
+    }
+
+    /// A tick that brings these facts, and these readings by slot.
+    pub fn tick(&mut self, host: &Host, readings: &[Reading]) {
+        let containers = Rc::clone(&self.seen.containers);
+        let before = self.seen.asked.len();
+        self.event(Event::Tick(&Snapshot {
+            cpu: host.cpu.as_ref(),
+            load: host.load.as_ref(),
+            memory: host.memory.as_ref(),
+            disks: host.disks.as_deref(),
+            tasks: host.tasks.as_ref(),
+            containers: &containers,
+            readings,
+        }));
+        for request in self.seen.asked.get(before..).unwrap_or_default() {
+            assert_eq!(request.lasting, self.settings.capture(), "as long as configured");
+        }
+    }
+
+    /// Someone asks. Returns the ticket, if a capture was asked for.
+    pub fn ask(&mut self, subject: Option<Key>) -> Option<Ticket> {
+        let before = self.seen.asked.len();
+        self.event(Event::Asked(subject, Duration::from_secs(3)));
+        let new = self.seen.asked.get(before..).unwrap_or_default();
+        assert!(new.iter().all(|request| request.lasting == Duration::from_secs(3)), "as long as asked for");
+        assert!(new.len() <= 1, "one capture for one wish");
+        let ticket = self.seen.open.last().map(|(ticket, _)| *ticket);
+        ticket.filter(|_| new.len() == 1)
+    }
+
+    /// Answers an open capture. Returns the trigger of the event that came of it.
+    pub fn answer(&mut self, ticket: Ticket, answer: Result<&Capture, Refusal>) -> Option<Trigger> {
+        let Some(at) = self.seen.open.iter().position(|(open, _)| *open == ticket) else {
+            panic!("{ticket:?} is not open")
+        };
+        self.seen.open.swap_remove(at);
+        let before = self.seen.events.len();
+        let containers = Rc::clone(&self.seen.containers);
+        self.event(match answer {
+            Ok(capture) => Event::Captured(ticket, capture, &containers),
+            Err(refusal) => Event::Refused(ticket, refusal),
+        });
+        assert!(self.seen.events.len() <= before + 1, "one capture is one event");
+        self.seen.events.get(before).map(|(about, _)| about.trigger)
+    }
+
+    /// Scrapes the tracer: the families of its spec, all of them and no others. Returns the text.
+    pub fn scrape(&mut self) -> String {
+        self.page.clear();
+        let mut scrape = Scrape::new(&mut self.page, self.spec.metrics);
+        self.tracer.scrape(&self.seen.containers, &mut scrape);
+        assert_eq!(scrape.missing().map(|metric| metric.name).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(scrape.mishaps(), crate::metric::Mishaps::default());
+        check::scrape(&self.page)
+    }
+}

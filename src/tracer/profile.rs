@@ -1,0 +1,75 @@
+//! The part of a document that holds sampled stacks: what tracers that ask for `Kind::Stacks` share.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::fields::{Head, field};
+use super::flame::Flame;
+use super::judge::{Found, Keep};
+use super::watch::Trigger;
+use super::{Data, Field, FieldKind, Shrink};
+use crate::evidence::{Profile, Seen, TopProcess};
+
+/// Nobody reads more nodes than this, and writing them must not hold up the loop.
+const NODES_MAX: usize = 1 << 13;
+
+/// What it adds to a document.
+pub const FIELDS: [Field; 6] = [
+    field("sampling_hz", FieldKind::Long, "Samples a second on each CPU"),
+    field("samples", FieldKind::Long, "Samples taken"),
+    field("flamedata", FieldKind::Opaque, "The flame graph in pre-order: level, value, self, label"),
+    field("top_processes.pid", FieldKind::Long, "Process id on the host; most samples first"),
+    field("top_processes.comm", FieldKind::Keyword, "Name of the process"),
+    field("top_processes.samples", FieldKind::Long, "Samples that fell on it"),
+];
+
+/// Makes an event of sampled stacks and what was read when they were asked for. Without a sample
+/// there is nothing to tell, unless someone asked.
+pub fn tell<T>(found: &Found<'_, T>, readings: impl Serialize, keep: &mut Keep<'_, '_>) -> bool {
+    let Seen::Stacks(profile) = &found.capture.seen else { return keep.foreign() };
+    let trigger = found.case.trigger;
+    if profile.samples == 0 && trigger != Trigger::Manual {
+        return false;
+    }
+    keep.event(&Profiled { head: Head::new(trigger, found.capture), readings, profile })
+}
+
+struct Profiled<'a, R> {
+    head: Head,
+    readings: R,
+    profile: &'a Profile,
+}
+
+#[derive(Serialize)]
+struct Body<'a, R> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    readings: &'a R,
+    sampling_hz: u32,
+    samples: u64,
+    truncated: usize,
+    top_processes: &'a [TopProcess],
+    flamedata: Flame<'a>,
+}
+
+impl<R: Serialize> Data for Profiled<'_, R> {
+    fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
+        let Profile { hz, samples, flame, top } = self.profile;
+        let flamedata = Flame::cut(flame, shrink.keep(flame.len().min(NODES_MAX)));
+        let top_processes = top.get(..shrink.keep(top.len())).unwrap_or_default();
+        serde_json::to_writer(
+            to,
+            &Body {
+                head: self.head,
+                readings: &self.readings,
+                sampling_hz: *hz,
+                samples: *samples,
+                truncated: flamedata.truncated() + (top.len() - top_processes.len()),
+                top_processes,
+                flamedata,
+            },
+        )
+    }
+}

@@ -1,0 +1,137 @@
+//! Documents: they fit, they are whole, and they say what was left out.
+
+use super::*;
+use crate::clock::{Now, Wall};
+use crate::evidence::Ticket;
+use crate::host::{Container, Containers};
+use crate::tracer::{About, Data, Shrink, document};
+
+struct List(Vec<u32>);
+
+impl Data for List {
+    fn write(&self, shrink: Shrink, to: &mut dyn std::io::Write) -> serde_json::Result<()> {
+        let kept = &self.0[..shrink.keep(self.0.len())];
+        serde_json::to_writer(
+            to,
+            &serde_json::json!({ "list": kept, "truncated": self.0.len() - kept.len() }),
+        )
+    }
+}
+
+fn written(
+    container: Option<&Container>,
+    trigger: Trigger,
+    event: bool,
+    list: usize,
+    to: &mut [u8],
+) -> Option<usize> {
+    let about = About { subject: None, trigger, time: Wall(1_000) };
+    let envelope = document::Envelope {
+        hostname: "h\"\u{1f}",
+        region: "",
+        container,
+        tracer_name: "t",
+        tracer_id: &format_args!("{}-{}", 1, 2),
+        about: &about,
+        now: Now { mono: TEN, wall: Wall(11_000) },
+        event,
+    };
+    document::write(&envelope, &List(vec![u32::MAX; list]), to).ok()
+}
+
+fn read(container: Option<&Container>, trigger: Trigger, event: bool) -> serde_json::Value {
+    let mut page = [0; 4096];
+    let len = written(container, trigger, event, 2, &mut page).expect("room");
+    serde_json::from_slice(&page[..len]).expect("JSON")
+}
+
+#[test]
+fn the_envelope_says_what_is_known_and_leaves_out_what_is_not() {
+    let want = serde_json::json!({
+        "@timestamp": "1970-01-01T00:00:01.000Z", "hostname": "h\"\u{1f}", "region": "",
+        "time": "1970-01-01T00:00:11.000Z", "tracer_name": "t", "tracer_id": "1-2",
+        "tracer_time": "1970-01-01T00:00:01.000Z", "tracer_type": "autotracing",
+        "onset_version": env!("CARGO_PKG_VERSION"),
+        "tracer_data": { "list": [u32::MAX, u32::MAX], "truncated": 0 },
+    });
+    assert_eq!(read(None, Trigger::Surge, false), want);
+    let containers = Containers::fixture(&[("abc", "/kubepods/x")]);
+    let found = read(containers.get(Play::key(0)), Trigger::Sustained, false);
+    assert_eq!((&found["container_id"], &found["cgroup_path"]), (&"abc".into(), &"/kubepods/x".into()));
+    assert_eq!(found.as_object().map(serde_json::Map::len), Some(12), "and no more of a nameless container");
+}
+
+#[test]
+fn its_type_says_who_made_it() {
+    for (trigger, event, want) in [
+        (Trigger::Surge, false, "autotracing"),
+        (Trigger::Surge, true, "event"),
+        (Trigger::Manual, false, "manual"),
+        (Trigger::Manual, true, "manual"),
+    ] {
+        assert_eq!(read(None, trigger, event)["tracer_type"], want);
+    }
+}
+
+#[test]
+fn it_fits_into_any_size_that_has_room_for_the_envelope_and_fills_half_of_it() {
+    let mut page = vec![0; 8192];
+    let least = written(None, Trigger::Surge, false, 0, &mut page).expect("room");
+    assert_eq!(written(None, Trigger::Surge, false, 0, &mut page[..least]), Some(least), "to the last byte");
+    assert_eq!(written(None, Trigger::Surge, false, 0, &mut page[..least - 1]), None);
+    for size in (0..least + 10).chain((least + 10..page.len()).step_by(997)) {
+        let guard = page[size];
+        let len = written(None, Trigger::Surge, false, 5000, &mut page[..size]);
+        assert_eq!(page[size], guard, "not a byte more");
+        let Some(len) = len else {
+            assert!(size < least + 6, "{size} bytes are enough for {least}");
+            continue;
+        };
+        assert!(size >= least && len <= size);
+        let document: serde_json::Value = serde_json::from_slice(&page[..len]).expect("JSON");
+        let list = document["tracer_data"]["list"].as_array().expect("a list").len();
+        assert_eq!(document["tracer_data"]["truncated"], 5000 - list, "{size}");
+        assert!(size < 1000 || len > size / 3, "{len} of {size}");
+    }
+}
+
+#[test]
+fn a_large_profile_loses_its_least_frames_and_counts_them() {
+    let mut play = Play::new("cpusys", "", 16 << 10);
+    let ticket = play.ask(None).expect("a capture");
+    let mut flame = vec![FlameNode { level: 0, value: 40_000, own: 0, label: "all".into() }];
+    let node = |value: u64| FlameNode { level: 1, value, own: value, label: "function".into() };
+    flame.extend((1..20_000).map(node));
+    let profile = Profile { hz: 99, samples: 1, flame, top: Vec::new() };
+    let capture = Capture { seen: Seen::Stacks(profile), ..capture(Kind::Stacks, Scope::Host) };
+    assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+    let data = &play.seen.events[0].1["tracer_data"];
+    let kept = data["flamedata"].as_array().expect("a list");
+    assert_eq!(data["truncated"], 20_000 - kept.len());
+    assert!(kept.len() > 100, "{}", kept.len());
+    assert_eq!(kept[0]["label"], "all");
+    let least = 20_000 - (kept.len() - 1);
+    assert!(kept[1..].iter().all(|node| node["value"].as_u64().is_some_and(|value| value >= least as u64)));
+}
+
+#[test]
+fn a_storm_of_blocked_tasks_fits_too() {
+    let mut play = Play::new("dload", "", 16 << 10);
+    let ticket = play.ask(None).expect("a capture");
+    let tasks = (0..3000).map(|tid| task(tid, &["io_schedule", ["a", "b", "c"][tid as usize % 3]])).collect();
+    let capture = Capture { seen: Seen::Tasks(tasks), ..capture(Kind::Tasks, Scope::Host) };
+    assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+    let data = &play.seen.events[0].1["tracer_data"];
+    let kept = data["tasks"].as_array().expect("a list");
+    assert_eq!(data["truncated"], 3000 - kept.len());
+    assert!(kept.len() > 20 && kept[0]["tid"] == 0, "the first ones stay");
+    assert_eq!(data["stack"].as_str().map(|text| text.matches("io_schedule").count()), Some(3));
+}
+
+#[test]
+fn answers_of_strangers_are_counted() {
+    let mut play = Play::new("dload", "", SIZE);
+    play.event(crate::tracer::Event::Refused(Ticket(999), crate::evidence::Refusal::Gone));
+    play.event(crate::tracer::Event::Record(b"x"));
+    assert_eq!(play.seen.faults, ["unknown_ticket", "foreign_record"]);
+}

@@ -1,0 +1,56 @@
+//! Stories of tracers: events in, requests out.
+
+mod cpuidle;
+mod cpusys;
+mod dload;
+mod documents;
+mod specs;
+mod uniform;
+
+use std::time::Duration;
+
+use super::Trigger;
+use super::play::Play;
+use crate::evidence::{Capture, FlameNode, Kind, Profile, Scope, Seen, Task, TopProcess};
+
+/// A document's usual size.
+const SIZE: usize = 1 << 20;
+
+const TEN: Duration = Duration::from_secs(10);
+
+/// What a capture of this kind brings in these stories.
+fn capture(kind: Kind, scope: Scope) -> Capture {
+    let node = |level, value, own, label: &str| FlameNode { level, value, own, label: label.into() };
+    let seen = match kind {
+        Kind::Stacks => Seen::Stacks(Profile {
+            hz: 99,
+            samples: 5,
+            flame: vec![node(0, 5, 0, "all"), node(1, 5, 1, "sh"), node(2, 4, 4, "spin_[k]")],
+            top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
+        }),
+        Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
+    };
+    Capture { scope, lasted: TEN, lost: 3, seen }
+}
+
+fn task(tid: u32, stack: &[&str]) -> Task {
+    Task {
+        pid: 7,
+        tid,
+        comm: "dd".into(),
+        state: 'D',
+        blocked: Duration::from_millis(61_250),
+        in_iowait: true,
+        container: Some(Play::key(0)),
+        stack: stack.iter().map(|frame| (*frame).into()).collect(),
+    }
+}
+
+/// Answers all open captures with what they usually bring. Returns what events came of it.
+fn answer_all(play: &mut Play) -> Vec<Option<Trigger>> {
+    let open = play.seen.open.clone();
+    let answer = |(ticket, request): (_, crate::evidence::Request)| {
+        play.answer(ticket, Ok(&capture(request.kind, request.scope)))
+    };
+    open.into_iter().map(answer).collect()
+}

@@ -1,0 +1,41 @@
+//! What holds for every tracer, whatever happens.
+
+use std::collections::BTreeSet;
+
+use crate::tracer::{TRACERS, Trigger, fuzz};
+
+/// A generator of scripts that are the same in each run (splitmix64).
+struct Seeded(u64);
+
+impl Seeded {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[test]
+fn every_tracer_keeps_its_word_in_any_script_of_events() {
+    let mut seeded = Seeded(7);
+    for (place, spec) in TRACERS.iter().enumerate() {
+        let (mut triggers, mut faults, mut cut) = (Vec::new(), BTreeSet::new(), 0);
+        for _ in 0..150 {
+            let len = seeded.next() % 6000;
+            let random = (0..len).map(|_| seeded.next().to_le_bytes()[0]);
+            let first = u8::try_from(place).expect("few tracers");
+            let seen = fuzz::play(&[first].into_iter().chain(random).collect::<Vec<u8>>());
+            triggers.extend(seen.events.iter().map(|(about, _)| about.trigger));
+            faults.extend(seen.faults);
+            cut +=
+                seen.events.iter().filter(|(_, document)| document["tracer_data"]["truncated"] != 0).count();
+        }
+        // The scripts went everywhere.
+        for trigger in [Trigger::Surge, Trigger::Sustained, Trigger::Manual] {
+            assert!(triggers.contains(&trigger), "{} never told of {trigger:?}", spec.name);
+        }
+        assert!(cut > 0, "no document of {} was too large", spec.name);
+        assert_eq!(faults.len(), 4, "{}: {faults:?}", spec.name);
+    }
+}

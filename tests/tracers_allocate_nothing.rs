@@ -1,0 +1,195 @@
+//! Once they are built, tracers and their documents take nothing from the heap: ticks, captures
+//! asked for and answered, events written, shrunk or not, and scrapes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use onset::clock::{Now, Wall};
+use onset::config::Config;
+use onset::evidence::{
+    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+};
+use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
+use onset::metric::{Mishaps, Scrape};
+use onset::page::Page;
+use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const CONTAINERS: usize = 100;
+const TURNS: u32 = 16;
+
+/// Answers captures later, and writes documents where there is room for them.
+struct Bench<'a> {
+    spec: &'static Spec,
+    containers: &'a Containers,
+    now: Now,
+    open: [Option<Ticket>; 64],
+    next: u32,
+    sheet: &'a mut [u8],
+    kept: u32,
+}
+
+impl World for Bench<'_> {
+    fn capture(&mut self, _: Request) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        if let Some(place) = self.open.iter_mut().find(|place| place.is_none()) {
+            *place = Some(ticket);
+        }
+        ticket
+    }
+
+    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+        let envelope = document::Envelope {
+            hostname: "host",
+            region: "here",
+            container: about.subject.and_then(|key| self.containers.get(key)),
+            tracer_name: self.spec.name,
+            tracer_id: &format_args!("{:x}", self.next),
+            about,
+            now: self.now,
+            event: false,
+        };
+        let kept = document::write(&envelope, data, self.sheet).is_ok();
+        self.kept += u32::from(kept);
+        kept
+    }
+
+    fn fault(&mut self, fault: &'static str) {
+        assert_eq!(fault, "cases_full");
+    }
+}
+
+fn capture(kind: Kind) -> Capture {
+    let node = |index: u64| FlameNode { level: 1, value: index, own: index, label: "a_function".into() };
+    let task = |tid| Task {
+        pid: tid,
+        tid,
+        comm: "dd".into(),
+        state: 'D',
+        blocked: Duration::from_secs(61),
+        in_iowait: true,
+        container: Some(Key { slot: 3, generation: 1 }),
+        stack: vec!["io_schedule".into(), "rpc_wait".into()],
+    };
+    let seen = match kind {
+        Kind::Stacks => Seen::Stacks(Profile {
+            hz: 99,
+            samples: 1000,
+            flame: (0..1200).map(node).collect(),
+            top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
+        }),
+        Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+    };
+    Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
+}
+
+/// In odd turns everything is busy.
+fn reading(at: Duration, turn: u32) -> Reading {
+    let busy = Duration::from_secs(10) * (turn / 2);
+    Reading {
+        at,
+        cpu: Some(ContainerCpu { user: busy, system: Duration::ZERO, total: busy }),
+        capacity_cores: Some(1.0),
+        tasks: Some(TaskCounts {
+            uninterruptible: 60 * (turn % 2),
+            longest: Duration::from_secs(90) * (turn % 2),
+            ..TaskCounts::default()
+        }),
+        ..Reading::default()
+    }
+}
+
+/// One turn: a tick, a wish, answers to all that was asked for, and a scrape.
+fn turn(
+    tracer: &mut dyn Tracer,
+    bench: &mut Bench<'_>,
+    (readings, number): (&mut [Reading], u32),
+    page: &mut Page,
+    capture: &Capture,
+) {
+    let now = bench.now;
+    let containers = bench.containers;
+    readings.fill(reading(now.mono, number));
+    let system = Duration::from_secs(u64::from(number / 2) * 100);
+    let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
+    let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    let snapshot = Snapshot {
+        cpu: Some(&cpu),
+        load: Some(&Load::default()),
+        memory: None,
+        disks: None,
+        tasks: Some(&TaskCounts::default()),
+        containers,
+        readings,
+    };
+    tracer.on(now, Event::Tick(&snapshot), &mut Out::new(bench));
+    tracer.on(now, Event::Asked(None, Duration::from_secs(1)), &mut Out::new(bench));
+    let open = std::mem::replace(&mut bench.open, [None; 64]);
+    for (index, ticket) in open.into_iter().flatten().enumerate() {
+        let event = match index % 3 {
+            2 => Event::Refused(ticket, Refusal::Busy),
+            _ => Event::Captured(ticket, capture, containers),
+        };
+        tracer.on(now, event, &mut Out::new(bench));
+    }
+    page.clear();
+    let mut scrape = Scrape::new(page, bench.spec.metrics);
+    tracer.scrape(containers, &mut scrape);
+    assert_eq!(scrape.mishaps(), Mishaps::default());
+}
+
+fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
+    let names: Vec<String> = (0..CONTAINERS).map(|index| format!("c{index}")).collect();
+    let list: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "/kubepods/x")).collect();
+    let containers = Containers::fixture(&list);
+    let (mut sheet, mut page) = (vec![0; 32 << 10], Page::new(1 << 20));
+    let mut readings = vec![Reading::default(); CONTAINERS];
+    let capture = capture(spec.captures[0]);
+    let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
+    let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
+    let mut bench =
+        Bench { spec, containers: &containers, now, open: [None; 64], next: 0, sheet: &mut sheet, kept: 0 };
+    let before = ALLOCATIONS.with(Cell::get);
+    for number in 0..TURNS {
+        bench.now.mono += Duration::from_secs(10);
+        turn(&mut *tracer, &mut bench, (&mut readings, number), &mut page, &capture);
+    }
+    let after = ALLOCATIONS.with(Cell::get);
+    assert!(bench.kept > TURNS, "{} kept only {} events", spec.name, bench.kept);
+    assert_eq!(after - before, 0, "{} took from the heap", spec.name);
+}
+
+#[test]
+fn no_tracer_takes_from_the_heap_once_it_is_built() {
+    let text: Vec<String> =
+        TRACERS.iter().map(|spec| format!("[tracer.{}]\ncooldown = \"20s\"\n", spec.name)).collect();
+    let config = Config::parse(&text.concat(), TRACERS).expect("valid");
+    for (place, spec) in TRACERS.iter().enumerate() {
+        plays_without_the_heap(spec, &config, place);
+    }
+}
