@@ -82,7 +82,7 @@ impl Given {
 
     /// An option's text.
     pub fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
-        self.read(long, |text| Some(text))
+        self.read(long, Some)
     }
 
     /// An option's number.

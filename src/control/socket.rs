@@ -34,7 +34,8 @@ impl Socket {
             }
             Ok(_) => match UnixStream::connect(path) {
                 Err(error) if is_dead(&error) => {}
-                // Refused for another reason than that nobody is there: somebody is.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(fail(error)),
+                // One that hangs has no room for another caller, but lives.
                 _ => return Err(Error::Live(path.to_owned())),
             },
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Registry, Token};
 
+#[doc(hidden)]
 pub mod fuzz;
 pub mod request;
 
@@ -30,7 +31,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/pla
 
 /// Whoever has the pages.
 pub trait Pages {
-    /// Writes the page at `path` and tells its status and content type. `None`: there is none.
+    /// Writes the page at `path` and tells its status and content type. One that is left empty
+    /// becomes its status in words. `None`: there is no such page.
     fn page(&mut self, path: &str, to: &mut Page) -> Option<(u16, &'static str)>;
 }
 
@@ -211,6 +213,7 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         503 => "Service Unavailable",
         _ => "Unknown",
     }

@@ -74,7 +74,7 @@ impl<L: Listen> Slots<L> {
     /// Whether a turn's budget ran out before its work: `resume` is to be called in the next.
     #[must_use]
     pub fn pending(&self) -> bool {
-        self.calls == Calls::More || self.slots.iter().any(|slot| tired(slot))
+        self.calls == Calls::More || self.slots.iter().any(tired)
     }
 
     /// Goes on with what was pending, fairly, within a new budget.
@@ -177,3 +177,6 @@ impl<L: Listen> Slots<L> {
 fn tired<S>(slot: &Slot<S>) -> bool {
     slot.line.as_ref().is_some_and(|line| line.more)
 }
+
+#[cfg(test)]
+mod tests;
