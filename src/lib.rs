@@ -1,11 +1,16 @@
 //! onset watches a Linux host cheaply and, at the onset of an anomaly, captures the kernel
 //! context that explains it. Start at `tracer` (what is watched) and `agent` (the loop).
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod evidence;
 pub mod host;
+pub mod http;
+pub mod log;
 pub mod metric;
+pub mod net;
 pub mod page;
 pub mod stacks;
 pub mod symbol;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 
+use crate::sys;
+
 /// A buffer that never grows.
 #[derive(Debug)]
 pub struct Page {
@@ -53,6 +55,15 @@ impl Page {
     /// Empties it.
     pub fn clear(&mut self) {
         self.bytes.clear();
+    }
+
+    /// Empties it, and gives what memory it took beyond `keep` bytes back to the system.
+    pub fn release(&mut self, keep: usize) {
+        let used = self.bytes.len();
+        self.bytes.clear();
+        if let Some(memory) = self.bytes.spare_capacity_mut().get_mut(keep..used) {
+            sys::discard(memory);
+        }
     }
 
     /// Forgets all but the first `len` bytes.
@@ -145,6 +156,23 @@ mod tests {
         assert_eq!((&page[..], page.room()), (&b"78"[..], 6));
         page.consume(100);
         assert!(page.is_empty());
+    }
+
+    #[test]
+    fn memory_beyond_what_is_kept_goes_back_to_the_system() {
+        let mut page = Page::new(64 << 20);
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
+            statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
+        };
+        for _ in 0..64 {
+            page.push(&[7; 1 << 20]).expect("there is room");
+        }
+        let full = resident();
+        page.release(1 << 20);
+        assert!(page.is_empty());
+        assert!(full.saturating_sub(resident()) > (32 << 20) / 4096, "most of it is gone from memory");
+        page.push(b"and it can be used again").expect("there is room");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -207,4 +208,41 @@ pub fn entries(folder: &File) -> io::Result<u64> {
             rest = rest.get(length..).unwrap_or_default();
         }
     }
+}
+/// Gives the whole memory pages in here back to the system (madvise(2)). It can be written again.
+pub fn discard(memory: &mut [MaybeUninit<u8>]) {
+    // SAFETY: takes no pointers.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+    let skip = memory.as_ptr().align_offset(page.max(1));
+    let Some(whole) = memory.get_mut(skip..) else { return };
+    let len = whole.len().checked_div(page).unwrap_or(0) * page;
+    if len > 0 {
+        // SAFETY: whole pages inside memory that is ours alone and holds no value: it may become
+        // zeros. A kernel that refuses leaves it as it is.
+        unsafe { libc::madvise(whole.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Who is at the other end of a unix socket (unix(7), SO_PEERCRED): its user id.
+pub fn peer_user(socket: &impl AsRawFd) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to a ucred of ours.
+    checked(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(peer.uid)
+}
+
+/// The user that this process acts as.
+#[must_use]
+pub fn user() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
 }

@@ -1,0 +1,25 @@
+//! `onset check`: says whether the config can be used.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Command, Done, Failure, Given, text};
+use crate::config::DEFAULT_PATH;
+
+pub(super) const COMMAND: Command = Command {
+    name: "check",
+    about: "Says whether the config can be used, and names every key that is wrong",
+    operands: &[],
+    options: &[],
+    run,
+};
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+    given.config()?;
+    match given.path("config") {
+        Some(path) => writeln!(out, "{} can be used", text::line(&path.to_string_lossy()))?,
+        None if Path::new(DEFAULT_PATH).exists() => writeln!(out, "{DEFAULT_PATH} can be used")?,
+        None => writeln!(out, "there is no {DEFAULT_PATH}: the built-in defaults are used")?,
+    }
+    Ok(Done::Well)
+}

@@ -1,0 +1,70 @@
+//! `onset status`: how the running agent is.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::arguments::JSON;
+use super::text::{self, line, quantity};
+use super::{Command, Done, Failure, Given};
+use crate::control::{self, Ask, Outcome, Status, TracerStatus};
+
+/// The agent answers within a turn of its loop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) const COMMAND: Command = Command {
+    name: "status",
+    about: "Asks the running agent how it is: tracers, states, counters, last events",
+    operands: &[],
+    options: &[JSON],
+    run,
+};
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+    let reply = control::ask(&given.config()?.socket, &Ask::Status {}, PATIENCE)?;
+    if let Ok(Outcome::Refused(why)) = serde_json::from_str(&reply) {
+        return Err(Failure::Failed(format!("refused: {why}")));
+    }
+    let status: Status = serde_json::from_str(&reply)
+        .map_err(|error| Failure::Failed(format!("the agent is of another version: {error}")))?;
+    if given.flag("json") {
+        writeln!(out, "{reply}")?;
+    } else {
+        show(&status, out)?;
+    }
+    Ok(Done::Well)
+}
+
+fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
+    let ms = |ms: u64| quantity("ms", &ms.into());
+    let config = status.config.as_deref().unwrap_or("the built-in defaults");
+    let (log, turns) = (&status.log, &status.turns);
+    writeln!(out, "onset {}, pid {}, up {}", line(&status.version), status.pid, ms(status.uptime_ms))?;
+    writeln!(out, "started     {}", line(&status.started))?;
+    writeln!(out, "config      {}", line(config))?;
+    writeln!(out, "endpoint    {}", line(&status.endpoint))?;
+    writeln!(out, "containers  {}", status.containers)?;
+    let (kept, dropped) = (text::bytes(log.bytes), log.dropped);
+    let dir = line(&log.dir);
+    writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
+    let longest = ms(turns.longest_turn_ms);
+    writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
+    let captures = |tracer: &TracerStatus| tracer.captures.values().sum::<u64>();
+    let mut rows =
+        vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
+    rows.extend(status.tracers.iter().map(|tracer| {
+        let counts = [tracer.events, captures(tracer), tracer.refused, tracer.faults].map(|n| n.to_string());
+        let [events, captures, refused, faults] = counts;
+        let last = tracer.last_event.as_ref().map_or("none".into(), |last| {
+            let subject = last.container_id.as_deref().map_or("host", super::document::short);
+            format!("{} {subject} {}", last.time, last.id)
+        });
+        [tracer.name.clone(), tracer.state.clone(), events, captures, refused, faults, last]
+    }));
+    text::table("", &rows, out)?;
+    for tracer in &status.tracers {
+        if let Some(reason) = &tracer.reason {
+            writeln!(out, "{}: {}", line(&tracer.name), line(reason))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `onset trigger`: has the agent capture now, and waits for the event.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::{Command, Done, Failure, Given, Opt, text};
+use crate::control::{self, Ask, Outcome};
+
+/// The agent itself gives up a little sooner.
+const PATIENCE: Duration = Duration::from_secs(130);
+
+pub(super) const COMMAND: Command = Command {
+    name: "trigger",
+    about: "Captures now, past thresholds, cooldown and budget, and prints the event's id",
+    operands: &["TRACER"],
+    options: &[
+        Opt {
+            long: "container",
+            short: None,
+            value: Some("ID"),
+            about: "The container, by its id or the beginning of that; default: the host",
+        },
+        Opt {
+            long: "seconds",
+            short: None,
+            value: Some("N"),
+            about: "How long to capture; default: the tracer's `capture`",
+        },
+    ],
+    run,
+};
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+    let ask = Ask::Trigger {
+        tracer: given.operand(0)?.to_owned(),
+        container: given.text("container")?.map(str::to_owned),
+        seconds: given.number("seconds")?,
+    };
+    let reply = control::ask(&given.config()?.socket, &ask, PATIENCE)?;
+    match serde_json::from_str(&reply) {
+        Ok(Outcome::Id(id)) => {
+            writeln!(out, "{}", text::line(&id))?;
+            Ok(Done::Well)
+        }
+        Ok(Outcome::Refused(why)) => Err(Failure::Failed(format!("refused: {why}"))),
+        Err(_) => Err(Failure::Failed(format!("the agent said what this onset does not know: {reply}"))),
+    }
+}

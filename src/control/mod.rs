@@ -1,0 +1,206 @@
+//! The agent's unix socket: one JSON request a line, one JSON line back, then it closes. Only
+//! root and the agent's own user may speak.
+
+use std::io;
+use std::net::Shutdown;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Registry, Token};
+use serde::{Deserialize, Serialize};
+
+mod client;
+mod socket;
+mod status;
+
+pub use client::ask;
+pub use status::{LastEvent, LogStatus, LoopStatus, Outcome, Status, TracerStatus};
+
+pub use crate::net::Caller;
+use crate::net::{Limits, Listen, Next, Slots, Stream};
+use crate::page::Page;
+use crate::sys;
+use socket::Socket;
+
+/// A longer request is none of ours.
+const REQUEST_MAX: usize = 4 << 10;
+
+/// The state of many tracers is a fraction of this.
+const REPLY_MAX: usize = 256 << 10;
+
+/// A request has to come, and a reply to be taken, within this time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest capture takes a minute, and what it saw has to be named and kept.
+const REPLY_WITHIN: Duration = Duration::from_secs(120);
+
+const FULL: &[u8] = b"{\"refused\":\"too many ask at once: try again\"}\n";
+const STRANGER: &[u8] = b"{\"refused\":\"only root and the agent's own user may ask\"}\n";
+const TOO_LARGE: &[u8] = b"{\"refused\":\"the reply is too long for one line\"}\n";
+
+/// What can be asked of a running agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Ask {
+    /// Its state. The reply is a `Status`.
+    Status {},
+    /// A capture now. The reply, once its event is kept, is an `Outcome`.
+    Trigger {
+        /// The tracer that is to make it.
+        tracer: String,
+        /// The container it is to look at, by its id or the beginning of that; else the host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<String>,
+        /// How long it is to last; else as configured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
+    },
+}
+
+/// Why the socket cannot be made, or the agent not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// another agent runs
+    #[error("another onset answers on {0}; stop it first, or set `socket` to another path")]
+    Live(PathBuf),
+    /// a file that is not ours to remove
+    #[error("{0} is there and is no socket; remove it, or set `socket` to another path")]
+    NotSocket(PathBuf),
+    /// the kernel takes 107 bytes, and some are needed beside it
+    #[error("{0} is too long for a socket; set `socket` to a path of at most 100 bytes")]
+    TooLong(PathBuf),
+    /// it cannot be made
+    #[error("cannot make the socket {0}: {1}; see `socket` in the config")]
+    Make(PathBuf, io::Error),
+    /// no agent runs
+    #[error(
+        "no onset answers on {0}: is it running? If it has another `socket`, name its config with --config"
+    )]
+    Silent(PathBuf),
+    /// not for this user
+    #[error("only root and onset's own user may ask it on {0}")]
+    NotAllowed(PathBuf),
+    /// the agent is there but does not answer
+    #[error("onset on {0} did not answer within {1:?}")]
+    Late(PathBuf, Duration),
+    /// the agent went away meanwhile
+    #[error("onset on {0} hung up without an answer; its journal may say why")]
+    HungUp(PathBuf),
+    /// anything else
+    #[error("cannot talk with onset on {0}: {1}")]
+    Talk(PathBuf, io::Error),
+}
+
+/// The agent's end. Its owner hands it the events of its tokens, calls `resume` in every turn
+/// that begins with `pending` (and lets no such turn wait for events), and `expire` at its
+/// `deadline`. The socket's file goes when this does.
+#[derive(Debug)]
+pub struct Server {
+    slots: Slots<UnixListener>,
+    _socket: Socket,
+}
+
+impl Server {
+    /// Listens, with one token for that and one for each caller. The socket of an agent that died
+    /// is replaced, that of one that lives is an error.
+    pub fn bind(path: &Path, registry: &Registry, tokens: Range<usize>) -> Result<Server, Error> {
+        let (listener, socket) = Socket::bind(path)?;
+        let limits = Limits { request: REQUEST_MAX, reply: REPLY_MAX, patience: PATIENCE, full: FULL };
+        let slots = Slots::new(listener, registry, tokens, limits);
+        Ok(Server { slots: slots.map_err(|error| Error::Make(path.to_owned(), error))?, _socket: socket })
+    }
+
+    /// Takes an event for one of its tokens. Each that asks is to get one `reply`, after this.
+    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+        self.slots.ready(token, now, &mut |caller, received, reply| hear(caller, received, reply, each));
+    }
+
+    /// Whether there is work left that no event will tell of.
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        self.slots.pending()
+    }
+
+    /// Goes on with what was pending.
+    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+        self.slots.resume(now, &mut |caller, received, reply| hear(caller, received, reply, each));
+    }
+
+    /// Answers one that asked, with one line of JSON. False: it is gone.
+    pub fn reply(
+        &mut self,
+        caller: Caller,
+        now: Duration,
+        json: impl FnOnce(&mut Page) -> serde_json::Result<()>,
+    ) -> bool {
+        self.slots.reply(caller, now, |page| {
+            if json(page).is_err() || page.push(b"\n").is_err() {
+                page.clear();
+                // Cannot fail: the page is empty.
+                let _ = page.push(TOO_LARGE);
+            }
+        })
+    }
+
+    /// When `expire` is next to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.slots.deadline()
+    }
+
+    /// Cuts every connection whose time is up.
+    pub fn expire(&mut self, now: Duration) {
+        self.slots.expire(now);
+    }
+}
+
+fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(Caller, Ask)) -> Next {
+    let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
+        if received.len() < REQUEST_MAX {
+            return Next::Listen;
+        }
+        return refuse(received, reply, "a request is one line of JSON of at most 4 KiB");
+    };
+    match serde_json::from_slice(received.get(..end).unwrap_or_default()) {
+        Ok(ask) => {
+            each(caller, ask);
+            Next::Later(REPLY_WITHIN)
+        }
+        Err(error) => refuse(received, reply, &format!("not understood: {error}")),
+    }
+}
+
+fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
+    let outcome = Outcome::Refused(why.to_owned());
+    // The page holds what is said of a request, which is shorter than it.
+    let _ = serde_json::to_writer(&mut *reply, &outcome);
+    let _ = reply.push(b"\n");
+    Next::Reply { took: received.len(), last: true }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    fn take(&self) -> io::Result<UnixStream> {
+        self.accept().map(|(stream, _)| stream)
+    }
+}
+
+impl Stream for UnixStream {
+    fn admit(&self) -> Result<(), &'static [u8]> {
+        match sys::peer_user(self) {
+            Ok(user) if user == 0 || user == sys::user() => Ok(()),
+            _ => Err(STRANGER),
+        }
+    }
+
+    fn finish(&self) {
+        // It fails only where the caller is gone already.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The socket's file. It is made in a folder of its own that only we can enter, and moved to its
+//! place once its mode is right: at no moment could anyone else connect, whatever the umask.
+
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+
+use mio::net::{UnixListener, UnixStream};
+
+use super::Error;
+
+/// A socket's file, removed when this goes.
+#[derive(Debug)]
+pub(super) struct Socket {
+    path: PathBuf,
+    /// Device and inode: another agent may have put its own in this place.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Listens on a path, unless another agent does.
+    pub(super) fn bind(path: &Path) -> Result<(UnixListener, Socket), Error> {
+        let fail = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidInput => Error::TooLong(path.to_owned()),
+            _ => Error::Make(path.to_owned(), error),
+        };
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
+            Ok(metadata) if !metadata.file_type().is_socket() => {
+                return Err(Error::NotSocket(path.to_owned()));
+            }
+            Ok(_) => match UnixStream::connect(path) {
+                Err(error) if is_dead(&error) => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(fail(error)),
+                // One that hangs has no room for another caller, but lives.
+                _ => return Err(Error::Live(path.to_owned())),
+            },
+        }
+        let (listener, metadata) = make(path).map_err(fail)?;
+        let identity = identity(&metadata);
+        Ok((UnixListener::from_std(listener), Socket { path: path.to_owned(), identity }))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
+            // One that stays behind is found dead and replaced by the next agent.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_dead(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn make(path: &Path) -> io::Result<(StdListener, Metadata)> {
+    let mut folder = path.as_os_str().to_owned();
+    folder.push(".new");
+    let folder = PathBuf::from(folder);
+    let inside = folder.join("s");
+    let clear = || {
+        // What an agent that was killed at this very moment left behind, or nothing.
+        let _ = fs::remove_file(&inside);
+        let _ = fs::remove_dir(&folder);
+    };
+    clear();
+    DirBuilder::new().mode(0o700).create(&folder)?;
+    let made = listen(&inside).and_then(|made| fs::rename(&inside, path).map(|()| made));
+    clear();
+    made
+}
+
+fn listen(path: &Path) -> io::Result<(StdListener, Metadata)> {
+    let listener = StdListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok((listener, fs::symlink_metadata(path)?))
+}

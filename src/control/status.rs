@@ -1,0 +1,100 @@
+//! The replies of a running agent: what it writes and `onset status` and `trigger` read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of a trigger; or of any request, when it is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Its event is in the log, under this id.
+    Id(String),
+    /// It was refused, and this is why.
+    Refused(String),
+}
+
+/// The state of the whole agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, in RFC 3339.
+    pub started: String,
+    /// For how long it has been running.
+    pub uptime_ms: u64,
+    /// The config file it read; `None`: the built-in defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Its log.
+    pub log: LogStatus,
+    /// Its loop.
+    #[serde(rename = "loop")]
+    pub turns: LoopStatus,
+    /// Its tracers, in the order of the docs.
+    pub tracers: Vec<TracerStatus>,
+    /// How many containers it follows.
+    pub containers: u64,
+    /// Address and port of its HTTP endpoint.
+    pub endpoint: String,
+}
+
+/// The log, as the agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Its folder.
+    pub dir: String,
+    /// Records written since the agent started.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records that could not be kept, or went before they were shipped.
+    pub dropped: u64,
+}
+
+/// The loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopStatus {
+    /// How often it woke up.
+    pub turns: u64,
+    /// The longest that it was busy at once.
+    pub longest_turn_ms: u64,
+}
+
+/// One tracer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracerStatus {
+    /// Its name.
+    pub name: String,
+    /// `active`, or why not: a label of `onset_tracer_state`.
+    pub state: String,
+    /// What it lacks where it is not active, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Events it made since the agent started.
+    pub events: u64,
+    /// Its captures by outcome.
+    #[serde(default)]
+    pub captures: BTreeMap<String, u64>,
+    /// Captures that it asked for and did not get.
+    pub refused: u64,
+    /// What went wrong in it.
+    pub faults: u64,
+    /// The last event it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<LastEvent>,
+}
+
+/// An event by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEvent {
+    /// Its id, for `onset show`.
+    pub id: String,
+    /// When it happened, in RFC 3339.
+    pub time: String,
+    /// The container it was about; `None`: the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+}

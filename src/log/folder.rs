@@ -1,0 +1,182 @@
+//! The log's folder: made and locked for one writer, listed for anyone, and kept within its
+//! budget by deleting the oldest segments.
+
+use std::fmt::Write as _;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::record::{Opening, SEQ_END};
+use super::scan::{Scan, Step};
+
+/// What a segment is called before it has its name.
+pub(super) const NEXT: &str = "next";
+const LOCK: &str = "lock";
+const SUFFIX: &str = ".seg";
+/// 16 hex digits and the suffix.
+const NAME: usize = 20;
+
+/// The name of the segment that begins with this number, without a heap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name([u8; NAME]);
+
+impl Name {
+    pub(super) fn new(first: u64) -> Name {
+        let mut name = *b"0000000000000000.seg";
+        for (at, digit) in name.iter_mut().take(16).enumerate() {
+            let nibble = first >> (60 - 4 * at) & 15;
+            *digit = b"0123456789abcdef".get(usize::try_from(nibble).unwrap_or(0)).copied().unwrap_or(b'0');
+        }
+        Name(name)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or(NEXT)
+    }
+
+    fn parse(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(SUFFIX)?;
+        let plain = digits.len() == 16 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        u64::from_str_radix(digits, 16).ok().filter(|first| plain && *first < SEQ_END)
+    }
+}
+
+/// A segment as the folder shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The number in its name.
+    pub(super) first: u64,
+    /// Its size in bytes.
+    pub(super) size: u64,
+}
+
+/// The segments in a folder, oldest first.
+pub(super) fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let Some(first) = entry.file_name().to_str().and_then(Name::parse) else { continue };
+        match entry.metadata() {
+            Ok(data) if data.is_file() => segments.push(Listed { first, size: data.len() }),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // deleted meanwhile
+            Err(error) => return Err(Error::io("look at", &entry.path())(error)),
+        }
+    }
+    segments.sort_unstable_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// The path of the segment that begins with this number.
+pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(Name::new(first).as_str())
+}
+
+/// A folder that is locked for one writer.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Folder {
+    /// Makes the folder where it is missing, and locks it.
+    pub(super) fn hold(dir: &Path) -> Result<Folder, Error> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("make", dir))?;
+        let path = dir.join(LOCK);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut lock = open.map_err(Error::io("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Held { dir: dir.to_owned(), pid: holder(&mut lock) });
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+        }
+        let mut pid = String::new();
+        let _ = writeln!(pid, "{}", std::process::id());
+        // Only for the message that another onset shows, so a full disk is no reason to give up.
+        let _ = lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes()));
+        Ok(Folder { dir: dir.to_owned(), lock })
+    }
+
+    /// Makes and locks the folder again if it was taken away.
+    pub(super) fn renew(&mut self) -> Result<(), Error> {
+        if !self.held() {
+            *self = Folder::hold(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> bool {
+        let there = std::fs::symlink_metadata(self.dir.join(LOCK));
+        match (self.lock.metadata(), there) {
+            (Ok(ours), Ok(there)) => ours.dev() == there.dev() && ours.ino() == there.ino(),
+            _ => false,
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes names and deletions last through a power failure.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with
+    /// `keep` stays. Returns how many records went.
+    pub(super) fn reclaim(&self, budget: u64, more: u64, keep: Option<u64>) -> Result<u64, Error> {
+        let segments = list(&self.dir)?;
+        let mut total = segments.iter().fold(more, |sum, segment| sum.saturating_add(segment.size));
+        let mut dropped: u64 = 0;
+        for segment in segments {
+            if total <= budget {
+                break;
+            }
+            if keep == Some(segment.first) {
+                continue;
+            }
+            let path = path(&self.dir, segment.first);
+            let records = File::open(&path).and_then(|file| count(&file, segment.first)).unwrap_or(0);
+            remove(&path)?;
+            dropped = dropped.saturating_add(records);
+            total = total.saturating_sub(segment.size);
+        }
+        Ok(dropped)
+    }
+}
+
+/// Deletes a file that may be gone already.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn count(file: &File, first: u64) -> io::Result<u64> {
+    let mut scan = Scan::default();
+    if let Opening::Newer(_) = scan.begin(file, first)? {
+        return Ok(0);
+    }
+    let mut records: u64 = 0;
+    loop {
+        match scan.next(file)? {
+            Step::Record { body, .. } => records += u64::from(!body.is_empty()),
+            Step::Bad { .. } => {}
+            Step::End { .. } => return Ok(records),
+        }
+    }
+}

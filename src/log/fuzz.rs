@@ -1,0 +1,1 @@
+//! One entry for a fuzzer: foreign bytes as a segment.

@@ -1,0 +1,163 @@
+//! The log: fixed-size segments of checksummed records, and the queue of all that was seen. A
+//! record exists once its checksums match; before that it never happened. One `Writer` appends;
+//! any number of `Reader`s follow it, also after it died. The format: docs/log-format.md.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+mod calls;
+mod folder;
+#[doc(hidden)]
+pub mod fuzz;
+mod reader;
+pub mod record;
+mod scan;
+mod segment;
+mod syncer;
+mod writer;
+
+pub use reader::{Entry, Reader, Report, get, verify};
+pub use writer::{Counters, Recovered, Writer};
+
+/// A log's own name: random, made when the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub [u8; 8]);
+
+/// As 16 hex digits.
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+/// A record's name, unique for ever: `tracer_id` in documents, `_id` in Elasticsearch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// Its log.
+    pub log: Id,
+    /// Its number, growing.
+    pub seq: u64,
+}
+
+/// As 32 hex digits, the log's first.
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:016x}", self.log, self.seq)
+    }
+}
+
+impl serde::Serialize for RecordId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// an event's id is 32 hex digits
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event's id is 32 hex digits, as `onset events` shows them")]
+pub struct NoId;
+
+/// Reads what `Display` writes.
+impl FromStr for RecordId {
+    type Err = NoId;
+
+    fn from_str(text: &str) -> Result<RecordId, NoId> {
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NoId);
+        }
+        let (log, seq) = text.split_at(16);
+        let number = |text| u64::from_str_radix(text, 16).map_err(|_| NoId);
+        Ok(RecordId { log: Id(number(log)?.to_be_bytes()), seq: number(seq)? })
+    }
+}
+
+/// What can be wrong with a log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Two writers would overwrite each other.
+    #[error("another onset holds {}{}; stop it, or set [log] dir to another folder", dir.display(), Pid(*pid))]
+    Held {
+        /// The log's folder.
+        dir: PathBuf,
+        /// Who holds it, where that is known.
+        pid: Option<u32>,
+    },
+    /// Written by a later onset.
+    #[error(
+        "{} has log format {version}, but this onset only knows up to {}; use the newer onset, or move the folder away",
+        path.display(),
+        record::VERSION
+    )]
+    Newer {
+        /// The segment.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+    },
+    /// The system refused.
+    #[error("cannot {doing} {}: {source}{}", path.display(), remedy(source))]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: Arc<Path>,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// The disk did not answer in the time that the loop may wait.
+    #[error("the disk under {} is too slow: it gave no answer within {ms} ms", dir.display())]
+    Stalled {
+        /// The log's folder.
+        dir: Arc<Path>,
+        /// How long it was waited for.
+        ms: u128,
+    },
+    /// The writer said that it wrote more than it was given.
+    #[error("a document of {used} bytes was claimed, but only {given} were there for it")]
+    TooLong {
+        /// What it said.
+        used: usize,
+        /// What it had.
+        given: usize,
+    },
+    /// Only a forged log gets there.
+    #[error("the log in {} has run out of numbers; move the folder away", dir.display())]
+    Exhausted {
+        /// The log's folder.
+        dir: Arc<Path>,
+    },
+}
+
+impl Error {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { doing, path: path.into(), source }
+    }
+}
+
+struct Pid(Option<u32>);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, " (pid {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there, or lower [log] budget"
+        }
+        io::ErrorKind::PermissionDenied => "; run onset as root, or set [log] dir",
+        io::ErrorKind::ReadOnlyFilesystem => "; set [log] dir to a folder that can be written",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;

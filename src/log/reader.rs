@@ -1,0 +1,274 @@
+//! Readers: from the oldest record to the newest and on, while the log is written or after its
+//! writer died. They lock nothing, map nothing, and a file that shrinks is a short read to them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::folder::{self, Listed};
+use super::record::{self, Opening};
+use super::scan::{Scan, Step};
+use super::{Error, RecordId};
+
+/// One record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its id.
+    pub id: RecordId,
+    /// Its body: a document.
+    pub bytes: &'a [u8],
+}
+
+/// What a reader met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments.
+    pub segments: u64,
+    /// Segments whose header has rotted. Their records are read all the same.
+    pub bad_segments: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Bytes behind a segment's last record that are none: what was being written when it ended.
+    pub torn_bytes: u64,
+    /// Records that have rotted.
+    pub bad_records: u64,
+    /// Records that are not there although later ones are.
+    pub missing_records: u64,
+    /// Records that were deleted by the budget before this reader came to them.
+    pub dropped_records: u64,
+}
+
+impl Report {
+    /// Whether every record that was finished is there. A torn tail is no fault.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        self.bad_segments == 0 && self.bad_records == 0 && self.missing_records == 0
+    }
+}
+
+/// The segment that is read.
+#[derive(Debug)]
+struct Current {
+    listed: Listed,
+    path: PathBuf,
+    file: File,
+    follow: Follow,
+}
+
+/// What comes behind the current segment.
+#[derive(Clone, Copy, Debug)]
+enum Follow {
+    /// Nothing yet.
+    Live,
+    /// Another segment: once this one is read to its end, it is done.
+    Sealed(Jump),
+}
+
+/// The way to another segment.
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    to: Listed,
+    /// How the records in between went.
+    between: Between,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    /// There should be none.
+    Missing,
+    /// The budget took them, and this segment too.
+    Dropped,
+    /// Another log began: nobody knows.
+    Unknown,
+}
+
+/// Reads a log, record by record.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    /// Records up to this one are not wanted.
+    after: Option<RecordId>,
+    current: Option<Current>,
+    scan: Scan,
+    report: Report,
+    torn: u64,
+}
+
+impl Reader {
+    /// Begins with the oldest record.
+    pub fn open(dir: &Path) -> Result<Reader, Error> {
+        folder::list(dir)?;
+        Ok(Reader {
+            dir: dir.to_owned(),
+            after: None,
+            current: None,
+            scan: Scan::default(),
+            report: Report::default(),
+            torn: 0,
+        })
+    }
+
+    /// Begins with the record after this one; with the oldest where that is gone, or of another log.
+    pub fn after(dir: &Path, id: RecordId) -> Result<Reader, Error> {
+        let mut reader = Reader::open(dir)?;
+        let segments = folder::list(dir)?;
+        if let Some(listed) = segments.iter().rfind(|listed| listed.first <= id.seq) {
+            reader.enter(*listed, Between::Unknown)?;
+            if reader.scan.log().is_some_and(|log| log != id.log) {
+                reader = Reader::open(dir)?;
+            }
+        }
+        reader.after = Some(id);
+        Ok(reader)
+    }
+
+    /// The next record; `None` is the end for now: ask again later to follow.
+    #[allow(clippy::should_implement_trait)] // an entry borrows the reader's buffer
+    pub fn next(&mut self) -> Result<Option<Entry<'_>>, Error> {
+        loop {
+            let Some(current) = &self.current else {
+                if self.first()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let step = self.scan.next(&current.file).map_err(Error::io("read", &current.path))?;
+            match step {
+                Step::Record { id, body, missing } => {
+                    self.report.missing_records = self.report.missing_records.saturating_add(missing);
+                    let wanted = self.after.is_none_or(|after| id.log != after.log || id.seq > after.seq);
+                    if body.is_empty() || !wanted {
+                        continue; // a run's first record, or one that is known
+                    }
+                    self.report.records += 1;
+                    self.report.bytes += body.len() as u64;
+                    return Ok(Some(Entry { id, bytes: self.scan.body(body) }));
+                }
+                Step::Bad { records } => {
+                    self.report.bad_records = self.report.bad_records.saturating_add(records);
+                }
+                Step::End { torn } => {
+                    self.torn = torn;
+                    if !self.onward()? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What it met so far. All that is dropped before it was read is in here.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report { torn_bytes: self.report.torn_bytes.saturating_add(self.torn), ..self.report }
+    }
+
+    /// Enters the oldest segment, if there is one.
+    fn first(&mut self) -> Result<bool, Error> {
+        match self.segments()?.first() {
+            Some(oldest) => self.enter(*oldest, Between::Unknown),
+            None => Ok(false),
+        }
+    }
+
+    /// At the end of a segment: goes on where there is more. A segment with another behind it is
+    /// looked at once more first, because it may have grown just before that one began.
+    fn onward(&mut self) -> Result<bool, Error> {
+        let Some(current) = &self.current else { return Ok(false) };
+        if let Follow::Sealed(jump) = current.follow {
+            let torn = std::mem::take(&mut self.torn);
+            self.report.torn_bytes = self.report.torn_bytes.saturating_add(torn);
+            return self.enter(jump.to, jump.between);
+        }
+        let Some(jump) = self.jump(current)? else { return Ok(false) };
+        if let Some(current) = &mut self.current {
+            current.follow = Follow::Sealed(jump);
+        }
+        Ok(true)
+    }
+
+    fn jump(&self, current: &Current) -> Result<Option<Jump>, Error> {
+        let segments = self.segments()?;
+        let first = current.listed.first;
+        if let Some(later) = segments.iter().find(|listed| listed.first > first) {
+            let oldest = segments.first() == Some(later);
+            let between = if oldest { Between::Dropped } else { Between::Missing };
+            return Ok(Some(Jump { to: *later, between }));
+        }
+        let data = current.file.metadata().map_err(Error::io("look at", &current.path))?;
+        let another = segments.first().filter(|_| data.nlink() == 0);
+        Ok(another.map(|oldest| Jump { to: *oldest, between: Between::Unknown }))
+    }
+
+    /// The segments; a folder that is gone has none, and may come back.
+    fn segments(&self) -> Result<Vec<Listed>, Error> {
+        match folder::list(&self.dir) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Goes to a segment. Deleted meanwhile, it is passed over.
+    fn enter(&mut self, listed: Listed, between: Between) -> Result<bool, Error> {
+        let path = folder::path(&self.dir, listed.first);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(current) = &mut self.current {
+                    current.follow = Follow::Live;
+                }
+                return Ok(true);
+            }
+            Err(error) => return Err(Error::io("open", &path)(error)),
+        };
+        let (log, expected) = (self.scan.log(), self.scan.floor());
+        match self.scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
+            Opening::Newer(version) => return Err(Error::Newer { path, version }),
+            Opening::Bad => self.report.bad_segments += 1,
+            Opening::Sound(_) | Opening::Blank => {}
+        }
+        let same = self.scan.log().is_none_or(|new| log.is_none_or(|old| old == new));
+        if same && self.current.is_some() {
+            let gap = record::gap(expected, self.scan.floor());
+            match between {
+                Between::Missing => {
+                    self.report.missing_records = self.report.missing_records.saturating_add(gap)
+                }
+                Between::Dropped => {
+                    self.report.dropped_records = self.report.dropped_records.saturating_add(gap)
+                }
+                Between::Unknown => {}
+            }
+        }
+        self.report.segments += 1;
+        self.current = Some(Current { listed, path, file, follow: Follow::Live });
+        Ok(true)
+    }
+}
+
+/// One record's body; `None`: it is not in this log, or not any more.
+pub fn get(dir: &Path, id: RecordId) -> Result<Option<Vec<u8>>, Error> {
+    let mut reader = match id.seq.checked_sub(1) {
+        Some(before) => Reader::after(dir, RecordId { seq: before, ..id })?,
+        None => Reader::open(dir)?,
+    };
+    while let Some(entry) = reader.next()? {
+        if entry.id == id {
+            return Ok(Some(entry.bytes.to_vec()));
+        }
+        if entry.id.log == id.log && entry.id.seq > id.seq {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// Reads everything there is, and tells what is wrong with it.
+pub fn verify(dir: &Path) -> Result<Report, Error> {
+    let mut reader = Reader::open(dir)?;
+    while reader.next()?.is_some() {}
+    Ok(reader.report())
+}

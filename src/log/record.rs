@@ -1,0 +1,214 @@
+//! A segment's header and a record's head as bytes and as values, and the search for the next
+//! head in bytes that hold none where one should be. Pure; the layout is docs/log-format.md's.
+
+use super::{Id, RecordId};
+
+/// The format that is written here, and the newest that is read.
+pub const VERSION: u32 = 1;
+/// Bytes of a segment's header: its first record begins there.
+pub const HEADER: usize = 64;
+/// Bytes of a record's head.
+pub const HEAD: usize = 32;
+/// A longer body is no record: the largest `[log] document` that the config takes.
+pub const BODY_MAX: usize = 16 << 20;
+/// Numbers stay below, so that adding to one cannot overflow.
+pub const SEQ_END: u64 = 1 << 63;
+/// Records begin at multiples of this.
+pub const ALIGN: usize = 8;
+
+const SEGMENT_MAGIC: &[u8; 8] = b"onsetlog";
+const RECORD_MAGIC: &[u8; 4] = b"oREC";
+const RUN: u64 = 1 << 32;
+
+/// The first number of the run after the one that `seq` is in.
+#[must_use]
+pub fn next_run(seq: u64) -> Option<u64> {
+    let next = (seq / RUN).checked_add(1)?.checked_mul(RUN)?;
+    (next < SEQ_END).then_some(next)
+}
+
+/// How many records are missing where `found` comes instead of `expected`. A new run may begin
+/// anywhere, and nobody knows how far the one before it had come.
+#[must_use]
+pub fn gap(expected: u64, found: u64) -> u64 {
+    if expected / RUN == found / RUN { found.saturating_sub(expected) } else { 0 }
+}
+
+/// Bytes that a record with such a body takes up, padding included.
+#[must_use]
+pub fn footprint(body: usize) -> usize {
+    body.saturating_add(HEAD).saturating_add(ALIGN - 1) / ALIGN * ALIGN
+}
+
+/// A segment's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The log that the segment belongs to.
+    pub log: Id,
+    /// Number of its first record.
+    pub first: u64,
+    /// Size of the file.
+    pub size: u64,
+}
+
+/// What the first bytes of a segment say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A header.
+    Sound(Header),
+    /// A header of a later format.
+    Newer(u32),
+    /// Zeros: nothing was ever written here.
+    Blank,
+    /// No header, or one that has rotted.
+    Bad,
+}
+
+impl Header {
+    /// As bytes.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(SEGMENT_MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.log.0);
+        bytes[24..32].copy_from_slice(&self.first.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.size.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// From a segment's first bytes.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Opening {
+        let Some(bytes) = bytes.first_chunk::<HEADER>() else {
+            return if bytes.iter().all(|byte| *byte == 0) { Opening::Blank } else { Opening::Bad };
+        };
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Opening::Blank;
+        }
+        let sum = u32::from_le_bytes(part(bytes, 60));
+        if part::<8>(bytes, 0) != *SEGMENT_MAGIC || sum != crc32fast::hash(&bytes[..60]) {
+            return Opening::Bad;
+        }
+        let version = u32::from_le_bytes(part(bytes, 8));
+        let header = Header {
+            log: Id(part(bytes, 16)),
+            first: u64::from_le_bytes(part(bytes, 24)),
+            size: u64::from_le_bytes(part(bytes, 32)),
+        };
+        match version {
+            VERSION if header.first < SEQ_END => Opening::Sound(header),
+            0..=VERSION => Opening::Bad,
+            newer => Opening::Newer(newer),
+        }
+    }
+}
+
+/// What a record must be to be one at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where its head is in the file.
+    pub offset: u64,
+    /// Its log, where that is known.
+    pub log: Option<Id>,
+    /// The least number it may have.
+    pub floor: u64,
+}
+
+/// A record's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The record's id.
+    pub id: RecordId,
+    /// Length of its body.
+    pub len: usize,
+    sum: u32,
+}
+
+impl Head {
+    /// The head for this body.
+    #[must_use]
+    pub fn new(id: RecordId, body: &[u8]) -> Head {
+        Head { id, len: body.len(), sum: crc32fast::hash(body) }
+    }
+
+    /// As bytes, for this offset in the file. `None`: a body of this length cannot be.
+    #[must_use]
+    pub fn bytes(&self, offset: u64) -> Option<[u8; HEAD]> {
+        let len = u32::try_from(self.len).ok().filter(|_| self.len <= BODY_MAX)?;
+        let mut bytes = [0; HEAD];
+        bytes[..4].copy_from_slice(RECORD_MAGIC);
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.id.seq.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.id.log.0);
+        bytes[24..28].copy_from_slice(&self.sum.to_le_bytes());
+        let sum = head_sum(offset, &bytes);
+        bytes[28..].copy_from_slice(&sum.to_le_bytes());
+        Some(bytes)
+    }
+
+    /// From the bytes at this place. `None`: there is no head here.
+    #[must_use]
+    pub fn parse(bytes: &[u8], place: Place) -> Option<Head> {
+        let bytes = bytes.first_chunk::<HEAD>()?;
+        let sum = u32::from_le_bytes(part(bytes, 28));
+        if !starts(bytes) || sum != head_sum(place.offset, bytes) {
+            return None;
+        }
+        let head = Head {
+            id: RecordId { seq: u64::from_le_bytes(part(bytes, 8)), log: Id(part(bytes, 16)) },
+            len: usize::try_from(u32::from_le_bytes(part(bytes, 4))).ok()?,
+            sum: u32::from_le_bytes(part(bytes, 24)),
+        };
+        let here = place.log.is_none_or(|log| log == head.id.log)
+            && (place.floor..SEQ_END).contains(&head.id.seq)
+            && head.len <= BODY_MAX;
+        here.then_some(head)
+    }
+
+    /// Whether this is its body.
+    #[must_use]
+    pub fn matches(&self, body: &[u8]) -> bool {
+        body.len() == self.len && crc32fast::hash(body) == self.sum
+    }
+}
+
+/// The first head at a multiple of 8 in these bytes, which begin at such a one. `Err`: there is
+/// none, and so many bytes need not be looked at again.
+pub fn find(bytes: &[u8], place: Place) -> Result<(usize, Head), usize> {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..)
+        && rest.len() >= HEAD
+    {
+        if starts(rest)
+            && let Some(head) =
+                Head::parse(rest, Place { offset: place.offset.saturating_add(at as u64), ..place })
+        {
+            return Ok((at, head));
+        }
+        at += ALIGN;
+    }
+    Err(at)
+}
+
+fn starts(bytes: &[u8]) -> bool {
+    bytes.first_chunk() == Some(RECORD_MAGIC)
+}
+
+fn head_sum(offset: u64, bytes: &[u8; HEAD]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&offset.to_le_bytes());
+    sum.update(&bytes[..28]);
+    sum.finalize()
+}
+
+/// Bytes `at` and on of an array that is known to be long enough.
+fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    if let Some(from) = bytes.get(at..at + N) {
+        part.copy_from_slice(from);
+    }
+    part
+}

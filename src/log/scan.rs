@@ -1,0 +1,269 @@
+//! A walk over one segment, record by record, while it may still be written. What is rotten is
+//! stepped over; what cannot be read is taken for zeros. The writer's start, the readers and
+//! `verify` all walk here, so they cannot disagree.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{Ordering, fence};
+
+use super::record::{self, ALIGN, HEAD, HEADER, Head, Header, Opening, Place};
+use super::{Id, RecordId, calls};
+
+/// What is read in one go, unless a record is longer.
+const WINDOW: usize = 64 << 10;
+/// Disks fail by blocks of this size or less.
+const BLOCK: usize = 4096;
+
+/// Where a segment's bytes come from.
+pub(super) trait Source {
+    /// As pread(2).
+    fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// How many bytes there are.
+    fn size(&self) -> io::Result<u64>;
+    /// Where the next bytes are that may not be zero, at `offset` or behind it.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+}
+
+impl Source for File {
+    fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(to, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        calls::next_data(self, offset)
+    }
+}
+
+impl Source for [u8] {
+    fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or(&[]);
+        let len = from.len().min(to.len());
+        to[..len].copy_from_slice(&from[..len]);
+        Ok(len)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.len() as u64).then_some(offset))
+    }
+}
+
+/// One step of the walk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A record; `Scan::body` has its body until the next step.
+    Record { id: RecordId, body: Range<usize>, missing: u64 },
+    /// Bytes that should have been so many records, with a record behind them.
+    Bad { records: u64 },
+    /// No further record for now; behind the last one are so many bytes that are none.
+    End { torn: u64 },
+}
+
+/// What is at one place.
+enum Look {
+    Record(Head),
+    /// A sound head with another body.
+    BadBody(Head),
+    Nothing,
+}
+
+/// A place in a segment.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    window: Window,
+    size: u64,
+    offset: u64,
+    floor: u64,
+    log: Option<Id>,
+}
+
+impl Scan {
+    /// Goes to the first record of a segment whose name says `first`.
+    pub(super) fn begin(&mut self, source: &(impl Source + ?Sized), first: u64) -> io::Result<Opening> {
+        self.window.forget();
+        self.size = source.size()?;
+        self.offset = HEADER as u64;
+        let opening = Header::parse(self.window.at(source, 0, HEADER)?);
+        (self.log, self.floor) = match opening {
+            Opening::Sound(header) => (Some(header.log), header.first),
+            _ => (None, first),
+        };
+        Ok(opening)
+    }
+
+    /// The end of the last record so far.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The number that comes next if none is missing.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The log, once it is known.
+    pub(super) fn log(&self) -> Option<Id> {
+        self.log
+    }
+
+    /// The body that the last step told of.
+    pub(super) fn body(&self, range: Range<usize>) -> &[u8] {
+        self.window.bytes.get(range).unwrap_or(&[])
+    }
+
+    /// Takes one step.
+    pub(super) fn next(&mut self, source: &(impl Source + ?Sized)) -> io::Result<Step> {
+        if let Look::Record(head) = self.look(source, self.offset)? {
+            return Ok(self.take(head));
+        }
+        self.window.forget(); // it may be older than the record
+        let (found, torn) = self.ahead(source)?;
+        let Some(found) = found else { return Ok(Step::End { torn }) };
+        // A writer publishes in order: with one further on in sight, this one is there or is lost.
+        fence(Ordering::Acquire);
+        self.window.forget();
+        if let Look::Record(head) = self.look(source, self.offset)? {
+            return Ok(self.take(head));
+        }
+        let Look::Record(head) = self.look(source, found)? else { return Ok(Step::End { torn }) };
+        let most = (found.saturating_sub(self.offset) / HEAD as u64).max(1);
+        let records = record::gap(self.floor, head.id.seq).clamp(1, most);
+        self.offset = found;
+        self.floor = head.id.seq;
+        Ok(Step::Bad { records })
+    }
+
+    fn take(&mut self, head: Head) -> Step {
+        let missing = record::gap(self.floor, head.id.seq);
+        let body = self.window.range(self.offset + HEAD as u64, head.len);
+        self.log = Some(head.id.log);
+        self.floor = head.id.seq + 1; // below SEQ_END
+        self.offset += record::footprint(head.len) as u64;
+        Step::Record { id: head.id, body, missing }
+    }
+
+    fn place(&self, offset: u64) -> Place {
+        Place { offset, log: self.log, floor: self.floor }
+    }
+
+    fn look(&mut self, source: &(impl Source + ?Sized), offset: u64) -> io::Result<Look> {
+        let place = self.place(offset);
+        let Some(head) = Head::parse(self.window.at(source, offset, HEAD)?, place) else {
+            return Ok(Look::Nothing);
+        };
+        let whole = HEAD + head.len;
+        if offset.saturating_add(whole as u64) > self.size {
+            return Ok(Look::Nothing);
+        }
+        let body = self.window.at(source, offset, whole)?.get(HEAD..whole);
+        Ok(match body {
+            Some(body) if head.matches(body) => Look::Record(head),
+            Some(_) => Look::BadBody(head),
+            None => Look::Nothing,
+        })
+    }
+
+    /// The first record from here on, and how many bytes from here on are not zero at their end.
+    fn ahead(&mut self, source: &(impl Source + ?Sized)) -> io::Result<(Option<u64>, u64)> {
+        let mut at = self.offset;
+        let mut used = self.offset;
+        while let Some(data) = source.next_data(at)? {
+            at = at.max(data / ALIGN as u64 * ALIGN as u64);
+            let place = self.place(at);
+            let bytes = self.window.at(source, at, HEAD)?;
+            let (seen, head) = match record::find(bytes, place) {
+                Ok((seen, head)) => (seen, Some(head)),
+                Err(0) => (bytes.len(), None),
+                Err(seen) => (seen, None),
+            };
+            if let Some(last) = bytes.iter().take(seen).rposition(|byte| *byte != 0) {
+                used = at + last as u64 + 1;
+            }
+            at += seen as u64;
+            let Some(head) = head else {
+                if seen < ALIGN || at >= self.size {
+                    break;
+                }
+                continue;
+            };
+            at += match self.look(source, at)? {
+                Look::Record(_) => return Ok((Some(at), 0)),
+                Look::BadBody(_) => record::footprint(head.len) as u64,
+                Look::Nothing => ALIGN as u64,
+            };
+            used = at;
+        }
+        Ok((None, used.min(self.size).saturating_sub(self.offset)))
+    }
+}
+
+/// A piece of the segment in memory.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    filled: usize,
+}
+
+impl Window {
+    fn forget(&mut self) {
+        self.filled = 0;
+    }
+
+    /// The bytes from `offset` on: at least `want` where the segment has them.
+    fn at(&mut self, source: &(impl Source + ?Sized), offset: u64, want: usize) -> io::Result<&[u8]> {
+        let inside = self.skip(offset).is_some_and(|skip| self.filled.saturating_sub(skip) >= want);
+        if !inside {
+            self.load(source, offset, want)?;
+        }
+        let skip = self.skip(offset).unwrap_or(0);
+        Ok(self.bytes.get(skip..self.filled).unwrap_or(&[]))
+    }
+
+    fn range(&self, offset: u64, len: usize) -> Range<usize> {
+        let skip = self.skip(offset).unwrap_or(self.filled);
+        skip..skip.saturating_add(len)
+    }
+
+    fn skip(&self, offset: u64) -> Option<usize> {
+        usize::try_from(offset.checked_sub(self.start)?).ok()
+    }
+
+    fn load(&mut self, source: &(impl Source + ?Sized), offset: u64, want: usize) -> io::Result<()> {
+        let want = want.max(WINDOW);
+        if self.bytes.len() < want {
+            self.bytes.resize(want, 0);
+        }
+        (self.start, self.filled) = (offset, 0);
+        while let Some(to) = self.bytes.get_mut(self.filled..want)
+            && !to.is_empty()
+        {
+            let from = offset.saturating_add(self.filled as u64);
+            match source.read(to, from) {
+                Ok(0) => break,
+                Ok(got) => self.filled += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    let into = usize::try_from(from % BLOCK as u64).unwrap_or(0);
+                    let lost = to.len().min(BLOCK - into);
+                    to[..lost].fill(0);
+                    self.filled += lost;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

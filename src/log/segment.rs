@@ -1,0 +1,156 @@
+//! A segment that is written: a whole file in a mapping, with all its blocks. The file's length
+//! and links are looked at before each record, since others may cut or delete it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
+
+use super::RecordId;
+use super::record::{self, HEAD, HEADER, Head, Header};
+use crate::sys;
+
+/// Written pages leave our memory by this many bytes; the kernel keeps them until they are on the disk.
+const RELEASE: usize = 256 << 10;
+
+/// What became of an append.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// A record with a body of so many bytes.
+    Record(usize),
+    /// Nothing was to be written.
+    Nothing,
+    /// More was claimed than there was room for.
+    TooLong(usize),
+}
+
+/// One open segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    file: Arc<File>,
+    map: MmapMut,
+    position: usize,
+    released: usize,
+}
+
+impl Segment {
+    /// Makes a file of this size with all its blocks.
+    pub(super) fn create(path: &Path, size: u64) -> io::Result<Segment> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let made = allocate(&file, size).and_then(|()| Segment::map(file, size, HEADER));
+        if made.is_err() {
+            let _ = std::fs::remove_file(path); // or it would take the room that is already short
+        }
+        made
+    }
+
+    /// Opens a file of this size to go on at `position`, where so many bytes are torn.
+    pub(super) fn reopen(path: &Path, size: u64, position: u64, torn: u64) -> io::Result<Segment> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        allocate(&file, size)?; // a copy may have come back with holes
+        let place = |at| usize::try_from(at).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
+        let mut segment = Segment::map(file, size, place(position)?)?;
+        let end = place(position.saturating_add(torn))?;
+        if let Some(tail) = segment.map.get_mut(segment.position..end) {
+            tail.fill(0);
+        }
+        Ok(segment)
+    }
+
+    fn map(file: File, size: u64, position: usize) -> io::Result<Segment> {
+        let len = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        // SAFETY: the folder is locked, so no other onset writes to this file, and readers use pread.
+        // Someone who cuts the file short is noticed before each append (docs/log-format.md).
+        let map = unsafe { MmapOptions::new().len(len).map_mut(&file)? };
+        Ok(Segment { file: Arc::new(file), map, position, released: 0 })
+    }
+
+    /// The file, for whoever syncs it.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Whether the file is still whole and has a name.
+    pub(super) fn intact(&self) -> bool {
+        self.file.metadata().is_ok_and(|data| data.nlink() > 0 && data.len() >= self.map.len() as u64)
+    }
+
+    /// Bytes behind the last record.
+    pub(super) fn left(&self) -> usize {
+        self.map.len().saturating_sub(self.position)
+    }
+
+    /// All its bytes.
+    pub(super) fn size(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Writes the header.
+    pub(super) fn begin(&mut self, header: &Header) {
+        if let Some(place) = self.map.first_chunk_mut() {
+            *place = header.bytes();
+        }
+    }
+
+    /// Lets `fill` write into so many bytes behind the last record, and makes a record of them.
+    pub(super) fn append(
+        &mut self,
+        id: RecordId,
+        reserve: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Appended {
+        let offset = self.position;
+        let Some((head, rest)) = self.map.get_mut(offset..).and_then(<[u8]>::split_first_chunk_mut::<HEAD>)
+        else {
+            return Appended::Nothing;
+        };
+        let room = reserve.min(rest.len());
+        let Some(used) = rest.get_mut(..room).and_then(fill) else { return Appended::Nothing };
+        let Some(body) = rest.get(..used.min(room)).filter(|body| body.len() == used) else {
+            return Appended::TooLong(used);
+        };
+        let Some(bytes) = Head::new(id, body).bytes(offset as u64) else { return Appended::TooLong(used) };
+        fence(Ordering::Release); // whoever sees the head sees the body
+        *head = bytes;
+        self.position = offset.saturating_add(record::footprint(used)).min(self.map.len());
+        self.release();
+        Appended::Record(used)
+    }
+
+    /// Hands written pages back, so that the agent's memory does not grow with the segment.
+    fn release(&mut self) {
+        if self.position - self.released < RELEASE {
+            return;
+        }
+        let end = self.position / RELEASE * RELEASE;
+        // SAFETY: the mapping is shared and of a file: the bytes stay in the page cache, and no
+        // reference into the mapping is alive.
+        let done = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.released, end - self.released)
+        };
+        let _ = done; // an advice: the pages stay ours for longer, that is all
+        self.released = end;
+    }
+}
+
+/// Gives the file all its blocks; by writing zeros where the filesystem has no better way.
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    match sys::fallocate(file, size) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let zeros = [0; 4096];
+            let mut at = file.metadata()?.len();
+            io::Seek::seek(&mut &*file, io::SeekFrom::Start(at))?;
+            while at < size {
+                let len = usize::try_from(size - at).unwrap_or(zeros.len()).min(zeros.len());
+                (&*file).write_all(&zeros[..len])?;
+                at += len as u64;
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
