@@ -37,7 +37,7 @@ fn generate() -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
         writeln!(
             modules,
-            "#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks)]\n\
+            "#[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
              pub mod {name} {{ include!({skeleton:?}); }}"
         )?;
     }
