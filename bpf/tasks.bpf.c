@@ -3,6 +3,7 @@
  * All tasks, by the task iterator: each in a few bytes, or those in D state with their kernel
  * stacks. Neither attaches anything; both cost only while they are read.
  */
+#define TYPED_POINTERS
 #include "common.h"
 
 #define FRAMES_MAX 64

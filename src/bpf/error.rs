@@ -59,7 +59,7 @@ pub(super) fn attempt<T>(
         let said = WORDS.lock().map(|words| words.clone()).unwrap_or_default();
         match error.kind() {
             // The verifier answers EACCES to what it does not accept: only the kernel's EPERM is about rights.
-            ErrorKind::PermissionDenied if !said.contains("BPF program load failed: Permission") => {
+            ErrorKind::PermissionDenied if !said.contains("load failed: -EACCES") => {
                 Error::NotPermitted(what)
             }
             _ if said.is_empty() => Error::Refused { what, words: format!("{error:#}") },
