@@ -1,11 +1,16 @@
 //! onset watches a Linux host cheaply and, at the onset of an anomaly, captures the kernel
 //! context that explains it. Start at `tracer` (what is watched) and `agent` (the loop).
 
+pub mod agent;
+pub mod bpf;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod evidence;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod host;
 pub mod http;
 pub mod log;

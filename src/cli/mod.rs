@@ -8,9 +8,11 @@ use std::process::ExitCode;
 mod arguments;
 mod check;
 mod config;
+mod doctor;
 mod document;
 mod events;
 mod flame;
+mod run;
 mod show;
 mod status;
 mod text;
@@ -21,8 +23,10 @@ pub use arguments::{Command, Given, Opt};
 
 /// Every command there is, in the order of the usage text.
 pub const COMMANDS: &[Command] = &[
+    run::COMMAND,
     check::COMMAND,
     config::COMMAND,
+    doctor::COMMAND,
     status::COMMAND,
     trigger::COMMAND,
     events::COMMAND,
@@ -86,7 +90,7 @@ impl From<crate::control::Error> for Failure {
 /// Does what a command line says; the first argument is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    ExitCode::from(perform(args, &mut out, &mut io::stderr().lock()))
+    ExitCode::from(perform(args, &mut out, &mut io::stderr()))
 }
 
 fn perform(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {

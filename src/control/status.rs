@@ -35,6 +35,9 @@ pub struct Status {
     pub turns: LoopStatus,
     /// Its tracers, in the order of the docs.
     pub tracers: Vec<TracerStatus>,
+    /// Captures that are under way.
+    #[serde(default)]
+    pub captures_open: u64,
     /// How many containers it follows.
     pub containers: u64,
     /// Address and port of its HTTP endpoint.
@@ -73,6 +76,9 @@ pub struct TracerStatus {
     /// What it lacks where it is not active, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Looks that it took at the host.
+    #[serde(default)]
+    pub samples: u64,
     /// Events it made since the agent started.
     pub events: u64,
     /// Its captures by outcome.

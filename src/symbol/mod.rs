@@ -28,7 +28,7 @@ use process::{Holds, Module, Process};
 const UNKNOWN: &str = "[unknown]";
 
 /// The label of a process that was gone before it was looked at.
-const EXITED: &str = "[exited]";
+pub const EXITED: &str = "[exited]";
 
 /// Processes that one capture can tell names of. At 99 Hz for 10 s a CPU has 990 samples.
 const PROCESSES_MAX: usize = 4096;

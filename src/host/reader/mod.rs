@@ -191,14 +191,14 @@ impl Reader {
     }
 
     /// Has the tasks of this turn counted, so it comes after the turn's first `read`. `sample` is
-    /// given a counter to tell of each task; if it returns false, there are no counts.
-    pub fn count_tasks(&mut self, sample: impl FnOnce(&mut dyn FnMut(TaskSample)) -> bool) {
+    /// given the containers and a counter to tell of each task; if it returns false, there are no counts.
+    pub fn count_tasks(&mut self, sample: impl FnOnce(&Containers, &mut dyn FnMut(TaskSample)) -> bool) {
         let Population { containers, readings, .. } = &mut self.population;
         let mut all = TaskCounts::default();
         for reading in readings.iter_mut() {
             reading.tasks = Some(TaskCounts::default());
         }
-        let known = sample(&mut |task| {
+        let known = sample(containers, &mut |task| {
             all.add(&task);
             let container = task.container.and_then(|key| containers.get(key));
             let reading = container.and_then(|it| readings.get_mut(usize::from(it.key().slot)));

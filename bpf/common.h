@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What every program needs: whose a task is. */
+#ifndef ONSET_COMMON_H
+#define ONSET_COMMON_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/*
+ * How to follow pointers, READ(a, b, c) being a->b->c. A program that is given a pointer whose type
+ * the verifier knows may follow it by plain loads, which are ten times faster: it says so.
+ */
+#ifdef TYPED_POINTERS
+#define READ(from, ...)	   ___arrow(from, __VA_ARGS__)
+#define READ_AT(to, place) to = *(place)
+#else
+#define READ(from, ...)	   BPF_CORE_READ(from, __VA_ARGS__)
+#define READ_AT(to, place) bpf_probe_read_kernel(&to, sizeof(to), place)
+#endif
+
+/* Cgroups above a task that are looked at: deeper nesting than any runtime makes. */
+#define CGROUP_LEVELS_MAX 16
+
+/*
+ * The containers by the ids of their cgroups; userspace keeps it and gives the same map to all
+ * objects. A value of 0 stands for no container, so it is never in here.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} containers SEC(".maps");
+
+/* Whether cgroup ids are those of the unified hierarchy (v2), else of v1's cpu hierarchy. */
+const volatile bool unified = false;
+
+/* The cgroup of a task in the hierarchy that containers are told apart in. */
+static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup_subsys_state *css = NULL;
+	__u64 index;
+
+	if (unified)
+		return READ(set, dfl_cgrp);
+	/* Which subsystem has which index depends on the kernel's config. */
+	index = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
+	READ_AT(css, (struct cgroup_subsys_state **)((void *)&set->subsys + index * sizeof(css)));
+	return READ(css, cgroup);
+}
+
+/* The container of a task: that of its cgroup or of the nearest one above. 0 is none. */
+static __always_inline __u64 container_of_task(struct task_struct *task)
+{
+	struct cgroup *cgroup = cgroup_of(task);
+
+	for (int level = 0; level < CGROUP_LEVELS_MAX && cgroup; level++) {
+		__u64 id = READ(cgroup, kn, id);
+		__u64 *container = bpf_map_lookup_elem(&containers, &id);
+
+		if (container)
+			return *container;
+		cgroup = READ(cgroup, self.parent, cgroup);
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+
+#endif

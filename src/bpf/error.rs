@@ -1,0 +1,69 @@
+//! Why a program cannot run here, as a sentence with a remedy. libbpf's own words never reach
+//! stderr: what it warns of while something loads becomes part of that sentence.
+
+use std::io;
+use std::sync::Mutex;
+
+use libbpf_rs::{ErrorKind, PrintLevel};
+
+/// What this kernel, or these rights, do not allow.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No BTF.
+    #[error("kernel has no BTF (CONFIG_DEBUG_INFO_BTF); see onset doctor")]
+    NoBtf,
+    /// Refused for want of rights.
+    #[error(
+        "{0} is not permitted: onset needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; see onset doctor"
+    )]
+    NotPermitted(&'static str),
+    /// Refused for another reason.
+    #[error("this kernel does not take {what}: {words}; onset needs Linux 5.10 or later, see onset doctor")]
+    Refused {
+        /// What was to be loaded.
+        what: &'static str,
+        /// What libbpf or the kernel said of it.
+        words: String,
+    },
+    /// Samples cannot be taken.
+    #[error(
+        "perf_event_open of cpu-clock failed: {0}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
+    )]
+    Perf(io::Error),
+}
+
+/// More of a verifier's log would not help anyone at a glance.
+const WORDS_MAX: usize = 200;
+
+static WORDS: Mutex<String> = Mutex::new(String::new());
+
+fn keep(_: PrintLevel, line: String) {
+    if let Ok(mut words) = WORDS.lock()
+        && words.is_empty()
+    {
+        let line = line.trim().trim_start_matches("libbpf: ");
+        words.extend(line.lines().next().unwrap_or_default().chars().take(WORDS_MAX));
+    }
+}
+
+/// Does what libbpf may warn of, and makes a sentence of its failure.
+pub(super) fn attempt<T>(
+    what: &'static str,
+    act: impl FnOnce() -> Result<T, libbpf_rs::Error>,
+) -> Result<T, Error> {
+    libbpf_rs::set_print(Some((PrintLevel::Warn, keep)));
+    if let Ok(mut words) = WORDS.lock() {
+        words.clear();
+    }
+    act().map_err(|error| {
+        let said = WORDS.lock().map(|words| words.clone()).unwrap_or_default();
+        match error.kind() {
+            // The verifier answers EACCES to what it does not accept: only the kernel's EPERM is about rights.
+            ErrorKind::PermissionDenied if !said.contains("load failed: -EACCES") => {
+                Error::NotPermitted(what)
+            }
+            _ if said.is_empty() => Error::Refused { what, words: format!("{error:#}") },
+            _ => Error::Refused { what, words: said },
+        }
+    })
+}

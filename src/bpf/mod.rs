@@ -1,0 +1,53 @@
+//! BPF programs and everything else that speaks to libbpf. A program is loaded once, attached
+//! only while someone looks, and gives plain values. What a kernel lacks becomes a sentence.
+
+mod containers;
+mod error;
+mod meter;
+mod perf;
+mod ring;
+mod stacks;
+mod tasks;
+
+pub use containers::Followed;
+pub use error::Error;
+pub use meter::Meter;
+pub use ring::{Drained, Ring};
+pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};
+pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
+
+/// What build.rs made of bpf/*.bpf.c.
+mod skeletons {
+    include!(concat!(env!("OUT_DIR"), "/skeletons.rs"));
+}
+
+use std::fmt::Write as _;
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use libbpf_rs::OpenObject;
+
+/// Whether this kernel describes its types: without that no program can be fitted to it.
+pub fn btf(sys: &Path) -> Result<(), Error> {
+    if sys.join("kernel/btf/vmlinux").exists() { Ok(()) } else { Err(Error::NoBtf) }
+}
+
+/// Where a skeleton keeps its object. Each program is loaded once in a process's life, so these
+/// eight bytes may stay behind.
+fn place() -> &'static mut MaybeUninit<OpenObject> {
+    Box::leak(Box::new(MaybeUninit::uninit()))
+}
+
+/// A thread's name as people may see it: no control characters, and what is no UTF-8 replaced.
+#[must_use]
+pub fn comm(raw: &[u8; 16]) -> Box<str> {
+    let name = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut text = String::with_capacity(name.len());
+    for letter in String::from_utf8_lossy(name).chars() {
+        let _ = if letter.is_control() { text.write_char('?') } else { text.write_char(letter) };
+    }
+    text.into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests;

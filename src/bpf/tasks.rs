@@ -1,0 +1,233 @@
+//! All tasks of the host by the kernel's task iterator: each in passing, or those in D state with
+//! their kernel stacks. Nothing is attached: it costs only while it is read.
+
+use std::io::{self, Read};
+use std::mem::offset_of;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{Iter, IterOpts, Link};
+
+use super::containers::{Followed, unpack};
+use super::error::{Error, attempt};
+use super::meter::Meter;
+use super::skeletons::tasks::{TasksSkelBuilder, types};
+use super::{btf, comm, place};
+use crate::host::{Key, TaskSample, TaskState};
+
+const WHAT: &str = "the task iterator";
+
+/// The first kernel whose frozen tasks have a state of their own.
+const FREEZER_STATE: (u32, u32) = (6, 1);
+
+/// What one read asks for: the kernel gives at most 32 KiB at once.
+const BUFFER: usize = 32 << 10;
+
+/// Both uses of the iterator.
+pub struct Tasks {
+    /// All tasks in passing.
+    pub passers: Passers,
+    /// Those in D state, with their stacks.
+    pub stuck: StuckTasks,
+}
+
+/// Looks at all tasks in passing.
+pub struct Passers {
+    link: Link,
+    buffer: Box<[u8]>,
+}
+
+/// Looks at the tasks in D state.
+pub struct StuckTasks {
+    link: Link,
+    buffer: Box<[u8]>,
+}
+
+/// A task, seen in passing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passing {
+    container: Option<Key>,
+    blocked_for: Duration,
+    state: u32,
+    exit_state: u16,
+    blocked: bool,
+    in_iowait: bool,
+}
+
+/// A task in D state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Its container.
+    pub container: Option<Key>,
+    /// For how long it has been off the CPU.
+    pub blocked: Duration,
+    /// Its process.
+    pub pid: u32,
+    /// Its own id.
+    pub tid: u32,
+    /// Whether its wait is accounted as iowait.
+    pub in_iowait: bool,
+    /// Its name.
+    pub comm: Box<str>,
+    /// Frames of the kernel, innermost first.
+    pub kernel: Vec<u64>,
+}
+
+impl Tasks {
+    /// Loads the programs.
+    pub fn load(
+        sys: &Path,
+        followed: &Followed,
+        unified: bool,
+        release: Option<(u32, u32)>,
+        meter: &mut Meter,
+    ) -> Result<Tasks, Error> {
+        btf(sys)?;
+        attempt(WHAT, || {
+            let mut open = TasksSkelBuilder::default().open(place())?;
+            open.maps.containers.reuse_fd(followed.as_fd())?;
+            if let Some(knobs) = &mut open.maps.rodata_data {
+                knobs.unified = unified;
+                knobs.frozen_by_flag = release.is_some_and(|release| release < FREEZER_STATE);
+            }
+            let loaded = open.load()?;
+            meter.add("tasks", loaded.progs.pass_tasks.as_fd());
+            meter.add("stuck_tasks", loaded.progs.stuck_tasks.as_fd());
+            // The links keep the programs; the rest of the object is not needed any more.
+            let passing = loaded.progs.pass_tasks.attach_iter_with_opts(IterOpts::None)?;
+            let stuck = loaded.progs.stuck_tasks.attach_iter_with_opts(IterOpts::None)?;
+            let buffer = || vec![0; BUFFER].into_boxed_slice();
+            Ok(Tasks {
+                passers: Passers { link: passing, buffer: buffer() },
+                stuck: StuckTasks { link: stuck, buffer: buffer() },
+            })
+        })
+    }
+}
+
+impl Passers {
+    /// Hands out every task of the host. Allocates nothing.
+    pub fn look(&mut self, mut each: impl FnMut(Passing)) -> io::Result<()> {
+        let mut tasks = Iter::new(&self.link).map_err(io::Error::other)?;
+        each_record(&mut tasks, &mut self.buffer, |record| each(Passing::parse(record)))
+    }
+}
+
+impl StuckTasks {
+    /// Hands out every task in D state.
+    pub fn look(&mut self, mut each: impl FnMut(Stuck)) -> io::Result<()> {
+        let mut tasks = Iter::new(&self.link).map_err(io::Error::other)?;
+        each_record(&mut tasks, &mut self.buffer, |record| {
+            if let Some(task) = Stuck::parse(record) {
+                each(task);
+            }
+        })
+    }
+}
+
+/// Reads to the end and hands out each record whole, though a read may end within one.
+pub(super) fn each_record<const SIZE: usize>(
+    from: &mut impl Read,
+    buffer: &mut [u8],
+    mut each: impl FnMut(&[u8; SIZE]),
+) -> io::Result<()> {
+    let mut held = 0;
+    loop {
+        let room = buffer.get_mut(held..).unwrap_or_default();
+        let got = match from.read(room) {
+            Ok(0) if held == 0 => return Ok(()),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => got,
+            // EAGAIN: the kernel paused after a million tasks that gave nothing.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let filled = held.saturating_add(got).min(buffer.len());
+        let (records, rest) = buffer.get(..filled).unwrap_or_default().as_chunks::<SIZE>();
+        records.iter().for_each(&mut each);
+        held = rest.len();
+        buffer.copy_within(filled - held..filled, 0);
+    }
+}
+
+/// `struct passing`, which stands in no map; the C side asserts its size.
+const PASSING: usize = 24;
+const STUCK: usize = size_of::<types::stuck>();
+
+// The parsers below read these, field by field.
+const _: () = assert!(
+    offset_of!(types::stuck, tgid) == 16
+        && offset_of!(types::stuck, comm) == 32
+        && offset_of!(types::stuck, stack) == 48
+);
+
+impl Passing {
+    fn parse(record: &[u8; PASSING]) -> Passing {
+        let [c0, c1, c2, c3, c4, c5, c6, c7, b0, b1, b2, b3, b4, b5, b6, b7, rest @ ..] = *record;
+        let [s0, s1, s2, s3, e0, e1, blocked, in_iowait] = rest;
+        Passing {
+            container: unpack(u64::from_ne_bytes([c0, c1, c2, c3, c4, c5, c6, c7])),
+            blocked_for: Duration::from_nanos(u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7])),
+            state: u32::from_ne_bytes([s0, s1, s2, s3]),
+            exit_state: u16::from_ne_bytes([e0, e1]),
+            blocked: blocked != 0,
+            in_iowait: in_iowait != 0,
+        }
+    }
+
+    /// What a tracer needs of it.
+    #[must_use]
+    pub fn sample(&self) -> TaskSample {
+        TaskSample {
+            container: self.container,
+            state: self.state(),
+            blocked: self.blocked_for,
+            in_iowait: self.in_iowait,
+        }
+    }
+
+    /// The bits of include/linux/sched.h, read as fs/proc/array.c reads them.
+    fn state(&self) -> TaskState {
+        const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
+        const DEAD: u32 = 0x80;
+        /// Interruptible, uninterruptible (of those that do not count as blocked), parked,
+        /// waiting for a lock of a real-time kernel, frozen.
+        const ASLEEP: u32 = 0x1 | 0x2 | 0x40 | 0x1000 | 0x8000;
+        match self.state {
+            _ if self.exit_state != 0 => TaskState::Dead,
+            _ if self.blocked => TaskState::Uninterruptible,
+            state if state & DEAD != 0 => TaskState::Dead,
+            state if state & STOPPED_OR_TRACED != 0 => TaskState::Stopped,
+            state if state & ASLEEP != 0 => TaskState::Sleeping,
+            // Running, waking up or new.
+            _ => TaskState::Running,
+        }
+    }
+}
+
+impl Stuck {
+    fn parse(record: &[u8; STUCK]) -> Option<Stuck> {
+        let (container, rest) = record.split_first_chunk()?;
+        let (blocked, rest) = rest.split_first_chunk()?;
+        let (pid, rest) = rest.split_first_chunk()?;
+        let (tid, rest) = rest.split_first_chunk()?;
+        let (in_iowait, rest) = rest.split_first_chunk()?;
+        let (stack_bytes, rest) = rest.split_first_chunk()?;
+        let (name, stack) = rest.split_first_chunk()?;
+        let frames = usize::try_from(u32::from_ne_bytes(*stack_bytes)).ok()? / 8;
+        let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
+        Some(Stuck {
+            container: unpack(u64::from_ne_bytes(*container)),
+            blocked: Duration::from_nanos(u64::from_ne_bytes(*blocked)),
+            pid: u32::from_ne_bytes(*pid),
+            tid: u32::from_ne_bytes(*tid),
+            in_iowait: u32::from_ne_bytes(*in_iowait) != 0,
+            comm: comm(name),
+            kernel: stack.chunks_exact(8).take(frames).filter_map(address).collect(),
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! Pure parts on made-up bytes; rings and iterators on this kernel, which takes root.
+
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::containers::{pack, unpack};
+use super::tasks::each_record;
+use super::*;
+use crate::host::Key;
+use crate::symbol::UserFrame;
+
+#[test]
+fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
+    for key in [
+        Key { slot: 0, generation: 0 },
+        Key { slot: u16::MAX, generation: u32::MAX },
+        Key { slot: 7, generation: 1 },
+    ] {
+        assert_eq!(unpack(pack(key)), Some(key));
+        assert_ne!(pack(key), 0);
+    }
+    assert_eq!(unpack(0), None);
+    assert_eq!(unpack(42), None);
+}
+
+/// Gives bytes in portions of its own choosing.
+struct Portions<'b>(&'b [u8], usize);
+
+impl Read for Portions<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.1 = self.1 % 7 + 1;
+        let count = self.1.min(to.len()).min(self.0.len());
+        let (now, later) = self.0.split_at(count);
+        to[..count].copy_from_slice(now);
+        self.0 = later;
+        Ok(count)
+    }
+}
+
+#[test]
+fn records_come_out_whole_however_the_reads_fall() {
+    let bytes: Vec<u8> = (0..120).collect();
+    for room in [8, 9, 13, 64, 256] {
+        let mut seen = Vec::new();
+        each_record(&mut Portions(&bytes, 0), &mut vec![0; room], |record: &[u8; 8]| seen.extend(*record))
+            .expect("15 records");
+        assert_eq!(seen, bytes, "room for {room}");
+    }
+}
+
+#[test]
+fn a_list_that_ends_within_a_record_is_an_error() {
+    let mut count = 0;
+    let result = each_record(&mut Portions(&[0; 20], 0), &mut [0; 64], |_: &[u8; 8]| count += 1);
+    assert_eq!(result.expect_err("4 bytes too few").kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(count, 2);
+}
+
+fn sent(kernel: u16, user: u16, tail: &[u8]) -> Vec<u8> {
+    let mut record = 9_u64.to_ne_bytes().to_vec();
+    record.extend(77_u32.to_ne_bytes());
+    record.extend(kernel.to_ne_bytes());
+    record.extend(user.to_ne_bytes());
+    record.extend(b"worker\x1b\0garbage!");
+    record.extend(tail);
+    record
+}
+
+#[test]
+fn a_stack_is_read_as_the_program_lays_it_out() {
+    let mut frames = 0xffff_ffff_8100_0000_u64.to_ne_bytes().to_vec();
+    frames.extend(2_u32.to_ne_bytes());
+    frames.extend([0; 20]);
+    frames.extend(0x40_1000_u64.to_ne_bytes());
+    let stack = Sent::parse(&sent(8, 32, &frames)).expect("a whole record");
+    assert_eq!((stack.hash, stack.pid, &*stack.comm), (9, 77, "worker?"));
+    assert_eq!(*stack.kernel, [0xffff_ffff_8100_0000]);
+    assert_eq!(*stack.user, [UserFrame::Address(0x40_1000)]);
+    // The kernel rounds a record up: what comes after is not its own.
+    frames.extend([0xff; 7]);
+    assert_eq!(Sent::parse(&sent(8, 32, &frames)), Some(stack));
+}
+
+#[test]
+fn a_stack_that_claims_more_than_it_has_is_refused() {
+    let whole = sent(8, 32, &[0; 40]);
+    for len in 0..whole.len() {
+        assert_eq!(Sent::parse(&whole[..len]), None, "{len} bytes");
+    }
+    assert_eq!(Sent::parse(&sent(u16::MAX, u16::MAX, &[0; 40])), None);
+}
+
+#[test]
+fn a_kernel_without_btf_is_told_of_with_the_remedy() {
+    let error = btf(Path::new("/nonexistent")).expect_err("no such kernel");
+    assert_eq!(error.to_string(), "kernel has no BTF (CONFIG_DEBUG_INFO_BTF); see onset doctor");
+}
+
+#[test]
+fn what_libbpf_says_of_a_failure_is_in_the_reason_and_not_on_stderr() {
+    if !crate::capture::root() {
+        return;
+    }
+    let object = b"this is no ELF file";
+    let error = super::error::attempt("a broken object", || {
+        libbpf_rs::ObjectBuilder::default().open_memory(object).map(drop)
+    })
+    .expect_err("it is no ELF file");
+    let text = error.to_string();
+    assert!(text.contains("a broken object") && text.contains("ELF"), "{text}");
+}
+
+#[test]
+fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
+    if !crate::capture::root() {
+        return;
+    }
+    let _alone = crate::capture::alone();
+    let followed = Followed::create(16).expect("a map");
+    let mut stacks = Stacks::load(Path::new("/sys"), &followed, false, vec![0, 1], &mut Meter::default())
+        .expect("this kernel has BTF");
+    let mut armed = stacks.arm().expect("armed");
+    armed.aim(true, []).expect("aimed");
+    let began = Instant::now();
+    let mut busy = 0_u64;
+    let mut portions = Vec::new();
+    // This thread itself has several stacks, in the kernel and out of it.
+    while !portions.ends_with(&[(1, Drained::More), (1, Drained::More)]) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{portions:?}");
+        for _ in 0..1000 {
+            busy = busy.wrapping_add(std::fs::read("/proc/stat").expect("procfs").len() as u64);
+        }
+        for _ in 0..2 {
+            let mut count = 0;
+            let left = armed.stacks(1, |_| count += 1);
+            portions.push((count, left));
+        }
+    }
+    assert_eq!(armed.stacks(100_000, |_| {}), Drained::Empty);
+}

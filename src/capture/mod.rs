@@ -1,0 +1,283 @@
+//! The I/O side of captures: a request goes in, exactly one answer comes out later. Programs are
+//! loaded once, attached only while a capture runs, and waited for on threads that are there only
+//! then. Nothing here blocks the loop.
+
+mod answer;
+mod inbox;
+mod proc_task;
+mod stacks;
+mod tasks;
+mod walk;
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use answer::{Answer, Answered, Wake};
+use inbox::Inbox;
+use stacks::Sampler;
+use tasks::{Looker, WalkJob, Walks};
+use walk::Paths;
+
+use crate::bpf::{self, Followed, Meter};
+use crate::config;
+use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
+use crate::host::{Containers, Key, TaskSample};
+
+/// Requests of one kind that may be open at once.
+pub const OPEN_MAX: usize = 64;
+
+/// How long threads are waited for at the end.
+const LEAVE: Duration = Duration::from_millis(900);
+
+/// All captures there are.
+pub struct Captures {
+    followed: Option<Followed>,
+    not_followed: u64,
+    stacks: Result<(Arc<Sampler>, bpf::Lost), &'static str>,
+    tasks: Looks,
+    meter: Meter,
+    open: Vec<Open>,
+    to: SyncSender<Answered>,
+    from: Receiver<Answered>,
+    wake: Wake,
+}
+
+/// A request that has no answer yet.
+struct Open {
+    ticket: Ticket,
+    request: Request,
+}
+
+/// How tasks are looked at.
+enum Looks {
+    Iterator { passers: bpf::Passers, looker: Arc<Looker> },
+    Walks { walks: Arc<Walks>, why: &'static str },
+}
+
+impl Captures {
+    /// Loads the programs; what cannot be loaded here is unsupported, with a reason. `wake` is
+    /// called from helper threads when an answer waits. Containers are told apart in the unified
+    /// hierarchy or in v1's cpu hierarchy; so many are followed at once.
+    pub fn load(paths: &config::Paths, unified: bool, capacity: usize, wake: Wake) -> Captures {
+        let mut meter = Meter::default();
+        let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
+        let program = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            bpf::Stacks::load(&paths.sys, followed, unified, online_cpus(&paths.sys), &mut meter)
+                .map_err(sentence)
+        });
+        let tasks = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            let release = release(&paths.proc);
+            bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
+        });
+        let proc: Box<Path> = paths.proc.as_path().into();
+        let stacks = program.and_then(|program| {
+            let lost = program.lost().map_err(sentence)?;
+            let (inbox, endings) = (Inbox::new(OPEN_MAX), Inbox::new(OPEN_MAX));
+            Ok((Arc::new(Sampler { program: Mutex::new(program), inbox, endings, proc: proc.clone() }), lost))
+        });
+        let tasks = match tasks {
+            Ok(bpf::Tasks { passers, stuck }) => {
+                let inbox = Inbox::new(OPEN_MAX);
+                Looks::Iterator {
+                    passers,
+                    looker: Arc::new(Looker { inbox, stuck: Mutex::new(stuck), proc }),
+                }
+            }
+            Err(why) => Looks::Walks { walks: Arc::new(Walks::new(&proc, unified, capacity, OPEN_MAX)), why },
+        };
+        let (to, from) = sync_channel(2 * OPEN_MAX);
+        Captures {
+            followed: followed.ok(),
+            not_followed: 0,
+            stacks,
+            tasks,
+            meter,
+            open: Vec::with_capacity(2 * OPEN_MAX),
+            to,
+            from,
+            wake,
+        }
+    }
+
+    /// Why this kind of capture cannot be made here.
+    #[must_use]
+    pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {
+        match kind {
+            Kind::Stacks => self.stacks.as_ref().err().copied(),
+            Kind::Tasks => None,
+        }
+    }
+
+    /// How this kind of capture is made here.
+    #[must_use]
+    pub fn mode(&self, kind: Kind) -> &'static str {
+        match (kind, &self.tasks) {
+            (Kind::Stacks, _) => "perf_event",
+            (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
+            (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
+        }
+    }
+
+    /// Why it is made in a lesser way than it could be.
+    #[must_use]
+    pub fn lesser(&self, kind: Kind) -> Option<&'static str> {
+        match (kind, &self.tasks) {
+            (Kind::Tasks, Looks::Walks { why, .. }) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// From now on this cgroup, and those below it, are that container.
+    pub fn follow(&mut self, cgroup_id: u64, key: Key) {
+        if let Some(followed) = &self.followed
+            && !followed.follow(cgroup_id, key)
+        {
+            self.not_followed += 1;
+        }
+    }
+
+    /// From now on it is no container.
+    pub fn unfollow(&mut self, cgroup_id: u64) {
+        if let Some(followed) = &self.followed {
+            followed.unfollow(cgroup_id);
+        }
+    }
+
+    /// Ok: exactly one answer follows through `finished`. Never blocks.
+    pub fn begin(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        containers: &Containers,
+    ) -> Result<(), Refusal> {
+        if let Scope::Container(key) = request.scope
+            && !containers.get(key).is_some_and(|container| container.is_live())
+        {
+            return Err(Refusal::Gone);
+        }
+        self.start(ticket, request, || {
+            let mut paths = Paths::default();
+            paths.fill(containers);
+            paths
+        })
+    }
+
+    fn start(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        paths: impl FnOnce() -> Paths,
+    ) -> Result<(), Refusal> {
+        let Request { kind, scope, lasting } = request;
+        let alike = self.open.iter().filter(|open| open.request.kind == kind);
+        let twice = kind == Kind::Stacks && alike.clone().any(|open| open.request.scope == scope);
+        if twice || alike.count() >= OPEN_MAX {
+            return Err(Refusal::Busy);
+        }
+        if kind == Kind::Stacks
+            && let Err(reason) = self.stacks
+        {
+            return Err(Refusal::Unsupported(reason));
+        }
+        // From here on a job answers even if it is dropped, for want of a thread.
+        let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
+        self.open.push(Open { ticket, request });
+        match (kind, &self.stacks, &self.tasks) {
+            (Kind::Stacks, Ok((sampler, _)), _) => sampler.bring(stacks::Job { answer, scope, lasting }),
+            (Kind::Stacks, Err(_), _) => {}
+            (Kind::Tasks, _, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
+            (Kind::Tasks, _, Looks::Walks { walks, .. }) => {
+                walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answer, if one waits.
+    pub fn finished(&mut self) -> Option<(Ticket, Result<Capture, Refusal>)> {
+        let answered = self.from.try_recv().ok()?;
+        self.open.retain(|open| open.ticket != answered.0);
+        Some(answered)
+    }
+
+    /// Requests that have no answer yet.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The detector's look at all tasks. False: there is no look to be had now; where tasks are
+    /// walked over, each call gives the walk that the call before began.
+    pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
+        match &mut self.tasks {
+            Looks::Iterator { passers, .. } => passers.look(|task| each(task.sample())).is_ok(),
+            Looks::Walks { walks, .. } => walks.sample(containers, each),
+        }
+    }
+
+    /// Each program's name, and its run time as the kernel counts it: zero unless
+    /// kernel.bpf_stats_enabled is set.
+    pub fn run_time(&self, each: &mut dyn FnMut(&str, Duration)) {
+        self.meter.read(each);
+    }
+
+    /// What was lost since start, by where.
+    pub fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        if let Ok((_, lost)) = &self.stacks {
+            each("stacks", lost.samples());
+        }
+        each("containers", self.not_followed);
+    }
+}
+
+impl Drop for Captures {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LEAVE;
+        // One that is still there after this works for nobody, and ends with the process.
+        if let Ok((sampler, _)) = &self.stacks {
+            sampler.inbox.close(deadline);
+            sampler.endings.close(deadline);
+        }
+        match &self.tasks {
+            Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
+            Looks::Walks { walks, .. } => walks.inbox.close(deadline),
+        };
+    }
+}
+
+/// A reason, to be kept for the life of the process: there are at most three.
+fn sentence(error: bpf::Error) -> &'static str {
+    String::leak(error.to_string())
+}
+
+/// The numbers of the CPUs that are online; the first one where that is not told.
+fn online_cpus(sys: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(sys.join("devices/system/cpu/online")).unwrap_or_default();
+    let cpus = cpu_list(&text);
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// `0-3,8`.
+fn cpu_list(text: &str) -> Vec<u32> {
+    /// As many as any kernel is built for.
+    const CPUS_MAX: u32 = 8192;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(CPUS_MAX))
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// The kernel's release: `6.18.44-generic` is (6, 18).
+fn release(proc: &Path) -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?;
+    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::{alone, root};

@@ -1,0 +1,272 @@
+//! Captures of sampled stacks: one armed program serves all that run at a time. Each has a scope
+//! and a deadline of its own; at each of them the kernel's counts are read, so every request gets
+//! the samples of its own time only.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::inbox::{Found, Inbox, Shift};
+use crate::bpf;
+use crate::evidence::{Capture, Refusal, Scope, Seen};
+use crate::host::Key;
+use crate::stacks::fold;
+use crate::symbol::{EXITED, Stack, Symbolizer};
+
+/// The counts are read this often: soon enough that a process is looked at while it is there.
+const TURN: Duration = Duration::from_millis(100);
+
+/// New stacks taken out of the ring at once.
+const BATCH: u32 = 256;
+
+/// Portions taken in one turn: more than any ring holds.
+const BATCHES_MAX: u32 = 512;
+
+/// Different stacks that are kept; 800 bytes each, for a few seconds. What is beyond counts as lost.
+const STACKS_MAX: usize = 65_536;
+
+/// One request.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+    pub(super) lasting: Duration,
+}
+
+/// A request that is over: only its names are missing.
+pub(super) struct Ended {
+    running: Running,
+    lasted: Duration,
+    lost: u64,
+}
+
+/// A stack of a process: what it is counted under.
+type Which = (u32, u64);
+
+struct Running {
+    job: Job,
+    began: Instant,
+    until: Instant,
+    /// The kernel's count of lost samples when it began.
+    lost_before: u64,
+    /// Samples whose frames are not known.
+    nameless: u64,
+    counts: HashMap<Which, (Arc<bpf::Sent>, u64)>,
+    symbols: Symbolizer,
+}
+
+/// The part of a capture thread that outlives a run.
+pub(super) struct Sampler {
+    pub(super) program: Mutex<bpf::Stacks>,
+    pub(super) inbox: Inbox<Job>,
+    pub(super) endings: Inbox<Ended>,
+    pub(super) proc: Box<Path>,
+}
+
+impl Sampler {
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let sampler = Arc::clone(self);
+        self.inbox.bring_to("onset-stacks", job, move || sample(&sampler));
+    }
+}
+
+/// The life of the sampling thread: from the first request until none is left.
+fn sample(sampler: &Arc<Sampler>) {
+    let mut shift = sampler.inbox.shift();
+    let mut program = sampler.program.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match program.arm() {
+            Ok(armed) => {
+                let known = HashMap::new();
+                Session { armed, running: Vec::new(), known, sampler }.run(&shift);
+            }
+            Err(_) => refuse_waiting(&shift),
+        }
+        if shift.leave() {
+            return;
+        }
+    }
+}
+
+fn refuse_waiting(shift: &Shift<'_, Job>) {
+    while let Found::Job(job) = shift.next(Duration::ZERO) {
+        job.answer.give(Err(Refusal::Failed(
+            "sampling could not begin: out of descriptors or rights; see onset doctor",
+        )));
+    }
+}
+
+/// One run of the armed program.
+struct Session<'s> {
+    armed: bpf::Armed<'s>,
+    running: Vec<Running>,
+    known: HashMap<Which, Arc<bpf::Sent>>,
+    sampler: &'s Arc<Sampler>,
+}
+
+impl Session<'_> {
+    fn run(mut self, shift: &Shift<'_, Job>) {
+        loop {
+            let next = self.running.iter().map(|running| running.until).min();
+            let wait = match next {
+                // The first request is there already: the thread was started for it.
+                None => Duration::ZERO,
+                Some(until) => until.saturating_duration_since(Instant::now()).min(TURN),
+            };
+            match shift.next(wait) {
+                Found::Job(job) => self.begin(job),
+                Found::Nothing if self.running.is_empty() => return,
+                Found::Nothing => {
+                    self.turn();
+                }
+                Found::Closed => return,
+            }
+        }
+    }
+
+    /// Takes a request in; what was counted before is not its own.
+    fn begin(&mut self, job: Job) {
+        let aimed = self.aim(Some(job.scope));
+        let began = self.turn();
+        if aimed.is_err() {
+            return job
+                .answer
+                .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
+        }
+        self.running.push(Running {
+            began,
+            // No clock reaches the end of a time that overflows it; a day is longer than any capture.
+            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
+            lost_before: self.armed.lost(),
+            nameless: 0,
+            counts: HashMap::new(),
+            symbols: Symbolizer::new(&self.sampler.proc),
+            job,
+        });
+    }
+
+    fn aim(&mut self, new: Option<Scope>) -> Result<(), bpf::Error> {
+        let scopes = || self.running.iter().map(|running| running.job.scope).chain(new);
+        let host = scopes().any(|scope| scope == Scope::Host);
+        let key = |scope| match scope {
+            Scope::Host => None,
+            Scope::Container(key) => Some(key),
+        };
+        let targets: Vec<Key> = scopes().filter_map(key).collect();
+        self.armed.aim(host, targets)
+    }
+
+    /// Reads what was counted since the last turn, and ends what is due. The time of this turn.
+    fn turn(&mut self) -> Instant {
+        let turned = self.armed.turn();
+        let now = Instant::now();
+        // Frames are sent before their stack is counted, so these are here first.
+        let known = &mut self.known;
+        for _ in 0..BATCHES_MAX {
+            let left = self.armed.stacks(BATCH, |sent| {
+                if known.len() < STACKS_MAX {
+                    known.entry((sent.pid, sent.hash)).or_insert_with(|| Arc::new(sent));
+                }
+            });
+            if left == bpf::Drained::Empty {
+                break;
+            }
+        }
+        let running = &mut self.running;
+        let counted = self.armed.counts(|count| {
+            let which = (count.pid, count.hash);
+            for running in running.iter_mut().filter(|running| running.wants(count.container)) {
+                running.count(which, known.get(&which), count.samples);
+            }
+        });
+        let broken = turned.and(counted).is_err();
+        let due: Vec<Running> =
+            self.running.extract_if(.., |running| broken || running.until <= now).collect();
+        if due.is_empty() {
+            return now;
+        }
+        let lost = self.armed.lost();
+        for running in due {
+            if broken {
+                let refusal = Refusal::Failed("the kernel's counts could not be read");
+                running.job.answer.give(Err(refusal));
+            } else {
+                self.end(running, now, lost);
+            }
+        }
+        // Should this fail, more is sampled than is asked for, and nobody counts it.
+        let _ = self.aim(None);
+        now
+    }
+
+    /// Hands a request over to the thread that finds names: that may take a while.
+    fn end(&mut self, running: Running, now: Instant, lost: u64) {
+        let lasted = now.saturating_duration_since(running.began);
+        let lost = lost.saturating_sub(running.lost_before).saturating_add(running.nameless);
+        let sampler = Arc::clone(self.sampler);
+        let life = move || find_names(&sampler.endings);
+        self.sampler.endings.bring_to("onset-names", Ended { running, lasted, lost }, life);
+    }
+}
+
+impl Running {
+    fn wants(&self, container: Option<Key>) -> bool {
+        match self.job.scope {
+            Scope::Host => true,
+            Scope::Container(key) => container == Some(key),
+        }
+    }
+
+    fn count(&mut self, which: Which, sent: Option<&Arc<bpf::Sent>>, samples: u64) {
+        let Some(sent) = sent else {
+            self.nameless = self.nameless.saturating_add(samples);
+            return;
+        };
+        let counted = self.counts.entry(which).or_insert_with(|| {
+            // It was on a CPU a moment ago, so looking at it does not hang.
+            self.symbols.sight(sent.pid, &sent.user);
+            (Arc::clone(sent), 0)
+        });
+        counted.1 = counted.1.saturating_add(samples);
+    }
+}
+
+/// The life of the naming thread.
+fn find_names(endings: &Inbox<Ended>) {
+    let mut shift = endings.shift();
+    loop {
+        match shift.next(Duration::ZERO) {
+            Found::Job(ended) => ended.name(),
+            Found::Nothing if shift.leave() => return,
+            Found::Nothing => {}
+            Found::Closed => return,
+        }
+    }
+}
+
+impl Ended {
+    fn name(self) {
+        let Ended { running: Running { job, counts, symbols, .. }, lasted, lost } = self;
+        let (sent, stacks): (Vec<_>, Vec<_>) = counts
+            .into_values()
+            .map(|(sent, weight)| {
+                let (user, kernel) = (sent.user.to_vec(), sent.kernel.to_vec());
+                let stack = Stack { pid: sent.pid, weight, user, kernel };
+                (sent, stack)
+            })
+            .unzip();
+        let names = symbols.resolve(&stacks);
+        let rows = stacks.iter().zip(&sent).map(|(stack, sent)| {
+            let mut row = names.row(stack);
+            // It was too short-lived to be looked at, but the kernel told its name with the stack.
+            if row.comm == EXITED {
+                row.comm = &sent.comm;
+            }
+            row
+        });
+        let profile = fold(bpf::HZ, rows);
+        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen: Seen::Stacks(profile) }));
+    }
+}

@@ -1,0 +1,230 @@
+//! Captures of the tasks in D state, and the detector's look at all tasks. With the kernel's task
+//! iterator a look at all tasks is short enough for the loop; stacks and names, and the walk over
+//! /proc where there is no iterator, have a thread.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::inbox::{Found, Inbox};
+use super::walk::{Paths, Walker};
+use crate::bpf;
+use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
+use crate::host::{Containers, Key, TaskSample, TaskState};
+use crate::symbol::{Stack, Symbolizer};
+
+/// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
+const TASKS_MAX: usize = 4096;
+
+/// No thread waits longer for work than this before it looks again; it only matters for a clock.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// One request.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+}
+
+/// By the iterator: a thread is there while requests are.
+pub(super) struct Looker {
+    pub(super) inbox: Inbox<Job>,
+    pub(super) stuck: Mutex<bpf::StuckTasks>,
+    pub(super) proc: Box<Path>,
+}
+
+impl Looker {
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let looker = Arc::clone(self);
+        self.inbox.bring_to("onset-tasks", job, move || look(&looker));
+    }
+}
+
+/// The life of the thread that looks at stuck tasks.
+fn look(looker: &Looker) {
+    let mut shift = looker.inbox.shift();
+    let mut stuck = looker.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match shift.next(Duration::ZERO) {
+            Found::Job(job) => {
+                let began = Instant::now();
+                let kept = stuck_tasks(&mut stuck, &looker.proc, job.scope);
+                job.finish(began, kept);
+            }
+            Found::Nothing if shift.leave() => return,
+            Found::Nothing => {}
+            Found::Closed => return,
+        }
+    }
+}
+
+/// Tasks, and how many more there were.
+type Kept = (Vec<Task>, u64);
+
+impl Job {
+    fn finish(self, began: Instant, kept: io::Result<Kept>) {
+        let result = match kept {
+            Ok((tasks, lost)) => {
+                Ok(Capture { scope: self.scope, lasted: began.elapsed(), lost, seen: Seen::Tasks(tasks) })
+            }
+            Err(_) => Err(Refusal::Failed("the kernel's list of tasks could not be read to its end")),
+        };
+        self.answer.give(result);
+    }
+}
+
+fn is_within(scope: Scope, container: Option<Key>) -> bool {
+    match scope {
+        Scope::Host => true,
+        Scope::Container(key) => container == Some(key),
+    }
+}
+
+fn stuck_tasks(iterator: &mut bpf::StuckTasks, proc: &Path, scope: Scope) -> io::Result<Kept> {
+    let mut found = Vec::new();
+    let mut lost = 0;
+    iterator.look(|task| {
+        if !is_within(scope, task.container) {
+        } else if found.len() < TASKS_MAX {
+            found.push(task);
+        } else {
+            lost += 1;
+        }
+    })?;
+    found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
+    Ok((named(found, proc), lost))
+}
+
+/// Only the kernel's part is named: nothing of a stuck process is looked at.
+fn named(mut found: Vec<bpf::Stuck>, proc: &Path) -> Vec<Task> {
+    let stack = |task: &mut bpf::Stuck| {
+        let kernel = std::mem::take(&mut task.kernel);
+        Stack { pid: task.pid, weight: 1, user: Vec::new(), kernel }
+    };
+    let stacks: Vec<Stack> = found.iter_mut().map(stack).collect();
+    let names = Symbolizer::new(proc).resolve(&stacks);
+    let task = |(task, stack): (bpf::Stuck, &Stack)| Task {
+        pid: task.pid,
+        tid: task.tid,
+        comm: task.comm,
+        state: 'D',
+        blocked: task.blocked,
+        in_iowait: task.in_iowait,
+        container: task.container,
+        stack: names.row(stack).kernel.into_iter().map(Box::from).collect(),
+    };
+    found.into_iter().zip(&stacks).map(task).collect()
+}
+
+/// By walks over /proc: a thread that stays, as starting one at each sample would cost more.
+pub(super) struct Walks {
+    pub(super) inbox: Inbox<WalkJob>,
+    sampled: Mutex<Sampled>,
+    proc: Box<Path>,
+    unified: bool,
+}
+
+/// What the thread is asked for.
+pub(super) enum WalkJob {
+    /// The next sample.
+    Sample,
+    /// A capture, with the containers of that moment.
+    Capture(Job, Paths),
+}
+
+/// What a walk saw, until it is taken.
+struct Sampled {
+    containers: Paths,
+    tasks: Vec<TaskSample>,
+    state: SampleState,
+}
+
+#[derive(PartialEq)]
+enum SampleState {
+    Idle,
+    Walking,
+    Ready,
+}
+
+impl Walks {
+    pub(super) fn new(proc: &Path, unified: bool, containers: usize, requests: usize) -> Walks {
+        let containers = Paths::with_capacity(containers);
+        let sampled = Sampled { containers, tasks: Vec::new(), state: SampleState::Idle };
+        // One more than the requests: the sample.
+        Walks { inbox: Inbox::new(requests + 1), sampled: Mutex::new(sampled), proc: proc.into(), unified }
+    }
+
+    /// Hands out the last walk, if one was made since this was last called, and has the next made.
+    pub(super) fn sample(
+        self: &Arc<Self>,
+        containers: &Containers,
+        each: &mut dyn FnMut(TaskSample),
+    ) -> bool {
+        // The thread holds this lock only to swap what it has.
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        if sampled.state == SampleState::Walking && self.inbox.is_staffed() {
+            return false;
+        }
+        let ready = sampled.state == SampleState::Ready;
+        if ready {
+            sampled.tasks.iter().copied().for_each(each);
+        }
+        sampled.containers.fill(containers);
+        sampled.state = if self.bring(WalkJob::Sample) { SampleState::Walking } else { SampleState::Idle };
+        ready
+    }
+
+    /// Takes work. False: it cannot be done.
+    pub(super) fn bring(self: &Arc<Self>, job: WalkJob) -> bool {
+        let walks = Arc::clone(self);
+        self.inbox.bring_to("onset-walk", job, move || walks.work())
+    }
+
+    /// The life of the thread.
+    pub(super) fn work(&self) {
+        let shift = self.inbox.shift();
+        let mut walker = Walker::new(&self.proc, self.unified);
+        let mut tasks = Vec::new();
+        loop {
+            match shift.next(LONG) {
+                Found::Job(WalkJob::Capture(job, containers)) => {
+                    let began = Instant::now();
+                    let kept = walked(&mut walker, &containers, job.scope);
+                    job.finish(began, kept);
+                }
+                Found::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
+                Found::Nothing => {}
+                Found::Closed => return,
+            }
+        }
+    }
+
+    fn walk(&self, walker: &mut Walker, tasks: &mut Vec<TaskSample>) {
+        let sampled = || self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        let containers = std::mem::take(&mut sampled().containers);
+        tasks.clear();
+        let walked = walker.walk(&containers, |walked| tasks.push(walked.sample));
+        let mut sampled = sampled();
+        sampled.containers = containers;
+        std::mem::swap(&mut sampled.tasks, tasks);
+        sampled.state = if walked.is_ok() { SampleState::Ready } else { SampleState::Idle };
+    }
+}
+
+fn walked(walker: &mut Walker, containers: &Paths, scope: Scope) -> io::Result<Kept> {
+    let mut tasks = Vec::new();
+    let mut lost = 0;
+    walker.walk(containers, |walked| {
+        let stuck = walked.sample.state == TaskState::Uninterruptible;
+        if !stuck || !is_within(scope, walked.sample.container) {
+        } else if tasks.len() < TASKS_MAX {
+            tasks.push(walked.task());
+        } else {
+            lost += 1;
+        }
+    })?;
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.blocked));
+    Ok((tasks, lost))
+}

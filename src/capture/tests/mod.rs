@@ -1,0 +1,230 @@
+//! Captures of real spinners, sleepers and stuck writers on this kernel, which takes root.
+
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{MutexGuard, PoisonError};
+
+use super::*;
+use crate::evidence::Seen;
+use crate::host::TaskCounts;
+
+mod stacks;
+mod tasks;
+
+/// What any waiting here is cut off at.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const V1: &str = "/sys/fs/cgroup/cpu";
+const V2: &str = "/sys/fs/cgroup/unified";
+
+/// Whether this test can run. Says so loudly where it cannot.
+pub(crate) fn root() -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("SKIPPED: BPF programs need root");
+    }
+    root
+}
+
+/// Tests that count samples or threads do not run beside each other.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A cgroup with processes in it; all of it goes away with the test.
+struct Cgroup {
+    path: PathBuf,
+    children: Vec<Child>,
+}
+
+impl Cgroup {
+    fn new(hierarchy: &str, name: &str) -> Cgroup {
+        let path = Path::new(hierarchy).join(format!("onset-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a cgroup");
+        Cgroup { path, children: Vec::new() }
+    }
+
+    fn below(&self, name: &str) -> Cgroup {
+        let path = self.path.join(name);
+        fs::create_dir(&path).expect("a cgroup");
+        Cgroup { path, children: Vec::new() }
+    }
+
+    fn id(&self) -> u64 {
+        fs::metadata(&self.path).expect("a cgroup").ino()
+    }
+
+    /// Runs a shell's words in it. Its id, once it is there.
+    fn run(&mut self, words: &str) -> u32 {
+        let procs = self.path.join("cgroup.procs");
+        let words = format!("echo $$ > {} && {words}", procs.display());
+        let child = Command::new("sh").args(["-c", &words]).stdin(Stdio::null()).spawn().expect("a shell");
+        let pid = child.id();
+        self.children.push(child);
+        until("the process in its cgroup", || {
+            let members = fs::read_to_string(&procs).ok()?;
+            members.lines().any(|line| line == pid.to_string()).then_some(())
+        });
+        pid
+    }
+
+    fn spin(&mut self) -> u32 {
+        self.run("while :; do :; done")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let began = Instant::now();
+        while fs::remove_dir(&self.path).is_err() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn paths() -> config::Paths {
+    config::Paths { proc: "/proc".into(), sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into() }
+}
+
+fn without_btf() -> config::Paths {
+    config::Paths { sys: "/nonexistent".into(), ..paths() }
+}
+
+fn load(unified: bool) -> Captures {
+    Captures::load(&paths(), unified, 16, Arc::new(|| {}))
+}
+
+fn key(slot: u16) -> Key {
+    Key { slot, generation: 3 }
+}
+
+fn of_stacks(scope: Scope, lasting: Duration) -> Request {
+    Request { kind: Kind::Stacks, scope, lasting }
+}
+
+fn begin(captures: &mut Captures, ticket: u32, request: Request) {
+    captures.start(Ticket(ticket), request, Paths::default).expect("nothing else of this scope runs");
+}
+
+fn answer(captures: &mut Captures) -> (Ticket, Capture) {
+    let (ticket, result) = until("an answer", || captures.finished());
+    (ticket, result.expect("a capture"))
+}
+
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("procfs").flatten();
+    let comm = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.map(comm).filter(|comm| comm.trim() == name).count()
+}
+
+fn open(what: &str) -> usize {
+    let files = fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+    files.filter_map(|file| fs::read_link(file.path()).ok()).filter(|link| link.as_os_str() == what).count()
+}
+
+#[test]
+fn without_btf_stacks_are_refused_with_the_remedy_and_tasks_are_walked_over() {
+    let mut captures = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
+    let reason = captures.unsupported(Kind::Stacks).expect("there is no BTF");
+    assert!(reason.contains("CONFIG_DEBUG_INFO_BTF") && reason.contains("onset doctor"), "{reason}");
+    let request = of_stacks(Scope::Host, Duration::from_secs(1));
+    let refused = captures.begin(Ticket(1), request, &Containers::default());
+    assert_eq!(refused, Err(Refusal::Unsupported(reason)));
+    assert_eq!((captures.unsupported(Kind::Tasks), captures.mode(Kind::Tasks)), (None, "/proc walk"));
+    assert_eq!(captures.lesser(Kind::Tasks), Some(reason));
+    assert!(!captures.sample_tasks(&Containers::default(), &mut |_| {}), "the first walk is only begun");
+    let counts = until("a walk", || {
+        let mut counts = TaskCounts::default();
+        captures.sample_tasks(&Containers::default(), &mut |task| counts.add(&task)).then_some(counts)
+    });
+    assert!(counts.sleeping > 0 && counts.running > 0, "{counts:?}");
+    let began = Instant::now();
+    drop(captures);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn the_lists_of_cpus_and_releases_are_read() {
+    assert_eq!(cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
+    assert_eq!(cpu_list("0\n"), [0]);
+    assert!(cpu_list("").is_empty() && cpu_list("x-y,").is_empty());
+    assert!(cpu_list("0-4294967295").len() < 10_000);
+    assert!(release(Path::new("/proc")).is_some_and(|release| release >= (5, 10)));
+    assert_eq!(release(Path::new("/nonexistent")), None);
+}
+
+#[test]
+fn programs_are_metered_and_losses_told() {
+    if !root() {
+        return;
+    }
+    let captures = load(false);
+    let mut names = Vec::new();
+    captures.run_time(&mut |name, _| names.push(name.to_owned()));
+    assert_eq!(names, ["stacks", "tasks", "stuck_tasks"]);
+    let mut lost = Vec::new();
+    captures.lost(&mut |source, count| lost.push((source, count)));
+    assert_eq!(lost, [("stacks", 0), ("containers", 0)]);
+}
+
+#[test]
+fn a_container_that_finds_no_room_is_counted() {
+    if !root() {
+        return;
+    }
+    let mut captures = Captures::load(&paths(), false, 2, Arc::new(|| {}));
+    for id in 1..=5 {
+        captures.follow(id, key(1));
+    }
+    let mut lost = Vec::new();
+    captures.lost(&mut |source, count| lost.push((source, count)));
+    assert_eq!(lost[1], ("containers", 3));
+}
+
+/// Runs a test of this binary as a user without rights.
+fn as_nobody(test: &str) -> Option<std::process::Output> {
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65_534;
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args(["--exact", test, "--nocapture"]).env("ONSET_AS_NOBODY", "1").uid(NOBODY).gid(NOBODY);
+    command.current_dir("/").output().ok()
+}
+
+#[test]
+fn without_rights_the_reason_says_which_are_needed() {
+    if std::env::var_os("ONSET_AS_NOBODY").is_none() {
+        if root() {
+            let name = "capture::tests::without_rights_the_reason_says_which_are_needed";
+            match as_nobody(name) {
+                Some(output) => assert!(output.status.success(), "{output:?}"),
+                None => eprintln!("SKIPPED: nobody may not run this binary where it lies"),
+            }
+        }
+        return;
+    }
+    let captures = load(false);
+    let reason = captures.unsupported(Kind::Stacks).expect("nobody may not");
+    assert!(reason.contains("needs root, or CAP_BPF"), "{reason}");
+    assert_eq!((captures.mode(Kind::Tasks), captures.lesser(Kind::Tasks)), ("/proc walk", Some(reason)));
+}
