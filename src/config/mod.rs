@@ -456,5 +456,15 @@ fn known_issues(file: &mut Table, errors: &mut Vec<String>) -> Vec<KnownIssue> {
     issues
 }
 
+/// The reader as a fuzz target: a file that is taken can be printed and read again.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Config::parse(&text, crate::tracer::TRACERS) {
+        Ok(config) => assert_eq!(config.tracers.len(), crate::tracer::TRACERS.len()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -172,6 +172,19 @@ fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(
     }
 }
 
+/// What callers send as a fuzz target: each line is taken as a request, or refused in words.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let mut reply = Page::new(REPLY_MAX);
+    let mut asked = 0;
+    let next = hear(Caller::default(), data, &mut reply, &mut |_, _| asked += 1);
+    match next {
+        Next::Later(_) => assert_eq!((asked, reply.len()), (1, 0)),
+        Next::Reply { .. } => assert!(asked == 0 && reply.ends_with(b"\n")),
+        _ => assert_eq!((asked, reply.len()), (0, 0)),
+    }
+}
+
 fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
     let outcome = Outcome::Refused(why.to_owned());
     // The page holds what is said of a request, which is shorter than it.

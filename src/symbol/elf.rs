@@ -171,7 +171,7 @@ pub(super) fn address_of(segments: &[Segment], offset: u64) -> Option<u64> {
 }
 
 /// The build id among ELF notes, filled up with zeros as the kernel does.
-fn build_id(mut notes: &[u8]) -> Option<BuildId> {
+pub(super) fn build_id(mut notes: &[u8]) -> Option<BuildId> {
     loop {
         let (header, rest) = notes.split_first_chunk::<12>()?;
         let word = |at: usize| header.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);

@@ -6,6 +6,8 @@
 //! file by file, and gives everything back. It never reads a command line or an environment.
 
 mod elf;
+#[doc(hidden)]
+pub mod fuzz;
 mod kernel;
 mod label;
 mod lines;

@@ -57,12 +57,6 @@ impl Cgroup {
         assert!(self.write("cpu.cfs_quota_us", &us.to_string()) || self.write("cpu.max", &format!("{us} 100000")));
     }
 
-    pub fn take(&self, pid: u32) {
-        for folder in &self.folders {
-            fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
-        }
-    }
-
     /// Starts a command that is in this cgroup from its first instruction on.
     pub fn start(&self, command: &mut Command) -> Killed {
         use std::os::unix::process::CommandExt;

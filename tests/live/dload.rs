@@ -1,32 +1,23 @@
 //! Tasks in D state: writers to a frozen filesystem, in cgroups that look like containers.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use onset::clock::Wall;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::frozen::{Disk, state};
-use crate::rig::{Agent, Killed, SOON, await_that, command, number, only, root, text};
+use crate::frozen::Disk;
+use crate::rig::{Agent, SOON, command, number, only, root, text};
 
 const WRITERS: u32 = 8;
-
-fn millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
 
 fn wall(event: &Value, path: &str) -> u64 {
     Wall::parse(text(event, path)).unwrap_or_else(|| panic!("{path} in {event:#}")).0
 }
 
-/// Writers that are stuck, each with the moment when it was seen to be.
-fn stuck(disk: &Disk, cgroup: &Cgroup, word: &str) -> Vec<(Killed, u64)> {
-    let start = |number| {
-        let writer = cgroup.start(&mut disk.writer(&format!("{word}{number}")));
-        await_that("a writer in D state", SOON, || (state(&writer) == Some('D')).then_some(()));
-        (writer, millis())
-    };
-    (0..WRITERS).map(start).collect()
+/// Writers that are stuck: the pid of each, and the moment when it was seen to be.
+fn stuck(disk: &mut Disk, cgroup: &Cgroup, word: &str) -> Vec<(u32, u64)> {
+    (0..WRITERS).map(|number| disk.stick(cgroup, &format!("{word}{number}"))).collect()
 }
 
 #[test]
@@ -34,8 +25,9 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
     if !root("stuck writers") {
         return;
     }
-    let mut disk = Disk::new();
+    // Before the disk: it is thawed, and then they are emptied.
     let (one, two, idle) = (Cgroup::new("one"), Cgroup::new("two"), Cgroup::new("idle"));
+    let mut disk = Disk::new();
     let _sleeper = idle.start(command("sleep").arg("600"));
     // 8 tasks bring a load average with a time constant of 60 s to 1.0 after 60 ln(8/7) = 8.0 s.
     let agent = Agent::start(&only(
@@ -43,8 +35,8 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
         "every = \"1s\"\nload = 1.0\nstuck = \"10m\"\ncooldown = \"8s\"\ncapture = \"1s\"\nsustained_samples = 3",
     ));
     disk.freeze();
-    let first = stuck(&disk, &one, "one");
-    let second = stuck(&disk, &two, "two");
+    let first = stuck(&mut disk, &one, "one");
+    let second = stuck(&mut disk, &two, "two");
     let of = |cgroup: &Cgroup| {
         let id = cgroup.id.clone();
         move |event: &Value| event["container_id"] == id.as_str()
@@ -63,7 +55,7 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
         assert!((1.0..2.0).contains(&number(&event, "/tracer_data/dload_avg")));
         let tasks = event["tracer_data"]["tasks"].as_array().unwrap();
         let mut named: Vec<_> = tasks.iter().map(|task| task["pid"].as_u64().unwrap()).collect();
-        let mut true_pids: Vec<_> = writers.iter().map(|(writer, _)| u64::from(writer.0.id())).collect();
+        let mut true_pids: Vec<_> = writers.iter().map(|(pid, _)| u64::from(*pid)).collect();
         named.sort_unstable();
         true_pids.sort_unstable();
         assert_eq!(named, true_pids);
@@ -72,7 +64,7 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
             let frames = task["stack"].as_array().unwrap();
             let waits = ["percpu_rwsem_wait", "__percpu_down_read", "sb_start_write", "mnt_want_write"];
             assert!(frames.iter().any(|frame| waits.iter().any(|wait| text(frame, "").contains(wait))), "{task:#}");
-            let (_, seen) = writers.iter().find(|(writer, _)| task["pid"] == writer.0.id()).unwrap();
+            let (_, seen) = writers.iter().find(|(pid, _)| task["pid"] == *pid).unwrap();
             let since = wall(&event, "/time") - number(task, "/blocked_ms") as u64;
             assert!(since.abs_diff(*seen) <= 100, "stuck since {since}, seen so at {seen}");
         }
@@ -87,7 +79,6 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
     assert_eq!(text(&events[1], "/tracer_data/trigger"), "sustained", "and nothing between them");
     assert!(!agent.events().iter().any(of(&idle)), "the idle neighbour");
     disk.thaw();
-    drop((first, second));
     assert_eq!(agent.leave(), Some(0));
 }
 
@@ -96,12 +87,11 @@ fn a_task_blocked_for_long_is_an_event_though_the_load_is_low() {
     if !root("a blocked task") {
         return;
     }
-    let mut disk = Disk::new();
     let cgroup = Cgroup::new("stuck");
+    let mut disk = Disk::new();
     let agent = Agent::start(&only("dload", "every = \"1s\"\nstuck = \"3s\"\nsustained_samples = 0"));
     disk.freeze();
-    let writer = cgroup.start(&mut disk.writer("file"));
-    await_that("a writer in D state", SOON, || (state(&writer) == Some('D')).then_some(()));
+    disk.stick(&cgroup, "file");
     let event = agent.event("an event", SOON, |event| event["container_id"] == cgroup.id.as_str());
     assert_eq!(text(&event, "/tracer_data/trigger"), "stuck");
     let blocked = number(&event, "/tracer_data/tasks/0/blocked_ms");

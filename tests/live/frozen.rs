@@ -2,12 +2,16 @@
 //! is thawed, which happens on drop, whatever else fails.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::rig::{Folder, Killed, command, done, run};
+use crate::cgroup::Cgroup;
+use crate::rig::{Folder, Killed, SOON, await_that, command, done, run};
 
 pub struct Disk {
     mount: PathBuf,
     frozen: bool,
+    /// Those that are stuck on it: it is thawed before they are waited for.
+    writers: Vec<Killed>,
     // Dropped last: the image is in it.
     _folder: Folder,
 }
@@ -21,7 +25,7 @@ impl Disk {
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
         done(command("mkfs.ext4").arg("-q").arg(&image));
         done(command("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
-        Disk { mount, frozen: false, _folder: folder }
+        Disk { mount, frozen: false, writers: Vec::new(), _folder: folder }
     }
 
     pub fn freeze(&mut self) {
@@ -35,11 +39,18 @@ impl Disk {
         }
     }
 
-    /// A command that writes to it, and is stuck at once if it is frozen.
-    pub fn writer(&self, name: &str) -> std::process::Command {
+    /// Starts a process in this cgroup that writes to the frozen disk, and waits until it is stuck.
+    /// Returns its pid and when it was seen to be stuck, in milliseconds since 1970.
+    pub fn stick(&mut self, cgroup: &Cgroup, name: &str) -> (u32, u64) {
+        assert!(self.frozen);
         let mut sh = command("sh");
         sh.arg("-c").arg("echo x > \"$0\"").arg(self.mount.join(name));
-        sh
+        let writer = cgroup.start(&mut sh);
+        let pid = writer.0.id();
+        // Into our hands before anything can fail.
+        self.writers.push(writer);
+        await_that("a writer in D state", SOON, || (state(pid) == Some('D')).then_some(()));
+        (pid, millis())
     }
 }
 
@@ -48,6 +59,7 @@ impl Drop for Disk {
         if self.frozen {
             run(command("fsfreeze").arg("-u").arg(&self.mount));
         }
+        self.writers.clear();
         // A writer may need a moment to be gone.
         for _ in 0..100 {
             if run(command("umount").arg(&self.mount)).status.success() {
@@ -60,7 +72,11 @@ impl Drop for Disk {
 }
 
 /// The state letter of a process, as ps(1) shows it.
-pub fn state(process: &Killed) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0.id())).ok()?;
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }

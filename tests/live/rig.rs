@@ -57,7 +57,11 @@ pub struct Killed(pub Child);
 impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        // One that is in D state is not gone until it is let go, and must not hold the test up.
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
