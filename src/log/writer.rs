@@ -295,7 +295,9 @@ impl Found {
             recovered.torn_bytes = torn;
             let end = End { first: last.first, size: last.size, position: scan.offset(), torn };
             let whole = matches!(opening, Opening::Sound(header) if header.size == last.size);
-            let seq = match scan.floor() {
+            // Someone may have renamed the file: what is in it is not written over.
+            let least = last.first + u64::from(scan.offset() > HEADER as u64);
+            let seq = match scan.floor().max(least) {
                 0 => Some(0), // a log in which nothing was ever written
                 floor => record::next_run(floor - 1),
             };

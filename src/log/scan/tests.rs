@@ -1,5 +1,7 @@
 //! The walk over sources that no disk gives on demand.
 
+use std::cell::Cell;
+
 use super::*;
 
 /// A disk with a sector that cannot be read.
@@ -81,4 +83,42 @@ fn heads_that_promise_more_than_there_is_cost_no_time() {
         bytes.extend(head.bytes(bytes.len() as u64).expect("a length that may be"));
     }
     assert_eq!(walk(&bytes[..]), (vec![], 0));
+}
+
+/// A file, and how much of it was read.
+struct Counted(File, Cell<usize>);
+
+impl Source for Counted {
+    fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
+        let got = self.0.read(to, offset)?;
+        self.1.set(self.1.get() + got);
+        Ok(got)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.0.next_data(offset)
+    }
+}
+
+#[test]
+fn asking_for_more_at_the_end_does_not_read_the_empty_rest() {
+    let path = std::env::temp_dir().join(format!("onset-scan-{}", std::process::id()));
+    std::fs::write(&path, segment(10)).expect("written");
+    let file = File::options().write(true).open(&path).expect("there");
+    crate::sys::fallocate(&file, 64 << 20).expect("a filesystem that can");
+    let counted = Counted(calls::open(&path).expect("there"), Cell::new(0));
+    std::fs::remove_file(&path).expect("deleted");
+    let mut scan = Scan::default();
+    scan.begin(&counted, 0).expect("a header");
+    for _ in 0..10 {
+        assert!(matches!(scan.next(&counted), Ok(Step::Record { .. })));
+    }
+    for _ in 0..100 {
+        assert_eq!(scan.next(&counted).expect("readable"), Step::End { torn: 0 });
+    }
+    assert!(counted.1.get() < 32 << 20, "{} bytes were read", counted.1.get());
 }

@@ -125,3 +125,30 @@ fn a_claim_of_too_many_bytes_writes_nothing() {
     let id = put(&mut writer, &[8; 4096]);
     assert_eq!(read(&scratch.0), [(id, vec![8; 4096])]);
 }
+
+#[test]
+fn a_segment_under_a_later_name_is_never_written_over() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let old = put(&mut writer, b"old");
+    drop(writer);
+    let moved = folder::path(&scratch.0, 1 << 32);
+    fs::rename(last(&scratch.0), moved).expect("renamed");
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let new = put(&mut writer, b"new");
+    assert_eq!(read(&scratch.0), [(old, b"old".to_vec()), (new, b"new".to_vec())]);
+}
+
+#[test]
+fn a_segment_of_zeros_is_deleted_since_it_holds_nothing() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let old = put(&mut writer, b"old");
+    drop(writer);
+    fs::write(folder::path(&scratch.0, 9 << 32), [0; 70_000]).expect("written");
+    assert!(verify(&scratch.0).expect("readable").sound());
+    let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
+    assert_eq!((recovered.segments, recovered.empty_segments, recovered.records), (2, 1, 1));
+    assert_eq!(put(&mut writer, b"new").log, old.log);
+    assert_eq!(read(&scratch.0).len(), 2);
+}
