@@ -84,10 +84,10 @@ impl Life {
         let here = last(&self.scratch.0);
         self.forget_deleted();
         if inode(&here) == self.inode {
-            let in_last = self.kept.iter().filter(|kept| kept.segment == here);
+            let mut in_last = self.kept.iter().filter(|kept| kept.segment == here);
             let records = in_last.clone().filter(|kept| !kept.body.is_empty());
             assert_eq!(recovered.records, records.count() as u64);
-            self.at = in_last.last().map_or(record::HEADER, |kept| kept.end).next_multiple_of(8);
+            self.at = in_last.next_back().map_or(record::HEADER, |kept| kept.end).next_multiple_of(8);
         }
         assert_eq!(recovered.bad_records, 0);
         let next = writer.next_id();
