@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// Random bytes from the kernel (getrandom(2)).
 pub(super) fn random() -> io::Result<[u8; 8]> {
@@ -15,18 +17,34 @@ pub(super) fn random() -> io::Result<[u8; 8]> {
     }
 }
 
-/// Where the file's next data begins, at `offset` or behind it; `None`: from there on it is a hole
-/// (SEEK_DATA in lseek(2)). A filesystem that does not know its holes says that all is data.
-pub(super) fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+/// Where the file's next data is, at `offset` or behind it; `None`: from there on it is a hole
+/// (SEEK_DATA and SEEK_HOLE in lseek(2)). A filesystem that knows no holes says that all is data.
+pub(super) fn next_data(file: &File, offset: u64) -> io::Result<Option<Range<u64>>> {
+    let Some(start) = seek(file, offset, libc::SEEK_DATA)? else { return Ok(None) };
+    Ok(seek(file, start, libc::SEEK_HOLE)?.map(|end| start..end))
+}
+
+fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
     let Ok(from) = libc::off_t::try_from(offset) else { return Ok(None) };
     // SAFETY: takes no pointers. It moves the file's cursor, which pread(2) does not use.
-    let found = unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
+    let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
     match u64::try_from(found) {
         Ok(found) => Ok(Some(found)),
         Err(_) => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(offset)),
+            error if error.raw_os_error() == Some(libc::EINVAL) => {
+                Ok(Some(if whence == libc::SEEK_DATA { offset } else { u64::MAX }))
+            }
             error => Err(error),
         },
     }
+}
+
+/// Opens a segment to read it, without read-ahead (posix_fadvise(2)): that would fill the empty
+/// rest of the segment with zeros in memory, and what is in memory is no hole any more.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    // SAFETY: takes no pointers. It is an advice: without it reading only costs more.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+    Ok(file)
 }

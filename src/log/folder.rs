@@ -7,9 +7,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::Error;
 use super::record::{Opening, SEQ_END};
 use super::scan::{Scan, Step};
+use super::{Error, calls};
 
 /// What a segment is called before it has its name.
 pub(super) const NEXT: &str = "next";
@@ -143,7 +143,7 @@ impl Folder {
                 continue;
             }
             let path = path(&self.dir, segment.first);
-            let records = File::open(&path).and_then(|file| count(&file, segment.first)).unwrap_or(0);
+            let records = calls::open(&path).and_then(|file| count(&file, segment.first)).unwrap_or(0);
             remove(&path)?;
             dropped = dropped.saturating_add(records);
             total = total.saturating_sub(segment.size);

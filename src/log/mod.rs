@@ -107,6 +107,9 @@ pub enum Error {
         /// The kernel's word.
         source: io::Error,
     },
+    /// The current segment is full or gone, and there is no next one.
+    #[error("no segment for another document: {0}; it is tried again every second")]
+    NoSegment(Arc<Error>),
     /// The disk did not answer in the time that the loop may wait.
     #[error("the disk under {} is too slow: it gave no answer within {ms} ms", dir.display())]
     Stalled {

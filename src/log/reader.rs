@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::folder::{self, Listed};
 use super::record::{self, Opening};
 use super::scan::{Scan, Step};
-use super::{Error, RecordId};
+use super::{Error, RecordId, calls};
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,10 +168,16 @@ impl Reader {
 
     /// Enters the oldest segment, if there is one.
     fn first(&mut self) -> Result<bool, Error> {
-        match self.segments()?.first() {
-            Some(oldest) => self.enter(*oldest, Between::Unknown),
-            None => Ok(false),
+        let segments = self.segments()?;
+        let Some(oldest) = segments.first() else { return Ok(false) };
+        let entered = self.enter(*oldest, Between::Unknown)?;
+        if let (Some(after), Some(_)) = (self.after, &self.current)
+            && self.scan.log() == Some(after.log)
+        {
+            let gap = record::gap(after.seq.saturating_add(1), self.scan.floor());
+            self.report.dropped_records = self.report.dropped_records.saturating_add(gap);
         }
+        Ok(entered)
     }
 
     /// At the end of a segment: goes on where there is more. A segment with another behind it is
@@ -179,8 +185,6 @@ impl Reader {
     fn onward(&mut self) -> Result<bool, Error> {
         let Some(current) = &self.current else { return Ok(false) };
         if let Follow::Sealed(jump) = current.follow {
-            let torn = std::mem::take(&mut self.torn);
-            self.report.torn_bytes = self.report.torn_bytes.saturating_add(torn);
             return self.enter(jump.to, jump.between);
         }
         let Some(jump) = self.jump(current)? else { return Ok(false) };
@@ -214,7 +218,7 @@ impl Reader {
     /// Goes to a segment. Deleted meanwhile, it is passed over.
     fn enter(&mut self, listed: Listed, between: Between) -> Result<bool, Error> {
         let path = folder::path(&self.dir, listed.first);
-        let file = match File::open(&path) {
+        let file = match calls::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Some(current) = &mut self.current {
@@ -244,6 +248,7 @@ impl Reader {
             }
         }
         self.report.segments += 1;
+        self.report.torn_bytes = self.report.torn_bytes.saturating_add(std::mem::take(&mut self.torn));
         self.current = Some(Current { listed, path, file, follow: Follow::Live });
         Ok(true)
     }

@@ -23,7 +23,7 @@ pub(super) trait Source {
     /// How many bytes there are.
     fn size(&self) -> io::Result<u64>;
     /// Where the next bytes are that may not be zero, at `offset` or behind it.
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 }
 
 impl Source for File {
@@ -35,7 +35,7 @@ impl Source for File {
         Ok(self.metadata()?.len())
     }
 
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         calls::next_data(self, offset)
     }
 }
@@ -52,8 +52,9 @@ impl Source for [u8] {
         Ok(self.len() as u64)
     }
 
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        Ok((offset < self.len() as u64).then_some(offset))
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let end = self.len() as u64;
+        Ok((offset < end).then_some(offset..end))
     }
 }
 
@@ -72,7 +73,7 @@ pub(super) enum Step {
 enum Look {
     Record(Head),
     /// A sound head with another body.
-    BadBody(Head),
+    BadBody,
     Nothing,
 }
 
@@ -92,7 +93,7 @@ impl Scan {
         self.window.forget();
         self.size = source.size()?;
         self.offset = HEADER as u64;
-        let opening = Header::parse(self.window.at(source, 0, HEADER)?);
+        let opening = Header::parse(self.window.at(source, 0, HEADER, u64::MAX)?);
         (self.log, self.floor) = match opening {
             Opening::Sound(header) => (Some(header.log), header.first),
             _ => (None, first),
@@ -157,17 +158,17 @@ impl Scan {
 
     fn look(&mut self, source: &(impl Source + ?Sized), offset: u64) -> io::Result<Look> {
         let place = self.place(offset);
-        let Some(head) = Head::parse(self.window.at(source, offset, HEAD)?, place) else {
+        let Some(head) = Head::parse(self.window.at(source, offset, HEAD, u64::MAX)?, place) else {
             return Ok(Look::Nothing);
         };
         let whole = HEAD + head.len;
         if offset.saturating_add(whole as u64) > self.size {
             return Ok(Look::Nothing);
         }
-        let body = self.window.at(source, offset, whole)?.get(HEAD..whole);
+        let body = self.window.at(source, offset, whole, u64::MAX)?.get(HEAD..whole);
         Ok(match body {
             Some(body) if head.matches(body) => Look::Record(head),
-            Some(_) => Look::BadBody(head),
+            Some(_) => Look::BadBody,
             None => Look::Nothing,
         })
     }
@@ -177,27 +178,25 @@ impl Scan {
         let mut at = self.offset;
         let mut used = self.offset;
         while let Some(data) = source.next_data(at)? {
-            at = at.max(data / ALIGN as u64 * ALIGN as u64);
+            at = at.max(data.start / ALIGN as u64 * ALIGN as u64);
             let place = self.place(at);
-            let bytes = self.window.at(source, at, HEAD)?;
+            let bytes = self.window.at(source, at, HEAD, data.end)?;
             let (seen, head) = match record::find(bytes, place) {
                 Ok((seen, head)) => (seen, Some(head)),
-                Err(0) => (bytes.len(), None),
+                Err(0) => (bytes.len(), None), // the last bytes, too few for a head
                 Err(seen) => (seen, None),
             };
             if let Some(last) = bytes.iter().take(seen).rposition(|byte| *byte != 0) {
                 used = at + last as u64 + 1;
             }
-            at += seen as u64;
             let Some(head) = head else {
-                if seen < ALIGN || at >= self.size {
-                    break;
-                }
+                at += seen.max(1).next_multiple_of(ALIGN) as u64;
                 continue;
             };
+            at += seen as u64;
             at += match self.look(source, at)? {
                 Look::Record(_) => return Ok((Some(at), 0)),
-                Look::BadBody(_) => record::footprint(head.len) as u64,
+                Look::BadBody => record::footprint(head.len) as u64,
                 Look::Nothing => ALIGN as u64,
             };
             used = at;
@@ -219,11 +218,18 @@ impl Window {
         self.filled = 0;
     }
 
-    /// The bytes from `offset` on: at least `want` where the segment has them.
-    fn at(&mut self, source: &(impl Source + ?Sized), offset: u64, want: usize) -> io::Result<&[u8]> {
+    /// The bytes from `offset` on: at least `want` where the segment has them below `end`.
+    fn at(
+        &mut self,
+        source: &(impl Source + ?Sized),
+        offset: u64,
+        want: usize,
+        end: u64,
+    ) -> io::Result<&[u8]> {
         let inside = self.skip(offset).is_some_and(|skip| self.filled.saturating_sub(skip) >= want);
         if !inside {
-            self.load(source, offset, want)?;
+            let most = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            self.load(source, offset, want.max(WINDOW).min(most))?;
         }
         let skip = self.skip(offset).unwrap_or(0);
         Ok(self.bytes.get(skip..self.filled).unwrap_or(&[]))
@@ -239,7 +245,6 @@ impl Window {
     }
 
     fn load(&mut self, source: &(impl Source + ?Sized), offset: u64, want: usize) -> io::Result<()> {
-        let want = want.max(WINDOW);
         if self.bytes.len() < want {
             self.bytes.resize(want, 0);
         }

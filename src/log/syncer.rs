@@ -41,7 +41,7 @@ enum Next {
     Wanted,
     Ready(Segment),
     /// It could not be made; it is tried again at that time.
-    Failed(Option<Error>, Instant),
+    Failed(Arc<Error>, Instant),
 }
 
 #[derive(Debug)]
@@ -145,13 +145,9 @@ impl Syncer {
         loop {
             match std::mem::replace(&mut state.next, Next::Unwanted) {
                 Next::Ready(segment) => return Ok(Some(segment)),
-                Next::Failed(Some(error), retry) => {
-                    state.next = Next::Failed(None, retry);
-                    return Err(error);
-                }
-                Next::Failed(None, retry) => {
-                    state.next = Next::Failed(None, retry);
-                    return Ok(None);
+                Next::Failed(error, retry) => {
+                    state.next = Next::Failed(error.clone(), retry);
+                    return Err(Error::NoSegment(error));
                 }
                 Next::Unwanted | Next::Wanted => state.next = Next::Wanted,
             }
@@ -165,11 +161,11 @@ impl Syncer {
     }
 
     /// Appends go to this segment now; the one before is to be synced and closed.
-    pub(super) fn switched(&self, first: u64, current: &Segment, before: Option<Segment>) {
+    pub(super) fn switched(&self, first: u64, current: &Segment, before: Segment) {
         let mut state = self.shared.state();
         state.current = Some((first, current.file().clone()));
         state.renamed = true;
-        state.sealed.extend(before);
+        state.sealed.push(before);
         drop(state);
         self.shared.work.notify_one();
     }
@@ -270,7 +266,7 @@ impl Thread {
             Ok(segment) => Next::Ready(segment),
             Err(error) => {
                 self.shared.tally.create_failures.fetch_add(1, Ordering::Relaxed);
-                Next::Failed(Some(error), Instant::now() + RETRY)
+                Next::Failed(Arc::new(error), Instant::now() + RETRY)
             }
         };
         self.shared.state().next = next;

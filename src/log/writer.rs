@@ -2,6 +2,7 @@
 //! begins a new run of numbers. An append fills the current segment's mapping and waits for nothing.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -65,7 +66,9 @@ pub struct Writer {
     name_path: PathBuf,
     id: Id,
     seq: u64,
-    segment: Option<Segment>,
+    segment: Segment,
+    /// Someone took the current segment away, and there is no other yet.
+    lost: bool,
     document: usize,
     inline_sync: bool,
     syncer: Syncer,
@@ -108,7 +111,8 @@ impl Writer {
             dir: config.dir.as_path().into(),
             id: found.id,
             seq: first + 1, // below SEQ_END
-            segment: Some(segment),
+            segment,
+            lost: false,
             document: config.document,
             inline_sync: config.sync.is_zero(),
             syncer,
@@ -185,17 +189,14 @@ impl Writer {
 
     /// The segment for the next record: the current one while it is whole and has room.
     fn room(&mut self, reserve: usize) -> Result<&mut Segment, Error> {
-        let need = record::footprint(reserve);
-        let whole = self.segment.as_ref().is_some_and(Segment::intact);
-        if !whole && self.segment.is_some() {
+        if !self.lost && !self.segment.intact() {
             self.counters.lost_segments += 1;
-            self.segment = None;
+            self.lost = true;
         }
-        if self.segment.as_ref().is_none_or(|segment| segment.left() < need) {
+        if self.lost || self.segment.left() < record::footprint(reserve) {
             self.switch()?;
         }
-        let dir = &self.dir;
-        self.segment.as_mut().ok_or_else(|| Error::Stalled { dir: dir.clone(), ms: STALL_MAX.as_millis() })
+        Ok(&mut self.segment)
     }
 
     /// Takes the segment that was made ahead, and gives it its name.
@@ -212,20 +213,24 @@ impl Writer {
             self.name_path.set_file_name(Name::new(self.seq).as_str());
             match std::fs::rename(&self.next_path, &self.name_path) {
                 Ok(()) => {
-                    self.syncer.switched(self.seq, &next, self.segment.take());
-                    self.segment = Some(next);
+                    let before = std::mem::replace(&mut self.segment, next);
+                    self.syncer.switched(self.seq, &self.segment, before);
+                    self.lost = false;
+                    if self.inline_sync {
+                        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+                        self.counters.sync_failures += u64::from(synced.is_err());
+                    }
                     return Ok(());
                 }
-                Err(error) if Instant::now() >= until => {
-                    return Err(Error::io("name", &self.name_path)(error));
-                }
-                Err(_) => {} // the folder is gone: it is made again with the next one
+                // The folder is gone: it is made again with the next one.
+                Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < until => {}
+                Err(error) => return Err(Error::io("name", &self.name_path)(error)),
             }
         }
     }
 
     fn sync_inline(&mut self) -> bool {
-        let synced = self.segment.as_ref().is_some_and(|segment| segment.file().sync_data().is_ok());
+        let synced = self.segment.file().sync_data().is_ok();
         self.counters.sync_failures += u64::from(!synced);
         synced
     }
@@ -275,7 +280,7 @@ impl Found {
         recovered.segments = segments.len() as u64;
         while let Some(last) = segments.pop() {
             let path = folder::path(folder.dir(), last.first);
-            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            let file = calls::open(&path).map_err(Error::io("open", &path))?;
             let mut scan = Scan::default();
             let opening = scan.begin(&file, last.first).map_err(Error::io("read", &path))?;
             if let Opening::Newer(version) = opening {
@@ -290,7 +295,9 @@ impl Found {
             recovered.torn_bytes = torn;
             let end = End { first: last.first, size: last.size, position: scan.offset(), torn };
             let whole = matches!(opening, Opening::Sound(header) if header.size == last.size);
-            let seq = match scan.floor() {
+            // Someone may have renamed the file: what is in it is not written over.
+            let least = last.first + u64::from(scan.offset() > HEADER as u64);
+            let seq = match scan.floor().max(least) {
                 0 => Some(0), // a log in which nothing was ever written
                 floor => record::next_run(floor - 1),
             };

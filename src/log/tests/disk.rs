@@ -1,0 +1,139 @@
+//! Disks that fill up, folders that vanish, budgets and syncs.
+
+use std::process::Command;
+
+use super::*;
+
+/// A small filesystem of its own.
+struct Mount(Scratch);
+
+impl Mount {
+    fn new(size: &str) -> Option<Mount> {
+        let scratch = Scratch::new();
+        fs::create_dir(&scratch.0).expect("made");
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&scratch.0).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Mount(scratch))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0.0).status();
+    }
+}
+
+/// Tries until an append goes through.
+fn recovers(writer: &mut Writer) -> RecordId {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match writer.append(|_, to| fill(to, b"back")) {
+            Ok(Some(id)) => return id,
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_log_goes_on_once_there_is_room() {
+    let Some(mount) = Mount::new("256k") else {
+        eprintln!("SKIPPED: a_full_disk_is_an_error...: only root can mount a tmpfs");
+        return;
+    };
+    let dir = mount.0.0.join("log");
+    let config = config::Log { dir: dir.clone(), ..mount.0.log() };
+    let (mut writer, _) = Writer::open(&config).expect("opens");
+    let filler = mount.0.0.join("filler");
+    fs::write(&filler, vec![1; 150 << 10]).expect("fits");
+    let mut kept = 0;
+    let error = loop {
+        match writer.append(|_, to| fill(to, &[3; 4000])) {
+            Ok(_) => kept += 1,
+            Err(Error::Stalled { .. }) => {}
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("No space left on device") && error.contains("make room there"), "{error}");
+    assert!(writer.counters().failed_appends > 0 && writer.counters().create_failures > 0);
+    assert_eq!(read(&dir).len(), kept);
+    fs::remove_file(filler).expect("deleted");
+    let id = recovers(&mut writer);
+    assert_eq!(read(&dir).last().map(|record| record.0), Some(id));
+    assert_eq!(read(&dir).len(), kept + 1);
+}
+
+#[test]
+fn the_budget_is_never_passed_and_what_it_costs_is_counted() {
+    let scratch = Scratch::new();
+    let budget = 3 * SEGMENT;
+    let (mut writer, _) = Writer::open(&config::Log { budget, ..scratch.log() }).expect("opens");
+    let lock = 16; // the pid in the lock file
+    for _ in 0..300 {
+        put(&mut writer, &[1; 2000]);
+        assert!(used(&scratch.0) <= budget + lock, "{}", used(&scratch.0));
+    }
+    let left = read(&scratch.0).len() as u64;
+    let counters = writer.counters();
+    assert!(left > 0);
+    assert_eq!((counters.records, counters.bytes), (300, 600_000));
+    // The helper thread may be between deleting and counting.
+    writer.flush().expect("synced");
+    assert_eq!(writer.counters().dropped_by_budget + read(&scratch.0).len() as u64, 300);
+    drop(writer);
+    let less = config::Log { budget: 2 * SEGMENT, ..scratch.log() };
+    let (writer, _) = Writer::open(&less).expect("opens");
+    assert!(used(&scratch.0) <= less.budget + lock);
+    drop(writer);
+}
+
+#[test]
+fn a_folder_that_vanishes_is_made_again_and_locked_again() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    put(&mut writer, b"gone");
+    fs::remove_dir_all(&scratch.0).expect("deleted");
+    let id = recovers(&mut writer);
+    assert_eq!(read(&scratch.0), [(id, b"back".to_vec())]);
+    assert_eq!(writer.counters().lost_segments, 1);
+    assert!(matches!(Writer::open(&scratch.log()), Err(Error::Held { .. })));
+}
+
+#[test]
+fn a_segment_that_is_cut_or_deleted_under_the_writer_is_given_up() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let kept = put(&mut writer, b"kept");
+    let first = last(&scratch.0);
+    fs::OpenOptions::new().write(true).open(&first).and_then(|file| file.set_len(200)).expect("cut");
+    let after = recovers(&mut writer);
+    assert_eq!(read(&scratch.0).iter().map(|record| record.0).collect::<Vec<_>>(), [kept, after]);
+    fs::remove_file(last(&scratch.0)).expect("deleted");
+    let newest = recovers(&mut writer);
+    assert_eq!(read(&scratch.0).iter().map(|record| record.0).collect::<Vec<_>>(), [kept, newest]);
+    assert_eq!(writer.counters().lost_segments, 2);
+}
+
+#[test]
+fn records_are_synced_at_once_or_by_and_by_or_by_a_flush() {
+    let scratch = Scratch::new();
+    let always = config::Log { sync: Duration::ZERO, ..scratch.log() };
+    let (mut writer, _) = Writer::open(&always).expect("opens");
+    for _ in 0..40 {
+        put(&mut writer, &[1; 3000]);
+        assert_eq!(writer.counters().unsynced_records, 0);
+    }
+    drop(writer);
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    put(&mut writer, b"the first is synced soon");
+    let until = Instant::now() + Duration::from_secs(20);
+    while writer.counters().unsynced_records > 0 && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    put(&mut writer, b"the second has an hour");
+    assert_eq!(writer.counters().unsynced_records, 1);
+    writer.flush().expect("synced");
+    assert_eq!(writer.counters().unsynced_records, 0);
+    assert_eq!(writer.counters().sync_failures, 0);
+}

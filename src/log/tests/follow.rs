@@ -1,0 +1,112 @@
+//! Readers beside a writer.
+
+use super::*;
+
+#[test]
+fn a_reader_sees_records_while_they_are_written_and_across_segments() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&config::Log { budget: 1 << 30, ..scratch.log() }).expect("opens");
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    let write = std::thread::spawn(move || {
+        let mut random = Random(1);
+        let bodies = (0..3000).map(|_| 1 + random.below(600)).collect::<Vec<_>>();
+        bodies.iter().map(|len| (put(&mut writer, &vec![42; *len]), *len)).collect::<Vec<_>>()
+    });
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut seen = Vec::new();
+    while seen.len() < 3000 && Instant::now() < until {
+        match reader.next().expect("readable") {
+            Some(entry) => seen.push((entry.id, entry.bytes.len())),
+            None => std::thread::yield_now(),
+        }
+    }
+    assert_eq!(seen, write.join().expect("the writer lives"));
+    assert!(segments(&scratch.0).len() > 5 && reader.report().sound());
+}
+
+#[test]
+fn a_record_is_there_for_every_reader_once_append_returns() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let mut follower = Reader::open(&scratch.0).expect("a log");
+    for len in 1..200 {
+        let id = put(&mut writer, &vec![1; len * 20]);
+        assert_eq!(follower.next().expect("readable").map(|entry| entry.id), Some(id));
+        assert!(follower.next().expect("readable").is_none());
+    }
+}
+
+#[test]
+fn a_reader_goes_on_when_its_segment_is_deleted() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let mut ids = vec![put(&mut writer, b"one"), put(&mut writer, b"two")];
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    assert_eq!(reader.next().expect("readable").map(|entry| entry.id), Some(ids[0]));
+    while segments(&scratch.0).len() < 4 {
+        ids.push(put(&mut writer, &[9; 4000]));
+    }
+    let there = segments(&scratch.0);
+    fs::remove_file(&there[0]).expect("deleted");
+    fs::remove_file(&there[1]).expect("deleted");
+    let rest: Vec<_> = drain(&mut reader).into_iter().map(|record| record.0).collect();
+    let report = reader.report();
+    let held = rest.iter().take_while(|id| rest[0].seq + 20 > id.seq).count();
+    assert!(held > 1 && ids.ends_with(&rest[rest.len() - 2..]));
+    assert_eq!(report.records + report.dropped_records, ids.len() as u64);
+    assert!(report.dropped_records > 0 && report.sound());
+}
+
+#[test]
+fn a_reader_follows_into_a_log_that_was_made_anew() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    put(&mut writer, b"old");
+    drop(writer);
+    drop(Writer::open(&scratch.log()).expect("opens"));
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    assert_eq!(drain(&mut reader).len(), 1);
+    fs::remove_dir_all(&scratch.0).expect("deleted");
+    assert!(reader.next().expect("readable").is_none());
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let id = put(&mut writer, b"new");
+    assert_eq!(drain(&mut reader), [(id, b"new".to_vec())]);
+}
+
+#[test]
+fn reading_begins_after_any_record_that_is_named() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids: Vec<_> = (0..60).map(|_| put(&mut writer, &[5; 3000])).collect();
+    for at in [0, 1, 20, 40, 59] {
+        let mut reader = Reader::after(&scratch.0, ids[at]).expect("a log");
+        let rest: Vec<_> = drain(&mut reader).into_iter().map(|record| record.0).collect();
+        assert_eq!(rest, ids[at + 1..]);
+    }
+    let foreign = RecordId { log: Id(*b"another!"), seq: ids[30].seq };
+    assert_eq!(drain(&mut Reader::after(&scratch.0, foreign).expect("a log")).len(), 60);
+    fs::remove_file(&segments(&scratch.0)[0]).expect("deleted");
+    let mut reader = Reader::after(&scratch.0, ids[2]).expect("a log");
+    let read = drain(&mut reader).len() as u64;
+    assert!(read < 57);
+    assert_eq!(reader.report().dropped_records, 57 - read);
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_a_short_read() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids = [put(&mut writer, &[1; 100]), put(&mut writer, &[2; 100]), put(&mut writer, &[3; 100])];
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    assert_eq!(reader.next().expect("readable").map(|entry| entry.id), Some(ids[0]));
+    drop(writer);
+    for len in [300, 200, 64, 10, 0] {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(last(&scratch.0))
+            .and_then(|file| file.set_len(len))
+            .expect("cut");
+        assert!(verify(&scratch.0).expect("readable").records < 3);
+        drain(&mut reader);
+    }
+}

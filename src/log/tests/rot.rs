@@ -1,0 +1,118 @@
+//! Rotten bytes anywhere: exactly the record that they are in is lost.
+
+use std::ops::Range;
+
+use super::*;
+use crate::log::record::{HEAD, HEADER};
+use crate::log::scan::{Scan, Step};
+
+/// Bodies and where each record is in the file.
+fn sample() -> (Vec<u8>, Vec<(u64, Range<usize>)>) {
+    let bodies: [&[u8]; 7] = [b"", b"a", b"{\"x\":1}", b"12345678", &[0; 20], b"oREC oREC oREC", &[255; 33]];
+    let records: Vec<(u64, &[u8])> = (1 << 32..).zip(bodies).collect();
+    let bytes = segment_of(Id(*b"the log!"), 1 << 32, &records);
+    let mut at = HEADER;
+    let mut places = Vec::new();
+    for (seq, body) in records {
+        places.push((seq, at..at + HEAD + body.len()));
+        at += record::footprint(body.len());
+    }
+    assert_eq!(at, bytes.len());
+    (bytes, places)
+}
+
+fn walk(bytes: &[u8]) -> (Vec<u64>, u64, u64) {
+    let mut scan = Scan::default();
+    scan.begin(bytes, 1 << 32).expect("memory");
+    let (mut seqs, mut bad) = (Vec::new(), 0);
+    loop {
+        match scan.next(bytes).expect("memory") {
+            Step::Record { id, .. } => seqs.push(id.seq),
+            Step::Bad { records } => bad += records,
+            Step::End { torn } => return (seqs, bad, torn),
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_loses_the_record_that_it_is_in_and_no_other() {
+    let (sound, places) = sample();
+    assert_eq!(walk(&sound), (places.iter().map(|place| place.0).collect(), 0, 0));
+    for bit in 0..sound.len() * 8 {
+        let mut bytes = sound.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let lost = places.iter().position(|place| place.1.contains(&(bit / 8)));
+        let (seqs, bad, torn) = walk(&bytes);
+        let left = places.iter().enumerate().filter(|(at, _)| Some(*at) != lost).map(|(_, place)| place.0);
+        assert_eq!(seqs, left.collect::<Vec<_>>(), "bit {bit}");
+        let at_the_end = lost == Some(places.len() - 1);
+        assert_eq!(bad, u64::from(lost.is_some() && !at_the_end), "bit {bit}");
+        assert_eq!(torn > 0, at_the_end, "bit {bit}");
+    }
+}
+
+#[test]
+fn records_come_back_behind_any_hole() {
+    let (sound, places) = sample();
+    for from in 0..sound.len() {
+        for len in [1, 8, 31, 64, 100] {
+            let to = (from + len).min(sound.len());
+            let mut bytes = sound.clone();
+            bytes[from..to].fill(0);
+            let whole = |place: &Range<usize>| bytes[place.clone()] == sound[place.clone()];
+            let left: Vec<u64> = places.iter().filter(|place| whole(&place.1)).map(|place| place.0).collect();
+            assert_eq!(walk(&bytes).0, left, "zeros from {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn rot_on_the_disk_is_counted_by_verify_and_survived_by_the_next_writer() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids: Vec<_> = (0..5).map(|_| put(&mut writer, b"0123456789")).collect();
+    drop(writer);
+    let path = last(&scratch.0);
+    let sound = fs::read(&path).expect("a segment");
+    for (spot, lost) in [(10, None), (HEADER + 3 * 48 + 4, Some(2)), (HEADER + 3 * 48 + 15, Some(2))] {
+        let mut bytes = sound.clone();
+        bytes[spot] ^= 4;
+        fs::write(&path, &bytes).expect("written");
+        let report = verify(&scratch.0).expect("readable");
+        assert!(!report.sound());
+        assert_eq!(report.bad_segments, u64::from(lost.is_none()));
+        assert_eq!(report.bad_records, u64::from(lost.is_some()));
+        let left: Vec<_> =
+            ids.iter().enumerate().filter(|(at, _)| Some(*at) != lost).map(|(_, id)| *id).collect();
+        assert_eq!(read(&scratch.0).iter().map(|record| record.0).collect::<Vec<_>>(), left);
+    }
+    let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
+    assert_eq!((recovered.records, recovered.bad_records), (4, 1));
+    let newest = put(&mut writer, b"new");
+    assert_eq!(get(&scratch.0, newest).expect("readable").as_deref(), Some(&b"new"[..]));
+    assert_eq!(get(&scratch.0, ids[2]).expect("readable"), None);
+    assert_eq!(get(&scratch.0, ids[4]).expect("readable").as_deref(), Some(&b"0123456789"[..]));
+}
+
+#[test]
+fn the_lost_end_of_a_full_segment_and_a_lost_segment_are_missed() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let body = [7; 4000];
+    while segments(&scratch.0).len() < 3 {
+        put(&mut writer, &body);
+    }
+    drop(writer);
+    let all = segments(&scratch.0);
+    let records = read(&scratch.0).len() as u64;
+    let kept = fs::read(&all[0]).expect("a segment");
+    fs::write(&all[0], &kept[..kept.len() / 2]).expect("written");
+    let report = verify(&scratch.0).expect("readable");
+    assert_eq!(report.records + report.missing_records, records);
+    assert!(report.missing_records > 0 && !report.sound());
+    fs::write(&all[0], &kept).expect("written");
+    fs::remove_file(&all[1]).expect("deleted");
+    let report = verify(&scratch.0).expect("readable");
+    assert_eq!(report.records + report.missing_records, records);
+    assert!(report.missing_records > 0 && !report.sound());
+}
