@@ -22,7 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("kallsyms", symbol::fuzz::kallsyms),
     ("label", symbol::fuzz::label),
     ("loadavg", host::fuzz::loadavg),
-    ("log_segment", log::fuzz::segment),
+    ("log_segment", log::fuzz::fuzz_segment),
     ("maps", symbol::fuzz::maps),
     ("meminfo", host::fuzz::meminfo),
     ("memory_stat", host::fuzz::memory_stat),
@@ -48,7 +48,8 @@ mod tests {
     fn every_target_comes_back_from_its_corpus_whole_cut_and_flipped() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (name, target) in TARGETS {
-            let files = std::fs::read_dir(corpus.join(name)).unwrap_or_else(|_| panic!("{name} has no corpus"));
+            let files =
+                std::fs::read_dir(corpus.join(name)).unwrap_or_else(|_| panic!("{name} has no corpus"));
             let mut seen = 0;
             for file in files {
                 let data = std::fs::read(file.expect("an entry").path()).expect("a file");

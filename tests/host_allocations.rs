@@ -99,7 +99,7 @@ fn a_hundred_containers_cost_no_heap_allocation() {
         let made = allocations(|| {
             assert!(reader.changed(now) == Scan::Whole);
             reader.read(all, now);
-            reader.count_tasks(|_| true);
+            reader.count_tasks(|_, _| true);
             reader.changes(|_| told += 1);
             assert!(reader.rescan(now) == Scan::Whole);
         });

@@ -16,7 +16,9 @@ const SECONDS_MAX: u64 = 60;
 impl Agent {
     /// Hears whoever has something to ask, and answers what can be answered at once.
     pub(super) fn heard(
-        &mut self, now: Now, hear: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, Ask)),
+        &mut self,
+        now: Now,
+        hear: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, Ask)),
     ) {
         let mut asks = std::mem::take(&mut self.asks);
         hear(&mut self.control, &mut |caller, ask| asks.push((caller, ask)));
@@ -38,7 +40,12 @@ impl Agent {
 
     /// Begins what was asked for; the reply follows with its answer.
     fn trigger(
-        &mut self, now: Now, caller: Caller, tracer: &str, container: Option<&str>, seconds: Option<u64>,
+        &mut self,
+        now: Now,
+        caller: Caller,
+        tracer: &str,
+        container: Option<&str>,
+        seconds: Option<u64>,
     ) -> Result<(), String> {
         let Some(index) = self.slots.iter().position(|slot| slot.spec.name == tracer) else {
             let names: Vec<_> = self.slots.iter().map(|slot| slot.spec.name).collect();
@@ -47,13 +54,18 @@ impl Agent {
         let Some(slot) = self.slots.get(index) else { return Err("there is no such tracer".into()) };
         match &slot.state {
             State::Active | State::Failed(_) => {}
-            State::Disabled => return Err(format!("{tracer} is disabled in the config ([tracer.{tracer}] enabled)")),
+            State::Disabled => {
+                return Err(format!("{tracer} is disabled in the config ([tracer.{tracer}] enabled)"));
+            }
             State::Unsupported(reason) => return Err(format!("{tracer} is unsupported here: {reason}")),
         }
         let key = match container {
             None => None,
             Some(id) => Some(self.reader.containers().find(id).map_err(|why| match why {
-                NotFound::None => format!("no container {id} is known; onset follows {}", self.reader.containers().iter().count()),
+                NotFound::None => format!(
+                    "no container {id} is known; onset follows {}",
+                    self.reader.containers().iter().count()
+                ),
                 NotFound::Several => format!("several containers begin with {id}; give more of the id"),
             })?),
         };

@@ -26,7 +26,9 @@ pub struct Fit {
 /// Looks at every tracer. `pressure` says whether the kernel has PSI.
 #[must_use]
 pub fn fits<'a>(
-    tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>, captures: &Captures, pressure: bool,
+    tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
+    captures: &Captures,
+    pressure: bool,
 ) -> Vec<Fit> {
     tracers
         .map(|(spec, settings)| {
@@ -56,7 +58,8 @@ pub fn fits<'a>(
                     fit.modes.push(format!("early look: PSI {}", wanted.resource));
                 }
                 Some(_) => fit.missing.push(
-                    "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later".into(),
+                    "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later"
+                        .into(),
                 ),
                 None => {}
             }

@@ -32,26 +32,41 @@ pub(super) fn turns() -> Turns {
     Histogram::new(TURN_BOUNDS)
 }
 
-const fn metric(name: &'static str, help: &'static str, kind: Kind, labels: &'static [&'static str]) -> Metric {
+const fn metric(
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+) -> Metric {
     Metric { name, help, kind, labels }
 }
 
-const BUILD: Metric = metric("onset_build_info", "The version that runs; always 1.", Kind::Gauge, &["version"]);
-const STATE: Metric = metric("onset_tracer_state", "Whether the tracer is in this state.", Kind::Gauge, &["tracer", "state"]);
+const BUILD: Metric =
+    metric("onset_build_info", "The version that runs; always 1.", Kind::Gauge, &["version"]);
+const STATE: Metric =
+    metric("onset_tracer_state", "Whether the tracer is in this state.", Kind::Gauge, &["tracer", "state"]);
 const SAMPLES: Metric =
     metric("onset_samples_total", "Looks that the tracer took at the host.", Kind::Counter, &["tracer"]);
 const EVENTS: Metric =
     metric("onset_events_total", "Events of the tracer that are in the log.", Kind::Counter, &["tracer"]);
-const CAPTURES: Metric =
-    metric("onset_captures_total", "Captures that the tracer asked for, by how they ended.", Kind::Counter, &["tracer", "outcome"]);
+const CAPTURES: Metric = metric(
+    "onset_captures_total",
+    "Captures that the tracer asked for, by how they ended.",
+    Kind::Counter,
+    &["tracer", "outcome"],
+);
 const LAST: Metric = metric(
     "onset_last_event_timestamp_seconds",
     "When the tracer's last event was put into the log, since 1970.",
     Kind::Gauge,
     &["tracer"],
 );
-const LOST: Metric =
-    metric("onset_lost_records_total", "Records that a BPF ring or map could not hold.", Kind::Counter, &["source"]);
+const LOST: Metric = metric(
+    "onset_lost_records_total",
+    "Records that a BPF ring or map could not hold.",
+    Kind::Counter,
+    &["source"],
+);
 const FAULTS: Metric = metric(
     "onset_faults_total",
     "What went wrong, by tracer and kind; `onset` is the agent itself.",
@@ -79,8 +94,7 @@ const BPF: Metric = metric(
     Kind::Counter,
     &["program"],
 );
-const CPU: Metric =
-    metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
+const CPU: Metric = metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
 const RESIDENT: Metric =
     metric("process_resident_memory_bytes", "Memory of the agent that is resident.", Kind::Gauge, &[]);
 const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has open.", Kind::Gauge, &[]);
@@ -88,8 +102,26 @@ const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
 
 const OWN: [Metric; 20] = [
-    BUILD, STATE, SAMPLES, EVENTS, CAPTURES, LAST, LOST, FAULTS, LOG_RECORDS, LOG_BYTES, LOG_DROPPED, TURN,
-    LONGEST, CONTAINERS, BPF, CPU, RESIDENT, FDS, STARTED, OVERFLOWS,
+    BUILD,
+    STATE,
+    SAMPLES,
+    EVENTS,
+    CAPTURES,
+    LAST,
+    LOST,
+    FAULTS,
+    LOG_RECORDS,
+    LOG_BYTES,
+    LOG_DROPPED,
+    TURN,
+    LONGEST,
+    CONTAINERS,
+    BPF,
+    CPU,
+    RESIDENT,
+    FDS,
+    STARTED,
+    OVERFLOWS,
 ];
 const OVERFLOWS: Metric = metric(
     "onset_scrape_truncated_total",

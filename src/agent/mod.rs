@@ -27,9 +27,9 @@ use crate::control::{self, Ask, Caller};
 use crate::evidence::{Capture, Refusal, Ticket};
 use crate::host::{Facts, Key, Reader, Scan};
 use crate::http;
+use crate::log::RecordId;
 use crate::metric::Mishaps;
 use crate::sys::{self, Signals};
-use crate::log::RecordId;
 use crate::tracer::{Event, Out};
 
 pub use fit::{Fit, fits};

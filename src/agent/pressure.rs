@@ -66,11 +66,10 @@ mod tests {
         for pressure in crate::tracer::TRACERS.iter().filter_map(|spec| spec.pressure) {
             Trigger::arm(Path::new("/proc"), &pressure).expect("armed");
         }
-        let missing = Trigger::arm(Path::new("/nowhere"), &Pressure {
-            resource: "io",
-            stall: Duration::from_millis(300),
-            window: Duration::from_secs(2),
-        });
+        let missing = Trigger::arm(
+            Path::new("/nowhere"),
+            &Pressure { resource: "io", stall: Duration::from_millis(300), window: Duration::from_secs(2) },
+        );
         assert_eq!(missing.expect_err("there is none").kind(), io::ErrorKind::NotFound);
     }
 }

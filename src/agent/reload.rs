@@ -29,7 +29,9 @@ impl Agent {
         let capacity = Capacity { containers: self.config.containers };
         let mut changed = Vec::new();
         for (index, settings) in config.tracers.iter().enumerate() {
-            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else { continue };
+            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else {
+                continue;
+            };
             changed.push(slot.spec.name);
             slot.settings = settings.clone();
             slot.epoch = slot.epoch.wrapping_add(1);

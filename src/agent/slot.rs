@@ -62,7 +62,11 @@ impl Slot {
     /// What it reads cannot be read. Said once, and tried again at its next tick.
     pub(super) fn fails(&mut self, reason: &'static str) {
         if self.state != State::Failed(reason) {
-            eprintln!("onset: {} failed: {reason}; tried again each {:?}", self.spec.name, self.settings.every());
+            eprintln!(
+                "onset: {} failed: {reason}; tried again each {:?}",
+                self.spec.name,
+                self.settings.every()
+            );
             self.state = State::Failed(reason);
         }
     }

@@ -21,9 +21,7 @@ use super::pressure::Trigger;
 use super::process::Process;
 use super::slot::{Slot, State};
 use super::world::Desk;
-use super::{
-    Agent, CONTAINERS, CONTROL, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics,
-};
+use super::{Agent, CONTAINERS, CONTROL, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics};
 
 /// The largest page of metrics: 5,000 containers with every family.
 const PAGE_MAX: usize = 8 << 20;
@@ -126,7 +124,9 @@ impl Agent {
             }
         }
         if !self.config.elasticsearch.text("url").is_empty() {
-            eprintln!("onset: elasticsearch.url is set, but this version does not ship yet: events stay in the log");
+            eprintln!(
+                "onset: elasticsearch.url is set, but this version does not ship yet: events stay in the log"
+            );
         }
         let active: Vec<_> =
             self.slots.iter().filter(|slot| slot.state == State::Active).map(|slot| slot.spec.name).collect();
@@ -146,7 +146,10 @@ fn register(poll: &Poll, fd: std::os::fd::RawFd, token: Token, interest: Interes
 }
 
 fn slots(
-    config: &Config, captures: &Captures, poll: &Poll, now: std::time::Duration,
+    config: &Config,
+    captures: &Captures,
+    poll: &Poll,
+    now: std::time::Duration,
 ) -> Result<Vec<Slot>, Error> {
     let capacity = Capacity { containers: config.containers };
     let make = |(index, (spec, settings)): (usize, (&&'static Spec, &Settings))| {
@@ -177,7 +180,11 @@ pub(super) fn watch_pressure(poll: &Poll, proc: &Path, index: usize, slot: &mut 
         return;
     };
     let armed = Trigger::arm(proc, &wanted).and_then(|trigger| {
-        poll.registry().register(&mut SourceFd(&trigger.fd()), Token(PRESSURES + index), Interest::PRIORITY)?;
+        poll.registry().register(
+            &mut SourceFd(&trigger.fd()),
+            Token(PRESSURES + index),
+            Interest::PRIORITY,
+        )?;
         Ok(trigger)
     });
     match armed {

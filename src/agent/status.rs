@@ -24,7 +24,11 @@ impl Agent {
             reason: slot.state.reason().map(Into::into),
             samples: counts.samples,
             events: counts.events,
-            captures: OUTCOMES.iter().zip(counts.captures).map(|(name, count)| ((*name).into(), count)).collect(),
+            captures: OUTCOMES
+                .iter()
+                .zip(counts.captures)
+                .map(|(name, count)| ((*name).into(), count))
+                .collect(),
             refused: counts.captures.iter().skip(1).sum(),
             faults: counts.faults.iter().map(|(_, count)| count).sum(),
             last_event: counts.last.map(|last| LastEvent {
@@ -48,10 +52,7 @@ impl Agent {
                 bytes: log.bytes,
                 dropped: log.dropped_by_budget,
             },
-            turns: LoopStatus {
-                turns: self.turns.count(),
-                longest_turn_ms: millis(self.turns.max()),
-            },
+            turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             captures_open: self.desk.open() as u64,
             containers: self.reader.containers().len() as u64,

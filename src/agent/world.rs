@@ -47,7 +47,12 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(
-        captures: Captures, log: Writer, hostname: String, region: String, percent: u32, slots: usize,
+        captures: Captures,
+        log: Writer,
+        hostname: String,
+        region: String,
+        percent: u32,
+        slots: usize,
     ) -> Desk {
         Desk {
             captures,
@@ -172,7 +177,10 @@ impl World for Hands<'_> {
             Err(error) => {
                 counts.fault("log_refused");
                 if !std::mem::replace(log_fails, true) {
-                    eprintln!("onset: an event of {} could not be kept: {error}; it is asked for again while it lasts", self.tracer);
+                    eprintln!(
+                        "onset: an event of {} could not be kept: {error}; it is asked for again while it lasts",
+                        self.tracer
+                    );
                 }
                 false
             }
@@ -191,7 +199,9 @@ pub(super) fn words(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Busy => "busy: such a capture runs already; try again when it is over",
         Refusal::Unsupported(reason) | Refusal::Failed(reason) => reason,
-        Refusal::OverBudget => "over budget: captures had their share of the last ten minutes ([capture] budget_percent)",
+        Refusal::OverBudget => {
+            "over budget: captures had their share of the last ten minutes ([capture] budget_percent)"
+        }
         Refusal::Gone => "the container is gone",
     }
 }

@@ -46,7 +46,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         tracers: fits(TRACERS.iter().copied().zip(&config.tracers), &captures, psi),
     };
     if given.flag(JSON.long) {
-        let json = serde_json::to_string_pretty(&findings).map_err(|error| Failure::Failed(error.to_string()))?;
+        let json =
+            serde_json::to_string_pretty(&findings).map_err(|error| Failure::Failed(error.to_string()))?;
         writeln!(out, "{json}")?;
     } else {
         show(&findings, out)?;
@@ -65,11 +66,17 @@ fn words(mode: Mode) -> &'static str {
 
 fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "kernel   {}", text::line(&findings.kernel))?;
-    let root = if findings.root { "root" } else { "not root: needs CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH" };
+    let root = if findings.root {
+        "root"
+    } else {
+        "not root: needs CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+    };
     writeln!(out, "rights   {root}")?;
     match (&findings.cgroups, &findings.cgroups_missing) {
         (Some(mode), _) => writeln!(out, "cgroups  {mode}")?,
-        (None, missing) => writeln!(out, "cgroups  missing: {}", text::line(missing.as_deref().unwrap_or("")))?,
+        (None, missing) => {
+            writeln!(out, "cgroups  missing: {}", text::line(missing.as_deref().unwrap_or("")))?
+        }
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;
     for fit in &findings.tracers {

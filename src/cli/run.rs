@@ -16,7 +16,9 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(given: &Given, _: &mut dyn Write) -> Result<Done, Failure> {
     let config = given.config()?;
-    Agent::start(config, given.path("config")).and_then(Agent::run).map_err(|error| Failure::Failed(words(&error)))?;
+    Agent::start(config, given.path("config"))
+        .and_then(Agent::run)
+        .map_err(|error| Failure::Failed(words(&error)))?;
     Ok(Done::Well)
 }
 

@@ -44,7 +44,7 @@ pub struct Limits {
 }
 
 /// Names one connection; a later one in the same slot has another name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     place: usize,
     generation: u32,

@@ -54,7 +54,9 @@ impl Cgroup {
     /// Holds it to a share of one CPU.
     pub fn quota(&self, percent: u32) {
         let us = percent * 1000;
-        assert!(self.write("cpu.cfs_quota_us", &us.to_string()) || self.write("cpu.max", &format!("{us} 100000")));
+        assert!(
+            self.write("cpu.cfs_quota_us", &us.to_string()) || self.write("cpu.max", &format!("{us} 100000"))
+        );
     }
 
     /// Starts a command that is in this cgroup from its first instruction on.
@@ -69,8 +71,11 @@ impl Cgroup {
     }
 
     fn pids(&self) -> Vec<i32> {
-        let lists = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
-        lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()).collect()
+        let lists =
+            self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
+        lists
+            .flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
+            .collect()
     }
 }
 

@@ -45,7 +45,9 @@ impl Stat {
     fn write(&self) {
         let Stat { user, system, idle, .. } = self;
         let cpu = format!("{user:12} 0 {system:12} {idle:12} 0 0 0 0 0 0\n");
-        let text = format!("cpu  {cpu}cpu0 {cpu}intr 1 0\nctxt 1\nbtime 1\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n");
+        let text = format!(
+            "cpu  {cpu}cpu0 {cpu}intr 1 0\nctxt 1\nbtime 1\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"
+        );
         self.file.write_all_at(text.as_bytes(), 0).unwrap();
     }
 
@@ -76,7 +78,9 @@ fn a_written_proc_stat_fires_exactly_where_the_rules_say() {
     let agent = Agent::start(&format!("[paths]\nproc = \"{at}\"\n{}", only("cpusys", keys)));
     let samples = || agent.metric("onset_samples_total{tracer=\"cpusys\"}").unwrap();
     let captures = || {
-        let of = |outcome| agent.metric(&format!("onset_captures_total{{tracer=\"cpusys\",outcome=\"{outcome}\"}}")).unwrap();
+        let of = |outcome| {
+            agent.metric(&format!("onset_captures_total{{tracer=\"cpusys\",outcome=\"{outcome}\"}}")).unwrap()
+        };
         ["done", "busy", "unsupported", "over_budget", "gone", "failed"].map(of).iter().sum::<f64>()
     };
     // Percent of the interval in the kernel, and whether a capture is asked for: over 45 and risen by
@@ -87,12 +91,12 @@ fn a_written_proc_stat_fires_exactly_where_the_rules_say() {
         (Some(45), false), // at the threshold is not over it
         (Some(60), false), // high, but risen by 15 only
         (Some(10), false),
-        (Some(46), true),  // over 45, risen by 36
+        (Some(46), true), // over 45, risen by 36
         (Some(10), false),
         (Some(30), false),
         (Some(50), false), // risen by 20 is not over 20
         (Some(50), false),
-        (Some(50), true),  // the third in a row: sustained
+        (Some(50), true), // the third in a row: sustained
         (Some(10), false),
         (None, false),     // the counters went back: nothing is known of this interval
         (Some(80), false), // and nothing that it could have risen from

@@ -63,7 +63,10 @@ fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_ne
             assert_eq!((text(task, "/comm"), text(task, "/state")), ("sh", "D"));
             let frames = task["stack"].as_array().unwrap();
             let waits = ["percpu_rwsem_wait", "__percpu_down_read", "sb_start_write", "mnt_want_write"];
-            assert!(frames.iter().any(|frame| waits.iter().any(|wait| text(frame, "").contains(wait))), "{task:#}");
+            assert!(
+                frames.iter().any(|frame| waits.iter().any(|wait| text(frame, "").contains(wait))),
+                "{task:#}"
+            );
             let (_, seen) = writers.iter().find(|(pid, _)| task["pid"] == *pid).unwrap();
             let since = wall(&event, "/time") - number(task, "/blocked_ms") as u64;
             assert!(since.abs_diff(*seen) <= 100, "stuck since {since}, seen so at {seen}");

@@ -16,16 +16,32 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
     }
     let cgroup = Cgroup::new("promtool");
     let _sleeper = cgroup.start(command("sleep").arg("600"));
-    let agent = Agent::start("[tracer.cpuidle]\nevery = \"1s\"\n[tracer.dload]\nevery = \"1s\"\n[tracer.cpusys]\nevery = \"1s\"\n");
+    let agent = Agent::start(
+        "[tracer.cpuidle]\nevery = \"1s\"\n[tracer.dload]\nevery = \"1s\"\n[tracer.cpusys]\nevery = \"1s\"\n",
+    );
     let container = format!("container_id=\"{}\"", cgroup.id);
     let page = await_that("the container's metrics", SOON, || {
         let (status, page) = agent.get("/metrics");
         assert_eq!(status, 200);
-        let families = ["onset_container_cpu_ratio{", "onset_container_dload{", "onset_container_tasks{", "onset_host_cpu_ratio{"];
-        let shown = |family: &&str| page.lines().any(|line| line.starts_with(*family) && (line.contains(&container) || line.contains("host")));
+        let families = [
+            "onset_container_cpu_ratio{",
+            "onset_container_dload{",
+            "onset_container_tasks{",
+            "onset_host_cpu_ratio{",
+        ];
+        let shown = |family: &&str| {
+            page.lines()
+                .any(|line| line.starts_with(*family) && (line.contains(&container) || line.contains("host")))
+        };
         families.iter().all(shown).then_some(page)
     });
-    let mut promtool = start(command("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut promtool = start(
+        command("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    );
     promtool.0.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let said = {
         let mut said = String::new();
@@ -35,10 +51,21 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
     let status = promtool.0.wait().unwrap();
     assert!(status.success() && said.is_empty(), "{status}: {said}\n{page}");
     for name in [
-        "onset_build_info", "onset_tracer_state", "onset_events_total", "onset_captures_total", "onset_lost_records_total",
-        "onset_faults_total", "onset_log_records_total", "onset_log_bytes_total", "onset_log_dropped_records_total",
-        "onset_loop_turn_seconds_bucket", "onset_bpf_run_seconds_total", "process_cpu_seconds_total",
-        "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds",
+        "onset_build_info",
+        "onset_tracer_state",
+        "onset_events_total",
+        "onset_captures_total",
+        "onset_lost_records_total",
+        "onset_faults_total",
+        "onset_log_records_total",
+        "onset_log_bytes_total",
+        "onset_log_dropped_records_total",
+        "onset_loop_turn_seconds_bucket",
+        "onset_bpf_run_seconds_total",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_start_time_seconds",
     ] {
         assert!(page.lines().any(|line| line.starts_with(name)), "{name} in\n{page}");
     }

@@ -27,7 +27,11 @@ fn a_bad_config_is_named_by_its_keys() {
         let output = run(command(ONSET).args([command_name, "--config"]).arg(&bad));
         refused(&output, 2, &["tracer.cpuidle.every", "logg"]);
     }
-    refused(&run(command(ONSET).args(["check", "--config", "/nowhere/onset.toml"])), 2, &["/nowhere/onset.toml"]);
+    refused(
+        &run(command(ONSET).args(["check", "--config", "/nowhere/onset.toml"])),
+        2,
+        &["/nowhere/onset.toml"],
+    );
     refused(&run(command(ONSET).arg("frobnicate")), 2, &["frobnicate"]);
     refused(&run(command(ONSET).args(["show"])), 2, &["ID"]);
     let printed = done(command(ONSET).arg("config"));
@@ -49,7 +53,10 @@ fn a_second_agent_and_a_port_in_use_are_refused() {
     refused(&onset_run(&taken), 1, &[&agent.address.to_string(), "[http] listen"]);
     let same_socket = config(&folder, "", "");
     let text = std::fs::read_to_string(&same_socket).unwrap();
-    let text = text.replace(&folder.0.join("socket").display().to_string(), &agent.folder.0.join("socket").display().to_string());
+    let text = text.replace(
+        &folder.0.join("socket").display().to_string(),
+        &agent.folder.0.join("socket").display().to_string(),
+    );
     std::fs::write(&same_socket, text).unwrap();
     refused(&onset_run(&same_socket), 1, &["socket"]);
     assert_eq!(agent.get("/healthz").0, 200, "the first goes on");
@@ -67,7 +74,12 @@ fn without_root_it_says_what_to_do() {
     let binary = folder.0.join("onset");
     std::fs::copy(ONSET, &binary).unwrap();
     let nobody = |arguments: &[&str]| {
-        run(command("setpriv").args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary).args(arguments).arg("--config").arg(&file))
+        run(command("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&binary)
+            .args(arguments)
+            .arg("--config")
+            .arg(&file))
     };
     refused(&nobody(&["run"]), 1, &["root"]);
     let doctor = nobody(&["doctor"]);
@@ -117,7 +129,11 @@ struct Small(Folder);
 impl Small {
     fn new(kib: u32) -> Small {
         let folder = Folder::new();
-        done(command("mount").args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "onset-live"]).arg(&folder.0));
+        done(
+            command("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "onset-live"])
+                .arg(&folder.0),
+        );
         Small(folder)
     }
 }

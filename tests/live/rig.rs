@@ -182,8 +182,14 @@ impl Agent {
     }
 
     fn spawn(config: &Path) -> (Killed, Lines, SocketAddr) {
-        let mut child =
-            start(command(ONSET).arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped()));
+        let mut child = start(
+            command(ONSET)
+                .arg("run")
+                .arg("--config")
+                .arg(config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped()),
+        );
         let said = Lines::of(child.0.stderr.take().unwrap());
         let address = said.wait("ready line", SOON, |line| {
             let (_, rest) = line.split_once(" ready: ")?;
@@ -240,7 +246,8 @@ impl Agent {
     /// The value of one sample on the page of metrics, as it stands there.
     pub fn metric(&self, sample: &str) -> Option<f64> {
         let (_, page) = self.get("/metrics");
-        let line = page.lines().find(|line| line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' ')))?;
+        let line =
+            page.lines().find(|line| line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
@@ -259,7 +266,8 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply to {path}: {reply:?}"));
+    let (head, body) =
+        reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply to {path}: {reply:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.to_owned())
 }
@@ -268,7 +276,12 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
 pub fn compile(folder: &Folder, name: &str, source: &str) -> PathBuf {
     let binary = folder.0.join(name);
     let file = folder.file(&format!("{name}.c"), source);
-    done(command("cc").args(["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id", "-o"]).arg(&binary).arg(&file));
+    done(
+        command("cc")
+            .args(["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id", "-o"])
+            .arg(&binary)
+            .arg(&file),
+    );
     binary
 }
 

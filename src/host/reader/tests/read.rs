@@ -233,7 +233,7 @@ fn tasks_are_counted_by_container() {
     let task =
         |container, state| TaskSample { container, state, blocked: Duration::from_secs(3), in_iowait: true };
     let stale = Key { generation: key.generation + 1, ..key };
-    reader.count_tasks(|count| {
+    reader.count_tasks(|_, count| {
         count(task(Some(key), TaskState::Uninterruptible));
         count(task(Some(stale), TaskState::Uninterruptible));
         count(task(None, TaskState::Running));
@@ -244,7 +244,7 @@ fn tasks_are_counted_by_container() {
     assert_eq!(of_container.longest, Duration::from_secs(3));
     let all = *reader.snapshot().tasks.expect("counted");
     assert_eq!((all.uninterruptible, all.iowait, all.running), (2, 2, 1));
-    reader.count_tasks(|_| false);
+    reader.count_tasks(|_, _| false);
     assert_eq!((reading(&reader, &id(1)).tasks, reader.snapshot().tasks), (None, None));
 }
 
