@@ -41,6 +41,9 @@ impl Budget {
     /// Counts a capture that was not asked whether it may: someone wanted it.
     pub(super) fn add(&mut self, now: Duration, lasting: Duration) {
         self.forget(now);
+        if lasting.is_zero() {
+            return;
+        }
         let end = now.saturating_add(lasting);
         let full = self.runs.len() == RUNS_MAX;
         match self.runs.last_mut() {

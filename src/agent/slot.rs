@@ -57,11 +57,15 @@ impl Slot {
             eprintln!("onset: {} is well again", self.spec.name);
             self.state = State::Active;
         }
+        self.misses = 0;
     }
 
     /// What it reads cannot be read. Said once, and tried again at its next tick.
+    ///
+    /// Once may be too early: what a helper thread reads is there from the second look on.
     pub(super) fn fails(&mut self, reason: &'static str) {
-        if self.state != State::Failed(reason) {
+        self.misses = self.misses.saturating_add(1);
+        if self.misses > 1 && self.state != State::Failed(reason) {
             eprintln!(
                 "onset: {} failed: {reason}; tried again each {:?}",
                 self.spec.name,
@@ -147,6 +151,8 @@ pub(super) struct Slot {
     pub(super) pressure: Option<Trigger>,
     /// It is to look in this turn.
     pub(super) due: bool,
+    /// Looks in a row at which something that it reads was not there.
+    pub(super) misses: u32,
 }
 
 impl Slot {

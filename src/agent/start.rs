@@ -164,6 +164,7 @@ fn slots(
             timer,
             pressure: None,
             due: false,
+            misses: 0,
         };
         // The first look is at once: a rate needs two.
         slot.due = slot.state.ticks();

@@ -13,7 +13,7 @@ use super::walk::{Paths, Walker};
 use crate::bpf;
 use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
-use crate::symbol::{Stack, Symbolizer};
+use crate::symbol::{Names, Stack, Symbolizer};
 
 /// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
 const TASKS_MAX: usize = 4096;
@@ -46,13 +46,12 @@ impl Looker {
 fn look(looker: &Looker) {
     let mut shift = looker.inbox.shift();
     let mut stuck = looker.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each request gets its look at once; finding names takes longer, and is done for all of them.
+    let mut looked = Vec::new();
     loop {
         match shift.next(Duration::ZERO) {
-            Found::Job(job) => {
-                let began = Instant::now();
-                let kept = stuck_tasks(&mut stuck, &looker.proc, job.scope);
-                job.finish(began, kept);
-            }
+            Found::Job(job) => looked.push(Looked::now(job, &mut stuck)),
+            Found::Nothing if !looked.is_empty() => name_all(std::mem::take(&mut looked), &looker.proc),
             Found::Nothing if shift.leave() => return,
             Found::Nothing => {}
             Found::Closed => return,
@@ -64,11 +63,9 @@ fn look(looker: &Looker) {
 type Kept = (Vec<Task>, u64);
 
 impl Job {
-    fn finish(self, began: Instant, kept: io::Result<Kept>) {
+    fn finish(self, lasted: Duration, kept: io::Result<Kept>) {
         let result = match kept {
-            Ok((tasks, lost)) => {
-                Ok(Capture { scope: self.scope, lasted: began.elapsed(), lost, seen: Seen::Tasks(tasks) })
-            }
+            Ok((tasks, lost)) => Ok(Capture { scope: self.scope, lasted, lost, seen: Seen::Tasks(tasks) }),
             Err(_) => Err(Refusal::Failed("the kernel's list of tasks could not be read to its end")),
         };
         self.answer.give(result);
@@ -82,29 +79,52 @@ fn is_within(scope: Scope, container: Option<Key>) -> bool {
     }
 }
 
-fn stuck_tasks(iterator: &mut bpf::StuckTasks, proc: &Path, scope: Scope) -> io::Result<Kept> {
-    let mut found = Vec::new();
-    let mut lost = 0;
-    iterator.look(|task| {
-        if !is_within(scope, task.container) {
-        } else if found.len() < TASKS_MAX {
-            found.push(task);
-        } else {
-            lost += 1;
-        }
-    })?;
-    found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
-    Ok((named(found, proc), lost))
+/// A request whose tasks were seen, but not named yet.
+struct Looked {
+    job: Job,
+    lasted: Duration,
+    seen: io::Result<(Vec<bpf::Stuck>, u64)>,
 }
 
-/// Only the kernel's part is named: nothing of a stuck process is looked at.
-fn named(mut found: Vec<bpf::Stuck>, proc: &Path) -> Vec<Task> {
-    let stack = |task: &mut bpf::Stuck| {
+impl Looked {
+    fn now(job: Job, iterator: &mut bpf::StuckTasks) -> Looked {
+        let began = Instant::now();
+        let (mut found, mut lost) = (Vec::new(), 0);
+        let scope = job.scope;
+        let whole = iterator.look(|task| {
+            if !is_within(scope, task.container) {
+            } else if found.len() < TASKS_MAX {
+                found.push(task);
+            } else {
+                lost += 1;
+            }
+        });
+        found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
+        Looked { job, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
+    }
+}
+
+/// Names the frames of all requests in one pass over the kernel's symbols. Nothing of a stuck
+/// process is looked at.
+fn name_all(mut looked: Vec<Looked>, proc: &Path) {
+    let mut stacks = Vec::new();
+    for task in looked.iter_mut().filter_map(|one| one.seen.as_mut().ok()).flat_map(|(tasks, _)| tasks) {
         let kernel = std::mem::take(&mut task.kernel);
-        Stack { pid: task.pid, weight: 1, user: Vec::new(), kernel }
-    };
-    let stacks: Vec<Stack> = found.iter_mut().map(stack).collect();
+        stacks.push(Stack { pid: task.pid, weight: 1, user: Vec::new(), kernel });
+    }
     let names = Symbolizer::new(proc).resolve(&stacks);
+    let mut stacks = stacks.iter();
+    for Looked { job, lasted, seen } in looked {
+        let kept = seen.map(|(tasks, lost)| (named(tasks, &names, &mut stacks), lost));
+        job.finish(lasted, kept);
+    }
+}
+
+fn named<'s>(
+    found: Vec<bpf::Stuck>,
+    names: &Names,
+    stacks: &mut impl Iterator<Item = &'s Stack>,
+) -> Vec<Task> {
     let task = |(task, stack): (bpf::Stuck, &Stack)| Task {
         pid: task.pid,
         tid: task.tid,
@@ -115,7 +135,7 @@ fn named(mut found: Vec<bpf::Stuck>, proc: &Path) -> Vec<Task> {
         container: task.container,
         stack: names.row(stack).kernel.into_iter().map(Box::from).collect(),
     };
-    found.into_iter().zip(&stacks).map(task).collect()
+    found.into_iter().zip(stacks).map(task).collect()
 }
 
 /// By walks over /proc: a thread that stays, as starting one at each sample would cost more.
@@ -192,7 +212,7 @@ impl Walks {
                 Found::Job(WalkJob::Capture(job, containers)) => {
                     let began = Instant::now();
                     let kept = walked(&mut walker, &containers, job.scope);
-                    job.finish(began, kept);
+                    job.finish(began.elapsed(), kept);
                 }
                 Found::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
                 Found::Nothing => {}

@@ -50,7 +50,7 @@ fn a_second_agent_and_a_port_in_use_are_refused() {
     let taken = config(&folder, "", "");
     let text = std::fs::read_to_string(&taken).unwrap().replace("127.0.0.1:0", &agent.address.to_string());
     std::fs::write(&taken, text).unwrap();
-    refused(&onset_run(&taken), 1, &[&agent.address.to_string(), "[http] listen"]);
+    refused(&onset_run(&taken), 1, &[&agent.address.to_string(), "`listen` in [http]"]);
     let same_socket = config(&folder, "", "");
     let text = std::fs::read_to_string(&same_socket).unwrap();
     let text = text.replace(
@@ -96,8 +96,10 @@ fn without_btf_the_tracers_that_can_run_do() {
     let sys = folder.0.join("sys");
     std::fs::create_dir_all(sys.join("kernel")).unwrap();
     let agent = Agent::start(&format!("[paths]\nsys = \"{}\"\n", sys.display()));
-    let (status, page) = agent.get("/readyz");
-    assert_eq!(status, 200, "{page}");
+    let page = await_that("the first walk of /proc", SOON, || {
+        let (status, page) = agent.get("/readyz");
+        (status == 200 && agent.metric("onset_samples_total{tracer=\"dload\"}")? > 0.0).then_some(page)
+    });
     assert!(page.contains("cpuidle unsupported") && page.contains("BTF"), "{page}");
     assert!(page.contains("dload active"), "it walks /proc instead: {page}");
     let doctor = run(&mut agent.onset(&["doctor"]));

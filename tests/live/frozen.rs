@@ -28,6 +28,10 @@ impl Disk {
         Disk { mount, frozen: false, writers: Vec::new(), _folder: folder }
     }
 
+    pub fn path(&self) -> &std::path::Path {
+        &self.mount
+    }
+
     pub fn freeze(&mut self) {
         done(command("fsfreeze").arg("-f").arg(&self.mount));
         self.frozen = true;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, SOON, await_that, command, done, only, root, run, text};
+use crate::rig::{Agent, Folder, ONSET, SOON, await_that, command, config, done, only, root, run, text};
 
 #[test]
 fn status_and_trigger_speak_with_the_running_agent() {
@@ -25,23 +25,24 @@ fn status_and_trigger_speak_with_the_running_agent() {
     assert_eq!(dload["last_event"]["id"], id.trim());
     let shown = done(&mut agent.onset(&["status"]));
     assert!(shown.contains("dload") && shown.contains("disabled"), "{shown}");
-    for (arguments, word) in [
-        (&["trigger", "cpuidle"][..], "disabled"),
-        (&["trigger", "nothing"], "there is no tracer"),
-        (&["trigger", "dload", "--container", "fffffffffffff"], "no container"),
-        (&["trigger", "dload", "--seconds", "1000"], "--seconds"),
+    for (arguments, code, word) in [
+        (&["trigger", "cpuidle"][..], 1, "disabled"),
+        (&["trigger", "nothing"], 1, "there is no tracer"),
+        (&["trigger", "dload", "--container", "fffffffffffff"], 1, "no container"),
+        (&["trigger", "dload", "--seconds", "1000"], 1, "--seconds"),
     ] {
         let refused = run(&mut agent.onset(arguments));
-        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(refused.status.code(), Some(code), "{arguments:?}: {refused:?}");
         assert!(String::from_utf8_lossy(&refused.stderr).contains(word), "{arguments:?}: {refused:?}");
     }
-    let config = agent.config.clone();
-    let folder = agent.folder.0.join("socket");
+    let socket = agent.folder.0.join("socket");
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(agent.leave(), Some(0));
-    let none = run(command(crate::rig::ONSET).args(["status", "--config"]).arg(config));
+    let folder = Folder::new();
+    let none = run(command(ONSET).args(["status", "--config"]).arg(config(&folder, "", "")));
     assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("is it running"), "{none:?}");
 }
 
 #[test]

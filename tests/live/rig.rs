@@ -221,7 +221,8 @@ impl Agent {
     /// A command of onset's with this agent's config.
     pub fn onset(&self, arguments: &[&str]) -> Command {
         let mut onset = command(ONSET);
-        onset.args(arguments).arg("--config").arg(&self.config);
+        let (name, rest) = arguments.split_first().unwrap();
+        onset.arg(name).arg("--config").arg(&self.config).args(rest);
         onset
     }
 
@@ -278,7 +279,7 @@ pub fn compile(folder: &Folder, name: &str, source: &str) -> PathBuf {
     let file = folder.file(&format!("{name}.c"), source);
     done(
         command("cc")
-            .args(["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id", "-o"])
+            .args(["-O0", "-fno-omit-frame-pointer", "-Wl,--build-id", "-o"])
             .arg(&binary)
             .arg(&file),
     );
