@@ -19,6 +19,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Stacks => "stacks",
+            Kind::Tasks => "tasks",
+        }
+    }
+
     /// Whether it is one look rather than some seconds of tracing.
     #[must_use]
     pub const fn is_a_look(self) -> bool {

@@ -1,7 +1,6 @@
 //! Whether a tracer can run here, and if not, why: what the agent starts by and `onset doctor` shows.
 
 use crate::capture::Captures;
-use crate::evidence::Kind;
 use crate::tracer::{Settings, Spec};
 
 use super::slot::State;
@@ -43,13 +42,13 @@ pub fn fits<'a>(
             for kind in spec.captures {
                 match captures.unsupported(*kind) {
                     None => {
-                        fit.modes.push(format!("{}: {}", name(*kind), captures.mode(*kind)));
-                        let lesser = captures.lesser(*kind).map(|why| format!("{}: {why}", name(*kind)));
+                        fit.modes.push(format!("{}: {}", kind.name(), captures.mode(*kind)));
+                        let lesser = captures.lesser(*kind).map(|why| format!("{}: {why}", kind.name()));
                         fit.missing.extend(lesser);
                     }
                     Some(reason) => {
                         fit.runs = false;
-                        fit.missing.push(format!("{}: {reason}", name(*kind)));
+                        fit.missing.push(format!("{}: {reason}", kind.name()));
                     }
                 }
             }
@@ -66,13 +65,6 @@ pub fn fits<'a>(
             fit
         })
         .collect()
-}
-
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Stacks => "stacks",
-        Kind::Tasks => "tasks",
-    }
 }
 
 /// The state that a tracer starts in.
