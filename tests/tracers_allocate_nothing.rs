@@ -8,7 +8,8 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
+    TopProcess,
 };
 use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
 use onset::metric::{Mishaps, Scrape};
@@ -104,6 +105,10 @@ fn capture(kind: Kind) -> Capture {
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
         Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+        Kind::Faults => Seen::Faults(Faults {
+            flame: (0..1200).map(node).collect(),
+            top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
+        }),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
 }

@@ -27,9 +27,14 @@ pub enum Error {
     },
     /// Samples cannot be taken.
     #[error(
-        "perf_event_open of cpu-clock failed: {0}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
+        "perf_event_open of {event} failed: {source}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
     )]
-    Perf(io::Error),
+    Perf {
+        /// What was to be sampled by.
+        event: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
 }
 
 /// More of a verifier's log would not help anyone at a glance.

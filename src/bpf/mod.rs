@@ -13,7 +13,7 @@ pub use containers::Followed;
 pub use error::Error;
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
-pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};
+pub use stacks::{Armed, Count, FAULTS_EACH, HZ, Lost, Sent, Site, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
 
 /// What build.rs made of bpf/*.bpf.c.

@@ -120,8 +120,8 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
     }
     let _alone = crate::capture::alone();
     let followed = Followed::create(16).expect("a map");
-    let mut stacks = Stacks::load(Path::new("/sys"), &followed, false, vec![0, 1], &mut Meter::default())
-        .expect("this kernel has BTF");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
+    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
     let mut armed = stacks.arm().expect("armed");
     armed.aim(true, []).expect("aimed");
     let began = Instant::now();

@@ -7,7 +7,8 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
+    TopProcess,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -161,6 +162,7 @@ fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
         Kind::Tasks => Kind::Stacks,
+        Kind::Faults => Kind::Stacks,
     }
 }
 
@@ -326,6 +328,7 @@ impl Bytes<'_> {
         let seen = match kind {
             Kind::Stacks => Seen::Stacks(self.profile(many)),
             Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
+            Kind::Faults => Seen::Faults(self.faults(many)),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -346,6 +349,16 @@ impl Bytes<'_> {
         });
         let top = top.collect();
         Profile { hz: self.small(), samples: self.number(), flame, top }
+    }
+
+    fn faults(&mut self, many: usize) -> Faults {
+        let flame = self.profile(many).flame;
+        let top = (0..self.below(8) * many).map(|_| Resident {
+            pid: self.small(),
+            comm: self.text(),
+            rss_bytes: self.number(),
+        });
+        Faults { top: top.collect(), flame }
     }
 
     fn task(&mut self) -> Task {

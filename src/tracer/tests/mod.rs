@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Trigger;
 use super::play::Play;
-use crate::evidence::{Capture, FlameNode, Kind, Profile, Scope, Seen, Task, TopProcess};
+use crate::evidence::{Capture, Faults, FlameNode, Kind, Profile, Resident, Scope, Seen, Task, TopProcess};
 
 /// A document's usual size.
 const SIZE: usize = 1 << 20;
@@ -29,6 +29,13 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
             top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
         }),
         Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
+        Kind::Faults => Seen::Faults(Faults {
+            flame: vec![node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")],
+            top: vec![
+                Resident { pid: 7, comm: "sh".into(), rss_bytes: 1 << 20 },
+                Resident { pid: 8, comm: "cat".into(), rss_bytes: 4096 },
+            ],
+        }),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }
