@@ -11,7 +11,10 @@ use onset::evidence::{
     Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
     TopProcess,
 };
-use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
+use onset::host::{
+    ContainerCpu, ContainerMemory, Containers, CpuTimes, HostCpu, Key, Load, Memory, Reading, Snapshot,
+    TaskCounts,
+};
 use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
@@ -125,6 +128,11 @@ fn reading(at: Duration, turn: u32) -> Reading {
             longest: Duration::from_secs(90) * (turn % 2),
             ..TaskCounts::default()
         }),
+        memory: Some(ContainerMemory {
+            anon_bytes: 10 + u64::from(turn % 2) * 50,
+            usage_bytes: 90,
+            limit_bytes: Some(100),
+        }),
         ..Reading::default()
     }
 }
@@ -143,10 +151,12 @@ fn turn(
     let system = Duration::from_secs(u64::from(number / 2) * 100);
     let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
     let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    let anon_bytes = 10 + u64::from(number % 2) * 80;
+    let memory = Memory { total_bytes: 100, available_bytes: 50, anon_bytes };
     let snapshot = Snapshot {
         cpu: Some(&cpu),
         load: Some(&Load::default()),
-        memory: None,
+        memory: Some(&memory),
         disks: None,
         tasks: Some(&TaskCounts::default()),
         containers,

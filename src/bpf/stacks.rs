@@ -169,8 +169,7 @@ impl Stacks {
     /// Loads the program that samples page faults; its counts are in bytes.
     pub fn by_faults(site: &Site<'_>, page_bytes: u32, meter: &mut Meter) -> Result<Stacks, Error> {
         site.try_event(FAULTS)?;
-        let large =
-            if site.sys.join(HUGE_PAGES).exists() { LargePages::Sampled } else { LargePages::Never };
+        let large = if site.sys.join(HUGE_PAGES).exists() { LargePages::Sampled } else { LargePages::Never };
         let (skeleton, maps) = attempt("the faults program", || {
             let mut open = FaultsSkelBuilder::default().open(place())?;
             fit!(open, site);

@@ -46,7 +46,9 @@ fn is_below(cgroup: &str, path: &str) -> bool {
 pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Resident> {
     let mut kept = BinaryHeap::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let process = entry.path();
         let Some(pages) = fs::read(process.join("statm")).ok().and_then(|text| resident_pages(&text)) else {
             continue;

@@ -24,7 +24,7 @@ impl Head {
 
 /// `Head`, and what all documents end with.
 pub const COMMON: [Field; 4] = [
-    field("trigger", FieldKind::Keyword, "The rule that fired: surge, sustained, stuck, manual"),
+    field("trigger", FieldKind::Keyword, "The rule that fired: surge, sustained, stuck, predicted, manual"),
     field("duration_ms", FieldKind::Long, "How long the capture lasted, in milliseconds"),
     field("lost_samples", FieldKind::Long, "Samples that the kernel could not hand over"),
     field("truncated", FieldKind::Long, "Frames, rows and tasks left out so that the document fits"),

@@ -20,6 +20,8 @@ mod flame;
 pub mod fuzz;
 mod judge;
 mod known;
+mod lows;
+mod memburst;
 mod out;
 mod percents;
 #[doc(hidden)]
@@ -35,7 +37,7 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
+pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &memburst::SPEC];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {

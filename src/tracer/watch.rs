@@ -15,6 +15,8 @@ pub enum Trigger {
     Sustained,
     /// A task has been blocked for too long.
     Stuck,
+    /// A limit will be hit soon.
+    Predicted,
     /// Someone asked.
     Manual,
 }
@@ -71,6 +73,11 @@ impl Watch {
             self.state = State::Capturing(trigger);
         }
         fired
+    }
+
+    /// Whether an event was told and no sample came after its cooldown.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Quiet { .. })
     }
 
     /// Its capture made an event: quiet from now on.
