@@ -4,6 +4,7 @@ mod cpuidle;
 mod cpusys;
 mod dload;
 mod documents;
+mod memburst;
 mod specs;
 mod uniform;
 
