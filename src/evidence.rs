@@ -18,6 +18,8 @@ pub enum Kind {
     Tasks,
     /// Stacks of page faults in bytes, folded into a flame graph, and who holds most memory.
     Faults,
+    /// Who holds most memory at this moment.
+    Memory,
 }
 
 impl Kind {
@@ -28,13 +30,14 @@ impl Kind {
             Kind::Stacks => "stacks",
             Kind::Tasks => "tasks",
             Kind::Faults => "faults",
+            Kind::Memory => "memory",
         }
     }
 
     /// Whether it is one look rather than some seconds of tracing.
     #[must_use]
     pub const fn is_a_look(self) -> bool {
-        matches!(self, Kind::Tasks)
+        matches!(self, Kind::Tasks | Kind::Memory)
     }
 }
 
@@ -95,6 +98,8 @@ pub enum Seen {
     Tasks(Vec<Task>),
     /// Of `Kind::Faults`.
     Faults(Faults),
+    /// Of `Kind::Memory`, most first.
+    Memory(Vec<Resident>),
 }
 
 /// Sampled stacks, folded.

@@ -76,7 +76,7 @@ impl World for Bench<'_> {
             tracer_id: &format_args!("{:x}", self.next),
             about,
             now: self.now,
-            event: false,
+            event: self.spec.hook.is_some(),
         };
         let kept = document::write(&envelope, data, self.sheet).is_ok();
         self.kept += u32::from(kept);
@@ -108,6 +108,7 @@ fn capture(kind: Kind) -> Capture {
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
         Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+        Kind::Memory => Seen::Memory(vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50]),
         Kind::Faults => Seen::Faults(Faults {
             flame: (0..1200).map(node).collect(),
             top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
@@ -163,6 +164,10 @@ fn turn(
         readings,
     };
     tracer.on(now, Event::Tick(&snapshot), &mut Out::new(bench));
+    if bench.spec.hook.is_some() {
+        // Zeros are a record of any hook.
+        tracer.on(now, Event::Record(&[0; 512]), &mut Out::new(bench));
+    }
     tracer.on(now, Event::Asked(None, Duration::from_secs(1)), &mut Out::new(bench));
     let open = std::mem::replace(&mut bench.open, [None; 64]);
     for (index, ticket) in open.into_iter().flatten().enumerate() {

@@ -17,6 +17,9 @@ pub enum Error {
         "{0} is not permitted: onset needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; see onset doctor"
     )]
     NotPermitted(&'static str),
+    /// A tracer names a hook that is not there.
+    #[error("there is no hook {0}; it is to be added to src/bpf/hook.rs")]
+    NoHook(&'static str),
     /// Refused for another reason.
     #[error("this kernel does not take {what}: {words}; onset needs Linux 5.10 or later, see onset doctor")]
     Refused {

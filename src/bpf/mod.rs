@@ -3,6 +3,7 @@
 
 mod containers;
 mod error;
+mod hook;
 mod meter;
 mod perf;
 mod ring;
@@ -11,6 +12,7 @@ mod tasks;
 
 pub use containers::Followed;
 pub use error::Error;
+pub use hook::Hook;
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
 pub use stacks::{Armed, Count, FAULTS_EACH, HZ, Lost, Sent, Site, Stacks};

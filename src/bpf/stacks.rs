@@ -10,7 +10,7 @@ use std::path::Path;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
-use super::containers::{Followed, pack, unpack};
+use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
@@ -286,7 +286,7 @@ impl Armed<'_> {
 
     /// Samples the whole host, or these containers only.
     pub fn aim(&mut self, host: bool, containers: impl IntoIterator<Item = Key>) -> Result<(), Error> {
-        let wanted: BTreeSet<u64> = containers.into_iter().map(pack).collect();
+        let wanted: BTreeSet<u64> = containers.into_iter().map(Key::to_bits).collect();
         let targets = &self.program.maps.targets;
         attempt("a target of the stacks program", || {
             for gone in self.targets.difference(&wanted) {
@@ -363,7 +363,7 @@ impl Armed<'_> {
 }
 
 /// The only value of an array.
-fn number(map: &impl MapCore) -> u64 {
+pub(super) fn number(map: &impl MapCore) -> u64 {
     let mut value = [0; 8];
     match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
         Ok(true) => u64::from_ne_bytes(value),
@@ -407,7 +407,7 @@ impl Count {
         let (container, rest) = key.split_first_chunk()?;
         let (hash, rest) = rest.split_first_chunk()?;
         Some(Count {
-            container: unpack(u64::from_ne_bytes(*container)),
+            container: Key::from_bits(u64::from_ne_bytes(*container)),
             hash: u64::from_ne_bytes(*hash),
             pid: u32::try_from(u64::from_ne_bytes(*rest.first_chunk()?)).ok()?,
             weight: u64::from_ne_bytes(*weight.first_chunk()?),

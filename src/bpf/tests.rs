@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::containers::{pack, unpack};
 use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
@@ -19,11 +18,11 @@ fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
         Key { slot: u16::MAX, generation: u32::MAX },
         Key { slot: 7, generation: 1 },
     ] {
-        assert_eq!(unpack(pack(key)), Some(key));
-        assert_ne!(pack(key), 0);
+        assert_eq!(Key::from_bits(key.to_bits()), Some(key));
+        assert_ne!(key.to_bits(), 0);
     }
-    assert_eq!(unpack(0), None);
-    assert_eq!(unpack(42), None);
+    assert_eq!(Key::from_bits(0), None);
+    assert_eq!(Key::from_bits(42), None);
 }
 
 /// Gives bytes in portions of its own choosing.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use answer::{Answer, Answered, Wake};
 use inbox::Inbox;
-use resident::Members;
+use resident::{Members, Residents};
 use stacks::{Sampled, Sampler};
 use tasks::{Looker, WalkJob, Walks};
 use walk::Paths;
@@ -40,9 +40,11 @@ pub struct Captures {
     not_followed: u64,
     stacks: Result<Arc<Sampler>, &'static str>,
     faults: Result<Arc<Sampler>, &'static str>,
+    residents: Arc<Residents>,
     tasks: Looks,
     unified: bool,
     meter: Meter,
+    sys: Box<Path>,
     open: Vec<Open>,
     to: SyncSender<Answered>,
     from: Receiver<Answered>,
@@ -93,9 +95,11 @@ impl Captures {
             not_followed: 0,
             stacks,
             faults,
+            residents: Arc::new(Residents::new(&paths.proc)),
             tasks,
             unified,
             meter,
+            sys: paths.sys.as_path().into(),
             open: Vec::with_capacity(2 * OPEN_MAX),
             to,
             from,
@@ -107,7 +111,7 @@ impl Captures {
     #[must_use]
     pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {
         match kind {
-            Kind::Tasks => None,
+            Kind::Tasks | Kind::Memory => None,
             Kind::Stacks | Kind::Faults => self.sampler(kind).and_then(|sampler| sampler.err()),
         }
     }
@@ -117,7 +121,7 @@ impl Captures {
         let sampler = match kind {
             Kind::Stacks => &self.stacks,
             Kind::Faults => &self.faults,
-            Kind::Tasks => return None,
+            Kind::Tasks | Kind::Memory => return None,
         };
         Some(sampler.as_ref().map_err(|why| *why))
     }
@@ -128,6 +132,7 @@ impl Captures {
         match (kind, &self.tasks) {
             (Kind::Stacks, _) => "perf_event",
             (Kind::Faults, _) => "perf_event page-faults",
+            (Kind::Memory, _) => "/proc",
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
         }
@@ -140,6 +145,15 @@ impl Captures {
             (Kind::Tasks, Looks::Walks { why, .. }) => Some(why),
             _ => None,
         }
+    }
+
+    /// Attaches the program that tells of a tracer's events, with the containers that are followed.
+    pub fn hook(&mut self, name: &'static str) -> Result<bpf::Hook, &'static str> {
+        // The same kernel that refuses all programs refuses this one, for the same reason.
+        let followed = self.followed.as_ref().ok_or_else(|| self.stacks.as_ref().err().copied());
+        let followed = followed.map_err(|why| why.unwrap_or("BPF maps cannot be made; see onset doctor"))?;
+        let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
+        bpf::Hook::attach(name, &site, page_bytes(), &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.
@@ -198,6 +212,10 @@ impl Captures {
             (Some(sampler), _) => {
                 let members = if kind == Kind::Faults { self.members(scope, paths) } else { Members::Host };
                 sampler.bring(stacks::Job { answer, scope, lasting, members });
+            }
+            (None, _) if kind == Kind::Memory => {
+                let members = self.members(scope, paths);
+                self.residents.bring(resident::Job { answer, scope, members });
             }
             (None, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
             (None, Looks::Walks { walks, .. }) => {
@@ -258,6 +276,7 @@ impl Drop for Captures {
         for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
             sampler.close(deadline);
         }
+        self.residents.inbox.close(deadline);
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
             Looks::Walks { walks, .. } => walks.inbox.close(deadline),
@@ -269,7 +288,7 @@ impl Drop for Captures {
 type Samplers = [Result<Arc<Sampler>, &'static str>; 2];
 
 fn samplers(site: &Result<bpf::Site<'_>, &'static str>, proc: &Path, meter: &mut Meter) -> Samplers {
-    let page_bytes = sys::page_size().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(4096);
+    let page_bytes = page_bytes();
     [Sampled::Running, Sampled::Faults { page_bytes }].map(|sampled| {
         let site = site.as_ref().map_err(|why| *why)?;
         let program = match sampled {
@@ -278,6 +297,10 @@ fn samplers(site: &Result<bpf::Site<'_>, &'static str>, proc: &Path, meter: &mut
         };
         program.and_then(|program| Sampler::new(program, sampled, proc)).map(Arc::new).map_err(sentence)
     })
+}
+
+fn page_bytes() -> u32 {
+    sys::page_size().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(4096)
 }
 
 /// A reason, to be kept for the life of the process: there is at most one for each program.

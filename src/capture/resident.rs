@@ -5,9 +5,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::proc_task;
-use crate::evidence::Resident;
+use super::answer::Answer;
+use super::inbox::{Found, Inbox};
+use super::{OPEN_MAX, page_bytes, proc_task};
+use crate::evidence::{Capture, Resident, Scope, Seen};
 
 /// Processes that are kept: no document shows more.
 const KEPT: usize = 100;
@@ -40,6 +44,49 @@ impl Members {
 
 fn is_below(cgroup: &str, path: &str) -> bool {
     cgroup.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// One look at who holds most memory.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+    pub(super) members: Members,
+}
+
+/// Looks at processes' memory, on a thread that is there while looks are asked for.
+pub(super) struct Residents {
+    pub(super) inbox: Inbox<Job>,
+    proc: Box<Path>,
+}
+
+impl Residents {
+    /// Under this /proc.
+    pub(super) fn new(proc: &Path) -> Residents {
+        Residents { inbox: Inbox::new(OPEN_MAX), proc: proc.into() }
+    }
+
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let residents = Arc::clone(self);
+        self.inbox.bring_to("onset-memory", job, move || residents.look());
+    }
+
+    /// The life of the thread.
+    fn look(&self) {
+        let mut shift = self.inbox.shift();
+        loop {
+            match shift.next(Duration::ZERO) {
+                Found::Job(Job { answer, scope, members }) => {
+                    let began = Instant::now();
+                    let seen = Seen::Memory(top(&self.proc, &members, page_bytes().into()));
+                    answer.give(Ok(Capture { scope, lasted: began.elapsed(), lost: 0, seen }));
+                }
+                Found::Nothing if shift.leave() => return,
+                Found::Nothing => {}
+                Found::Closed => return,
+            }
+        }
+    }
 }
 
 /// The processes with most resident memory, most first. One that ends meanwhile is not there.

@@ -42,6 +42,7 @@ pub const SPEC: Spec = Spec {
     facts: Facts { memory: true, container_memory: true, ..Facts::NONE },
     captures: &[Kind::Faults],
     // A container near its limit stalls in reclaim: then the next look is at once.
+    hook: None,
     pressure: Some(Pressure {
         resource: "memory",
         stall: Duration::from_millis(200),

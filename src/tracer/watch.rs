@@ -17,6 +17,8 @@ pub enum Trigger {
     Stuck,
     /// A limit will be hit soon.
     Predicted,
+    /// The kernel killed a process for want of memory.
+    Kill,
     /// Someone asked.
     Manual,
 }

@@ -5,6 +5,7 @@ mod cpusys;
 mod dload;
 mod documents;
 mod memburst;
+mod oom;
 mod specs;
 mod uniform;
 
@@ -32,13 +33,16 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
         Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
         Kind::Faults => Seen::Faults(Faults {
             flame: vec![node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")],
-            top: vec![
-                Resident { pid: 7, comm: "sh".into(), rss_bytes: 1 << 20 },
-                Resident { pid: 8, comm: "cat".into(), rss_bytes: 4096 },
-            ],
+            top: residents(),
         }),
+        Kind::Memory => Seen::Memory(residents()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
+}
+
+fn residents() -> Vec<Resident> {
+    let one = |pid, comm: &str, rss_bytes| Resident { pid, comm: comm.into(), rss_bytes };
+    vec![one(7, "sh", 1 << 20), one(8, "cat", 4096)]
 }
 
 fn task(tid: u32, stack: &[&str]) -> Task {
