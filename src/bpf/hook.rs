@@ -1,6 +1,7 @@
 //! Programs that stay attached and tell of events through a ring of their own. A hook's object has
 //! by convention a ring `records`, a count `lost` and knobs `unified` and `page_bytes`.
 
+use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
@@ -9,7 +10,7 @@ use libbpf_rs::{Link, MapHandle};
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
-use super::skeletons::oom::OomSkelBuilder;
+use super::skeletons::oom::{OomSkelBuilder, types};
 use super::stacks::{Site, number};
 use super::{btf, place};
 
@@ -18,6 +19,15 @@ const RECORD_BYTES: usize = 4096;
 
 /// Records that one drain takes at most.
 pub const RECORDS_MAX: u32 = 16;
+
+// The tracer reads it, field by field.
+const _: () = assert!(
+    offset_of!(types::kill, victim_pid) == 32
+        && offset_of!(types::kill, victim_comm) == 40
+        && offset_of!(types::kill, levels) == 72
+        && offset_of!(types::kill, names) == 80
+        && size_of::<types::kill>() <= RECORD_BYTES
+);
 
 /// An attached program with its ring.
 pub struct Hook {

@@ -7,6 +7,7 @@ mod hook;
 mod meter;
 mod perf;
 mod ring;
+mod sent;
 mod stacks;
 mod tasks;
 
@@ -15,7 +16,8 @@ pub use error::Error;
 pub use hook::Hook;
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
-pub use stacks::{Armed, Count, FAULTS_EACH, HZ, Lost, Sent, Site, Stacks};
+pub use sent::{Count, Sent};
+pub use stacks::{Armed, FAULTS_EACH, HZ, Lost, Site, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
 
 /// What build.rs made of bpf/*.bpf.c.

@@ -3,7 +3,6 @@
 //! each count belongs to the time between two turns.
 
 use std::collections::BTreeSet;
-use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, RawFd};
 use std::path::Path;
 
@@ -14,11 +13,11 @@ use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
+use super::sent::{Count, Sent};
 use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder, types};
-use super::{btf, comm, perf, place};
+use super::{btf, perf, place};
 use crate::host::Key;
-use crate::symbol::UserFrame;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
 /// never seen.
@@ -121,34 +120,6 @@ macro_rules! maps {
             lost: MapHandle::try_from(&$skeleton.maps.lost)?,
         }
     };
-}
-
-/// A stack, when it is new.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Names it, together with its process.
-    pub hash: u64,
-    /// The process, in the initial pid namespace.
-    pub pid: u32,
-    /// The name of the process's main thread.
-    pub comm: Box<str>,
-    /// Frames of the process, innermost first.
-    pub user: Box<[UserFrame]>,
-    /// Frames of the kernel, innermost first.
-    pub kernel: Box<[u64]>,
-}
-
-/// How much a stack weighed between two turns: in samples, or in bytes of page faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// Of which container.
-    pub container: Option<Key>,
-    /// The stack's hash.
-    pub hash: u64,
-    /// The stack's process.
-    pub pid: u32,
-    /// How much.
-    pub weight: u64,
 }
 
 impl Stacks {
@@ -368,49 +339,5 @@ pub(super) fn number(map: &impl MapCore) -> u64 {
     match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
         Ok(true) => u64::from_ne_bytes(value),
         _ => 0,
-    }
-}
-
-// The parsers below read these, field by field.
-const _: () = assert!(
-    size_of::<types::counted>() == 24
-        && size_of::<types::control>() == 16
-        && offset_of!(types::stack, words) == 32
-        && offset_of!(types::stack, comm) == 16
-);
-
-impl Sent {
-    /// Reads a `struct stack`.
-    #[must_use]
-    pub fn parse(record: &[u8]) -> Option<Sent> {
-        let (hash, rest) = record.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (kernel_bytes, rest) = rest.split_first_chunk()?;
-        let (user_bytes, rest) = rest.split_first_chunk()?;
-        let (name, rest) = rest.split_first_chunk()?;
-        let (kernel, rest) = rest.split_at_checked(usize::from(u16::from_ne_bytes(*kernel_bytes)))?;
-        let user = rest.get(..usize::from(u16::from_ne_bytes(*user_bytes)))?;
-        let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
-        let frame = |raw: &[u8]| raw.first_chunk().and_then(UserFrame::parse);
-        Some(Sent {
-            hash: u64::from_ne_bytes(*hash),
-            pid: u32::from_ne_bytes(*pid),
-            comm: comm(name),
-            user: user.chunks_exact(UserFrame::SIZE).filter_map(frame).collect(),
-            kernel: kernel.chunks_exact(8).filter_map(address).collect(),
-        })
-    }
-}
-
-impl Count {
-    fn parse(key: &[u8], weight: &[u8]) -> Option<Count> {
-        let (container, rest) = key.split_first_chunk()?;
-        let (hash, rest) = rest.split_first_chunk()?;
-        Some(Count {
-            container: Key::from_bits(u64::from_ne_bytes(*container)),
-            hash: u64::from_ne_bytes(*hash),
-            pid: u32::try_from(u64::from_ne_bytes(*rest.first_chunk()?)).ok()?,
-            weight: u64::from_ne_bytes(*weight.first_chunk()?),
-        })
     }
 }

@@ -140,3 +140,31 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
     }
     assert_eq!(armed.stacks(100_000, |_| {}), Drained::Empty);
 }
+
+#[test]
+fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
+    if !crate::capture::root() {
+        return;
+    }
+    let _alone = crate::capture::alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
+    let links = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+        let to = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        to.filter(|to| to.as_os_str() == "anon_inode:bpf_link").count()
+    };
+    let before = links();
+    let mut meter = Meter::default();
+    for _ in 0..2 {
+        let mut hook = Hook::attach("oom", &site, 4096, &mut meter).expect("this kernel has BTF");
+        assert_eq!(links(), before + 1);
+        assert_eq!((hook.drain(|_| {}), hook.newly_lost(), hook.lost()), (Drained::Empty, 0, 0));
+    }
+    assert_eq!(links(), before);
+    let mut programs = Vec::new();
+    meter.read(&mut |name, _| programs.push(name.to_owned()));
+    assert_eq!(programs, ["oom"], "once, though it was loaded twice");
+    let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
+    assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");
+}

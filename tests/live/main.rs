@@ -12,5 +12,6 @@ mod endpoint;
 mod faults;
 mod frozen;
 mod memburst;
+mod oom;
 mod people;
 mod rig;

@@ -178,3 +178,20 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
     kinds.sort_unstable();
     assert_eq!(kinds, [(Ticket(1), true), (Ticket(2), false)]);
 }
+
+#[test]
+fn a_look_at_memory_is_over_at_once_and_leaves_no_thread() {
+    let mut captures = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
+    assert_eq!((captures.unsupported(Kind::Memory), captures.mode(Kind::Memory)), (None, "/proc"));
+    let request = Request { kind: Kind::Memory, scope: Scope::Host, lasting: Duration::from_secs(600) };
+    begin(&mut captures, 1, request);
+    begin(&mut captures, 2, request);
+    for ticket in [1, 2] {
+        let (answered, capture) = answer(&mut captures);
+        assert_eq!(answered, Ticket(ticket));
+        let Seen::Memory(all) = &capture.seen else { panic!("{capture:?}") };
+        let own = all.iter().find(|one| one.pid == std::process::id()).expect("this very process");
+        assert!(own.rss_bytes > MIB && all.is_sorted_by_key(|one| std::cmp::Reverse(one.rss_bytes)));
+    }
+    until("the thread's end", || (threads("onset-memory") == 0).then_some(()));
+}
