@@ -116,9 +116,9 @@ fn a_burst_is_told_before_its_limit_with_both_functions_and_a_slow_neighbour_is_
     assert!((5.0..30.0).contains(&left), "{left} s");
     let (three, one) = (bytes(&event, "takes_three"), bytes(&event, "takes_one"));
     assert!((2.7..3.3).contains(&(three / one)), "{three} to {one}: {event:#}");
-    // 3 s of 40 MiB a second, less what it slept over.
+    // 3 s of 40 MiB a second, or less where the machine is busy.
     let whole = number(&event, "/tracer_data/faulted_bytes");
-    assert!((60.0..200.0).contains(&(whole / MIB as f64)), "{whole} bytes");
+    assert!((30.0..200.0).contains(&(whole / MIB as f64)), "{whole} bytes");
     assert_eq!(text(&event, "/tracer_data/top_memory_usage/0/comm"), "grower");
     assert_eq!(event["tracer_data"]["top_memory_usage"].as_array().unwrap().len(), 1, "the container's only");
     assert_eq!(agent.metric("onset_events_total{tracer=\"memburst\"}"), Some(1.0), "and no other's");
