@@ -28,12 +28,12 @@ fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 
 check: test-dependencies  ## formatting and lints, as the gate has them
 	cargo fmt --check
-	clang-format --dry-run --Werror bpf/*.bpf.c bpf/common.h deploy/demo/*.c
+	clang-format --dry-run --Werror bpf/*.bpf.c bpf/common.h bpf/sampled.h deploy/demo/*.c
 	cargo clippy --locked --all-targets -- -D warnings
 
 fmt: test-dependencies
 	cargo fmt
-	clang-format -i bpf/*.bpf.c bpf/common.h deploy/demo/*.c
+	clang-format -i bpf/*.bpf.c bpf/common.h bpf/sampled.h deploy/demo/*.c
 
 dependencies:
 	@deploy/dependencies

@@ -58,10 +58,12 @@ struct bpf_iter__task {
 
 enum cgroup_subsys_id {
 	cpu_cgrp_id = 1,
+	memory_cgrp_id = 4,
 };
 
 struct kernfs_node {
 	__u64 id;
+	const char *name;
 };
 
 struct cgroup;
@@ -99,6 +101,25 @@ struct sched_info {
 	unsigned long long last_arrival;
 };
 
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct page_counter {
+	atomic_long_t usage;
+	unsigned long max;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+};
+
+/* From 6.9 on; before that the tracepoint had the process id alone. */
+struct trace_event_raw_mark_victim {
+	__u32 __data_loc_comm;
+};
+
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -107,6 +128,7 @@ struct task_struct {
 	int tgid;
 	unsigned int in_iowait : 1;
 	struct task_struct *group_leader;
+	__u64 start_time;
 	char comm[16];
 	struct sched_entity se;
 	struct sched_info sched_info;

@@ -16,6 +16,10 @@ pub enum Kind {
     Stacks,
     /// The tasks in D state at this moment, with their kernel stacks.
     Tasks,
+    /// Stacks of page faults in bytes, folded into a flame graph, and who holds most memory.
+    Faults,
+    /// Who holds most memory at this moment.
+    Memory,
 }
 
 impl Kind {
@@ -25,13 +29,15 @@ impl Kind {
         match self {
             Kind::Stacks => "stacks",
             Kind::Tasks => "tasks",
+            Kind::Faults => "faults",
+            Kind::Memory => "memory",
         }
     }
 
     /// Whether it is one look rather than some seconds of tracing.
     #[must_use]
     pub const fn is_a_look(self) -> bool {
-        matches!(self, Kind::Tasks)
+        matches!(self, Kind::Tasks | Kind::Memory)
     }
 }
 
@@ -90,6 +96,10 @@ pub enum Seen {
     Stacks(Profile),
     /// Of `Kind::Tasks`, longest blocked first.
     Tasks(Vec<Task>),
+    /// Of `Kind::Faults`.
+    Faults(Faults),
+    /// Of `Kind::Memory`, most first.
+    Memory(Vec<Resident>),
 }
 
 /// Sampled stacks, folded.
@@ -128,6 +138,26 @@ pub struct TopProcess {
     pub comm: Box<str>,
     /// Its samples.
     pub samples: u64,
+}
+
+/// Page faults, and the processes that held most memory when the capture began.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// The flame graph in pre-order, in bytes; the first node is the root and holds all of them.
+    pub flame: Vec<FlameNode>,
+    /// Processes by resident memory, most first.
+    pub top: Vec<Resident>,
+}
+
+/// A process and its resident memory.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Resident {
+    /// Its id in the host's pid namespace.
+    pub pid: u32,
+    /// Its main name.
+    pub comm: Box<str>,
+    /// Its resident memory; what it shares with others is counted for each.
+    pub rss_bytes: u64,
 }
 
 /// One task that cannot be interrupted, and where in the kernel it is.

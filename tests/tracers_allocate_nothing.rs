@@ -8,9 +8,13 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
+    TopProcess,
 };
-use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
+use onset::host::{
+    ContainerCpu, ContainerMemory, Containers, CpuTimes, HostCpu, Key, Load, Memory, Reading, Snapshot,
+    TaskCounts,
+};
 use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
@@ -72,7 +76,7 @@ impl World for Bench<'_> {
             tracer_id: &format_args!("{:x}", self.next),
             about,
             now: self.now,
-            event: false,
+            event: self.spec.hook.is_some(),
         };
         let kept = document::write(&envelope, data, self.sheet).is_ok();
         self.kept += u32::from(kept);
@@ -104,6 +108,11 @@ fn capture(kind: Kind) -> Capture {
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
         Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+        Kind::Memory => Seen::Memory(vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50]),
+        Kind::Faults => Seen::Faults(Faults {
+            flame: (0..1200).map(node).collect(),
+            top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
+        }),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
 }
@@ -119,6 +128,11 @@ fn reading(at: Duration, turn: u32) -> Reading {
             uninterruptible: 60 * (turn % 2),
             longest: Duration::from_secs(90) * (turn % 2),
             ..TaskCounts::default()
+        }),
+        memory: Some(ContainerMemory {
+            anon_bytes: 10 + u64::from(turn % 2) * 50,
+            usage_bytes: 90,
+            limit_bytes: Some(100),
         }),
         ..Reading::default()
     }
@@ -138,16 +152,22 @@ fn turn(
     let system = Duration::from_secs(u64::from(number / 2) * 100);
     let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
     let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    let anon_bytes = 10 + u64::from(number % 2) * 80;
+    let memory = Memory { total_bytes: 100, available_bytes: 50, anon_bytes };
     let snapshot = Snapshot {
         cpu: Some(&cpu),
         load: Some(&Load::default()),
-        memory: None,
+        memory: Some(&memory),
         disks: None,
         tasks: Some(&TaskCounts::default()),
         containers,
         readings,
     };
     tracer.on(now, Event::Tick(&snapshot), &mut Out::new(bench));
+    if bench.spec.hook.is_some() {
+        // Zeros are a record of any hook.
+        tracer.on(now, Event::Record(&[0; 512]), &mut Out::new(bench));
+    }
     tracer.on(now, Event::Asked(None, Duration::from_secs(1)), &mut Out::new(bench));
     let open = std::mem::replace(&mut bench.open, [None; 64]);
     for (index, ticket) in open.into_iter().flatten().enumerate() {

@@ -26,7 +26,7 @@ pub struct Fit {
 #[must_use]
 pub fn fits<'a>(
     tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
-    captures: &Captures,
+    captures: &mut Captures,
     pressure: bool,
 ) -> Vec<Fit> {
     tracers
@@ -51,6 +51,14 @@ pub fn fits<'a>(
                         fit.missing.push(format!("{}: {reason}", kind.name()));
                     }
                 }
+            }
+            match spec.hook.map(|name| (name, captures.hook(name))) {
+                Some((name, Ok(_))) => fit.modes.push(format!("events: {name} by tp_btf")),
+                Some((name, Err(reason))) => {
+                    fit.runs = false;
+                    fit.missing.push(format!("{name}: {reason}"));
+                }
+                None => {}
             }
             match spec.pressure {
                 Some(wanted) if pressure => {

@@ -170,7 +170,12 @@ impl View<'_> {
     fn agent(&self, scrape: &mut Scrape<'_>) {
         let log = self.desk.log.counters();
         scrape.family(&BUILD, |to| to.sample(&[env!("CARGO_PKG_VERSION")], 1_u64));
-        scrape.family(&LOST, |to| self.desk.captures.lost(&mut |source, lost| to.sample(&[source], lost)));
+        scrape.family(&LOST, |to| {
+            self.desk.captures.lost(&mut |source, lost| to.sample(&[source], lost));
+            for records in self.slots.iter().filter_map(|slot| slot.records.as_ref()) {
+                to.sample(&[records.source.name()], records.source.lost());
+            }
+        });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
         scrape.family(&LOG_DROPPED, |to| to.sample(&["budget"], log.dropped_by_budget));

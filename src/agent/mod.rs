@@ -10,6 +10,7 @@ mod pages;
 mod pressure;
 mod process;
 mod reload;
+mod rings;
 mod slot;
 mod start;
 mod status;
@@ -54,6 +55,7 @@ const SIGNALS: Token = Token(1);
 const CONTAINERS: Token = Token(2);
 const TIMERS: usize = 100;
 const PRESSURES: usize = 200;
+const HOOKS: usize = 250;
 const HTTP: usize = 300;
 const CONTROL: usize = 400;
 
@@ -92,6 +94,8 @@ struct Own {
 /// An event for one tracer, before the host's facts are put into it.
 enum Food<'a> {
     Tick,
+    Record(&'a [u8]),
+    Lost(u64),
     Asked(Option<Key>, Duration),
     Captured(Ticket, &'a Capture),
     Refused(Ticket, Refusal),
@@ -138,7 +142,7 @@ impl Agent {
 
     /// How long the poll may wait.
     fn patience(&self, now: Duration) -> Option<Duration> {
-        let more = self.backlog || self.scanning || self.desk.pending();
+        let more = self.backlog || self.scanning || self.desk.pending() || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
         }
@@ -161,7 +165,9 @@ impl Agent {
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
         }
         self.follow();
+        self.read_for_records();
         self.look(now);
+        self.hand_out_records(now);
         self.answers(now);
         self.http_view(|http, view| {
             http.resume(now.mono, view);
@@ -179,6 +185,13 @@ impl Agent {
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
             CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
+            HOOKS.. => {
+                if let Some(slot) = self.slots.get_mut(token.0 - HOOKS)
+                    && let Some(records) = &mut slot.records
+                {
+                    records.wake();
+                }
+            }
             PRESSURES.. => {
                 if let Some(slot) = self.slots.get_mut(token.0 - PRESSURES) {
                     slot.due |= slot.pressure.as_mut().is_some_and(|trigger| trigger.due(now.mono));
@@ -264,6 +277,7 @@ impl Agent {
             slot: index,
             epoch: slot.epoch,
             tracer: slot.spec.name,
+            event: slot.spec.hook.is_some(),
             caller,
             kept: None,
             asked: 0,
@@ -271,6 +285,8 @@ impl Agent {
         let snapshot = reader.snapshot();
         let event = match *food {
             Food::Tick => Event::Tick(&snapshot),
+            Food::Record(record) => Event::Record(record),
+            Food::Lost(lost) => Event::Lost(lost),
             Food::Asked(key, lasting) => Event::Asked(key, lasting),
             Food::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
             Food::Refused(ticket, refusal) => Event::Refused(ticket, refusal),

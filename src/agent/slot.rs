@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bpf::Hook;
 use crate::clock::Wall;
 use crate::evidence::Refusal;
 use crate::host::{Facts, Key, Snapshot};
@@ -10,6 +11,7 @@ use crate::sys::Timer;
 use crate::tracer::{Settings, Spec, Tracer};
 
 use super::pressure::Trigger;
+use super::rings::Records;
 
 /// How a tracer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +151,8 @@ pub(super) struct Slot {
     pub(super) tracer: Box<dyn Tracer>,
     pub(super) timer: Timer,
     pub(super) pressure: Option<Trigger>,
+    /// Its hook's, while it is attached.
+    pub(super) records: Option<Records<Hook>>,
     /// It is to look in this turn.
     pub(super) due: bool,
     /// Looks in a row at which something that it reads was not there.

@@ -19,9 +19,12 @@ use crate::{control, host, http, log};
 
 use super::pressure::Trigger;
 use super::process::Process;
+use super::rings::Records;
 use super::slot::{Slot, State};
 use super::world::Desk;
-use super::{Agent, CONTAINERS, CONTROL, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics};
+use super::{
+    Agent, CONTAINERS, CONTROL, HOOKS, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics,
+};
 
 /// The largest page of metrics: 5,000 containers with every family.
 const PAGE_MAX: usize = 8 << 20;
@@ -81,8 +84,8 @@ impl Agent {
             // An eventfd that is full wakes as well.
             let _ = waker.wake();
         });
-        let captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
-        let slots = slots(&config, &captures, &poll, started.mono)?;
+        let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        let slots = slots(&config, &mut captures, &poll, started.mono)?;
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
@@ -147,7 +150,7 @@ fn register(poll: &Poll, fd: std::os::fd::RawFd, token: Token, interest: Interes
 
 fn slots(
     config: &Config,
-    captures: &Captures,
+    captures: &mut Captures,
     poll: &Poll,
     now: std::time::Duration,
 ) -> Result<Vec<Slot>, Error> {
@@ -163,9 +166,11 @@ fn slots(
             tracer: (spec.build)(settings, capacity),
             timer,
             pressure: None,
+            records: None,
             due: false,
             misses: 0,
         };
+        attach_hook(poll, captures, index, &mut slot);
         // The first look is at once: a rate needs two.
         slot.due = slot.state.ticks();
         slot.arm(now).map_err(kernel("a timer go"))?;
@@ -173,6 +178,28 @@ fn slots(
         Ok(slot)
     };
     TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
+}
+
+/// Attaches the hook that a tracer is fed by, while it runs.
+pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
+    let Some(name) = slot.spec.hook else { return };
+    if !slot.state.ticks() {
+        // Dropping it detaches it, and takes it out of the poll.
+        slot.records = None;
+    } else if slot.records.is_none() {
+        let attached = captures.hook(name).and_then(|hook| {
+            poll.registry()
+                .register(&mut SourceFd(&hook.fd()), Token(HOOKS + index), Interest::READABLE)
+                .map_err(
+                    |_| "its ring cannot be polled; the limit on open files may be too low (ulimit -n)",
+                )?;
+            Ok(Records::new(hook))
+        });
+        match attached {
+            Ok(records) => slot.records = Some(records),
+            Err(reason) => slot.state = State::Unsupported(reason),
+        }
+    }
 }
 
 /// Arms the pressure that a tracer wants to be woken by; without it, it looks at its interval.

@@ -100,6 +100,8 @@ pub(super) struct Hands<'a> {
     pub(super) slot: usize,
     pub(super) epoch: u32,
     pub(super) tracer: &'static str,
+    /// Whether the kernel tells it of its events.
+    pub(super) event: bool,
     /// Who asked for what it does now; captures for a person are not held to the budget.
     pub(super) caller: Option<Caller>,
     /// The last event that it kept.
@@ -154,7 +156,7 @@ impl World for Hands<'_> {
                 tracer_id: &id,
                 about,
                 now: self.now,
-                event: false,
+                event: self.event,
             };
             let written = document::write(&envelope, data, to);
             too_large = written.is_err();

@@ -29,7 +29,7 @@ impl Followed {
     /// From now on the tasks of this cgroup, and of those below it, are the container's. False:
     /// there is no room.
     pub fn follow(&self, cgroup_id: u64, key: Key) -> bool {
-        self.0.update(&cgroup_id.to_ne_bytes(), &pack(key).to_ne_bytes(), MapFlags::ANY).is_ok()
+        self.0.update(&cgroup_id.to_ne_bytes(), &key.to_bits().to_ne_bytes(), MapFlags::ANY).is_ok()
     }
 
     /// From now on they are nobody's.
@@ -43,19 +43,4 @@ impl AsFd for Followed {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Tells a key from "no container", which is 0.
-const SOME: u64 = 1 << 63;
-
-/// A key as the programs carry it.
-pub(super) fn pack(key: Key) -> u64 {
-    SOME | u64::from(key.generation) << 16 | u64::from(key.slot)
-}
-
-/// The key that the programs carried.
-pub(super) fn unpack(raw: u64) -> Option<Key> {
-    let slot = u16::try_from(raw & 0xffff).ok()?;
-    let generation = u32::try_from((raw & !SOME) >> 16).ok()?;
-    (raw & SOME != 0).then_some(Key { slot, generation })
 }

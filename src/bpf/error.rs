@@ -17,6 +17,9 @@ pub enum Error {
         "{0} is not permitted: onset needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; see onset doctor"
     )]
     NotPermitted(&'static str),
+    /// A tracer names a hook that is not there.
+    #[error("there is no hook {0}; it is to be added to src/bpf/hook.rs")]
+    NoHook(&'static str),
     /// Refused for another reason.
     #[error("this kernel does not take {what}: {words}; onset needs Linux 5.10 or later, see onset doctor")]
     Refused {
@@ -27,9 +30,14 @@ pub enum Error {
     },
     /// Samples cannot be taken.
     #[error(
-        "perf_event_open of cpu-clock failed: {0}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
+        "perf_event_open of {event} failed: {source}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
     )]
-    Perf(io::Error),
+    Perf {
+        /// What was to be sampled by.
+        event: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
 }
 
 /// More of a verifier's log would not help anyone at a glance.

@@ -10,8 +10,9 @@ use libbpf_rs::libbpf_sys;
 pub struct Meter(Vec<(&'static str, OwnedFd)>);
 
 impl Meter {
-    /// Counts this program in.
+    /// Counts this program in, in place of one of that name that was there before.
     pub(super) fn add(&mut self, name: &'static str, program: impl AsFd) {
+        self.0.retain(|(other, _)| *other != name);
         // Out of descriptors: its cost will not be shown.
         self.0.extend(program.as_fd().try_clone_to_owned().map(|fd| (name, fd)));
     }

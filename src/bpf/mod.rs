@@ -3,17 +3,21 @@
 
 mod containers;
 mod error;
+mod hook;
 mod meter;
 mod perf;
 mod ring;
+mod sent;
 mod stacks;
 mod tasks;
 
 pub use containers::Followed;
 pub use error::Error;
+pub use hook::Hook;
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
-pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};
+pub use sent::{Count, Sent};
+pub use stacks::{Armed, FAULTS_EACH, HZ, Lost, Site, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
 
 /// What build.rs made of bpf/*.bpf.c.

@@ -43,6 +43,13 @@ impl Ring {
         Ok(Ring { buffer: builder.build()?, batch })
     }
 
+    /// Sets memory aside, so that draining so many records of so many bytes takes none.
+    pub fn reserve(&mut self, records: usize, bytes: usize) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.ends.reserve(records);
+        batch.bytes.reserve(records.saturating_mul(bytes));
+    }
+
     /// Hands out what is in the ring, at most `budget` records.
     pub fn drain(&mut self, budget: u32, mut each: impl FnMut(&[u8])) -> Drained {
         let most = usize::try_from(budget).unwrap_or(usize::MAX);

@@ -1,26 +1,37 @@
-//! Sampled stacks. The kernel counts them by container, process and hash; the frames of each
-//! come once. Two maps take turns: one counts while the other is read, so each count belongs to
-//! the time between two turns.
+//! Sampled stacks, by a clock or by page faults. The kernel adds them up by container, process and
+//! hash; the frames of each come once. Two maps take turns: one counts while the other is read, so
+//! each count belongs to the time between two turns.
 
 use std::collections::BTreeSet;
-use std::mem::offset_of;
-use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, RawFd};
+use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
-use super::containers::{Followed, pack, unpack};
+use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
+use super::sent::{Count, Sent};
+use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder, types};
-use super::{btf, comm, perf, place};
+use super::{btf, perf, place};
 use crate::host::Key;
-use crate::symbol::UserFrame;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
 /// never seen.
 pub const HZ: u32 = 99;
+
+/// One page fault in so many is sampled: a prime, so that a loop that takes turns between some
+/// places is seen at all of them.
+pub const FAULTS_EACH: u32 = 61;
+
+const CLOCK: perf::Event = perf::Event::Clock { hz: HZ };
+const FAULTS: perf::Event = perf::Event::Faults { each: FAULTS_EACH };
+
+/// Where the kernel says whether processes may have huge pages.
+const HUGE_PAGES: &str = "kernel/mm/transparent_hugepage";
 
 const WHAT: &str = "the stacks program";
 
@@ -37,100 +48,168 @@ const RING_EACH: u32 = 16 << 10;
 const RING_LEAST: u32 = 512 << 10;
 const RING_MOST: u32 = 16 << 20;
 
-/// The loaded program.
+/// A loaded program that samples stacks.
 pub struct Stacks {
-    skeleton: StacksSkel<'static>,
+    loaded: Loaded,
+    maps: Maps,
     cpus: Vec<u32>,
     runs: u64,
 }
 
-/// A stack, when it is new.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Names it, together with its process.
-    pub hash: u64,
-    /// The process, in the initial pid namespace.
-    pub pid: u32,
-    /// The name of the process's main thread.
-    pub comm: Box<str>,
-    /// Frames of the process, innermost first.
-    pub user: Box<[UserFrame]>,
-    /// Frames of the kernel, innermost first.
-    pub kernel: Box<[u64]>,
+/// The host that a sampling program is fitted to.
+pub struct Site<'a> {
+    /// Where /sys is.
+    pub sys: &'a Path,
+    /// The containers that are followed.
+    pub followed: &'a Followed,
+    /// Whether they are told apart in the unified hierarchy.
+    pub unified: bool,
+    /// The CPUs that are online.
+    pub cpus: &'a [u32],
 }
 
-/// How often a stack was seen between two turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// Of which container.
-    pub container: Option<Key>,
-    /// The stack's hash.
-    pub hash: u64,
-    /// The stack's process.
-    pub pid: u32,
-    /// How often.
-    pub samples: u64,
+/// What is sampled by.
+enum Loaded {
+    Clock(StacksSkel<'static>),
+    /// Large pages are sampled too where processes may have them.
+    Faults(FaultsSkel<'static>, LargePages),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LargePages {
+    Never,
+    Sampled,
+}
+
+/// What all of bpf/sampled.h's programs have.
+struct Maps {
+    control: MapHandle,
+    targets: MapHandle,
+    frames: MapHandle,
+    counts_even: MapHandle,
+    counts_odd: MapHandle,
+    lost: MapHandle,
+}
+
+/// Fits an open skeleton of a program of bpf/sampled.h to this host: each has a type of its own.
+macro_rules! fit {
+    ($open:ident, $site:ident) => {
+        let many = u32::try_from($site.cpus.len()).unwrap_or(u32::MAX);
+        let each = |each: u32, least: u32| many.saturating_mul(each).max(least);
+        $open.maps.containers.reuse_fd($site.followed.as_fd())?;
+        $open.maps.counts_even.set_max_entries(each(COUNTS_EACH, COUNTS_LEAST))?;
+        $open.maps.counts_odd.set_max_entries(each(COUNTS_EACH, COUNTS_LEAST))?;
+        $open.maps.known.set_max_entries(each(KNOWN_EACH, KNOWN_LEAST))?;
+        let ring = each(RING_EACH, RING_LEAST).min(RING_MOST).next_power_of_two();
+        $open.maps.frames.set_max_entries(ring)?;
+        if let Some(knobs) = &mut $open.maps.rodata_data {
+            knobs.unified = $site.unified;
+        }
+    };
+}
+
+/// The maps of a loaded skeleton.
+macro_rules! maps {
+    ($skeleton:ident) => {
+        Maps {
+            control: MapHandle::try_from(&$skeleton.maps.control)?,
+            targets: MapHandle::try_from(&$skeleton.maps.targets)?,
+            frames: MapHandle::try_from(&$skeleton.maps.frames)?,
+            counts_even: MapHandle::try_from(&$skeleton.maps.counts_even)?,
+            counts_odd: MapHandle::try_from(&$skeleton.maps.counts_odd)?,
+            lost: MapHandle::try_from(&$skeleton.maps.lost)?,
+        }
+    };
 }
 
 impl Stacks {
-    /// Loads the program for these CPUs.
-    pub fn load(
-        sys: &std::path::Path,
-        followed: &Followed,
-        unified: bool,
-        cpus: Vec<u32>,
-        meter: &mut Meter,
-    ) -> Result<Stacks, Error> {
-        btf(sys)?;
-        // Whether samples can be taken is to be known now, not at the first anomaly.
-        drop(perf::clock(cpus.first().copied().unwrap_or(0), HZ).map_err(Error::Perf)?);
-        let many = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-        let each = |each: u32, least: u32| many.saturating_mul(each).max(least);
-        let ring = each(RING_EACH, RING_LEAST).min(RING_MOST).next_power_of_two();
-        let skeleton = attempt(WHAT, || {
+    /// Loads the program that samples what runs on each CPU, `HZ` times a second.
+    pub fn by_clock(site: &Site<'_>, meter: &mut Meter) -> Result<Stacks, Error> {
+        site.try_event(CLOCK)?;
+        let (skeleton, maps) = attempt(WHAT, || {
             let mut open = StacksSkelBuilder::default().open(place())?;
-            open.maps.containers.reuse_fd(followed.as_fd())?;
-            open.maps.counts_even.set_max_entries(each(COUNTS_EACH, COUNTS_LEAST))?;
-            open.maps.counts_odd.set_max_entries(each(COUNTS_EACH, COUNTS_LEAST))?;
-            open.maps.known.set_max_entries(each(KNOWN_EACH, KNOWN_LEAST))?;
-            open.maps.frames.set_max_entries(ring)?;
-            if let Some(knobs) = &mut open.maps.rodata_data {
-                knobs.unified = unified;
-            }
-            open.load()
+            fit!(open, site);
+            let skeleton = open.load()?;
+            let maps = maps!(skeleton);
+            Ok((skeleton, maps))
         })?;
         meter.add("stacks", skeleton.progs.sample_stack.as_fd());
-        Ok(Stacks { skeleton, cpus, runs: 0 })
+        Ok(Stacks { loaded: Loaded::Clock(skeleton), maps, cpus: site.cpus.to_vec(), runs: 0 })
+    }
+
+    /// Loads the program that samples page faults; its counts are in bytes.
+    pub fn by_faults(site: &Site<'_>, page_bytes: u32, meter: &mut Meter) -> Result<Stacks, Error> {
+        site.try_event(FAULTS)?;
+        let large = if site.sys.join(HUGE_PAGES).exists() { LargePages::Sampled } else { LargePages::Never };
+        let (skeleton, maps) = attempt("the faults program", || {
+            let mut open = FaultsSkelBuilder::default().open(place())?;
+            fit!(open, site);
+            if let Some(knobs) = &mut open.maps.rodata_data {
+                knobs.faults_each = FAULTS_EACH;
+                knobs.page_bytes = page_bytes;
+            }
+            open.progs.sample_large_page.set_autoload(large == LargePages::Sampled);
+            let skeleton = open.load()?;
+            let maps = maps!(skeleton);
+            Ok((skeleton, maps))
+        })?;
+        meter.add("faults", skeleton.progs.sample_fault.as_fd());
+        if large == LargePages::Sampled {
+            meter.add("large_pages", skeleton.progs.sample_large_page.as_fd());
+        }
+        Ok(Stacks { loaded: Loaded::Faults(skeleton, large), maps, cpus: site.cpus.to_vec(), runs: 0 })
     }
 
     /// Begins to sample, nothing at first.
     pub fn arm(&mut self) -> Result<Armed<'_>, Error> {
         self.runs += 1;
-        let ring = attempt(WHAT, || Ring::open(&self.skeleton.maps.frames))?;
+        let ring = attempt(WHAT, || Ring::open(&self.maps.frames))?;
         let mut armed =
             Armed { program: self, ring, links: Vec::new(), side: 0, host: false, targets: BTreeSet::new() };
         armed.forget_old();
         armed.control()?;
-        for cpu in armed.program.cpus.clone() {
-            let clock = match perf::clock(cpu, HZ) {
-                Ok(clock) => clock,
-                // A CPU that went offline has nothing to sample.
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                Err(error) => return Err(Error::Perf(error)),
-            };
-            let link = attempt(WHAT, || {
-                armed.program.skeleton.progs.sample_stack.attach_perf_event(clock.as_raw_fd())
-            })?;
-            // The link closes it.
-            let _ = clock.into_raw_fd();
-            armed.links.push(link);
-        }
+        armed.attach()?;
         Ok(armed)
     }
 
     /// The count of samples that the kernel could not keep, to be read from any thread.
     pub fn lost(&self) -> Result<Lost, Error> {
-        attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(Lost)
+        attempt(WHAT, || MapHandle::try_from(&self.maps.lost)).map(Lost)
+    }
+}
+
+impl Site<'_> {
+    /// Whether samples can be taken is to be known at load, not at the first anomaly.
+    fn try_event(&self, event: perf::Event) -> Result<(), Error> {
+        btf(self.sys)?;
+        let cpu = self.cpus.first().copied().unwrap_or(0);
+        perf::open(cpu, event).map(drop).map_err(|source| Error::Perf { event: event.name(), source })
+    }
+}
+
+impl Loaded {
+    fn event(&self) -> perf::Event {
+        match self {
+            Loaded::Clock(_) => CLOCK,
+            Loaded::Faults(..) => FAULTS,
+        }
+    }
+
+    fn attach_event(&self, event: RawFd) -> Result<Link, libbpf_rs::Error> {
+        match self {
+            Loaded::Clock(skeleton) => skeleton.progs.sample_stack.attach_perf_event(event),
+            Loaded::Faults(skeleton, _) => skeleton.progs.sample_fault.attach_perf_event(event),
+        }
+    }
+
+    /// What is sampled beside the perf event, if anything is.
+    fn attach_rest(&self) -> Result<Option<Link>, libbpf_rs::Error> {
+        match self {
+            Loaded::Faults(skeleton, LargePages::Sampled) => {
+                skeleton.progs.sample_large_page.attach().map(Some)
+            }
+            Loaded::Clock(_) | Loaded::Faults(_, LargePages::Never) => Ok(None),
+        }
     }
 }
 
@@ -157,10 +236,29 @@ pub struct Armed<'p> {
 }
 
 impl Armed<'_> {
+    fn attach(&mut self) -> Result<(), Error> {
+        let Stacks { loaded, cpus, .. } = &*self.program;
+        let event = loaded.event();
+        for cpu in cpus {
+            let opened = match perf::open(*cpu, event) {
+                Ok(opened) => opened,
+                // A CPU that went offline has nothing to sample.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(source) => return Err(Error::Perf { event: event.name(), source }),
+            };
+            let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()))?;
+            // The link closes it.
+            let _ = opened.into_raw_fd();
+            self.links.push(link);
+        }
+        self.links.extend(attempt(WHAT, || loaded.attach_rest())?);
+        Ok(())
+    }
+
     /// Samples the whole host, or these containers only.
     pub fn aim(&mut self, host: bool, containers: impl IntoIterator<Item = Key>) -> Result<(), Error> {
-        let wanted: BTreeSet<u64> = containers.into_iter().map(pack).collect();
-        let targets = &self.program.skeleton.maps.targets;
+        let wanted: BTreeSet<u64> = containers.into_iter().map(Key::to_bits).collect();
+        let targets = &self.program.maps.targets;
         attempt("a target of the stacks program", || {
             for gone in self.targets.difference(&wanted) {
                 targets.delete(&gone.to_ne_bytes())?;
@@ -192,11 +290,11 @@ impl Armed<'_> {
 
     /// Hands out what was counted between the last two turns.
     pub fn counts(&mut self, mut each: impl FnMut(Count)) -> Result<(), Error> {
-        let maps = &self.program.skeleton.maps;
+        let maps = &self.program.maps;
         let before = if self.side == 0 { &maps.counts_odd } else { &maps.counts_even };
         let all = before.max_entries();
         attempt("reading counts", || before.lookup_and_delete_batch(all, MapFlags::ANY, MapFlags::ANY))?
-            .filter_map(|(key, samples)| Count::parse(&key, &samples))
+            .filter_map(|(key, weight)| Count::parse(&key, &weight))
             .for_each(&mut each);
         Ok(())
     }
@@ -204,7 +302,7 @@ impl Armed<'_> {
     /// Samples that the kernel could not keep, since the program was loaded.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        number(&self.program.skeleton.maps.lost)
+        number(&self.program.maps.lost)
     }
 
     /// What an earlier run left behind.
@@ -215,7 +313,7 @@ impl Armed<'_> {
             // Should it stay, it names stacks that nobody knows, and counts as lost.
             let _ = self.counts(|_| {});
         }
-        let targets = &self.program.skeleton.maps.targets;
+        let targets = &self.program.maps.targets;
         let old: Vec<_> = targets.keys().collect();
         for key in old {
             let _ = targets.delete(&key);
@@ -230,60 +328,16 @@ impl Armed<'_> {
         {
             *to = *from;
         }
-        let control = &self.program.skeleton.maps.control;
+        let control = &self.program.maps.control;
         attempt("steering the stacks program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
     }
 }
 
 /// The only value of an array.
-fn number(map: &impl MapCore) -> u64 {
+pub(super) fn number(map: &impl MapCore) -> u64 {
     let mut value = [0; 8];
     match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
         Ok(true) => u64::from_ne_bytes(value),
         _ => 0,
-    }
-}
-
-// The parsers below read these, field by field.
-const _: () = assert!(
-    size_of::<types::counted>() == 24
-        && size_of::<types::control>() == 16
-        && offset_of!(types::stack, words) == 32
-        && offset_of!(types::stack, comm) == 16
-);
-
-impl Sent {
-    /// Reads a `struct stack`.
-    #[must_use]
-    pub fn parse(record: &[u8]) -> Option<Sent> {
-        let (hash, rest) = record.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (kernel_bytes, rest) = rest.split_first_chunk()?;
-        let (user_bytes, rest) = rest.split_first_chunk()?;
-        let (name, rest) = rest.split_first_chunk()?;
-        let (kernel, rest) = rest.split_at_checked(usize::from(u16::from_ne_bytes(*kernel_bytes)))?;
-        let user = rest.get(..usize::from(u16::from_ne_bytes(*user_bytes)))?;
-        let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
-        let frame = |raw: &[u8]| raw.first_chunk().and_then(UserFrame::parse);
-        Some(Sent {
-            hash: u64::from_ne_bytes(*hash),
-            pid: u32::from_ne_bytes(*pid),
-            comm: comm(name),
-            user: user.chunks_exact(UserFrame::SIZE).filter_map(frame).collect(),
-            kernel: kernel.chunks_exact(8).filter_map(address).collect(),
-        })
-    }
-}
-
-impl Count {
-    fn parse(key: &[u8], samples: &[u8]) -> Option<Count> {
-        let (container, rest) = key.split_first_chunk()?;
-        let (hash, rest) = rest.split_first_chunk()?;
-        Some(Count {
-            container: unpack(u64::from_ne_bytes(*container)),
-            hash: u64::from_ne_bytes(*hash),
-            pid: u32::try_from(u64::from_ne_bytes(*rest.first_chunk()?)).ok()?,
-            samples: u64::from_ne_bytes(*samples.first_chunk()?),
-        })
     }
 }

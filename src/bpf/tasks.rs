@@ -10,7 +10,7 @@ use std::time::Duration;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Iter, IterOpts, Link};
 
-use super::containers::{Followed, unpack};
+use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::skeletons::tasks::{TasksSkelBuilder, types};
@@ -170,7 +170,7 @@ impl Passing {
         let [c0, c1, c2, c3, c4, c5, c6, c7, b0, b1, b2, b3, b4, b5, b6, b7, rest @ ..] = *record;
         let [s0, s1, s2, s3, e0, e1, blocked, in_iowait] = rest;
         Passing {
-            container: unpack(u64::from_ne_bytes([c0, c1, c2, c3, c4, c5, c6, c7])),
+            container: Key::from_bits(u64::from_ne_bytes([c0, c1, c2, c3, c4, c5, c6, c7])),
             blocked_for: Duration::from_nanos(u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7])),
             state: u32::from_ne_bytes([s0, s1, s2, s3]),
             exit_state: u16::from_ne_bytes([e0, e1]),
@@ -221,7 +221,7 @@ impl Stuck {
         let frames = usize::try_from(u32::from_ne_bytes(*stack_bytes)).ok()? / 8;
         let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
         Some(Stuck {
-            container: unpack(u64::from_ne_bytes(*container)),
+            container: Key::from_bits(u64::from_ne_bytes(*container)),
             blocked: Duration::from_nanos(u64::from_ne_bytes(*blocked)),
             pid: u32::from_ne_bytes(*pid),
             tid: u32::from_ne_bytes(*tid),

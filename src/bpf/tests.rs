@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::containers::{pack, unpack};
 use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
@@ -36,11 +35,11 @@ fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
         Key { slot: u16::MAX, generation: u32::MAX },
         Key { slot: 7, generation: 1 },
     ] {
-        assert_eq!(unpack(pack(key)), Some(key));
-        assert_ne!(pack(key), 0);
+        assert_eq!(Key::from_bits(key.to_bits()), Some(key));
+        assert_ne!(key.to_bits(), 0);
     }
-    assert_eq!(unpack(0), None);
-    assert_eq!(unpack(42), None);
+    assert_eq!(Key::from_bits(0), None);
+    assert_eq!(Key::from_bits(42), None);
 }
 
 /// Gives bytes in portions of its own choosing.
@@ -137,8 +136,8 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
     }
     let _alone = alone();
     let followed = Followed::create(16).expect("a map");
-    let mut stacks = Stacks::load(Path::new("/sys"), &followed, false, vec![0, 1], &mut Meter::default())
-        .expect("this kernel has BTF");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
+    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
     let mut armed = stacks.arm().expect("armed");
     armed.aim(true, []).expect("aimed");
     let began = Instant::now();
@@ -157,4 +156,32 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
         }
     }
     assert_eq!(armed.stacks(100_000, |_| {}), Drained::Empty);
+}
+
+#[test]
+fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
+    let links = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+        let to = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        to.filter(|to| to.as_os_str() == "anon_inode:bpf_link").count()
+    };
+    let before = links();
+    let mut meter = Meter::default();
+    for _ in 0..2 {
+        let mut hook = Hook::attach("oom", &site, 4096, &mut meter).expect("this kernel has BTF");
+        assert_eq!(links(), before + 1);
+        assert_eq!((hook.drain(|_| {}), hook.newly_lost(), hook.lost()), (Drained::Empty, 0, 0));
+    }
+    assert_eq!(links(), before);
+    let mut programs = Vec::new();
+    meter.read(&mut |name, _| programs.push(name.to_owned()));
+    assert_eq!(programs, ["oom"], "once, though it was loaded twice");
+    let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
+    assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");
 }

@@ -5,6 +5,7 @@
 mod answer;
 mod inbox;
 mod proc_task;
+mod resident;
 mod stacks;
 mod tasks;
 mod walk;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use answer::{Answer, Answered, Wake};
 use inbox::Inbox;
-use stacks::Sampler;
+use resident::{Members, Residents};
+use stacks::{Sampled, Sampler};
 use tasks::{Looker, WalkJob, Walks};
 use walk::Paths;
 
@@ -24,6 +26,7 @@ use crate::bpf::{self, Followed, Meter};
 use crate::config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Containers, Key, TaskSample};
+use crate::sys;
 
 /// Requests of one kind that may be open at once.
 pub const OPEN_MAX: usize = 64;
@@ -35,9 +38,13 @@ const LEAVE: Duration = Duration::from_millis(900);
 pub struct Captures {
     followed: Option<Followed>,
     not_followed: u64,
-    stacks: Result<(Arc<Sampler>, bpf::Lost), &'static str>,
+    stacks: Result<Arc<Sampler>, &'static str>,
+    faults: Result<Arc<Sampler>, &'static str>,
+    residents: Arc<Residents>,
     tasks: Looks,
+    unified: bool,
     meter: Meter,
+    sys: Box<Path>,
     open: Vec<Open>,
     to: SyncSender<Answered>,
     from: Receiver<Answered>,
@@ -63,20 +70,15 @@ impl Captures {
     pub fn load(paths: &config::Paths, unified: bool, capacity: usize, wake: Wake) -> Captures {
         let mut meter = Meter::default();
         let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
-        let program = followed.as_ref().map_err(|why| *why).and_then(|followed| {
-            bpf::Stacks::load(&paths.sys, followed, unified, online_cpus(&paths.sys), &mut meter)
-                .map_err(sentence)
-        });
+        let cpus = online_cpus(&paths.sys);
+        let site = followed.as_ref().map_err(|why| *why);
+        let site = site.map(|followed| bpf::Site { sys: &paths.sys, followed, unified, cpus: &cpus });
+        let [stacks, faults] = samplers(&site, &paths.proc, &mut meter);
         let tasks = followed.as_ref().map_err(|why| *why).and_then(|followed| {
             let release = release(&paths.proc);
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
         let proc: Box<Path> = paths.proc.as_path().into();
-        let stacks = program.and_then(|program| {
-            let lost = program.lost().map_err(sentence)?;
-            let (inbox, endings) = (Inbox::new(OPEN_MAX), Inbox::new(OPEN_MAX));
-            Ok((Arc::new(Sampler { program: Mutex::new(program), inbox, endings, proc: proc.clone() }), lost))
-        });
         let tasks = match tasks {
             Ok(bpf::Tasks { passers, stuck }) => {
                 let inbox = Inbox::new(OPEN_MAX);
@@ -92,8 +94,12 @@ impl Captures {
             followed: followed.ok(),
             not_followed: 0,
             stacks,
+            faults,
+            residents: Arc::new(Residents::new(&paths.proc)),
             tasks,
+            unified,
             meter,
+            sys: paths.sys.as_path().into(),
             open: Vec::with_capacity(2 * OPEN_MAX),
             to,
             from,
@@ -105,9 +111,19 @@ impl Captures {
     #[must_use]
     pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {
         match kind {
-            Kind::Stacks => self.stacks.as_ref().err().copied(),
-            Kind::Tasks => None,
+            Kind::Tasks | Kind::Memory => None,
+            Kind::Stacks | Kind::Faults => self.sampler(kind).and_then(|sampler| sampler.err()),
         }
+    }
+
+    /// What samples for this kind of capture, or why nothing does; `None` for one that is not sampled.
+    fn sampler(&self, kind: Kind) -> Option<Result<&Arc<Sampler>, &'static str>> {
+        let sampler = match kind {
+            Kind::Stacks => &self.stacks,
+            Kind::Faults => &self.faults,
+            Kind::Tasks | Kind::Memory => return None,
+        };
+        Some(sampler.as_ref().map_err(|why| *why))
     }
 
     /// How this kind of capture is made here.
@@ -115,6 +131,8 @@ impl Captures {
     pub fn mode(&self, kind: Kind) -> &'static str {
         match (kind, &self.tasks) {
             (Kind::Stacks, _) => "perf_event",
+            (Kind::Faults, _) => "perf_event page-faults",
+            (Kind::Memory, _) => "/proc",
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
         }
@@ -127,6 +145,15 @@ impl Captures {
             (Kind::Tasks, Looks::Walks { why, .. }) => Some(why),
             _ => None,
         }
+    }
+
+    /// Attaches the program that tells of a tracer's events, with the containers that are followed.
+    pub fn hook(&mut self, name: &'static str) -> Result<bpf::Hook, &'static str> {
+        // The same kernel that refuses all programs refuses this one, for the same reason.
+        let followed = self.followed.as_ref().ok_or_else(|| self.stacks.as_ref().err().copied());
+        let followed = followed.map_err(|why| why.unwrap_or("BPF maps cannot be made; see onset doctor"))?;
+        let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
+        bpf::Hook::attach(name, &site, page_bytes(), &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.
@@ -172,27 +199,37 @@ impl Captures {
     ) -> Result<(), Refusal> {
         let Request { kind, scope, lasting } = request;
         let alike = self.open.iter().filter(|open| open.request.kind == kind);
-        let twice = kind == Kind::Stacks && alike.clone().any(|open| open.request.scope == scope);
+        let sampler = self.sampler(kind);
+        let twice = sampler.is_some() && alike.clone().any(|open| open.request.scope == scope);
         if twice || alike.count() >= OPEN_MAX {
             return Err(Refusal::Busy);
         }
-        if kind == Kind::Stacks
-            && let Err(reason) = self.stacks
-        {
-            return Err(Refusal::Unsupported(reason));
-        }
+        let sampler = sampler.transpose().map_err(Refusal::Unsupported)?.map(Arc::clone);
         // From here on a job answers even if it is dropped, for want of a thread.
         let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
         self.open.push(Open { ticket, request });
-        match (kind, &self.stacks, &self.tasks) {
-            (Kind::Stacks, Ok((sampler, _)), _) => sampler.bring(stacks::Job { answer, scope, lasting }),
-            (Kind::Stacks, Err(_), _) => {}
-            (Kind::Tasks, _, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
-            (Kind::Tasks, _, Looks::Walks { walks, .. }) => {
+        match (sampler, &self.tasks) {
+            (Some(sampler), _) => {
+                let members = if kind == Kind::Faults { self.members(scope, paths) } else { Members::Host };
+                sampler.bring(stacks::Job { answer, scope, lasting, members });
+            }
+            (None, _) if kind == Kind::Memory => {
+                let members = self.members(scope, paths);
+                self.residents.bring(resident::Job { answer, scope, members });
+            }
+            (None, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
+            (None, Looks::Walks { walks, .. }) => {
                 walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
             }
         }
         Ok(())
+    }
+
+    /// Whose memory is looked at in a capture of this scope.
+    fn members(&self, scope: Scope, paths: impl FnOnce() -> Paths) -> Members {
+        let Scope::Container(key) = scope else { return Members::Host };
+        let path = paths().of(key).into();
+        Members::Cgroup { path, unified: self.unified }
     }
 
     /// The next answer, if one waits.
@@ -225,8 +262,8 @@ impl Captures {
 
     /// What was lost since start, by where.
     pub fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
-        if let Ok((_, lost)) = &self.stacks {
-            each("stacks", lost.samples());
+        for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
+            each(sampler.sampled.kind().name(), sampler.lost.samples());
         }
         each("containers", self.not_followed);
     }
@@ -236,10 +273,10 @@ impl Drop for Captures {
     fn drop(&mut self) {
         let deadline = Instant::now() + LEAVE;
         // One that is still there after this works for nobody, and ends with the process.
-        if let Ok((sampler, _)) = &self.stacks {
-            sampler.inbox.close(deadline);
-            sampler.endings.close(deadline);
+        for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
+            sampler.close(deadline);
         }
+        self.residents.inbox.close(deadline);
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
             Looks::Walks { walks, .. } => walks.inbox.close(deadline),
@@ -247,7 +284,26 @@ impl Drop for Captures {
     }
 }
 
-/// A reason, to be kept for the life of the process: there are at most three.
+/// What samples for `Kind::Stacks` and for `Kind::Faults`.
+type Samplers = [Result<Arc<Sampler>, &'static str>; 2];
+
+fn samplers(site: &Result<bpf::Site<'_>, &'static str>, proc: &Path, meter: &mut Meter) -> Samplers {
+    let page_bytes = page_bytes();
+    [Sampled::Running, Sampled::Faults { page_bytes }].map(|sampled| {
+        let site = site.as_ref().map_err(|why| *why)?;
+        let program = match sampled {
+            Sampled::Running => bpf::Stacks::by_clock(site, meter),
+            Sampled::Faults { page_bytes } => bpf::Stacks::by_faults(site, page_bytes, meter),
+        };
+        program.and_then(|program| Sampler::new(program, sampled, proc)).map(Arc::new).map_err(sentence)
+    })
+}
+
+fn page_bytes() -> u32 {
+    sys::page_size().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+/// A reason, to be kept for the life of the process: there is at most one for each program.
 fn sentence(error: bpf::Error) -> &'static str {
     String::leak(error.to_string())
 }

@@ -1,16 +1,18 @@
-//! Captures of sampled stacks: one armed program serves all that run at a time. Each has a scope
-//! and a deadline of its own; at each of them the kernel's counts are read, so every request gets
-//! the samples of its own time only.
+//! Captures of sampled stacks, by a clock or by page faults: one armed program serves all that run
+//! at a time. Each has a scope and a deadline of its own; at each of them the kernel's counts are
+//! read, so every request gets the samples of its own time only.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::OPEN_MAX;
 use super::answer::Answer;
 use super::inbox::{Found, Inbox, Shift};
+use super::resident::{self, Members};
 use crate::bpf;
-use crate::evidence::{Capture, Refusal, Scope, Seen};
+use crate::evidence::{Capture, Faults, Kind, Refusal, Resident, Scope, Seen};
 use crate::host::Key;
 use crate::stacks::fold;
 use crate::symbol::{EXITED, Stack, Symbolizer};
@@ -32,6 +34,20 @@ pub(super) struct Job {
     pub(super) answer: Answer,
     pub(super) scope: Scope,
     pub(super) lasting: Duration,
+    /// Whose memory is asked for, where memory is.
+    pub(super) members: Members,
+}
+
+/// What a program samples, which says what its counts are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sampled {
+    /// What runs: in samples.
+    Running,
+    /// Page faults: in bytes, so many a sample.
+    Faults {
+        /// Of one page.
+        page_bytes: u32,
+    },
 }
 
 /// A request that is over: only its names are missing.
@@ -50,10 +66,12 @@ struct Running {
     until: Instant,
     /// The kernel's count of lost samples when it began.
     lost_before: u64,
-    /// Samples whose frames are not known.
+    /// The weight of stacks whose frames are not known.
     nameless: u64,
     counts: HashMap<Which, (Arc<bpf::Sent>, u64)>,
     symbols: Symbolizer,
+    /// Who held most memory when it began, where memory was asked for.
+    resident: Vec<Resident>,
 }
 
 /// The part of a capture thread that outlives a run.
@@ -62,13 +80,62 @@ pub(super) struct Sampler {
     pub(super) inbox: Inbox<Job>,
     pub(super) endings: Inbox<Ended>,
     pub(super) proc: Box<Path>,
+    pub(super) sampled: Sampled,
+    /// Samples that the program could not keep, read from any thread.
+    pub(super) lost: bpf::Lost,
 }
 
 impl Sampler {
+    /// Of a loaded program.
+    pub(super) fn new(program: bpf::Stacks, sampled: Sampled, proc: &Path) -> Result<Sampler, bpf::Error> {
+        let lost = program.lost()?;
+        let (inbox, endings) = (Inbox::new(OPEN_MAX), Inbox::new(OPEN_MAX));
+        Ok(Sampler { program: Mutex::new(program), inbox, endings, proc: proc.into(), sampled, lost })
+    }
+
     /// Takes a request.
     pub(super) fn bring(self: &Arc<Self>, job: Job) {
         let sampler = Arc::clone(self);
-        self.inbox.bring_to("onset-stacks", job, move || sample(&sampler));
+        let name = match self.sampled {
+            Sampled::Running => "onset-stacks",
+            Sampled::Faults { .. } => "onset-faults",
+        };
+        self.inbox.bring_to(name, job, move || sample(&sampler));
+    }
+
+    /// Tells its threads to leave, and waits for them, but not for ever.
+    pub(super) fn close(&self, deadline: Instant) {
+        self.inbox.close(deadline);
+        self.endings.close(deadline);
+    }
+}
+
+impl Sampled {
+    /// Which capture it is.
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Sampled::Running => Kind::Stacks,
+            Sampled::Faults { .. } => Kind::Faults,
+        }
+    }
+
+    /// Of this weight, how many samples there were; at least one.
+    fn samples(self, weight: u64) -> u64 {
+        match self {
+            Sampled::Running => weight,
+            Sampled::Faults { page_bytes } => {
+                let each = u64::from(page_bytes) * u64::from(bpf::FAULTS_EACH);
+                weight.div_ceil(each.max(1))
+            }
+        }
+    }
+
+    /// Who holds most of the memory that is asked about.
+    fn resident(self, proc: &Path, members: &Members) -> Vec<Resident> {
+        match self {
+            Sampled::Running => Vec::new(),
+            Sampled::Faults { page_bytes } => resident::top(proc, members, page_bytes.into()),
+        }
     }
 }
 
@@ -135,8 +202,11 @@ impl Session<'_> {
                 .answer
                 .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
         }
+        // After sampling began: what is read of many processes takes a while.
+        let resident = self.sampler.sampled.resident(&self.sampler.proc, &job.members);
         self.running.push(Running {
             began,
+            resident,
             // No clock reaches the end of a time that overflows it; a day is longer than any capture.
             until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
             lost_before: self.armed.lost(),
@@ -178,7 +248,7 @@ impl Session<'_> {
         let counted = self.armed.counts(|count| {
             let which = (count.pid, count.hash);
             for running in running.iter_mut().filter(|running| running.wants(count.container)) {
-                running.count(which, known.get(&which), count.samples);
+                running.count(which, known.get(&which), count.weight);
             }
         });
         let broken = turned.and(counted).is_err();
@@ -204,9 +274,10 @@ impl Session<'_> {
     /// Hands a request over to the thread that finds names: that may take a while.
     fn end(&mut self, running: Running, now: Instant, lost: u64) {
         let lasted = now.saturating_duration_since(running.began);
-        let lost = lost.saturating_sub(running.lost_before).saturating_add(running.nameless);
+        let nameless = self.sampler.sampled.samples(running.nameless);
+        let lost = lost.saturating_sub(running.lost_before).saturating_add(nameless);
         let sampler = Arc::clone(self.sampler);
-        let life = move || find_names(&sampler.endings);
+        let life = move || find_names(&sampler);
         self.sampler.endings.bring_to("onset-names", Ended { running, lasted, lost }, life);
     }
 }
@@ -219,9 +290,9 @@ impl Running {
         }
     }
 
-    fn count(&mut self, which: Which, sent: Option<&Arc<bpf::Sent>>, samples: u64) {
+    fn count(&mut self, which: Which, sent: Option<&Arc<bpf::Sent>>, weight: u64) {
         let Some(sent) = sent else {
-            self.nameless = self.nameless.saturating_add(samples);
+            self.nameless = self.nameless.saturating_add(weight);
             return;
         };
         let counted = self.counts.entry(which).or_insert_with(|| {
@@ -229,16 +300,16 @@ impl Running {
             self.symbols.sight(sent.pid, &sent.user);
             (Arc::clone(sent), 0)
         });
-        counted.1 = counted.1.saturating_add(samples);
+        counted.1 = counted.1.saturating_add(weight);
     }
 }
 
 /// The life of the naming thread.
-fn find_names(endings: &Inbox<Ended>) {
-    let mut shift = endings.shift();
+fn find_names(sampler: &Sampler) {
+    let mut shift = sampler.endings.shift();
     loop {
         match shift.next(Duration::ZERO) {
-            Found::Job(ended) => ended.name(),
+            Found::Job(ended) => ended.name(sampler.sampled),
             Found::Nothing if shift.leave() => return,
             Found::Nothing => {}
             Found::Closed => return,
@@ -247,8 +318,8 @@ fn find_names(endings: &Inbox<Ended>) {
 }
 
 impl Ended {
-    fn name(self) {
-        let Ended { running: Running { job, counts, symbols, .. }, lasted, lost } = self;
+    fn name(self, sampled: Sampled) {
+        let Ended { running: Running { job, counts, symbols, resident, .. }, lasted, lost } = self;
         let (sent, stacks): (Vec<_>, Vec<_>) = counts
             .into_values()
             .map(|(sent, weight)| {
@@ -267,6 +338,10 @@ impl Ended {
             row
         });
         let profile = fold(bpf::HZ, rows);
-        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen: Seen::Stacks(profile) }));
+        let seen = match sampled {
+            Sampled::Running => Seen::Stacks(profile),
+            Sampled::Faults { .. } => Seen::Faults(Faults { flame: profile.flame, top: resident }),
+        };
+        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen }));
     }
 }

@@ -47,6 +47,11 @@ impl Paths {
         self.ends.push((self.text.len(), key));
     }
 
+    /// The cgroup of this container; empty, which is the root's, for one that is not there.
+    pub(super) fn of(&self, key: Key) -> &str {
+        self.iter().find(|(_, other)| *other == key).map_or("", |(path, _)| path)
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&str, Key)> {
         let mut start = 0;
         self.ends.iter().filter_map(move |(end, key)| {

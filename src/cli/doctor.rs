@@ -34,7 +34,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let config = given.config()?;
     let reader = Reader::open(&config.paths, config.containers);
     let mode = reader.as_ref().ok().map(Reader::mode);
-    let captures = Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
+    let mut captures =
+        Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
     let psi = config.paths.proc.join("pressure").exists();
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let findings = Findings {
@@ -43,7 +44,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups: mode.map(words),
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
-        tracers: fits(TRACERS.iter().copied().zip(&config.tracers), &captures, psi),
+        tracers: fits(TRACERS.iter().copied().zip(&config.tracers), &mut captures, psi),
     };
     if given.flag(JSON.long) {
         let json =

@@ -15,6 +15,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Of an event that has no capture.
+    pub fn alone(trigger: Trigger) -> Head {
+        Head { trigger, duration_ms: 0, lost_samples: 0 }
+    }
+
     /// Of an event that this trigger and this capture made.
     pub fn new(trigger: Trigger, capture: &Capture) -> Head {
         let duration_ms = u64::try_from(capture.lasted.as_millis()).unwrap_or(u64::MAX);
@@ -24,7 +29,11 @@ impl Head {
 
 /// `Head`, and what all documents end with.
 pub const COMMON: [Field; 4] = [
-    field("trigger", FieldKind::Keyword, "The rule that fired: surge, sustained, stuck, manual"),
+    field(
+        "trigger",
+        FieldKind::Keyword,
+        "The rule that fired: surge, sustained, stuck, predicted, kill, manual",
+    ),
     field("duration_ms", FieldKind::Long, "How long the capture lasted, in milliseconds"),
     field("lost_samples", FieldKind::Long, "Samples that the kernel could not hand over"),
     field("truncated", FieldKind::Long, "Frames, rows and tasks left out so that the document fits"),

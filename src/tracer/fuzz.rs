@@ -7,7 +7,8 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
+    TopProcess,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -66,7 +67,10 @@ impl Script<'_> {
             0 => self.play.pass(self.bytes.time()),
             1..=6 => self.tick(),
             7 => {
-                let record: Vec<u8> = (0..self.bytes.below(64)).map(|_| self.bytes.byte()).collect();
+                let mut record: Vec<u8> = (0..self.bytes.below(64)).map(|_| self.bytes.byte()).collect();
+                if self.play.spec.hook.is_some() {
+                    record.resize(self.bytes.below(256), 0);
+                }
                 self.play.event(Event::Record(&record));
             }
             8 => self.play.event(Event::Lost(self.bytes.number())),
@@ -121,7 +125,9 @@ impl Script<'_> {
         let manual = self.manual.contains(&ticket);
         self.manual.retain(|open| *open != ticket);
         self.watched.retain(|(open, _)| *open != ticket);
-        if refused || kind != request.kind || !self.play.seen.keeps {
+        // What the kernel told of is an event, whatever a capture brings.
+        let happened = self.play.spec.hook.is_some() && !manual;
+        if !happened && (refused || kind != request.kind) || !self.play.seen.keeps {
             assert_eq!(told, None);
         } else if manual {
             assert_eq!(told, Some(Trigger::Manual), "who asked gets what was found");
@@ -161,6 +167,7 @@ fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
         Kind::Tasks => Kind::Stacks,
+        Kind::Faults | Kind::Memory => Kind::Stacks,
     }
 }
 
@@ -326,6 +333,8 @@ impl Bytes<'_> {
         let seen = match kind {
             Kind::Stacks => Seen::Stacks(self.profile(many)),
             Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
+            Kind::Faults => Seen::Faults(self.faults(many)),
+            Kind::Memory => Seen::Memory(self.faults(many).top),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -346,6 +355,16 @@ impl Bytes<'_> {
         });
         let top = top.collect();
         Profile { hz: self.small(), samples: self.number(), flame, top }
+    }
+
+    fn faults(&mut self, many: usize) -> Faults {
+        let flame = self.profile(many).flame;
+        let top = (0..self.below(8) * many).map(|_| Resident {
+            pid: self.small(),
+            comm: self.text(),
+            rss_bytes: self.number(),
+        });
+        Faults { top: top.collect(), flame }
     }
 
     fn task(&mut self) -> Task {

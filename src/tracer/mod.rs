@@ -20,6 +20,9 @@ mod flame;
 pub mod fuzz;
 mod judge;
 mod known;
+mod lows;
+mod memburst;
+mod oom;
 mod out;
 mod percents;
 #[doc(hidden)]
@@ -35,7 +38,7 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
+pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &memburst::SPEC, &oom::SPEC];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {
@@ -74,6 +77,8 @@ pub struct Spec {
     pub facts: Facts,
     /// The captures it may ask for. Without them it is unsupported here.
     pub captures: &'static [Kind],
+    /// The BPF program whose records it is fed with, right after a tick of the same turn.
+    pub hook: Option<&'static str>,
     /// Pressure that calls for a tick before its time.
     pub pressure: Option<Pressure>,
     /// Default interval.

@@ -12,7 +12,7 @@ use super::{Data, Field, FieldKind, Shrink};
 use crate::evidence::{Profile, Seen, TopProcess};
 
 /// Nobody reads more nodes than this, and writing them must not hold up the loop.
-const NODES_MAX: usize = 1 << 13;
+pub const NODES_MAX: usize = 1 << 13;
 
 /// What it adds to a document.
 pub const FIELDS: [Field; 6] = [

@@ -15,6 +15,10 @@ pub enum Trigger {
     Sustained,
     /// A task has been blocked for too long.
     Stuck,
+    /// A limit will be hit soon.
+    Predicted,
+    /// The kernel killed a process for want of memory.
+    Kill,
     /// Someone asked.
     Manual,
 }
@@ -71,6 +75,11 @@ impl Watch {
             self.state = State::Capturing(trigger);
         }
         fired
+    }
+
+    /// Whether an event was told and no sample came after its cooldown.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Quiet { .. })
     }
 
     /// Its capture made an event: quiet from now on.

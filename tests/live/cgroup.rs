@@ -70,6 +70,17 @@ impl Cgroup {
         rig::start(command)
     }
 
+    /// Resident memory of its processes, in bytes.
+    pub fn rss(&self) -> u64 {
+        let mut pids = self.pids();
+        pids.sort_unstable();
+        pids.dedup();
+        let pages = |pid: &i32| -> Option<u64> {
+            fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()
+        };
+        pids.iter().filter_map(pages).sum::<u64>() * onset::sys::page_size().unwrap_or(4096)
+    }
+
     fn pids(&self) -> Vec<i32> {
         let lists =
             self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());

@@ -11,5 +11,7 @@ mod dload;
 mod endpoint;
 mod faults;
 mod frozen;
+mod memburst;
+mod oom;
 mod people;
 mod rig;

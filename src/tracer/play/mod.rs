@@ -91,7 +91,7 @@ impl World for Recorder {
             tracer_id: &self.next,
             about,
             now: self.now,
-            event: false,
+            event: self.spec.hook.is_some(),
         };
         let Ok(len) = document::write(&envelope, data, &mut self.sheet) else {
             panic!("{} bytes are not enough for an event of {}", self.sheet.len(), self.spec.name)

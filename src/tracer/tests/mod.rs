@@ -5,6 +5,8 @@ mod cpusys;
 mod dload;
 mod documents;
 mod example;
+mod memburst;
+mod oom;
 mod specs;
 mod uniform;
 
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use super::Trigger;
 use super::play::Play;
-use crate::evidence::{Capture, FlameNode, Kind, Profile, Scope, Seen, Task, TopProcess};
+use crate::evidence::{Capture, Faults, FlameNode, Kind, Profile, Resident, Scope, Seen, Task, TopProcess};
 
 /// A document's usual size.
 const SIZE: usize = 1 << 20;
@@ -30,8 +32,18 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
             top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
         }),
         Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
+        Kind::Faults => Seen::Faults(Faults {
+            flame: vec![node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")],
+            top: residents(),
+        }),
+        Kind::Memory => Seen::Memory(residents()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
+}
+
+fn residents() -> Vec<Resident> {
+    let one = |pid, comm: &str, rss_bytes| Resident { pid, comm: comm.into(), rss_bytes };
+    vec![one(7, "sh", 1 << 20), one(8, "cat", 4096)]
 }
 
 fn task(tid: u32, stack: &[&str]) -> Task {

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * OOM kills, as they happen: who is killed, who asked for the memory that was not there, and the
+ * cgroup that had least room left on the way from the victim's to the root.
+ */
+#include "common.h"
+
+/* A longer name of a cgroup is cut: those that runtimes make are of 90 bytes. */
+#define NAME_BYTES 128
+
+#define NO_LIMIT (~0ULL)
+
+/* include/uapi/asm-generic/errno-base.h */
+#define EEXIST 17
+
+/* include/linux/page_counter.h: so many bytes are no limit. */
+#define UNLIMITED_BYTES 0x7fffffffffffffffULL
+
+const volatile __u32 page_bytes = 4096;
+
+/* As it is sent: the names follow from the cgroup up, as many as there are. */
+struct kill {
+	__u64 victim_container;
+	__u64 trigger_container;
+	__u64 usage_bytes;
+	__u64 limit_bytes;
+	__u32 victim_pid;
+	__u32 trigger_pid;
+	char victim_comm[16];
+	char trigger_comm[16];
+	__u64 levels;
+	char names[CGROUP_LEVELS_MAX * NAME_BYTES];
+};
+
+/* A process that is marked: each of its threads may be. */
+struct marked {
+	__u64 started;
+	__u64 tgid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 128 * 1024);
+} records SEC(".maps");
+
+/* Kills that found no room in the ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct marked);
+	__type(value, __u8);
+} told SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kill);
+} scratch SEC(".maps");
+
+static __always_inline void count_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *kills = bpf_map_lookup_elem(&lost, &zero);
+
+	if (kills)
+		__sync_fetch_and_add(kills, 1);
+}
+
+static __always_inline struct cgroup_subsys_state *memory_of(struct task_struct *task)
+{
+	__u64 index = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *css = NULL;
+
+	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + index * sizeof(css));
+	return css;
+}
+
+/* The first field of a memcg is its css. */
+static __always_inline struct mem_cgroup *memcg_of(struct cgroup_subsys_state *css)
+{
+	return (void *)css - bpf_core_field_offset(((struct mem_cgroup *)0)->css);
+}
+
+/* The cgroup with least room below its limit, from here up; this one if none has a limit. */
+static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys_state *css,
+							    struct kill *kill)
+{
+	struct cgroup_subsys_state *found = css;
+	__u64 least = NO_LIMIT;
+
+	kill->limit_bytes = NO_LIMIT;
+	kill->usage_bytes = (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) * page_bytes;
+	for (int level = 0; level < CGROUP_LEVELS_MAX && css; level++) {
+		__u64 usage = BPF_CORE_READ(memcg_of(css), memory.usage.counter);
+		__u64 max = BPF_CORE_READ(memcg_of(css), memory.max);
+		__u64 room = usage < max ? max - usage : 0;
+
+		if (max < UNLIMITED_BYTES / page_bytes && room < least) {
+			least = room;
+			found = css;
+			kill->usage_bytes = usage * page_bytes;
+			kill->limit_bytes = max * page_bytes;
+		}
+		css = BPF_CORE_READ(css, parent);
+	}
+	return found;
+}
+
+/* The names of a cgroup and of those above it, the root's left out. */
+static __always_inline void read_path(struct cgroup_subsys_state *css, struct kill *kill)
+{
+	kill->levels = 0;
+	for (int level = 0; level < CGROUP_LEVELS_MAX; level++) {
+		struct cgroup_subsys_state *parent = BPF_CORE_READ(css, parent);
+
+		if (!parent)
+			break;
+		bpf_probe_read_kernel_str(kill->names + level * NAME_BYTES, NAME_BYTES,
+					  BPF_CORE_READ(css, cgroup, kn, name));
+		kill->levels = level + 1;
+		css = parent;
+	}
+}
+
+/* Whether this process was told of before. */
+static __always_inline bool is_told(struct task_struct *leader, __u32 tgid)
+{
+	struct marked key = {.started = BPF_CORE_READ(leader, start_time), .tgid = tgid};
+	__u8 yes = 1;
+
+	return bpf_map_update_elem(&told, &key, &yes, BPF_NOEXIST) == -EEXIST;
+}
+
+static __always_inline void read_victim(struct task_struct *victim, struct kill *kill)
+{
+	struct task_struct *leader = BPF_CORE_READ(victim, group_leader);
+
+	kill->victim_pid = BPF_CORE_READ(victim, tgid);
+	BPF_CORE_READ_INTO(&kill->victim_comm, leader, comm);
+	kill->victim_container = container_of_task(victim);
+}
+
+static __always_inline int tell(__u64 marked)
+{
+	struct task_struct *trigger = (void *)bpf_get_current_task(), *leader;
+	/* Before 6.9 all that is known of the victim is its id: its cgroup is about the trigger's. */
+	bool whole = bpf_core_field_exists(struct trace_event_raw_mark_victim, __data_loc_comm);
+	struct task_struct *victim = whole ? (void *)marked : trigger;
+	__u64 size = __builtin_offsetof(struct kill, names);
+	struct cgroup_subsys_state *css;
+	struct kill *kill;
+	__u32 zero = 0;
+
+	kill = bpf_map_lookup_elem(&scratch, &zero);
+	if (!kill)
+		return 0;
+	read_victim(victim, kill);
+	if (!whole) {
+		kill->victim_pid = marked;
+		kill->victim_comm[0] = 0;
+	}
+	if (whole && is_told(BPF_CORE_READ(victim, group_leader), kill->victim_pid))
+		return 0;
+	leader = BPF_CORE_READ(trigger, group_leader);
+	kill->trigger_pid = BPF_CORE_READ(trigger, tgid);
+	BPF_CORE_READ_INTO(&kill->trigger_comm, leader, comm);
+	kill->trigger_container = container_of_task(trigger);
+	css = tightest(memory_of(victim), kill);
+	read_path(css, kill);
+	size += kill->levels * NAME_BYTES;
+	if (size > sizeof(*kill) || bpf_ringbuf_output(&records, kill, size, 0))
+		count_lost();
+	return 0;
+}
+
+SEC("tp_btf/mark_victim")
+int mark_victim(__u64 *ctx)
+{
+	return tell(ctx[0]);
+}

@@ -1,0 +1,194 @@
+//! Who holds most memory. Read from stat and statm alone: what would take a process's mmap_lock
+//! hangs with a process that is stuck for want of memory.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::inbox::{Found, Inbox};
+use super::{OPEN_MAX, page_bytes, proc_task};
+use crate::evidence::{Capture, Resident, Scope, Seen};
+
+/// Processes that are kept: no document shows more.
+const KEPT: usize = 100;
+
+/// Whose memory is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Members {
+    /// Every process of the host.
+    Host,
+    /// Those in this cgroup, and in those below it.
+    Cgroup {
+        /// Its path below the mount point.
+        path: Box<str>,
+        /// Whether it is in the unified hierarchy, else in v1's cpu hierarchy.
+        unified: bool,
+    },
+}
+
+impl Members {
+    fn hold(&self, process: &Path) -> bool {
+        match self {
+            Members::Host => true,
+            Members::Cgroup { path, unified } => {
+                let text = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+                proc_task::cgroup(&text, *unified).is_some_and(|cgroup| is_below(cgroup, path))
+            }
+        }
+    }
+}
+
+fn is_below(cgroup: &str, path: &str) -> bool {
+    cgroup.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// One look at who holds most memory.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+    pub(super) members: Members,
+}
+
+/// Looks at processes' memory, on a thread that is there while looks are asked for.
+pub(super) struct Residents {
+    pub(super) inbox: Inbox<Job>,
+    proc: Box<Path>,
+}
+
+impl Residents {
+    /// Under this /proc.
+    pub(super) fn new(proc: &Path) -> Residents {
+        Residents { inbox: Inbox::new(OPEN_MAX), proc: proc.into() }
+    }
+
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let residents = Arc::clone(self);
+        self.inbox.bring_to("onset-memory", job, move || residents.look());
+    }
+
+    /// The life of the thread.
+    fn look(&self) {
+        let mut shift = self.inbox.shift();
+        loop {
+            match shift.next(Duration::ZERO) {
+                Found::Job(Job { answer, scope, members }) => {
+                    let began = Instant::now();
+                    let seen = Seen::Memory(top(&self.proc, &members, page_bytes().into()));
+                    answer.give(Ok(Capture { scope, lasted: began.elapsed(), lost: 0, seen }));
+                }
+                Found::Nothing if shift.leave() => return,
+                Found::Nothing => {}
+                Found::Closed => return,
+            }
+        }
+    }
+}
+
+/// The processes with most resident memory, most first. One that ends meanwhile is not there.
+pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Resident> {
+    let mut kept = BinaryHeap::new();
+    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let process = entry.path();
+        let Some(pages) = fs::read(process.join("statm")).ok().and_then(|text| resident_pages(&text)) else {
+            continue;
+        };
+        // Kernel threads have none.
+        let small = kept.len() >= KEPT && kept.peek().is_some_and(|Reverse((least, _))| pages <= *least);
+        if pages == 0 || small || !members.hold(&process) {
+            continue;
+        }
+        kept.push(Reverse((pages, pid)));
+        if kept.len() > KEPT {
+            kept.pop();
+        }
+    }
+    let named = |Reverse((pages, pid)): Reverse<(u64, u32)>| {
+        let stat = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
+        let comm = proc_task::stat(&stat)?.comm;
+        Some(Resident { pid, comm, rss_bytes: pages.saturating_mul(page_bytes) })
+    };
+    kept.into_sorted_vec().into_iter().filter_map(named).collect()
+}
+
+/// The second number of a statm file (proc_pid_statm(5)).
+fn resident_pages(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A /proc with these processes: id, resident pages, cgroup.
+    struct Proc(std::path::PathBuf);
+
+    impl Proc {
+        fn new(name: &str, processes: &[(u32, u64, &str)]) -> Proc {
+            let path = std::env::temp_dir().join(format!("onset-resident-{name}-{}", std::process::id()));
+            for (pid, pages, cgroup) in processes {
+                let process = path.join(pid.to_string());
+                fs::create_dir_all(&process).expect("a folder");
+                let stat = format!("{pid} (p {pid}) S 1 {pid} 1 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 98 11 12\n");
+                fs::write(process.join("stat"), stat).expect("a file");
+                fs::write(process.join("statm"), format!("9999 {pages} 1 1 0 1 0\n")).expect("a file");
+                fs::write(process.join("cgroup"), format!("4:cpu:{cgroup}\n0::/none\n")).expect("a file");
+            }
+            fs::create_dir_all(path.join("self")).expect("a folder");
+            Proc(path)
+        }
+
+        fn pids(&self, members: &Members) -> Vec<u32> {
+            top(&self.0, members, 4096).iter().map(|process| process.pid).collect()
+        }
+    }
+
+    impl Drop for Proc {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_largest_come_first_and_kernel_threads_not_at_all() {
+        let proc = Proc::new("largest", &[(1, 5, "/"), (2, 0, "/"), (30, 700, "/a"), (4, 60, "/a/b")]);
+        assert_eq!(proc.pids(&Members::Host), [30, 4, 1]);
+        let largest = top(&proc.0, &Members::Host, 4096).remove(0);
+        assert_eq!(largest, Resident { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
+    }
+
+    #[test]
+    fn a_cgroup_holds_its_own_processes_and_those_below_it() {
+        let proc = Proc::new("cgroup", &[(1, 5, "/"), (3, 7, "/a"), (4, 6, "/a/b"), (5, 9, "/ab")]);
+        let members = |unified| Members::Cgroup { path: "/a".into(), unified };
+        assert_eq!(proc.pids(&members(false)), [3, 4]);
+        assert!(proc.pids(&members(true)).is_empty());
+    }
+
+    #[test]
+    fn only_so_many_are_kept_and_those_are_the_largest() {
+        let many: Vec<_> = (1..=300).map(|pid| (pid, u64::from(pid * 7919 % 1009) + 1, "/")).collect();
+        let proc = Proc::new("many", &many);
+        let mut want = many.clone();
+        want.sort_by_key(|(_, pages, _)| Reverse(*pages));
+        let want: Vec<u64> = want.iter().take(KEPT).map(|(_, pages, _)| pages * 4096).collect();
+        let rss: Vec<_> = top(&proc.0, &Members::Host, 4096).iter().map(|one| one.rss_bytes).collect();
+        assert_eq!(rss, want);
+    }
+
+    #[test]
+    fn without_a_proc_nobody_is_told_of() {
+        assert!(top(Path::new("/nonexistent"), &Members::Host, 4096).is_empty());
+        assert_eq!(resident_pages(b""), None);
+        assert_eq!(resident_pages(b"1"), None);
+        assert_eq!(resident_pages(b"1 -2"), None);
+        assert_eq!(resident_pages(b"\xff 1"), None);
+    }
+}

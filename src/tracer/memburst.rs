@@ -1,0 +1,193 @@
+//! memburst: anonymous memory grows so fast that it will run out: the host's, or a container's
+//! toward its limit. Growth is held against the lowest sample of a sliding window, so the second
+//! sample after start is judged already, and what grows slowly never fires.
+
+mod rules;
+mod told;
+
+use std::time::Duration;
+
+use super::cases::Case;
+use super::fields::{COMMON, all, field};
+use super::judge::{Desk, Found, Judge, Judged, Keep};
+use super::subjects::{Subjects, labels};
+use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
+use crate::clock::Now;
+use crate::config::{Knob, Value};
+use crate::evidence::Kind;
+use crate::host::{Containers, Facts, Key, Snapshot};
+use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
+
+const CONTAINER: Metric = Metric {
+    name: "onset_container_memory_anon_bytes",
+    help: "Anonymous memory of the container.",
+    kind: MetricKind::Gauge,
+    labels: &["container_id", "container", "pod", "namespace"],
+};
+
+const HOST: Metric = Metric {
+    name: "onset_host_memory_anon_bytes",
+    help: "Anonymous memory of the host.",
+    kind: MetricKind::Gauge,
+    labels: &[],
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The tracer.
+pub const SPEC: Spec = Spec {
+    name: "memburst",
+    about: "Anonymous memory that grows fast, of the host or of a container toward its limit",
+    facts: Facts { memory: true, container_memory: true, ..Facts::NONE },
+    captures: &[Kind::Faults],
+    // A container near its limit stalls in reclaim: then the next look is at once.
+    hook: None,
+    pressure: Some(Pressure {
+        resource: "memory",
+        stall: Duration::from_millis(200),
+        window: Duration::from_secs(2),
+    }),
+    // A limit that is 30 s away must be seen with time left for a capture of 10 s.
+    every: Duration::from_secs(5),
+    knobs: &[
+        number("host_ratio", 2.0, "A surge of the host is so many times the lowest of the last 10 min ..."),
+        number("host_percent", 70.0, "... and at least so many percent of MemTotal,"),
+        number("host_rise_percent", 20.0, "or a rise by so many percent of MemTotal ..."),
+        Knob {
+            key: "host_window",
+            default: Value::Time(Duration::from_secs(60), Duration::from_secs(1), HOUR),
+            about: "... within this time",
+        },
+        number("container_rise_percent", 30.0, "A surge of a container is so many percent of its limit ..."),
+        Knob {
+            key: "container_window",
+            default: Value::Time(Duration::from_secs(30), Duration::from_secs(1), HOUR),
+            about: "... within this time, or its limit less than this away at its rate",
+        },
+        Knob {
+            key: "top",
+            default: Value::Count(10, 1, 100),
+            about: "Processes with most memory that an event names",
+        },
+    ],
+    metrics: &[CONTAINER, HOST],
+    fields: &FIELDS,
+    build,
+};
+
+const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
+
+const OWN: [Field; 12] = [
+    field("scope", FieldKind::Keyword, "Whose memory: host or container"),
+    field("anon_bytes", FieldKind::Long, "Anonymous memory when the rule fired"),
+    field("anon_bytes_before", FieldKind::Long, "The lowest that it is held against"),
+    field("window_ms", FieldKind::Long, "How long before that was, in milliseconds"),
+    field("total_bytes", FieldKind::Long, "Memory of the host"),
+    field("limit_bytes", FieldKind::Long, "The container's limit, if it has one"),
+    field("seconds_to_limit", FieldKind::Double, "When the limit is hit at the rate of the last sample"),
+    field("faulted_bytes", FieldKind::Long, "Memory that page faults brought during the capture"),
+    field("flamedata", FieldKind::Opaque, "Page faults in bytes, in pre-order: level, value, self, label"),
+    field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
+    field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
+    field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory when the capture began"),
+];
+
+const fn number(key: &'static str, default: f64, about: &'static str) -> Knob {
+    Knob { key, default: Value::Number(default), about }
+}
+
+fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
+    let values = settings.values();
+    let judge = Memburst {
+        host_rules: HostRules {
+            ratio: values.number("host_ratio"),
+            percent: values.number("host_percent"),
+            rise_percent: values.number("host_rise_percent"),
+            window: values.time("host_window"),
+        },
+        container_rules: ContainerRules {
+            rise_percent: values.number("container_rise_percent"),
+            window: values.time("container_window"),
+        },
+        shortest: settings.every() / 5,
+        top: values.len("top"),
+        host: OfHost::default(),
+        containers: Subjects::new(capacity.containers),
+    };
+    Box::new(Judged::new(judge, settings))
+}
+
+struct Memburst {
+    host_rules: HostRules,
+    container_rules: ContainerRules,
+    /// A look so soon after another, as pressure may call for, tells nothing of a rate.
+    shortest: Duration,
+    /// Processes that an event names.
+    top: usize,
+    host: OfHost,
+    containers: Subjects<OfContainer>,
+}
+
+/// Brings one subject's sample to the desk.
+fn sample(held: &mut Held, subject: Option<Key>, growth: Growth, desk: &mut Desk<'_, '_, Option<Growth>>) {
+    let (edge, high) = held.take(&growth);
+    desk.sample(&mut held.watch, subject, edge, high, Some(growth));
+    held.judged();
+}
+
+impl Judge for Memburst {
+    type Readings = Option<Growth>;
+    const CAPTURE: Kind = Kind::Faults;
+
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Growth>>) {
+        if let Some(memory) = snapshot.memory
+            && let Some(growth) = self.host.take(now.mono, memory, &self.host_rules, self.shortest)
+        {
+            sample(&mut self.host.held, None, growth, desk);
+        }
+        for (container, reading) in snapshot.each() {
+            let key = container.key();
+            let Some(subject) = self.containers.of(key) else { continue };
+            let Some(memory) = &reading.memory else { continue };
+            let growth = subject.take(reading.at, memory, &self.container_rules, self.shortest);
+            if let Some(growth) = growth {
+                sample(&mut subject.held, Some(key), growth, desk);
+            }
+        }
+    }
+
+    fn readings(&self, subject: Option<Key>) -> Option<Growth> {
+        match subject {
+            None => self.host.held.growth,
+            Some(key) => self.containers.get(key)?.held.growth,
+        }
+    }
+
+    fn watch(&mut self, case: &Case<Option<Growth>>) -> Option<&mut super::watch::Watch> {
+        match case.subject {
+            None => Some(&mut self.host.held.watch),
+            Some(key) => Some(&mut self.containers.get_mut(key)?.held.watch),
+        }
+    }
+
+    fn tell(&self, found: &Found<'_, Option<Growth>>, keep: &mut Keep<'_, '_>) -> bool {
+        told::tell(found, self.top, keep)
+    }
+
+    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+        scrape.family(&CONTAINER, |family| {
+            for container in containers.iter() {
+                if let Some(growth) = self.readings(Some(container.key())) {
+                    let [id, name, pod, namespace, _] = labels(container, "");
+                    family.sample(&[id, name, pod, namespace], growth.anon_bytes);
+                }
+            }
+        });
+        scrape.family(&HOST, |family| {
+            if let Some(growth) = self.readings(None) {
+                family.value(growth.anon_bytes);
+            }
+        });
+    }
+}

@@ -1,0 +1,90 @@
+//! What an event of memburst says.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::rules::Growth;
+use crate::evidence::{Faults, Resident, Seen};
+use crate::tracer::fields::Head;
+use crate::tracer::flame::Flame;
+use crate::tracer::judge::{Found, Keep};
+use crate::tracer::profile::NODES_MAX;
+use crate::tracer::{Data, Shrink};
+
+/// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
+pub(super) fn tell(found: &Found<'_, Option<Growth>>, top: usize, keep: &mut Keep<'_, '_>) -> bool {
+    let Seen::Faults(faults) = &found.capture.seen else { return keep.foreign() };
+    let scope = if found.case.subject.is_some() { "container" } else { "host" };
+    let head = Head::new(found.case.trigger, found.capture);
+    keep.event(&Told { head, scope, growth: found.case.readings, faults, top })
+}
+
+struct Told<'a> {
+    head: Head,
+    scope: &'static str,
+    growth: Option<Growth>,
+    faults: &'a Faults,
+    /// Processes that are named at most.
+    top: usize,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    head: Head,
+    scope: &'static str,
+    #[serde(flatten)]
+    numbers: Option<Numbers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faulted_bytes: Option<u64>,
+    truncated: usize,
+    top_memory_usage: &'a [Resident],
+    flamedata: Flame<'a>,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    anon_bytes: u64,
+    anon_bytes_before: u64,
+    window_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_to_limit: Option<f64>,
+}
+
+impl From<Growth> for Numbers {
+    fn from(growth: Growth) -> Numbers {
+        Numbers {
+            anon_bytes: growth.anon_bytes,
+            anon_bytes_before: growth.before.bytes,
+            window_ms: u64::try_from(growth.window.as_millis()).unwrap_or(u64::MAX),
+            total_bytes: growth.total_bytes,
+            limit_bytes: growth.limit_bytes,
+            // Tenths: more would claim to know more.
+            seconds_to_limit: growth.to_limit.map(|time| (time.as_secs_f64() * 10.0).round() / 10.0),
+        }
+    }
+}
+
+impl Data for Told<'_> {
+    fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
+        let Faults { flame, top } = self.faults;
+        let flamedata = Flame::cut(flame, shrink.keep(flame.len().min(NODES_MAX)));
+        let named = top.get(..self.top.min(top.len())).unwrap_or_default();
+        let top_memory_usage = named.get(..shrink.keep(named.len())).unwrap_or_default();
+        let body = Body {
+            head: self.head,
+            scope: self.scope,
+            numbers: self.growth.map(Numbers::from),
+            faulted_bytes: flame.first().map(|root| root.value),
+            truncated: flamedata.truncated() + (named.len() - top_memory_usage.len()),
+            top_memory_usage,
+            flamedata,
+        };
+        serde_json::to_writer(to, &body)
+    }
+}

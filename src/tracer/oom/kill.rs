@@ -1,0 +1,150 @@
+//! A record of bpf/oom.bpf.c: `struct kill`.
+
+use crate::host::{Key, Text};
+
+/// Longer paths lose their end: no runtime makes such.
+const PATH_MAX: usize = 512;
+
+/// Each name of a path takes so many bytes of a record, and ends with a zero.
+const NAME_BYTES: usize = 128;
+
+/// A limit that is none.
+const NO_LIMIT: u64 = u64::MAX;
+
+/// A process that plays a part in a kill.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party {
+    pub(super) pid: u32,
+    /// Empty: not known.
+    pub(super) comm: Text<64>,
+    pub(super) container: Option<Key>,
+}
+
+/// One OOM kill.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kill {
+    pub(super) victim: Party,
+    /// Who asked for memory when there was none.
+    pub(super) killer: Party,
+    pub(super) usage_bytes: u64,
+    pub(super) limit_bytes: Option<u64>,
+    /// The cgroup that these are of.
+    pub(super) cgroup_path: Text<PATH_MAX>,
+}
+
+impl Kill {
+    /// Reads a record. `None` for one that is none.
+    pub(super) fn parse(record: &[u8]) -> Option<Kill> {
+        let (victim_container, rest) = number(record)?;
+        let (killer_container, rest) = number(rest)?;
+        let (usage_bytes, rest) = number(rest)?;
+        let (limit_bytes, rest) = number(rest)?;
+        let (victim_pid, rest) = rest.split_first_chunk()?;
+        let (killer_pid, rest) = rest.split_first_chunk()?;
+        let (victim_comm, rest) = rest.split_first_chunk()?;
+        let (killer_comm, rest) = rest.split_first_chunk()?;
+        let (levels, names) = number(rest)?;
+        let names = names.get(..usize::try_from(levels).ok()?.checked_mul(NAME_BYTES)?)?;
+        Some(Kill {
+            victim: Party {
+                pid: u32::from_ne_bytes(*victim_pid),
+                comm: comm(victim_comm),
+                container: Key::from_bits(victim_container),
+            },
+            killer: Party {
+                pid: u32::from_ne_bytes(*killer_pid),
+                comm: comm(killer_comm),
+                container: Key::from_bits(killer_container),
+            },
+            usage_bytes,
+            limit_bytes: Some(limit_bytes).filter(|limit| *limit != NO_LIMIT),
+            cgroup_path: path(names),
+        })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u64::from_ne_bytes(*number), rest))
+}
+
+/// What comes before the first zero, up to the first byte that is no UTF-8.
+fn text(raw: &[u8]) -> &str {
+    let text = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    match text.utf8_chunks().next() {
+        Some(chunk) => chunk.valid(),
+        None => "",
+    }
+}
+
+fn comm(raw: &[u8; 16]) -> Text<64> {
+    Text::cut(text(raw))
+}
+
+/// The path of names that stand innermost first.
+fn path(names: &[u8]) -> Text<PATH_MAX> {
+    let mut path = Text::EMPTY;
+    for name in names.chunks_exact(NAME_BYTES).rev() {
+        match Text::joined(&[&path, "/", text(name)]) {
+            Some(longer) => path = longer,
+            None => break,
+        }
+    }
+    if path.is_empty() { Text::cut("/") } else { path }
+}
+
+#[cfg(test)]
+pub(in crate::tracer) mod tests {
+    use super::*;
+
+    /// A record of a kill in a cgroup of these names, from the root's child down.
+    pub(in crate::tracer) fn record(key: Option<Key>, limit_bytes: u64, names: &[&str]) -> Vec<u8> {
+        let key = key.map_or(0, Key::to_bits).to_ne_bytes();
+        let mut record: Vec<u8> = [key, key].concat();
+        record.extend(5_000_u64.to_ne_bytes());
+        record.extend(limit_bytes.to_ne_bytes());
+        record.extend(77_u32.to_ne_bytes());
+        record.extend(78_u32.to_ne_bytes());
+        record.extend(b"victim\0garbage!!");
+        record.extend(b"kill\xffer\0\0\0\0\0\0\0\0\0");
+        record.extend((names.len() as u64).to_ne_bytes());
+        for name in names.iter().rev() {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(NAME_BYTES, 0);
+            record.extend(padded);
+        }
+        record
+    }
+
+    #[test]
+    fn a_record_is_read_as_the_program_lays_it_out() {
+        let key = Key { slot: 3, generation: 9 };
+        let kill = Kill::parse(&record(Some(key), 6_000, &["docker", "abc"])).expect("a record");
+        assert_eq!((kill.victim.pid, &*kill.victim.comm, kill.victim.container), (77, "victim", Some(key)));
+        assert_eq!((kill.killer.pid, &*kill.killer.comm), (78, "kill"));
+        assert_eq!(
+            (kill.usage_bytes, kill.limit_bytes, &*kill.cgroup_path),
+            (5_000, Some(6_000), "/docker/abc")
+        );
+        let kill = Kill::parse(&record(None, NO_LIMIT, &[])).expect("a record");
+        assert_eq!((kill.victim.container, kill.limit_bytes, &*kill.cgroup_path), (None, None, "/"));
+    }
+
+    #[test]
+    fn a_record_that_is_cut_or_claims_more_than_it_has_is_refused() {
+        let whole = record(None, 1, &["a", "b"]);
+        assert!((0..whole.len()).all(|len| Kill::parse(&whole[..len]).is_none()));
+        let mut endless = whole;
+        endless[72..80].copy_from_slice(&u64::MAX.to_ne_bytes());
+        assert!(Kill::parse(&endless).is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_cut_between_names() {
+        let long = "n".repeat(NAME_BYTES - 1);
+        let kill = Kill::parse(&record(None, 1, &[long.as_str(); 16])).expect("a record");
+        assert_eq!(kill.cgroup_path.len(), PATH_MAX);
+        let kill = Kill::parse(&record(None, 1, &[&long, "a", &long, &long, &long])).expect("a record");
+        assert_eq!(kill.cgroup_path.len(), 2 + 3 * NAME_BYTES);
+    }
+}

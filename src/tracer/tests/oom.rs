@@ -1,0 +1,96 @@
+//! oom: every kill is an event, whatever becomes of its capture.
+
+use super::*;
+use crate::evidence::Refusal;
+use crate::host::{Key, Memory};
+use crate::tracer::Event;
+use crate::tracer::oom::record;
+use crate::tracer::play::Host;
+
+fn start() -> Play {
+    let mut play = Play::new("oom", "[tracer.oom]\ntop = 1", SIZE);
+    play.containers(&[("a", "/docker/a")]);
+    play
+}
+
+fn kill(play: &mut Play, key: Option<Key>, limit_bytes: u64) {
+    play.event(Event::Record(&record(key, limit_bytes, &["docker", "a"])));
+}
+
+#[test]
+fn an_event_names_the_victim_the_killer_and_the_limit() {
+    let mut play = start();
+    let memory = Memory { total_bytes: 100, available_bytes: 20, anon_bytes: 30 };
+    play.tick(&Host { memory: Some(memory), ..Host::default() }, &[]);
+    kill(&mut play, Some(Play::key(0)), 6_000);
+    assert_eq!(play.seen.asked[0].scope, Scope::Container(Play::key(0)));
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Kill)]);
+    let document = &play.seen.events[0].1;
+    assert_eq!((&document["container_id"], &document["tracer_type"]), (&"a".into(), &"event".into()));
+    let want = serde_json::json!({
+        "trigger": "kill", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
+        "victim": { "pid": 77, "comm": "victim", "container_id": "a" },
+        "killer": { "pid": 78, "comm": "kill", "container_id": "a" },
+        "oom_cgroup_path": "/docker/a", "limit_bytes": 6_000, "usage_bytes": 5_000,
+        "host_memory": { "total_bytes": 100, "available_bytes": 20, "anon_bytes": 30 },
+        "top_memory_usage": [{ "pid": 7, "comm": "sh", "rss_bytes": 1 << 20 }],
+    });
+    assert_eq!(document["tracer_data"], want);
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let mut play = start();
+    play.tick(&Host { memory: Some(Memory::default()), ..Host::default() }, &[]);
+    play.pass(TEN);
+    kill(&mut play, None, u64::MAX);
+    assert_eq!(play.seen.asked[0].scope, Scope::Host);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Kill)]);
+    let data = play.seen.events[0].1["tracer_data"].as_object().expect("an object");
+    assert!(!data.contains_key("limit_bytes"), "no limit is no number: {data:?}");
+    assert!(!data.contains_key("host_memory"), "that was ten seconds ago: {data:?}");
+    assert!(data["victim"].get("container_id").is_none());
+}
+
+#[test]
+fn a_container_that_nobody_saw_is_known_by_its_cgroup() {
+    let mut play = start();
+    let id = "0123456789abcdef".repeat(4);
+    play.event(Event::Record(&record(None, 6_000, &["docker", &id])));
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Kill)]);
+    assert_eq!(play.seen.events[0].1["tracer_data"]["victim"]["container_id"], id.as_str());
+}
+
+#[test]
+fn a_kill_whose_capture_is_refused_is_told_all_the_same() {
+    let mut play = start();
+    kill(&mut play, Some(Key { slot: 5, generation: 7 }), 6_000);
+    let (ticket, _) = play.seen.open[0];
+    assert_eq!(play.answer(ticket, Err(Refusal::Gone)), Some(Trigger::Kill));
+    let data = &play.seen.events[0].1["tracer_data"];
+    assert_eq!((&data["victim"]["pid"], &data["top_memory_usage"]), (&77.into(), &serde_json::json!([])));
+}
+
+#[test]
+fn a_storm_of_kills_is_told_to_the_last() {
+    let mut play = start();
+    for _ in 0..500 {
+        kill(&mut play, Some(Play::key(0)), 6_000);
+    }
+    answer_all(&mut play);
+    assert_eq!(play.seen.events.len(), 500);
+    assert_eq!(play.seen.faults.len(), 500 - 64, "those had no capture, and that is counted");
+    assert!(play.scrape().contains("\nonset_oom_kills_total 500\n"));
+}
+
+#[test]
+fn who_asks_sees_who_holds_the_memory() {
+    let mut play = start();
+    play.ask(None).expect("a capture");
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Manual)]);
+    let document = &play.seen.events[0].1;
+    assert_eq!(document["tracer_type"], "manual");
+    assert!(document["tracer_data"].get("victim").is_none());
+    let ticket = play.ask(None).expect("a capture");
+    assert_eq!(play.answer(ticket, Err(Refusal::Busy)), None);
+}
