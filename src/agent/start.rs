@@ -81,7 +81,8 @@ impl Agent {
             // An eventfd that is full wakes as well.
             let _ = waker.wake();
         });
-        let captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &captures, &poll, started.mono)?;
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =

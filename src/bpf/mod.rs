@@ -8,6 +8,7 @@ mod perf;
 mod ring;
 mod stacks;
 mod tasks;
+mod waits;
 
 pub use containers::Followed;
 pub use error::Error;
@@ -15,6 +16,7 @@ pub use meter::Meter;
 pub use ring::{Drained, Ring};
 pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
+pub use waits::{Group, Tally, Waits, WaitsArmed};
 
 /// What build.rs made of bpf/*.bpf.c.
 mod skeletons {

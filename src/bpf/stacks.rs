@@ -136,7 +136,7 @@ impl Stacks {
 
 /// Samples that the kernel could not keep.
 #[derive(Debug)]
-pub struct Lost(MapHandle);
+pub struct Lost(pub(super) MapHandle);
 
 impl Lost {
     /// How many, since the program was loaded.
@@ -236,7 +236,7 @@ impl Armed<'_> {
 }
 
 /// The only value of an array.
-fn number(map: &impl MapCore) -> u64 {
+pub(super) fn number(map: &impl MapCore) -> u64 {
     let mut value = [0; 8];
     match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
         Ok(true) => u64::from_ne_bytes(value),

@@ -7,17 +7,19 @@ mod inbox;
 mod proc_task;
 mod stacks;
 mod tasks;
+mod waits;
 mod walk;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use answer::{Answer, Answered, Wake};
 use inbox::Inbox;
 use stacks::Sampler;
 use tasks::{Looker, WalkJob, Walks};
+use waits::Waiting;
 use walk::Paths;
 
 use crate::bpf::{self, Followed, Meter};
@@ -37,6 +39,7 @@ pub struct Captures {
     not_followed: u64,
     stacks: Result<(Arc<Sampler>, bpf::Lost), &'static str>,
     tasks: Looks,
+    waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
     meter: Meter,
     open: Vec<Open>,
     to: SyncSender<Answered>,
@@ -71,6 +74,14 @@ impl Captures {
             let release = release(&paths.proc);
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
+        let waits = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            let release = release(&paths.proc);
+            let program =
+                bpf::Waits::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)?;
+            let lost = program.lost().map_err(sentence)?;
+            let (inbox, root) = (Inbox::new(OPEN_MAX), Mutex::new(paths.cgroup.clone()));
+            Ok((Arc::new(Waiting { program: Mutex::new(program), inbox, root }), lost))
+        });
         let proc: Box<Path> = paths.proc.as_path().into();
         let stacks = program.and_then(|program| {
             let lost = program.lost().map_err(sentence)?;
@@ -93,6 +104,7 @@ impl Captures {
             not_followed: 0,
             stacks,
             tasks,
+            waits,
             meter,
             open: Vec::with_capacity(2 * OPEN_MAX),
             to,
@@ -107,6 +119,15 @@ impl Captures {
         match kind {
             Kind::Stacks => self.stacks.as_ref().err().copied(),
             Kind::Tasks => None,
+            Kind::Waits | Kind::Probe => self.waits.as_ref().err().copied(),
+        }
+    }
+
+    /// From now on cgroups that are no containers are named by this hierarchy: the one whose
+    /// inodes are the containers' ids.
+    pub fn name_cgroups_in(&mut self, root: &Path) {
+        if let Ok((waiting, _)) = &self.waits {
+            *waiting.root.lock().unwrap_or_else(PoisonError::into_inner) = root.to_owned();
         }
     }
 
@@ -117,6 +138,7 @@ impl Captures {
             (Kind::Stacks, _) => "perf_event",
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
+            (Kind::Waits | Kind::Probe, _) => "tp_btf",
         }
     }
 
@@ -181,6 +203,11 @@ impl Captures {
         {
             return Err(Refusal::Unsupported(reason));
         }
+        if matches!(kind, Kind::Waits | Kind::Probe)
+            && let Err(reason) = self.waits
+        {
+            return Err(Refusal::Unsupported(reason));
+        }
         // From here on a job answers even if it is dropped, for want of a thread.
         let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
         self.open.push(Open { ticket, request });
@@ -190,6 +217,11 @@ impl Captures {
             (Kind::Tasks, _, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
             (Kind::Tasks, _, Looks::Walks { walks, .. }) => {
                 walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
+            }
+            (Kind::Waits | Kind::Probe, ..) => {
+                if let Ok((waiting, _)) = &self.waits {
+                    waiting.bring(waits::Job { answer, scope, lasting, probe: kind == Kind::Probe });
+                }
             }
         }
         Ok(())
@@ -228,6 +260,9 @@ impl Captures {
         if let Ok((_, lost)) = &self.stacks {
             each("stacks", lost.samples());
         }
+        if let Ok((_, lost)) = &self.waits {
+            each("waits", lost.samples());
+        }
         each("containers", self.not_followed);
     }
 }
@@ -239,6 +274,9 @@ impl Drop for Captures {
         if let Ok((sampler, _)) = &self.stacks {
             sampler.inbox.close(deadline);
             sampler.endings.close(deadline);
+        }
+        if let Ok((waiting, _)) = &self.waits {
+            waiting.inbox.close(deadline);
         }
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),

@@ -7,7 +7,8 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Culprit, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Waited, Waiter, Waits, Who,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -160,7 +161,9 @@ impl Script<'_> {
 fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
-        Kind::Tasks => Kind::Stacks,
+        Kind::Tasks => Kind::Waits,
+        Kind::Waits => Kind::Probe,
+        Kind::Probe => Kind::Stacks,
     }
 }
 
@@ -326,6 +329,8 @@ impl Bytes<'_> {
         let seen = match kind {
             Kind::Stacks => Seen::Stacks(self.profile(many)),
             Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
+            Kind::Waits => Seen::Waits(self.waits(many)),
+            Kind::Probe => Seen::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect()),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -346,6 +351,34 @@ impl Bytes<'_> {
         });
         let top = top.collect();
         Profile { hz: self.small(), samples: self.number(), flame, top }
+    }
+
+    fn key(&mut self) -> Key {
+        Key { slot: u16::from(self.byte() % 12), generation: u32::from(self.byte() % 3) }
+    }
+
+    fn waited(&mut self) -> Waited {
+        Waited {
+            ran: self.time(),
+            all: self.time(),
+            inner: self.time(),
+            external: self.time(),
+            throttled: self.time(),
+            unheld: self.time(),
+            waits: self.number(),
+        }
+    }
+
+    fn waits(&mut self, many: usize) -> Waits {
+        let culprits = (0..self.below(8) * many).map(|_| Culprit { who: self.who(), held: self.time() });
+        let culprits = culprits.collect();
+        let waiters = (0..self.below(8) * many).map(|_| Waiter { who: self.who(), time: self.waited() });
+        let waiters = waiters.collect();
+        Waits { whole: self.waited(), culprits, waiters }
+    }
+
+    fn who(&mut self) -> Who {
+        if self.flag() { Who::Container(self.key()) } else { Who::Cgroup(self.maybe(Self::text)) }
     }
 
     fn task(&mut self) -> Task {

@@ -6,6 +6,7 @@ mod dload;
 mod documents;
 mod specs;
 mod uniform;
+mod waitrate;
 
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
             top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
         }),
         Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
+        Kind::Waits => Seen::Waits(waitrate::waits()),
+        Kind::Probe => Seen::Probe(Vec::new()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }

@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who waits for a CPU, for how long, and who holds it meanwhile. Each CPU remembers the slices of
+ * time that ran on it last; a task that gets a CPU looks back over those since it was queued. The
+ * kernel itself notes when that was, so nothing is hooked but switches, and moves of waiting tasks.
+ */
+#define TYPED_POINTERS
+#include "common.h"
+#include <bpf/bpf_tracing.h>
+
+/* Slices that a CPU remembers, and how many of them one look back passes. */
+#define SLICES	   128
+#define SLICES_MAX 120
+
+/* Times throttled that are remembered of a cgroup on a CPU. */
+#define PAUSES 4
+
+/* include/linux/sched.h: a queued task on its way to another CPU. */
+#define TASK_ON_RQ_MIGRATING 2
+
+/*
+ * A group is what is told apart: a container, as `containers` has it, with all cgroups below its
+ * own; else a cgroup, by its id. 0 is nobody.
+ */
+struct account {
+	__u64 ran;
+	__u64 waited;
+	/* Of which: while the own group ran, while others did, throttled, while nobody ran. */
+	__u64 inner;
+	__u64 external;
+	__u64 throttled;
+	__u64 unheld;
+	__u64 waits;
+};
+
+struct pair {
+	__u64 victim;
+	__u64 culprit;
+};
+
+struct slice {
+	__u64 from;
+	__u64 until;
+	__u64 group;
+};
+
+struct cpu {
+	/* Its first switch in this run: what was before is not known. */
+	__u64 began;
+	/* Since when it has been running what it runs now. */
+	__u64 since;
+	/* Which group that is of, and its cgroup's own id. */
+	__u64 group;
+	__u64 cgroup;
+	__u64 head;
+	struct slice slices[SLICES];
+};
+
+struct pause {
+	__u64 from;
+	__u64 until;
+};
+
+/* How a cgroup was throttled on a CPU. */
+struct throttle {
+	/* Since when it is. 0: it is not. */
+	__u64 since;
+	/* All time throttled, as the kernel had it last. */
+	__u64 total;
+	__u64 head;
+	struct pause pauses[PAUSES];
+};
+
+/* What is remembered of a task. */
+struct memory {
+	/* The run that this is of. */
+	__u64 run;
+	/* Its cgroup's own id, and the group that this is of. */
+	__u64 cgroup;
+	__u64 group;
+	/* All that it has waited, as the kernel counts it. */
+	__u64 run_delay;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu);
+} cpus SEC(".maps");
+
+/* Sizes of what each CPU has for itself: they are multiplied by their number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, __u64);
+	__type(value, struct account);
+} accounts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct pair);
+	__type(value, __u64);
+} culprits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct throttle);
+} throttles SEC(".maps");
+
+/* One of these two is made; which, `in_tasks` says. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct memory);
+} memories SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct memory);
+} memories_by_pid SEC(".maps");
+
+/* Waits and slices that found no room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+/* New for each run, so that what is remembered of an earlier one is not taken for this one's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} current_run SEC(".maps");
+
+/*
+ * Whether tasks themselves carry their memories. Before 6.4 the kernel allocates those with the
+ * run queue's lock held in a way that may wake its reclaim thread, which needs that lock.
+ */
+const volatile bool in_tasks = false;
+
+/* A wait shorter than this is not looked into: there are many, and together they are little. */
+const volatile __u64 least_ns = 200000;
+
+static __always_inline void count_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *all = bpf_map_lookup_elem(&lost, &zero);
+
+	if (all)
+		__sync_fetch_and_add(all, 1);
+}
+
+/* This CPU's value of a key, made if need be. NULL: there is no room. */
+static __always_inline void *value_of(void *map, const void *key, const void *fresh)
+{
+	void *value = bpf_map_lookup_elem(map, key);
+
+	if (value)
+		return value;
+	bpf_map_update_elem(map, key, fresh, BPF_NOEXIST);
+	value = bpf_map_lookup_elem(map, key);
+	if (!value)
+		count_lost();
+	return value;
+}
+
+static __always_inline struct account *account_of(__u64 group)
+{
+	struct account fresh = {};
+
+	return value_of(&accounts, &group, &fresh);
+}
+
+static __always_inline struct memory *memory_of(struct task_struct *task, bool make)
+{
+	struct memory fresh = {};
+	struct memory *memory;
+	__u32 pid;
+
+	if (in_tasks)
+		return bpf_task_storage_get(&memories, task, NULL, make ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+	pid = task->pid;
+	memory = bpf_map_lookup_elem(&memories_by_pid, &pid);
+	if (memory || !make)
+		return memory;
+	bpf_map_update_elem(&memories_by_pid, &pid, &fresh, BPF_ANY);
+	return bpf_map_lookup_elem(&memories_by_pid, &pid);
+}
+
+/* Whether this run knows of the task already; now it does. */
+static __always_inline bool refresh(struct memory *memory, struct task_struct *task)
+{
+	__u64 cgroup = cgroup_of(task)->kn->id;
+	__u32 zero = 0;
+	__u64 *run = bpf_map_lookup_elem(&current_run, &zero);
+	__u64 container;
+	bool known;
+
+	if (!run)
+		return false;
+	known = memory->run == *run;
+	if (known && memory->cgroup == cgroup)
+		return true;
+	container = container_of_task(task);
+	memory->run = *run;
+	memory->cgroup = cgroup;
+	memory->group = container ? container : cgroup;
+	return known;
+}
+
+/* All time that a cgroup was throttled on its CPU. Earlier kernels know it under other names. */
+static __always_inline __u64 throttled_total(struct cfs_rq *queue)
+{
+	struct cfs_rq___pelt *pelt = (void *)queue;
+	struct cfs_rq___task *task = (void *)queue;
+
+	if (bpf_core_field_exists(queue->throttled_clock_self_time))
+		return queue->throttled_clock_self_time;
+	if (bpf_core_field_exists(pelt->throttled_clock_pelt_time))
+		return BPF_CORE_READ(pelt, throttled_clock_pelt_time);
+	if (bpf_core_field_exists(task->throttled_clock_task_time))
+		return BPF_CORE_READ(task, throttled_clock_task_time);
+	return 0;
+}
+
+static __always_inline bool is_throttled(struct cfs_rq *queue)
+{
+	return bpf_core_field_exists(queue->throttle_count) && queue->throttle_count;
+}
+
+/* A task of this cgroup leaves the CPU: perhaps because it is throttled. */
+static __always_inline void note_throttle(struct cfs_rq *queue, __u64 cgroup, __u64 now)
+{
+	struct throttle fresh = {}, *throttle;
+	__u64 total = throttled_total(queue);
+
+	if (!total && !is_throttled(queue))
+		return;
+	fresh.total = total;
+	throttle = value_of(&throttles, &cgroup, &fresh);
+	if (!throttle || throttle->since || !is_throttled(queue))
+		return;
+	throttle->since = now;
+	if (bpf_core_field_exists(queue->throttled_clock_self) && queue->throttled_clock_self)
+		throttle->since = queue->throttled_clock_self;
+}
+
+/* How much of [from, now] its cgroup was throttled. */
+static __always_inline __u64 throttled_in(struct throttle *throttle, struct cfs_rq *queue, __u64 from,
+					  __u64 now)
+{
+	__u64 total = throttled_total(queue), sum = 0;
+
+	if (throttle->since && total != throttle->total) {
+		struct pause *pause = &throttle->pauses[throttle->head & (PAUSES - 1)];
+
+		pause->from = throttle->since;
+		pause->until = throttle->since + (total - throttle->total);
+		throttle->head++;
+		throttle->since = 0;
+	} else if (throttle->since && !is_throttled(queue)) {
+		throttle->since = 0;
+	}
+	throttle->total = total;
+#pragma unroll
+	for (int i = 0; i < PAUSES; i++) {
+		__u64 begin = throttle->pauses[i].from, end = throttle->pauses[i].until;
+
+		begin = begin < from ? from : begin;
+		end = end > now ? now : end;
+		if (end > begin)
+			sum += end - begin;
+	}
+	return sum > now - from ? now - from : sum;
+}
+
+/* How much of [from, until] was not within a pause. */
+static __always_inline __u64 outside(struct throttle *throttle, __u64 from, __u64 until)
+{
+	__u64 left = until - from;
+
+#pragma unroll
+	for (int i = 0; i < PAUSES; i++) {
+		__u64 begin = throttle->pauses[i].from, end = throttle->pauses[i].until;
+
+		begin = begin < from ? from : begin;
+		end = end > until ? until : end;
+		if (end > begin)
+			left -= end - begin > left ? left : end - begin;
+	}
+	return left;
+}
+
+static __always_inline void blame(__u64 victim, __u64 culprit, __u64 time)
+{
+	struct pair key = {.victim = victim, .culprit = culprit};
+	__u64 fresh = 0, *held = value_of(&culprits, &key, &fresh);
+
+	if (held)
+		*held += time;
+}
+
+/* Ends the slice of what runs on this CPU. */
+static __always_inline void close_slice(struct cpu *cpu, __u64 now)
+{
+	__u64 since = cpu->since, group = cpu->group;
+	struct slice *last = &cpu->slices[(cpu->head - 1) & (SLICES - 1)];
+	struct account *account;
+
+	cpu->since = now;
+	if (!group || now <= since)
+		return;
+	account = account_of(group);
+	if (account)
+		account->ran += now - since;
+	if (last->group == group && last->until == since) {
+		last->until = now;
+		return;
+	}
+	last = &cpu->slices[cpu->head & (SLICES - 1)];
+	last->from = since;
+	last->until = now;
+	last->group = group;
+	cpu->head++;
+}
+
+/* Shares [from, now] out among those who held the CPU meanwhile. */
+static __always_inline void look_back(struct cpu *cpu, struct account *account, __u64 group, __u64 from,
+				      __u64 now, struct throttle *throttle, __u64 throttled)
+{
+	__u64 inner = 0, external = 0, known;
+	__u64 head = cpu->head;
+	int i;
+
+	for (i = 0; i < SLICES_MAX; i++) {
+		struct slice *slice = &cpu->slices[(head - 1 - i) & (SLICES - 1)];
+		__u64 begin = slice->from, end = slice->until, held;
+
+		if (end <= from)
+			break;
+		end = end > now ? now : end;
+		begin = begin < from ? from : begin;
+		if (end <= begin)
+			continue;
+		held = throttle ? outside(throttle, begin, end) : end - begin;
+		if (slice->group == group) {
+			inner += held;
+		} else if (held) {
+			external += held;
+			blame(group, slice->group, held);
+		}
+	}
+	account->inner += inner;
+	account->external += external;
+	known = inner + external + throttled;
+	/* Of a longer past than is remembered nobody can say whether the CPU was held. */
+	if (i < SLICES_MAX && now - from > known)
+		account->unheld += now - from - known;
+}
+
+/* A task of this group waited for this CPU. `queue` is given where it may have been throttled. */
+static __always_inline void charge(struct cpu *cpu, struct memory *memory, __u64 from, __u64 now,
+				   struct cfs_rq *queue)
+{
+	struct account *account = account_of(memory->group);
+	struct throttle *throttle = NULL;
+	__u64 cgroup = memory->cgroup, throttled = 0;
+
+	if (!account)
+		return;
+	account->waited += now - from;
+	account->waits++;
+	if (queue && (is_throttled(queue) || throttled_total(queue))) {
+		throttle = bpf_map_lookup_elem(&throttles, &cgroup);
+		if (throttle)
+			throttled = throttled_in(throttle, queue, from, now);
+	}
+	account->throttled += throttled;
+	if (now - from >= least_ns)
+		look_back(cpu, account, memory->group, from, now, throttle, throttled);
+}
+
+static __always_inline int take_switch(struct task_struct *prev, struct task_struct *next)
+{
+	struct cfs_rq *queue = next->se.cfs_rq;
+	__u64 now = queue->rq->clock, queued = next->sched_info.last_queued;
+	__u32 number = bpf_get_smp_processor_id();
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
+	struct memory *memory;
+
+	if (!cpu)
+		return 0;
+	if (!cpu->began)
+		cpu->began = now;
+	close_slice(cpu, now);
+	if (cpu->group)
+		note_throttle(prev->se.cfs_rq, cpu->cgroup, now);
+	cpu->group = 0;
+	/* The idle tasks are process 0. */
+	if (!next->pid)
+		return 0;
+	memory = memory_of(next, true);
+	if (!memory) {
+		count_lost();
+		return 0;
+	}
+	refresh(memory, next);
+	cpu->group = memory->group;
+	cpu->cgroup = memory->cgroup;
+	memory->run_delay = next->sched_info.run_delay;
+	if (!queued || queued >= now)
+		return 0;
+	/* The kernel adds it right after this. */
+	memory->run_delay += now - queued;
+	if (queued < cpu->began)
+		queued = cpu->began;
+	if (queued < now)
+		charge(cpu, memory, queued, now, queue);
+	return 0;
+}
+
+/* A task that waits is moved: its wait for the old CPU ends, and is in its sum already. */
+static __always_inline int take_move(struct task_struct *task)
+{
+	struct rq *rq = task->se.cfs_rq->rq;
+	__u64 now = rq->clock, delay = task->sched_info.run_delay, waited;
+	__u32 number = rq->cpu;
+	struct memory *memory;
+	struct cpu *cpu;
+
+	if (task->on_rq != TASK_ON_RQ_MIGRATING)
+		return 0;
+	memory = memory_of(task, true);
+	if (!memory)
+		return 0;
+	waited = refresh(memory, task) && delay > memory->run_delay ? delay - memory->run_delay : 0;
+	memory->run_delay = delay;
+	cpu = bpf_map_lookup_elem(&cpus, &number);
+	if (!cpu || !cpu->began || !waited)
+		return 0;
+	/* Whoever moves it holds the old CPU's lock, so its slices are ours to change. */
+	close_slice(cpu, now);
+	if (waited > now - cpu->began)
+		waited = now - cpu->began;
+	charge(cpu, memory, now - waited, now, NULL);
+	return 0;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(switched, bool preempted, struct task_struct *prev, struct task_struct *next)
+{
+	return take_switch(prev, next);
+}
+
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(moved, struct task_struct *task)
+{
+	return take_move(task);
+}

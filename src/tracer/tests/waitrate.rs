@@ -1,0 +1,3 @@
+//! waitrate.
+use crate::evidence::Waits;
+pub(super) fn waits() -> Waits { Waits::default() }
