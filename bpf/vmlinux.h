@@ -61,6 +61,10 @@ struct bpf_iter__task {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158,
+};
+
 enum cgroup_subsys_id {
 	cpu_cgrp_id = 1,
 };

@@ -456,6 +456,37 @@ static __always_inline int take_move(struct task_struct *task)
 	return 0;
 }
 
+/*
+ * What runs at this moment, if it has not been switched to in this run, or for as long as it has
+ * not been switched from: userspace has this run on each CPU when it reads the sums.
+ */
+static __always_inline int take_current(void)
+{
+	__u32 number = bpf_get_smp_processor_id();
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
+	struct task_struct *task;
+	__u64 now, container;
+
+	/* Before 5.11 it cannot be known here. */
+	if (!cpu || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return 0;
+	task = bpf_get_current_task_btf();
+	now = task->se.cfs_rq->rq->clock;
+	if (cpu->group) {
+		close_slice(cpu, now > cpu->since ? now : cpu->since);
+		return 0;
+	}
+	if (!task->pid)
+		return 0;
+	if (!cpu->began)
+		cpu->began = now;
+	container = container_of_task(task);
+	cpu->cgroup = cgroup_of(task)->kn->id;
+	cpu->group = container ? container : cpu->cgroup;
+	cpu->since = now;
+	return 0;
+}
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(switched, bool preempted, struct task_struct *prev, struct task_struct *next)
 {
@@ -466,4 +497,11 @@ SEC("tp_btf/sched_migrate_task")
 int BPF_PROG(moved, struct task_struct *task)
 {
 	return take_move(task);
+}
+
+/* Never attached: userspace runs it. */
+SEC("raw_tp/sched_switch")
+int look_now(void *ctx)
+{
+	return take_current();
 }

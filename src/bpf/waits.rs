@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::libbpf_sys::BPF_F_TEST_RUN_ON_CPU;
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramInput};
 
 use super::containers::{Followed, unpack};
 use super::error::{Error, attempt};
@@ -95,7 +96,9 @@ impl Waits {
             skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)?;
             Ok(vec![skeleton.progs.switched.attach_trace()?, skeleton.progs.moved.attach_trace()?])
         })?;
-        Ok(WaitsArmed { program: self, _links: links })
+        let armed = WaitsArmed { program: self, _links: links };
+        armed.look_now();
+        Ok(armed)
     }
 
     /// The count of what found no room, to be read from any thread.
@@ -127,8 +130,18 @@ pub struct WaitsArmed<'p> {
 }
 
 impl WaitsArmed<'_> {
+    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it.
+    fn look_now(&self) {
+        for cpu in 0..self.program.skeleton.maps.cpus.max_entries() {
+            let on_it = ProgramInput { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..ProgramInput::default() };
+            // One that is offline runs nothing.
+            let _ = self.program.skeleton.progs.look_now.test_run(on_it);
+        }
+    }
+
     /// The sums so far. Those of culprits cost more to read, and are left out unless wanted.
     pub fn read(&self, culprits: bool) -> Result<Tally, Error> {
+        self.look_now();
         let maps = &self.program.skeleton.maps;
         let mut tally = Tally { lost: number(&maps.lost), ..Tally::default() };
         attempt("reading waits", || {
