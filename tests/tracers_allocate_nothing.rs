@@ -8,7 +8,8 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Culprit, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Waited, Waits, Who,
 };
 use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
 use onset::metric::{Mishaps, Scrape};
@@ -40,6 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const CONTAINERS: usize = 100;
+const TEN: Duration = Duration::from_secs(10);
 const TURNS: u32 = 16;
 
 /// Answers captures later, and writes documents where there is room for them.
@@ -96,6 +98,7 @@ fn capture(kind: Kind) -> Capture {
         container: Some(Key { slot: 3, generation: 1 }),
         stack: vec!["io_schedule".into(), "rpc_wait".into()],
     };
+    let culprit = |slot| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
     let seen = match kind {
         Kind::Stacks => Seen::Stacks(Profile {
             hz: 99,
@@ -104,6 +107,12 @@ fn capture(kind: Kind) -> Capture {
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
         Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+        Kind::Waits => Seen::Waits(Waits {
+            whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
+            culprits: (0..400).map(culprit).collect(),
+            waiters: Vec::new(),
+        }),
+        Kind::Probe => Seen::Probe(Vec::new()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
 }
@@ -115,6 +124,7 @@ fn reading(at: Duration, turn: u32) -> Reading {
         at,
         cpu: Some(ContainerCpu { user: busy, system: Duration::ZERO, total: busy }),
         capacity_cores: Some(1.0),
+        cpu_stall: Some(busy),
         tasks: Some(TaskCounts {
             uninterruptible: 60 * (turn % 2),
             longest: Duration::from_secs(90) * (turn % 2),
@@ -144,6 +154,7 @@ fn turn(
         memory: None,
         disks: None,
         tasks: Some(&TaskCounts::default()),
+        cpu_stall: None,
         containers,
         readings,
     };

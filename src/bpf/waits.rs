@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::libbpf_sys::BPF_F_TEST_RUN_ON_CPU;
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramInput};
 
 use super::containers::{Followed, unpack};
@@ -155,9 +155,9 @@ impl WaitsArmed<'_> {
             each_value(&maps.culprits, |key, values| {
                 let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
                 let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
-                let pair = key.split_at_checked(8).and_then(|(victim, culprit)| {
-                    Some((Group::parse(victim)?, Group::parse(culprit)?))
-                });
+                let pair = key
+                    .split_at_checked(8)
+                    .and_then(|(victim, culprit)| Some((Group::parse(victim)?, Group::parse(culprit)?)));
                 tally.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
             })
         })?;

@@ -76,7 +76,8 @@ fn watch(waiting: &Waiting) {
 
 fn refuse_waiting(shift: &Shift<'_, Job>) {
     while let Found::Job(job) = shift.next(Duration::ZERO) {
-        let words = "the run-queue programs could not be attached: out of descriptors or rights; see onset doctor";
+        let words =
+            "the run-queue programs could not be attached: out of descriptors or rights; see onset doctor";
         job.answer.give(Err(Refusal::Failed(words)));
     }
 }
@@ -131,11 +132,9 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
     let read = armed.read(due.iter().any(|running| !running.job.probe));
     let now = Instant::now();
     let end = |Running { job, began, before, .. }: Running| match &read {
-        Ok(sums) => Some(Ended {
-            job,
-            lasted: now.saturating_duration_since(began),
-            sums: since(sums, &before),
-        }),
+        Ok(sums) => {
+            Some(Ended { job, lasted: now.saturating_duration_since(began), sums: since(sums, &before) })
+        }
         Err(_) => {
             job.answer.give(Err(UNREADABLE));
             None
@@ -296,8 +295,7 @@ mod tests {
         let (a, b) = (Group::Cgroup(1), Group::Cgroup(2));
         let ms = Duration::from_millis;
         let waited = |all| Waited { all: ms(all), waits: all, ..Waited::default() };
-        let before =
-            Tally { groups: [(a, waited(5))].into(), culprits: [((a, b), ms(4))].into(), lost: 1 };
+        let before = Tally { groups: [(a, waited(5))].into(), culprits: [((a, b), ms(4))].into(), lost: 1 };
         let now = Tally {
             groups: [(a, waited(5)), (b, waited(3))].into(),
             culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),

@@ -86,12 +86,24 @@ impl Script<'_> {
     fn tick(&mut self) {
         self.play.pass(self.bytes.interval());
         let at = self.play.now.mono;
-        let host = self.bytes.host(at);
-        let readings: Vec<Reading> =
+        let mut host = self.bytes.host(at);
+        let mut readings: Vec<Reading> =
             (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
+        if self.play.spec.facts.cpu_pressure {
+            host.cpu_stall = self.bytes.maybe(|b| b.spent(at));
+            for reading in &mut readings {
+                reading.cpu_stall = self.bytes.maybe(|b| b.spent(at));
+            }
+        }
         let before = self.play.seen.open.len();
         self.play.tick(&host, &readings);
-        for (ticket, Request { scope, .. }) in self.play.seen.open.get(before..).unwrap_or_default() {
+        self.watch(before);
+    }
+
+    /// What rules asked for since so many captures were open. A probe is no case.
+    fn watch(&mut self, before: usize) {
+        let new = self.play.seen.open.get(before..).unwrap_or_default().iter();
+        for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != Kind::Probe) {
             let one = self.watched.iter().all(|(_, other)| other != scope);
             assert!(one, "{scope:?} is being captured already");
             self.watched.push((*ticket, *scope));
@@ -102,7 +114,8 @@ impl Script<'_> {
         let key =
             Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
         let subject = self.bytes.flag().then_some(key);
-        let room = self.play.seen.open.len() < CASES_MAX;
+        let cases = self.play.seen.open.iter().filter(|(_, request)| request.kind != Kind::Probe);
+        let room = cases.count() < CASES_MAX;
         let ticket = self.play.ask(subject);
         assert_eq!(ticket.is_some(), room, "a wish is refused only for want of room");
         self.manual.extend(ticket);
@@ -122,6 +135,8 @@ impl Script<'_> {
         let manual = self.manual.contains(&ticket);
         self.manual.retain(|open| *open != ticket);
         self.watched.retain(|(open, _)| *open != ticket);
+        // The answer to a probe may call for captures.
+        self.watch(open - 1);
         if refused || kind != request.kind || !self.play.seen.keeps {
             assert_eq!(told, None);
         } else if manual {
@@ -268,6 +283,7 @@ impl Bytes<'_> {
             }),
             disks: self.maybe(|b| (0..b.below(3)).map(|_| b.disk()).collect()),
             tasks: self.maybe(Self::tasks),
+            cpu_stall: None,
         }
     }
 
@@ -310,6 +326,7 @@ impl Bytes<'_> {
                 throttled_periods: b.number(),
                 throttled: b.time(),
             }),
+            cpu_stall: None,
             memory: self.maybe(|b| ContainerMemory {
                 anon_bytes: b.number(),
                 usage_bytes: b.number(),

@@ -163,7 +163,8 @@ fn moved_about(pids: &[u32], during: Duration) {
             // SAFETY: both CPUs are within the set.
             unsafe { libc::CPU_SET((cpu + index) % 2, &mut set) };
             // SAFETY: the set is ours and its size is given; the process is a child of ours.
-            let done = unsafe { libc::sched_setaffinity(pid.cast_signed(), size_of_val(&set), &raw const set) };
+            let done =
+                unsafe { libc::sched_setaffinity(pid.cast_signed(), size_of_val(&set), &raw const set) };
             assert_eq!(done, 0);
         }
         std::thread::sleep(Duration::from_millis(7));

@@ -21,6 +21,7 @@ const ALL: Facts = Facts {
     tasks: true,
     container_cpu: true,
     container_memory: true,
+    cpu_pressure: true,
 };
 
 /// A host's trees, written by hand; gone when it is dropped.
