@@ -13,3 +13,4 @@ mod faults;
 mod frozen;
 mod people;
 mod rig;
+mod waitrate;

@@ -98,6 +98,10 @@ impl Host {
         self.write(&format!("{path}/cpu.stat"), include_bytes!("../../../../fuzz/corpus/cpu_stat/v2-6.12"));
         self.write(&format!("{path}/cpu.max"), b"max 100000\n");
         self.write(
+            &format!("{path}/cpu.pressure"),
+            b"some avg10=0.00 avg60=0.00 avg300=0.00 total=123456\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+        );
+        self.write(
             &format!("{path}/memory.stat"),
             include_bytes!("../../../../fuzz/corpus/memory_stat/v2-6.1"),
         );
