@@ -98,7 +98,8 @@ fn capture(kind: Kind) -> Capture {
         container: Some(Key { slot: 3, generation: 1 }),
         stack: vec!["io_schedule".into(), "rpc_wait".into()],
     };
-    let culprit = |slot| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
+    let culprit =
+        |slot: u16| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
     let seen = match kind {
         Kind::Stacks => Seen::Stacks(Profile {
             hz: 99,
