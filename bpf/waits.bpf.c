@@ -44,6 +44,18 @@ struct slice {
 	__u64 group;
 };
 
+/* What one look back at a CPU's slices is about. */
+struct look {
+	__u64 group;
+	/* Given where it was throttled. */
+	__u64 cgroup;
+	__u64 from;
+	__u64 now;
+	/* What was found so far. */
+	__u64 inner;
+	__u64 external;
+};
+
 struct cpu {
 	/* Its first switch in this run: what was before is not known. */
 	__u64 began;
@@ -53,6 +65,8 @@ struct cpu {
 	__u64 group;
 	__u64 cgroup;
 	__u64 head;
+	/* Whoever looks back holds the lock of this CPU's run queue, so there is one at a time. */
+	struct look look;
 	struct slice slices[SLICES];
 };
 
@@ -255,11 +269,10 @@ static __always_inline void note_throttle(struct cfs_rq *queue, __u64 cgroup, __
 		throttle->since = queue->throttled_clock_self;
 }
 
-/* How much of [from, now] its cgroup was throttled. */
-static __always_inline __u64 throttled_in(struct throttle *throttle, struct cfs_rq *queue, __u64 from,
-					  __u64 now)
+/* A task of this cgroup gets the CPU: if it was throttled, that is over, and known by now. */
+static __always_inline void end_throttle(struct throttle *throttle, struct cfs_rq *queue)
 {
-	__u64 total = throttled_total(queue), sum = 0;
+	__u64 total = throttled_total(queue);
 
 	if (throttle->since && total != throttle->total) {
 		struct pause *pause = &throttle->pauses[throttle->head & (PAUSES - 1)];
@@ -272,22 +285,12 @@ static __always_inline __u64 throttled_in(struct throttle *throttle, struct cfs_
 		throttle->since = 0;
 	}
 	throttle->total = total;
-#pragma unroll
-	for (int i = 0; i < PAUSES; i++) {
-		__u64 begin = throttle->pauses[i].from, end = throttle->pauses[i].until;
-
-		begin = begin < from ? from : begin;
-		end = end > now ? now : end;
-		if (end > begin)
-			sum += end - begin;
-	}
-	return sum > now - from ? now - from : sum;
 }
 
-/* How much of [from, until] was not within a pause. */
-static __always_inline __u64 outside(struct throttle *throttle, __u64 from, __u64 until)
+/* How much of [from, until] a cgroup was throttled. */
+static __always_inline __u64 paused(struct throttle *throttle, __u64 from, __u64 until)
 {
-	__u64 left = until - from;
+	__u64 sum = 0;
 
 #pragma unroll
 	for (int i = 0; i < PAUSES; i++) {
@@ -296,9 +299,9 @@ static __always_inline __u64 outside(struct throttle *throttle, __u64 from, __u6
 		begin = begin < from ? from : begin;
 		end = end > until ? until : end;
 		if (end > begin)
-			left -= end - begin > left ? left : end - begin;
+			sum += end - begin;
 	}
-	return left;
+	return sum > until - from ? until - from : sum;
 }
 
 static __always_inline void blame(__u64 victim, __u64 culprit, __u64 time)
@@ -334,60 +337,88 @@ static __always_inline void close_slice(struct cpu *cpu, __u64 now)
 	cpu->head++;
 }
 
-/* Shares [from, now] out among those who held the CPU meanwhile. */
-static __always_inline void look_back(struct cpu *cpu, struct account *account, __u64 group, __u64 from,
-				      __u64 now, struct throttle *throttle, __u64 throttled)
+/*
+ * Takes one slice into the look that is under way. True: it was before all that is looked at. A
+ * function of its own, with plain numbers: so the verifier takes it once, not at each step.
+ */
+__noinline int take_slice(__u32 number, __u64 at)
 {
-	__u64 inner = 0, external = 0, known;
-	__u64 head = cpu->head;
-	int i;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
+	struct throttle *throttle = NULL;
+	struct slice *slice;
+	__u64 begin, end, held, cgroup;
 
-	for (i = 0; i < SLICES_MAX; i++) {
-		struct slice *slice = &cpu->slices[(head - 1 - i) & (SLICES - 1)];
-		__u64 begin = slice->from, end = slice->until, held;
-
-		if (end <= from)
-			break;
-		end = end > now ? now : end;
-		begin = begin < from ? from : begin;
-		if (end <= begin)
-			continue;
-		held = throttle ? outside(throttle, begin, end) : end - begin;
-		if (slice->group == group) {
-			inner += held;
-		} else if (held) {
-			external += held;
-			blame(group, slice->group, held);
-		}
+	if (!cpu)
+		return true;
+	slice = &cpu->slices[at & (SLICES - 1)];
+	begin = slice->from;
+	end = slice->until;
+	if (end <= cpu->look.from)
+		return true;
+	end = end > cpu->look.now ? cpu->look.now : end;
+	begin = begin < cpu->look.from ? cpu->look.from : begin;
+	if (end <= begin)
+		return false;
+	held = end - begin;
+	cgroup = cpu->look.cgroup;
+	if (cgroup)
+		throttle = bpf_map_lookup_elem(&throttles, &cgroup);
+	if (throttle)
+		held -= paused(throttle, begin, end);
+	if (slice->group == cpu->look.group) {
+		cpu->look.inner += held;
+	} else if (held) {
+		cpu->look.external += held;
+		blame(cpu->look.group, slice->group, held);
 	}
-	account->inner += inner;
-	account->external += external;
-	known = inner + external + throttled;
-	/* Of a longer past than is remembered nobody can say whether the CPU was held. */
-	if (i < SLICES_MAX && now - from > known)
-		account->unheld += now - from - known;
+	return false;
 }
 
-/* A task of this group waited for this CPU. `queue` is given where it may have been throttled. */
-static __always_inline void charge(struct cpu *cpu, struct memory *memory, __u64 from, __u64 now,
-				   struct cfs_rq *queue)
+/* Shares a wait out among those who held its CPU meanwhile. */
+static __always_inline void look_back(struct cpu *cpu, __u32 number, struct account *account, __u64 throttled)
 {
-	struct account *account = account_of(memory->group);
+	__u64 waited = cpu->look.now - cpu->look.from, known;
+	int i;
+
+	for (i = 0; i < SLICES_MAX; i++)
+		if (take_slice(number, cpu->head - 1 - i))
+			break;
+	account->inner += cpu->look.inner;
+	account->external += cpu->look.external;
+	known = cpu->look.inner + cpu->look.external + throttled;
+	/* Of a longer past than is remembered nobody can say whether the CPU was held. */
+	if (i < SLICES_MAX && waited > known)
+		account->unheld += waited - known;
+}
+
+/* A task waited for a CPU. `queue` is given where it may have been throttled. */
+static __always_inline void charge(struct cpu *cpu, __u32 number, struct memory *memory, __u64 from,
+				   __u64 now, struct cfs_rq *queue)
+{
+	__u64 cgroup = memory->cgroup, group = memory->group, throttled = 0;
+	struct account *account = account_of(group);
 	struct throttle *throttle = NULL;
-	__u64 cgroup = memory->cgroup, throttled = 0;
 
 	if (!account)
 		return;
 	account->waited += now - from;
 	account->waits++;
-	if (queue && (is_throttled(queue) || throttled_total(queue))) {
+	if (queue && (is_throttled(queue) || throttled_total(queue)))
 		throttle = bpf_map_lookup_elem(&throttles, &cgroup);
-		if (throttle)
-			throttled = throttled_in(throttle, queue, from, now);
+	if (throttle) {
+		end_throttle(throttle, queue);
+		throttled = paused(throttle, from, now);
+		account->throttled += throttled;
 	}
-	account->throttled += throttled;
-	if (now - from >= least_ns)
-		look_back(cpu, account, memory->group, from, now, throttle, throttled);
+	if (now - from < least_ns)
+		return;
+	cpu->look.group = group;
+	cpu->look.cgroup = throttle ? cgroup : 0;
+	cpu->look.from = from;
+	cpu->look.now = now;
+	cpu->look.inner = 0;
+	cpu->look.external = 0;
+	look_back(cpu, number, account, throttled);
 }
 
 static __always_inline int take_switch(struct task_struct *prev, struct task_struct *next)
@@ -425,7 +456,7 @@ static __always_inline int take_switch(struct task_struct *prev, struct task_str
 	if (queued < cpu->began)
 		queued = cpu->began;
 	if (queued < now)
-		charge(cpu, memory, queued, now, queue);
+		charge(cpu, number, memory, queued, now, queue);
 	return 0;
 }
 
@@ -452,7 +483,7 @@ static __always_inline int take_move(struct task_struct *task)
 	close_slice(cpu, now);
 	if (waited > now - cpu->began)
 		waited = now - cpu->began;
-	charge(cpu, memory, now - waited, now, NULL);
+	charge(cpu, number, memory, now - waited, now, NULL);
 	return 0;
 }
 
