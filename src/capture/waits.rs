@@ -41,7 +41,7 @@ struct Running {
     job: Job,
     began: Instant,
     until: Instant,
-    before: Tally,
+    before: Arc<Tally>,
 }
 
 /// A request that is over: only the names are missing.
@@ -90,7 +90,7 @@ fn run(armed: bpf::WaitsArmed<'_>, shift: &Shift<'_, Job>, waiting: &Waiting) {
         // The first request is there already: the thread was started for it.
         let wait = next.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         match shift.next(wait) {
-            Found::Job(job) => running.extend(begin(&armed, job)),
+            Found::Job(job) => begin(&armed, job, shift, &mut running),
             Found::Nothing => {
                 let ended = end_due(&armed, &mut running);
                 let root = || waiting.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -106,16 +106,22 @@ fn run(armed: bpf::WaitsArmed<'_>, shift: &Shift<'_, Job>, waiting: &Waiting) {
     }
 }
 
-/// Takes a request in; what was added up before is not its own.
-fn begin(armed: &bpf::WaitsArmed<'_>, job: Job) -> Option<Running> {
-    match armed.read(!job.probe) {
-        Ok(before) => {
-            let began = Instant::now();
-            Some(Running { until: began + job.lasting.min(LONGEST), began, before, job })
-        }
-        Err(_) => {
-            job.answer.give(Err(UNREADABLE));
-            None
+/// Takes a request in, and those that came with it: one reading serves them all. What was added up
+/// before is not their own.
+fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, running: &mut Vec<Running>) {
+    let mut jobs = vec![first];
+    while let Found::Job(job) = shift.next(Duration::ZERO) {
+        jobs.push(job);
+    }
+    let read = armed.read(jobs.iter().any(|job| !job.probe)).map(Arc::new);
+    let began = Instant::now();
+    for job in jobs {
+        match &read {
+            Ok(before) => {
+                let until = began + job.lasting.min(LONGEST);
+                running.push(Running { until, began, before: Arc::clone(before), job });
+            }
+            Err(_) => job.answer.give(Err(UNREADABLE)),
         }
     }
 }

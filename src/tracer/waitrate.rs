@@ -274,7 +274,7 @@ impl Judge for Waitrate {
             let key = container.key();
             let Some(subject) = self.subjects.of(key) else { continue };
             subject.throttled = reading.throttling.map(|it| it.throttled);
-            subject.blind = reading.cpu_stall.is_none();
+            subject.blind = reading.cpu.is_some() && reading.cpu_stall.is_none();
             blind |= subject.blind;
             let Some((time, elapsed)) = subject.read(reading, self.rules.shortest) else { continue };
             let (edge, high) = subject.judge(reading.at, time, elapsed, &self.rules);

@@ -104,6 +104,24 @@ fn two_cgroups_on_one_cpu_blame_each_other_for_what_the_kernel_says_they_waited(
 }
 
 #[test]
+fn in_the_unified_hierarchy_cgroups_are_told_apart_as_well() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let (mut one, mut other) = (Cgroup::new(V2, "one"), Cgroup::new(V2, "other"));
+    let pids = [one.run(PINNED), other.run(PINNED)];
+    let mut captures = load(true);
+    captures.name_cgroups_in(Path::new(V2));
+    captures.follow(one.id(), key(7));
+    let before = delay(&pids[..1]);
+    let found = captured(&mut captures, &[7], 3, || {});
+    assert_near("waited", found[0].whole.all, delay(&pids[..1]) - before, 5.0);
+    let path = other.path.strip_prefix(V2).expect("it is there").display();
+    assert_eq!(found[0].culprits[0].who, Who::Cgroup(Some(format!("/{path}").into())), "{:?}", found[0]);
+}
+
+#[test]
 fn a_container_that_contends_with_itself_is_its_own_culprit_however_its_cgroups_are_nested() {
     if !root() {
         return;
