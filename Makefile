@@ -11,7 +11,7 @@ build: dependencies
 	cargo build --release --locked
 
 test: test-dependencies   ## every test; those of the real agent one after the other: they measure
-	cargo test --locked --lib --bins --test purity
+	cargo test --locked --no-fail-fast --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
 	cargo test --locked --test live -- --test-threads=1
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
@@ -21,7 +21,7 @@ release: dependencies ## one static binary
 	deploy/static/build
 
 bench: dependencies   ## the hot paths, beside what they are measured against
-	cargo bench --locked
+	cargo bench --locked --bench hot
 
 fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 	fuzz/run $(or $(SECONDS),10)

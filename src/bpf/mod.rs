@@ -52,4 +52,4 @@ pub fn comm(raw: &[u8; 16]) -> Box<str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

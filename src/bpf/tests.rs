@@ -4,6 +4,7 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::containers::{pack, unpack};
@@ -11,6 +12,22 @@ use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
 use crate::symbol::UserFrame;
+
+/// Whether this test can run. Says so loudly where it cannot.
+pub(crate) fn root() -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("SKIPPED: BPF programs need root");
+    }
+    root
+}
+
+/// Tests that count samples or threads do not run beside each other.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
@@ -101,7 +118,7 @@ fn a_kernel_without_btf_is_told_of_with_the_remedy() {
 
 #[test]
 fn what_libbpf_says_of_a_failure_is_in_the_reason_and_not_on_stderr() {
-    if !crate::capture::root() {
+    if !root() {
         return;
     }
     let object = b"this is no ELF file";
@@ -115,10 +132,10 @@ fn what_libbpf_says_of_a_failure_is_in_the_reason_and_not_on_stderr() {
 
 #[test]
 fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
-    if !crate::capture::root() {
+    if !root() {
         return;
     }
-    let _alone = crate::capture::alone();
+    let _alone = alone();
     let followed = Followed::create(16).expect("a map");
     let mut stacks = Stacks::load(Path::new("/sys"), &followed, false, vec![0, 1], &mut Meter::default())
         .expect("this kernel has BTF");

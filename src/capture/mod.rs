@@ -317,5 +317,3 @@ fn release(proc: &Path) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) use tests::{alone, root};

@@ -217,5 +217,9 @@ impl Settings {
     }
 }
 
+/// The tracer that docs/how-to-add-a-tracer.md makes: it is compiled and played to like the others.
+#[cfg(test)]
+#[path = "../../docs/example/iowait.rs"]
+mod iowait;
 #[cfg(test)]
 mod tests;

@@ -164,7 +164,7 @@ pub fn config(folder: &Folder, top: &str, rest: &str) -> PathBuf {
 
 /// All tracers off but those that `rest` sets up.
 pub fn only(tracer: &str, keys: &str) -> String {
-    let off = ["cpuidle", "cpusys", "dload", "waitrate"].into_iter().filter(|name| *name != tracer);
+    let off = onset::tracer::TRACERS.iter().map(|spec| spec.name).filter(|name| *name != tracer);
     let off: String = off.map(|name| format!("[tracer.{name}]\nenabled = false\n")).collect();
     format!("{off}[tracer.{tracer}]\n{keys}\n[capture]\nbudget_percent = 100\n")
 }

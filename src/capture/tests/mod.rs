@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{MutexGuard, PoisonError};
 
 use super::*;
+use crate::bpf::tests::{alone, root};
 use crate::evidence::Seen;
 use crate::host::TaskCounts;
 
@@ -21,22 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const V1: &str = "/sys/fs/cgroup/cpu";
 const V2: &str = "/sys/fs/cgroup/unified";
-
-/// Whether this test can run. Says so loudly where it cannot.
-pub(crate) fn root() -> bool {
-    // SAFETY: takes nothing and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("SKIPPED: BPF programs need root");
-    }
-    root
-}
-
-/// Tests that count samples or threads do not run beside each other.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();

@@ -111,12 +111,17 @@ impl World for Recorder {
 impl Play {
     /// The tracer of this name, configured by this TOML, with so many bytes for a document.
     pub fn new(name: &str, config: &str, document: usize) -> Play {
-        let Some(place) = TRACERS.iter().position(|spec| spec.name == name) else { panic!("no {name}") };
-        let config = match Config::parse(config, TRACERS) {
-            Ok(config) => config,
+        let Some(spec) = TRACERS.iter().find(|spec| spec.name == name) else { panic!("no {name}") };
+        Play::of(spec, config, document)
+    }
+
+    /// This tracer, registered or not, configured by this TOML, with so many bytes for a document.
+    pub fn of(spec: &'static Spec, config: &str, document: usize) -> Play {
+        let settings = match Config::parse(config, &[spec]) {
+            Ok(config) => config.tracers.into_iter().next(),
             Err(error) => panic!("{error}"),
         };
-        let (spec, settings) = (TRACERS[place], config.tracers[place].clone());
+        let Some(settings) = settings else { panic!("no settings of {}", spec.name) };
         let now = Now { mono: Duration::from_secs(1000), wall: Wall(1_700_000_000_000) };
         let seen = Recorder {
             open: Vec::new(),

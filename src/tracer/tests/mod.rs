@@ -4,6 +4,7 @@ mod cpuidle;
 mod cpusys;
 mod dload;
 mod documents;
+mod example;
 mod specs;
 mod uniform;
 mod waitrate;

@@ -1,0 +1,122 @@
+//! iowait: the host's CPUs wait for disks. Judged by iowait time in percent of all CPU time.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::blocked::{self, Blocked};
+use super::cases::Case;
+use super::fields::{COMMON, Head, all, field};
+use super::judge::{Desk, Found, Judge, Judged, Keep};
+use super::percents::{Level, Limit, Percent, since, whole};
+use super::watch::{Trigger, Watch};
+use super::{Capacity, Field, FieldKind, Settings, Spec};
+use crate::clock::Now;
+use crate::config::{Knob, Value};
+use crate::evidence::{Kind, Seen};
+use crate::host::{Containers, CpuTimes, Facts, Key, Snapshot};
+use crate::metric::{Kind as MetricKind, Metric, Scrape};
+
+const RATIO: Metric = Metric {
+    name: "onset_host_iowait_ratio",
+    help: "CPU time spent idle while a task waits for I/O, as a share of all of it.",
+    kind: MetricKind::Gauge,
+    labels: &[],
+};
+
+/// The tracer.
+pub const SPEC: Spec = Spec {
+    name: "iowait",
+    about: "A host whose CPUs wait for disks, in percent of all CPU time",
+    facts: Facts { cpu: true, ..Facts::NONE },
+    captures: &[Kind::Tasks],
+    pressure: None,
+    every: Duration::from_secs(10),
+    knobs: &[
+        Knob { key: "percent", default: Value::Number(40.0), about: "A surge is iowait past this ..." },
+        Knob {
+            key: "rise",
+            default: Value::Number(20.0),
+            about: "... that rose by more than this since the sample before",
+        },
+    ],
+    metrics: &[RATIO],
+    fields: &FIELDS,
+    build,
+};
+
+const FIELDS: [Field; COMMON.len() + OWN.len() + blocked::FIELDS.len()] =
+    all(&[&COMMON, &OWN, &blocked::FIELDS]);
+
+const OWN: [Field; 2] = [
+    field("iowait_percent", FieldKind::Double, "Idle time with a task in iowait, in percent of all CPU time"),
+    field("iowait_percent_threshold", FieldKind::Double, "Its threshold"),
+];
+
+fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
+    let limit = Limit::configured(settings.values(), "percent", "rise");
+    let judge = Iowait { limit, watch: Watch::default(), baseline: None, level: None };
+    Box::new(Judged::new(judge, settings))
+}
+
+struct Iowait {
+    limit: Limit,
+    watch: Watch,
+    baseline: Option<CpuTimes>,
+    level: Option<Level>,
+}
+
+impl Judge for Iowait {
+    type Readings = Option<Level>;
+    const CAPTURE: Kind = Kind::Tasks;
+
+    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+        let last = self.level.take();
+        let Some(cpu) = snapshot.cpu else { return };
+        let before = self.baseline.replace(cpu.times);
+        // `since` is `None` when a counter went back: the baseline begins anew.
+        let Some(spent) = before.and_then(|before| since(&cpu.times, &before)) else { return };
+        let Some(percent) = Percent::of(spent.iowait, whole(&spent)) else { return };
+        let level = Level::after(percent, last);
+        self.level = Some(level);
+        let edge = self.limit.surged(level).then_some(Trigger::Surge);
+        desk.sample(&mut self.watch, None, edge, self.limit.high(level), Some(level));
+    }
+
+    fn readings(&self, _: Option<Key>) -> Option<Level> {
+        self.level
+    }
+
+    fn watch(&mut self, _: &Case<Option<Level>>) -> Option<&mut Watch> {
+        Some(&mut self.watch)
+    }
+
+    fn tell(&self, found: &Found<'_, Option<Level>>, keep: &mut Keep<'_, '_>) -> bool {
+        let numbers = Numbers {
+            iowait_percent: found.case.readings.map(|level| level.percent),
+            iowait_percent_threshold: self.limit.percent,
+        };
+        let Seen::Tasks(tasks) = &found.capture.seen else { return keep.foreign() };
+        if tasks.is_empty() && found.case.trigger != Trigger::Manual {
+            return false; // It passed: the event is owed, and asked for again while the level holds.
+        }
+        let head = Head::new(found.case.trigger, found.capture);
+        keep.event(&Blocked::new(head, numbers, tasks, found.containers, &[]))
+    }
+
+    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+        scrape.family(&RATIO, |family| {
+            if let Some(level) = self.level {
+                family.value(level.percent.ratio());
+            }
+        });
+    }
+}
+
+/// What was read, as documents have it. What is not known is left out.
+#[derive(Serialize)]
+struct Numbers {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iowait_percent: Option<Percent>,
+    iowait_percent_threshold: f64,
+}
