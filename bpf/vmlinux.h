@@ -29,9 +29,11 @@ enum {
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
@@ -40,6 +42,9 @@ enum {
 	BPF_F_USER_BUILD_ID = 1 << 11,
 
 	BPF_RB_NO_WAKEUP = 1,
+
+	BPF_F_NO_PREALLOC = 1,
+	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
 
 /* The context of iter/task (include/linux/bpf.h): a fixed interface, not for CO-RE. */
@@ -55,6 +60,10 @@ struct bpf_iter__task {
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158,
+};
 
 enum cgroup_subsys_id {
 	cpu_cgrp_id = 1,
@@ -86,10 +95,24 @@ struct css_set {
 struct rq {
 	__u64 clock;
 	__u64 clock_task;
+	int cpu;
 };
 
 struct cfs_rq {
 	struct rq *rq;
+	int throttle_count;
+	__u64 throttled_clock_self;
+	__u64 throttled_clock_self_time;
+};
+
+/* Before 6.6. */
+struct cfs_rq___pelt {
+	__u64 throttled_clock_pelt_time;
+};
+
+/* Before 5.19. */
+struct cfs_rq___task {
+	__u64 throttled_clock_task_time;
 };
 
 struct sched_entity {
@@ -98,7 +121,9 @@ struct sched_entity {
 };
 
 struct sched_info {
+	unsigned long long run_delay;
 	unsigned long long last_arrival;
+	unsigned long long last_queued;
 };
 
 typedef struct {
@@ -124,6 +149,7 @@ struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
 	int exit_state;
+	int on_rq;
 	int pid;
 	int tgid;
 	unsigned int in_iowait : 1;

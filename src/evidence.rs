@@ -20,6 +20,10 @@ pub enum Kind {
     Faults,
     /// Who holds most memory at this moment.
     Memory,
+    /// Who waited for CPUs, and who held them meanwhile.
+    Waits,
+    /// A short look at how long each container waited: what stands in for a pressure file.
+    Probe,
 }
 
 impl Kind {
@@ -31,13 +35,15 @@ impl Kind {
             Kind::Tasks => "tasks",
             Kind::Faults => "faults",
             Kind::Memory => "memory",
+            Kind::Waits => "waits",
+            Kind::Probe => "probe",
         }
     }
 
-    /// Whether it is one look rather than some seconds of tracing.
+    /// Whether it is one look rather than some seconds of tracing: it uses up no budget.
     #[must_use]
     pub const fn is_a_look(self) -> bool {
-        matches!(self, Kind::Tasks | Kind::Memory)
+        matches!(self, Kind::Tasks | Kind::Memory | Kind::Probe)
     }
 }
 
@@ -100,6 +106,93 @@ pub enum Seen {
     Faults(Faults),
     /// Of `Kind::Memory`, most first.
     Memory(Vec<Resident>),
+    /// Of `Kind::Waits`.
+    Waits(Waits),
+    /// Of `Kind::Probe`: the containers that ran or waited.
+    Probe(Vec<(Key, Waited)>),
+}
+
+/// How tasks ran, and how they waited to; times of several tasks add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// On a CPU.
+    pub ran: Duration,
+    /// Ready to run, but on none. The parts below are of it; what they leave was too short to look into.
+    pub all: Duration,
+    /// While others of the same group ran there.
+    pub inner: Duration,
+    /// While other groups ran there.
+    pub external: Duration,
+    /// While a quota held them back.
+    pub throttled: Duration,
+    /// While nobody ran there.
+    pub unheld: Duration,
+    /// How often.
+    pub waits: u64,
+}
+
+impl Waited {
+    /// What came after this earlier reading.
+    #[must_use]
+    pub fn since(&self, before: &Waited) -> Waited {
+        self.each(before, Duration::saturating_sub, self.waits.saturating_sub(before.waits))
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(&self, other: &Waited) -> Waited {
+        self.each(other, Duration::saturating_add, self.waits.saturating_add(other.waits))
+    }
+
+    fn each(&self, other: &Waited, with: fn(Duration, Duration) -> Duration, waits: u64) -> Waited {
+        Waited {
+            ran: with(self.ran, other.ran),
+            all: with(self.all, other.all),
+            inner: with(self.inner, other.inner),
+            external: with(self.external, other.external),
+            throttled: with(self.throttled, other.throttled),
+            unheld: with(self.unheld, other.unheld),
+            waits,
+        }
+    }
+}
+
+/// Waiting for CPUs, of the capture's whole scope.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Waits {
+    /// How all of it ran and waited.
+    pub whole: Waited,
+    /// Who held CPUs that it waited for, longest first.
+    pub culprits: Vec<Culprit>,
+    /// Who waited, longest first; of a container it is itself, and is left out.
+    pub waiters: Vec<Waiter>,
+}
+
+/// One that held CPUs that others waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// Who.
+    pub who: Who,
+    /// The time that others waited meanwhile, added up.
+    pub held: Duration,
+}
+
+/// One that waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// Who.
+    pub who: Who,
+    /// How.
+    pub time: Waited,
+}
+
+/// A group of tasks that is told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Who {
+    /// A container, with all cgroups below its own.
+    Container(Key),
+    /// Another cgroup, without those below it, by its path; `None`: it was gone before it was named.
+    Cgroup(Option<Box<str>>),
 }
 
 /// Sampled stacks, folded.

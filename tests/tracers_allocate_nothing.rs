@@ -8,8 +8,8 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
-    TopProcess,
+    Capture, Culprit, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task,
+    Ticket, TopProcess, Waited, Waits, Who,
 };
 use onset::host::{
     ContainerCpu, ContainerMemory, Containers, CpuTimes, HostCpu, Key, Load, Memory, Reading, Snapshot,
@@ -44,6 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const CONTAINERS: usize = 100;
+const TEN: Duration = Duration::from_secs(10);
 const TURNS: u32 = 16;
 
 /// Answers captures later, and writes documents where there is room for them.
@@ -100,6 +101,8 @@ fn capture(kind: Kind) -> Capture {
         container: Some(Key { slot: 3, generation: 1 }),
         stack: vec!["io_schedule".into(), "rpc_wait".into()],
     };
+    let culprit =
+        |slot: u16| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
     let seen = match kind {
         Kind::Stacks => Seen::Stacks(Profile {
             hz: 99,
@@ -113,6 +116,12 @@ fn capture(kind: Kind) -> Capture {
             flame: (0..1200).map(node).collect(),
             top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
         }),
+        Kind::Waits => Seen::Waits(Waits {
+            whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
+            culprits: (0..400).map(culprit).collect(),
+            waiters: Vec::new(),
+        }),
+        Kind::Probe => Seen::Probe(Vec::new()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
 }
@@ -124,6 +133,7 @@ fn reading(at: Duration, turn: u32) -> Reading {
         at,
         cpu: Some(ContainerCpu { user: busy, system: Duration::ZERO, total: busy }),
         capacity_cores: Some(1.0),
+        cpu_stall: Some(busy),
         tasks: Some(TaskCounts {
             uninterruptible: 60 * (turn % 2),
             longest: Duration::from_secs(90) * (turn % 2),
@@ -160,6 +170,7 @@ fn turn(
         memory: Some(&memory),
         disks: None,
         tasks: Some(&TaskCounts::default()),
+        cpu_stall: None,
         containers,
         readings,
     };

@@ -85,6 +85,7 @@ impl Agent {
             let _ = waker.wake();
         });
         let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =

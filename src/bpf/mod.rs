@@ -10,6 +10,7 @@ mod ring;
 mod sent;
 mod stacks;
 mod tasks;
+mod waits;
 
 pub use containers::Followed;
 pub use error::Error;
@@ -19,6 +20,7 @@ pub use ring::{Drained, Ring};
 pub use sent::{Count, Sent};
 pub use stacks::{Armed, FAULTS_EACH, HZ, Lost, Site, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
+pub use waits::{Group, Tally, Waits, WaitsArmed};
 
 /// What build.rs made of bpf/*.bpf.c.
 mod skeletons {

@@ -215,7 +215,7 @@ impl Loaded {
 
 /// Samples that the kernel could not keep.
 #[derive(Debug)]
-pub struct Lost(MapHandle);
+pub struct Lost(pub(super) MapHandle);
 
 impl Lost {
     /// How many, since the program was loaded.

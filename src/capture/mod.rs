@@ -8,11 +8,12 @@ mod proc_task;
 mod resident;
 mod stacks;
 mod tasks;
+mod waits;
 mod walk;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use answer::{Answer, Answered, Wake};
@@ -20,6 +21,7 @@ use inbox::Inbox;
 use resident::{Members, Residents};
 use stacks::{Sampled, Sampler};
 use tasks::{Looker, WalkJob, Walks};
+use waits::Waiting;
 use walk::Paths;
 
 use crate::bpf::{self, Followed, Meter};
@@ -43,6 +45,7 @@ pub struct Captures {
     residents: Arc<Residents>,
     tasks: Looks,
     unified: bool,
+    waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<Open>,
@@ -78,6 +81,14 @@ impl Captures {
             let release = release(&paths.proc);
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
+        let waits = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            let release = release(&paths.proc);
+            let program =
+                bpf::Waits::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)?;
+            let lost = program.lost().map_err(sentence)?;
+            let (inbox, root) = (Inbox::new(OPEN_MAX), Mutex::new(paths.cgroup.clone()));
+            Ok((Arc::new(Waiting { program: Mutex::new(program), inbox, root }), lost))
+        });
         let proc: Box<Path> = paths.proc.as_path().into();
         let tasks = match tasks {
             Ok(bpf::Tasks { passers, stuck }) => {
@@ -98,6 +109,7 @@ impl Captures {
             residents: Arc::new(Residents::new(&paths.proc)),
             tasks,
             unified,
+            waits,
             meter,
             sys: paths.sys.as_path().into(),
             open: Vec::with_capacity(2 * OPEN_MAX),
@@ -113,6 +125,15 @@ impl Captures {
         match kind {
             Kind::Tasks | Kind::Memory => None,
             Kind::Stacks | Kind::Faults => self.sampler(kind).and_then(|sampler| sampler.err()),
+            Kind::Waits | Kind::Probe => self.waits.as_ref().err().copied(),
+        }
+    }
+
+    /// From now on cgroups that are no containers are named by this hierarchy: the one whose
+    /// inodes are the containers' ids.
+    pub fn name_cgroups_in(&mut self, root: &Path) {
+        if let Ok((waiting, _)) = &self.waits {
+            *waiting.root.lock().unwrap_or_else(PoisonError::into_inner) = root.to_owned();
         }
     }
 
@@ -121,7 +142,7 @@ impl Captures {
         let sampler = match kind {
             Kind::Stacks => &self.stacks,
             Kind::Faults => &self.faults,
-            Kind::Tasks | Kind::Memory => return None,
+            Kind::Tasks | Kind::Memory | Kind::Waits | Kind::Probe => return None,
         };
         Some(sampler.as_ref().map_err(|why| *why))
     }
@@ -135,6 +156,7 @@ impl Captures {
             (Kind::Memory, _) => "/proc",
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
+            (Kind::Waits | Kind::Probe, _) => "tp_btf",
         }
     }
 
@@ -205,20 +227,30 @@ impl Captures {
             return Err(Refusal::Busy);
         }
         let sampler = sampler.transpose().map_err(Refusal::Unsupported)?.map(Arc::clone);
+        if matches!(kind, Kind::Waits | Kind::Probe)
+            && let Err(reason) = self.waits
+        {
+            return Err(Refusal::Unsupported(reason));
+        }
         // From here on a job answers even if it is dropped, for want of a thread.
         let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
         self.open.push(Open { ticket, request });
-        match (sampler, &self.tasks) {
-            (Some(sampler), _) => {
-                let members = if kind == Kind::Faults { self.members(scope, paths) } else { Members::Host };
-                sampler.bring(stacks::Job { answer, scope, lasting, members });
+        match (kind, sampler, &self.tasks) {
+            (Kind::Waits | Kind::Probe, ..) => {
+                if let Ok((waiting, _)) = &self.waits {
+                    waiting.bring(waits::Job { answer, scope, lasting, probe: kind == Kind::Probe });
+                }
             }
-            (None, _) if kind == Kind::Memory => {
+            (Kind::Memory, ..) => {
                 let members = self.members(scope, paths);
                 self.residents.bring(resident::Job { answer, scope, members });
             }
-            (None, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
-            (None, Looks::Walks { walks, .. }) => {
+            (_, Some(sampler), _) => {
+                let members = if kind == Kind::Faults { self.members(scope, paths) } else { Members::Host };
+                sampler.bring(stacks::Job { answer, scope, lasting, members });
+            }
+            (_, None, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
+            (_, None, Looks::Walks { walks, .. }) => {
                 walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
             }
         }
@@ -265,6 +297,9 @@ impl Captures {
         for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
             each(sampler.sampled.kind().name(), sampler.lost.samples());
         }
+        if let Ok((_, lost)) = &self.waits {
+            each("waits", lost.samples());
+        }
         each("containers", self.not_followed);
     }
 }
@@ -277,6 +312,9 @@ impl Drop for Captures {
             sampler.close(deadline);
         }
         self.residents.inbox.close(deadline);
+        if let Ok((waiting, _)) = &self.waits {
+            waiting.inbox.close(deadline);
+        }
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
             Looks::Walks { walks, .. } => walks.inbox.close(deadline),

@@ -51,6 +51,8 @@ pub struct Facts {
     pub container_cpu: bool,
     /// `ContainerMemory` of each container.
     pub container_memory: bool,
+    /// CPU pressure, of the host and of each container that has a file for it.
+    pub cpu_pressure: bool,
 }
 
 impl Facts {
@@ -63,6 +65,7 @@ impl Facts {
         tasks: false,
         container_cpu: false,
         container_memory: false,
+        cpu_pressure: false,
     };
 
     /// All that either needs.
@@ -76,6 +79,7 @@ impl Facts {
             tasks: self.tasks | other.tasks,
             container_cpu: self.container_cpu | other.container_cpu,
             container_memory: self.container_memory | other.container_memory,
+            cpu_pressure: self.cpu_pressure | other.cpu_pressure,
         }
     }
 
@@ -90,6 +94,7 @@ impl Facts {
             tasks: self.tasks & !other.tasks,
             container_cpu: self.container_cpu & !other.container_cpu,
             container_memory: self.container_memory & !other.container_memory,
+            cpu_pressure: self.cpu_pressure & !other.cpu_pressure,
         }
     }
 }
@@ -300,6 +305,8 @@ pub struct Reading {
     pub capacity_cores: Option<f64>,
     /// Its throttling.
     pub throttling: Option<Throttling>,
+    /// For how long any of its tasks waited for a CPU (`some` of cpu.pressure), since it began.
+    pub cpu_stall: Option<Duration>,
     /// Its memory.
     pub memory: Option<ContainerMemory>,
     /// Its tasks.
@@ -319,6 +326,8 @@ pub struct Snapshot<'a> {
     pub disks: Option<&'a [Disk]>,
     /// All tasks of the host.
     pub tasks: Option<&'a TaskCounts>,
+    /// For how long any task waited for a CPU (`some` of /proc/pressure/cpu), since boot.
+    pub cpu_stall: Option<Duration>,
     /// The containers there are.
     pub containers: &'a Containers,
     /// What was read of each, by its slot.

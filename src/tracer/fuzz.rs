@@ -7,8 +7,8 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task, Ticket,
-    TopProcess,
+    Capture, Culprit, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task,
+    Ticket, TopProcess, Waited, Waiter, Waits, Who,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -89,12 +89,24 @@ impl Script<'_> {
     fn tick(&mut self) {
         self.play.pass(self.bytes.interval());
         let at = self.play.now.mono;
-        let host = self.bytes.host(at);
-        let readings: Vec<Reading> =
+        let mut host = self.bytes.host(at);
+        let mut readings: Vec<Reading> =
             (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
+        if self.play.spec.facts.cpu_pressure {
+            host.cpu_stall = self.bytes.maybe(|b| b.spent(at));
+            for reading in &mut readings {
+                reading.cpu_stall = self.bytes.maybe(|b| b.spent(at));
+            }
+        }
         let before = self.play.seen.open.len();
         self.play.tick(&host, &readings);
-        for (ticket, Request { scope, .. }) in self.play.seen.open.get(before..).unwrap_or_default() {
+        self.watch(before);
+    }
+
+    /// What rules asked for since so many captures were open. A probe is no case.
+    fn watch(&mut self, before: usize) {
+        let new = self.play.seen.open.get(before..).unwrap_or_default().iter();
+        for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != Kind::Probe) {
             let one = self.watched.iter().all(|(_, other)| other != scope);
             assert!(one, "{scope:?} is being captured already");
             self.watched.push((*ticket, *scope));
@@ -105,7 +117,8 @@ impl Script<'_> {
         let key =
             Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
         let subject = self.bytes.flag().then_some(key);
-        let room = self.play.seen.open.len() < CASES_MAX;
+        let cases = self.play.seen.open.iter().filter(|(_, request)| request.kind != Kind::Probe);
+        let room = cases.count() < CASES_MAX;
         let ticket = self.play.ask(subject);
         assert_eq!(ticket.is_some(), room, "a wish is refused only for want of room");
         self.manual.extend(ticket);
@@ -127,6 +140,8 @@ impl Script<'_> {
         self.watched.retain(|(open, _)| *open != ticket);
         // What the kernel told of is an event, whatever a capture brings.
         let happened = self.play.spec.hook.is_some() && !manual;
+        // The answer to a probe may call for captures.
+        self.watch(open - 1);
         if !happened && (refused || kind != request.kind) || !self.play.seen.keeps {
             assert_eq!(told, None);
         } else if manual {
@@ -166,8 +181,10 @@ impl Script<'_> {
 fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
-        Kind::Tasks => Kind::Stacks,
         Kind::Faults | Kind::Memory => Kind::Stacks,
+        Kind::Tasks => Kind::Waits,
+        Kind::Waits => Kind::Probe,
+        Kind::Probe => Kind::Stacks,
     }
 }
 
@@ -272,6 +289,7 @@ impl Bytes<'_> {
             }),
             disks: self.maybe(|b| (0..b.below(3)).map(|_| b.disk()).collect()),
             tasks: self.maybe(Self::tasks),
+            cpu_stall: None,
         }
     }
 
@@ -314,6 +332,7 @@ impl Bytes<'_> {
                 throttled_periods: b.number(),
                 throttled: b.time(),
             }),
+            cpu_stall: None,
             memory: self.maybe(|b| ContainerMemory {
                 anon_bytes: b.number(),
                 usage_bytes: b.number(),
@@ -335,6 +354,8 @@ impl Bytes<'_> {
             Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
             Kind::Faults => Seen::Faults(self.faults(many)),
             Kind::Memory => Seen::Memory(self.faults(many).top),
+            Kind::Waits => Seen::Waits(self.waits(many)),
+            Kind::Probe => Seen::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect()),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -365,6 +386,34 @@ impl Bytes<'_> {
             rss_bytes: self.number(),
         });
         Faults { top: top.collect(), flame }
+    }
+
+    fn key(&mut self) -> Key {
+        Key { slot: u16::from(self.byte() % 12), generation: u32::from(self.byte() % 3) }
+    }
+
+    fn waited(&mut self) -> Waited {
+        Waited {
+            ran: self.time(),
+            all: self.time(),
+            inner: self.time(),
+            external: self.time(),
+            throttled: self.time(),
+            unheld: self.time(),
+            waits: self.number(),
+        }
+    }
+
+    fn waits(&mut self, many: usize) -> Waits {
+        let culprits = (0..self.below(8) * many).map(|_| Culprit { who: self.who(), held: self.time() });
+        let culprits = culprits.collect();
+        let waiters = (0..self.below(8) * many).map(|_| Waiter { who: self.who(), time: self.waited() });
+        let waiters = waiters.collect();
+        Waits { whole: self.waited(), culprits, waiters }
+    }
+
+    fn who(&mut self) -> Who {
+        if self.flag() { Who::Container(self.key()) } else { Who::Cgroup(self.maybe(Self::text)) }
     }
 
     fn task(&mut self) -> Task {

@@ -23,6 +23,17 @@ pub trait Judge {
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Self::Readings>);
     /// What it knows now of a subject that someone else asks about.
     fn readings(&self, subject: Option<Key>) -> Self::Readings;
+    /// Takes the answer to a look that it asked for itself, `None` being a refusal. False: it asked
+    /// for no such look.
+    fn looked(
+        &mut self,
+        _now: Now,
+        _ticket: Ticket,
+        _answer: Answer<'_>,
+        _desk: &mut Desk<'_, '_, Self::Readings>,
+    ) -> bool {
+        false
+    }
     /// The watch that a case came from. `None` if its subject is forgotten.
     fn watch(&mut self, case: &Case<Self::Readings>) -> Option<&mut Watch>;
     /// Makes an event of what was captured. False: there was nothing in it, or it was not kept.
@@ -88,6 +99,16 @@ impl<T> Desk<'_, '_, T> {
         }
     }
 
+    /// Asks for a look that is to judge by, and no event; `Judge::looked` gets its answer.
+    pub fn look(&mut self, request: Request) -> Ticket {
+        self.out.capture(request)
+    }
+
+    /// Counts a look of a kind that was not asked for.
+    pub fn foreign(&mut self) {
+        self.out.fault("foreign_capture");
+    }
+
     fn ask(&mut self, subject: Option<Key>, trigger: Trigger, readings: T) -> bool {
         if !self.cases.room() {
             self.out.fault("cases_full");
@@ -115,6 +136,11 @@ impl<J: Judge> Judged<J> {
     }
 
     fn captured(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
+        let Judged { judge, cases, rule, lasting } = self;
+        let mut desk = Desk { now, rule, kind: J::CAPTURE, lasting: *lasting, cases, out };
+        if judge.looked(now, ticket, answer, &mut desk) {
+            return;
+        }
         let Some(case) = self.cases.close(ticket) else { return out.fault("unknown_ticket") };
         let kept = answer.is_some_and(|(capture, containers)| {
             let found = Found { case: &case, capture, containers };
@@ -131,7 +157,7 @@ impl<J: Judge> Judged<J> {
 }
 
 /// What a capture brought; `None` if it was refused.
-type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
+pub type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
 
 impl<J: Judge> Tracer for Judged<J> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {

@@ -18,6 +18,7 @@ mod fields;
 mod flame;
 #[doc(hidden)]
 pub mod fuzz;
+mod history;
 mod judge;
 mod known;
 mod lows;
@@ -29,6 +30,8 @@ mod percents;
 pub mod play;
 mod profile;
 mod subjects;
+mod waiting;
+mod waitrate;
 mod watch;
 
 pub use known::KnownIssue;
@@ -38,7 +41,8 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &memburst::SPEC, &oom::SPEC];
+pub const TRACERS: &[&Spec] =
+    &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &waitrate::SPEC, &memburst::SPEC, &oom::SPEC];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {

@@ -18,6 +18,16 @@ impl Percent {
         (whole.0 > 0.0 && percent.is_finite()).then_some(Percent(percent.clamp(0.0, 100.0)))
     }
 
+    /// So many percent.
+    pub fn points(points: f64) -> Percent {
+        Percent(points)
+    }
+
+    /// From 0 to 100.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+
     /// From 0 to 1.
     pub fn ratio(self) -> f64 {
         self.0 / 100.0

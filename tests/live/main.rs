@@ -15,3 +15,4 @@ mod memburst;
 mod oom;
 mod people;
 mod rig;
+mod waitrate;

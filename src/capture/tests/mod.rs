@@ -15,6 +15,7 @@ use crate::host::TaskCounts;
 mod faults;
 mod stacks;
 mod tasks;
+mod waits;
 
 /// What any waiting here is cut off at.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -167,10 +168,11 @@ fn programs_are_metered_and_losses_told() {
     let captures = load(false);
     let mut names = Vec::new();
     captures.run_time(&mut |name, _| names.push(name.to_owned()));
-    assert_eq!(names, ["stacks", "faults", "large_pages", "tasks", "stuck_tasks"]);
+    let all = ["stacks", "faults", "large_pages", "tasks", "stuck_tasks", "waits_switched", "waits_moved"];
+    assert_eq!(names, all);
     let mut lost = Vec::new();
     captures.lost(&mut |source, count| lost.push((source, count)));
-    assert_eq!(lost, [("stacks", 0), ("faults", 0), ("containers", 0)]);
+    assert_eq!(lost, [("stacks", 0), ("faults", 0), ("waits", 0), ("containers", 0)]);
 }
 
 #[test]

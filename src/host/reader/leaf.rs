@@ -7,6 +7,7 @@ use super::branches::lower;
 use super::source::{Io, Source};
 use crate::host::cgroup::cpu;
 use crate::host::cgroup::memory::{self, Limit};
+use crate::host::proc::pressure;
 use crate::host::text::number;
 use crate::host::{ContainerCpu, ContainerMemory, Throttling};
 
@@ -26,6 +27,7 @@ pub(super) struct Leaf {
     total: Source,
     memory_stat: Source,
     memory_usage: Source,
+    cpu_pressure: Source,
 }
 
 impl Leaf {
@@ -46,6 +48,14 @@ impl Leaf {
         let throttling = self.stat.read(group.cpu(), "cpu.stat", io, cpu::v1_throttling);
         let time = modes.zip(total).map(|((user, system), total)| ContainerCpu { user, system, total });
         (time, throttling)
+    }
+
+    /// For how long any of its tasks waited for a CPU. v1 does not tell.
+    pub(super) fn cpu_stall(&mut self, group: Group<'_>, io: &mut Io) -> Option<Duration> {
+        if !group.is_v2() {
+            return None;
+        }
+        Some(self.cpu_pressure.read(group.cpu(), "cpu.pressure", io, pressure::parse)?.some.total)
     }
 
     /// Its memory. `above` reads the lowest limit above it, where no file of its own tells that.
@@ -80,5 +90,6 @@ impl Leaf {
         {
             source.close(io);
         }
+        self.cpu_pressure.close(io);
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::calls::Folder;
 use super::cgroup::cpuset;
-use super::proc::{diskstats, loadavg, meminfo, stat};
+use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
     Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample,
 };
@@ -106,6 +106,7 @@ struct HostFiles {
     meminfo: Source,
     diskstats: Source,
     online: Source,
+    cpu_pressure: Source,
 }
 
 /// This turn's facts of the host itself.
@@ -117,6 +118,7 @@ struct Host {
     disks: Vec<Disk>,
     disks_known: bool,
     tasks: Option<TaskCounts>,
+    cpu_stall: Option<Duration>,
 }
 
 impl Reader {
@@ -188,6 +190,9 @@ impl Reader {
         if due.container_memory {
             self.read_container_memory();
         }
+        if due.cpu_pressure {
+            self.read_cpu_pressure();
+        }
     }
 
     /// Has the tasks of this turn counted, so it comes after the turn's first `read`. `sample` is
@@ -224,6 +229,7 @@ impl Reader {
             memory: host.memory.as_ref(),
             disks: host.disks_known.then_some(&*host.disks),
             tasks: host.tasks.as_ref(),
+            cpu_stall: host.cpu_stall,
             containers: &self.population.containers,
             readings: &self.population.readings,
         }
@@ -280,6 +286,7 @@ impl Reader {
         self.done = Facts::NONE;
         let host = &mut self.host;
         (host.cpu, host.load, host.memory, host.tasks) = (None, None, None, None);
+        host.cpu_stall = None;
         host.disks.clear();
         host.disks_known = false;
         for reading in &mut self.population.readings {
@@ -318,6 +325,18 @@ impl Reader {
             let cpus = leaf.bounds.cpus(group, io);
             let cpus = cpus.or_else(|| census.branches.cpus(leaf.branch, *turn, tree, io)).or(online);
             reading.capacity_cores = lower(quota, cpus.map(f64::from), f64::min);
+        });
+    }
+
+    /// A kernel without PSI has none of these files, and is not asked again.
+    fn read_cpu_pressure(&mut self) {
+        let Reader { tree, io, population, turn, files, proc, host, .. } = self;
+        let place = Place { folder: Some(proc), path: "pressure", again: false };
+        let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
+        host.cpu_stall = stalls.map(|stalls| stalls.some.total);
+        population.each(|container, leaf, reading| {
+            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            reading.cpu_stall = leaf.cpu_stall(group, io);
         });
     }
 

@@ -9,6 +9,7 @@ mod memburst;
 mod oom;
 mod specs;
 mod uniform;
+mod waitrate;
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
             top: residents(),
         }),
         Kind::Memory => Seen::Memory(residents()),
+        Kind::Waits => Seen::Waits(waitrate::waits()),
+        Kind::Probe => Seen::Probe(Vec::new()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }

@@ -21,6 +21,7 @@ const ALL: Facts = Facts {
     tasks: true,
     container_cpu: true,
     container_memory: true,
+    cpu_pressure: true,
 };
 
 /// A host's trees, written by hand; gone when it is dropped.
@@ -96,6 +97,10 @@ impl Host {
         let path = format!("cgroup{path}");
         self.write(&format!("{path}/cpu.stat"), include_bytes!("../../../../fuzz/corpus/cpu_stat/v2-6.12"));
         self.write(&format!("{path}/cpu.max"), b"max 100000\n");
+        self.write(
+            &format!("{path}/cpu.pressure"),
+            b"some avg10=0.00 avg60=0.00 avg300=0.00 total=123456\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+        );
         self.write(
             &format!("{path}/memory.stat"),
             include_bytes!("../../../../fuzz/corpus/memory_stat/v2-6.1"),

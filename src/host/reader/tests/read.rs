@@ -64,7 +64,13 @@ fn a_v2_container_is_read() {
     let memory = read.memory.expect("read");
     assert_eq!((memory.anon_bytes, memory.usage_bytes, memory.limit_bytes), (41_943_040, 50_331_648, None));
     assert_eq!(read.capacity_cores, Some(8.0), "no quota, no cpuset: all that are online");
+    assert_eq!(read.cpu_stall, Some(Duration::from_micros(123_456)));
+    assert_eq!(reader.snapshot().cpu_stall, None, "a kernel without PSI");
     assert_eq!(reader.faults(), Faults::default());
+    host.write("proc/pressure/cpu", include_bytes!("../../../../fuzz/corpus/pressure/cpu-5.10"));
+    let mut reader = host.open();
+    reader.read(ALL, at(0));
+    assert!(reader.snapshot().cpu_stall.is_some_and(|stall| !stall.is_zero()));
 }
 
 #[test]

@@ -1,0 +1,206 @@
+//! Run-queue waits, added up in the kernel by who waited and who ran meanwhile. The sums only grow
+//! while the programs are attached: whoever wants a part of that time reads them twice.
+
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use libbpf_rs::libbpf_sys::BPF_F_TEST_RUN_ON_CPU;
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramInput};
+
+use super::containers::Followed;
+use super::error::{Error, attempt};
+use super::meter::Meter;
+use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder, types};
+use super::stacks::{Lost, number};
+use super::{btf, place};
+use crate::evidence::Waited;
+use crate::host::Key;
+
+const WHAT: &str = "the run-queue programs";
+
+/// The first kernel that allocates what tasks carry without waking anyone.
+const TASKS_CARRY: (u32, u32) = (6, 4);
+
+/// The loaded programs.
+pub struct Waits {
+    skeleton: WaitsSkel<'static>,
+    runs: u64,
+}
+
+/// Tasks that are told apart from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// A container, with all cgroups below its own.
+    Container(Key),
+    /// Another cgroup, without those below it, by its id.
+    Cgroup(u64),
+}
+
+impl Group {
+    fn parse(raw: &[u8]) -> Option<Group> {
+        let raw = u64::from_ne_bytes(*raw.first_chunk()?);
+        Some(Key::from_bits(raw).map_or(Group::Cgroup(raw), Group::Container))
+    }
+}
+
+/// All sums at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// How each group ran and waited.
+    pub groups: HashMap<Group, Waited>,
+    /// For how long a group, the first, waited while the second ran.
+    pub culprits: HashMap<(Group, Group), Duration>,
+    /// Waits and slices that found no room, since the programs were loaded.
+    pub lost: u64,
+}
+
+impl Waits {
+    /// Loads the programs, for a kernel of this release.
+    pub fn load(
+        sys: &Path,
+        followed: &Followed,
+        unified: bool,
+        release: Option<(u32, u32)>,
+        meter: &mut Meter,
+    ) -> Result<Waits, Error> {
+        btf(sys)?;
+        let in_tasks = release.is_some_and(|release| release >= TASKS_CARRY);
+        let skeleton = attempt(WHAT, || {
+            let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(u32::MAX);
+            let mut open = WaitsSkelBuilder::default().open(place())?;
+            open.maps.containers.reuse_fd(followed.as_fd())?;
+            open.maps.cpus.set_max_entries(cpus)?;
+            open.maps.memories.set_autocreate(in_tasks)?;
+            open.maps.memories_by_pid.set_autocreate(!in_tasks)?;
+            if let Some(knobs) = &mut open.maps.rodata_data {
+                knobs.unified = unified;
+                knobs.in_tasks = in_tasks;
+            }
+            open.load()
+        })?;
+        meter.add("waits_switched", skeleton.progs.switched.as_fd());
+        meter.add("waits_moved", skeleton.progs.moved.as_fd());
+        Ok(Waits { skeleton, runs: 0 })
+    }
+
+    /// Begins to add up, from zero.
+    pub fn arm(&mut self) -> Result<WaitsArmed<'_>, Error> {
+        self.runs += 1;
+        let Waits { skeleton, runs } = self;
+        let links = attempt(WHAT, || {
+            forget_old(skeleton)?;
+            skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)?;
+            Ok(vec![skeleton.progs.switched.attach_trace()?, skeleton.progs.moved.attach_trace()?])
+        })?;
+        let armed = WaitsArmed { program: self, _links: links };
+        armed.look_now();
+        Ok(armed)
+    }
+
+    /// The count of what found no room, to be read from any thread.
+    pub fn lost(&self) -> Result<Lost, Error> {
+        attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(Lost)
+    }
+}
+
+/// What an earlier run left behind.
+fn forget_old(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
+    let maps = &skeleton.maps;
+    let fresh = vec![0; size_of::<types::cpu>()];
+    for cpu in 0..maps.cpus.max_entries() {
+        maps.cpus.update(&cpu.to_ne_bytes(), &fresh, MapFlags::ANY)?;
+    }
+    for map in [&maps.accounts, &maps.culprits, &maps.throttles] {
+        let old: Vec<_> = map.keys().collect();
+        for key in old {
+            map.delete(&key)?;
+        }
+    }
+    Ok(())
+}
+
+/// The programs while they are attached; they stop when this is dropped.
+pub struct WaitsArmed<'p> {
+    program: &'p mut Waits,
+    _links: Vec<Link>,
+}
+
+impl WaitsArmed<'_> {
+    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it.
+    fn look_now(&self) {
+        for cpu in 0..self.program.skeleton.maps.cpus.max_entries() {
+            let on_it = ProgramInput { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..ProgramInput::default() };
+            // One that is offline runs nothing.
+            let _ = self.program.skeleton.progs.look_now.test_run(on_it);
+        }
+    }
+
+    /// The sums so far. Those of culprits cost more to read, and are left out unless wanted.
+    pub fn read(&self, culprits: bool) -> Result<Tally, Error> {
+        self.look_now();
+        let maps = &self.program.skeleton.maps;
+        let mut tally = Tally { lost: number(&maps.lost), ..Tally::default() };
+        attempt("reading waits", || {
+            each_value(&maps.accounts, |key, values| {
+                let sum = values.filter_map(parse).fold(Waited::default(), |sum, one| sum.and(&one));
+                tally.groups.extend(Group::parse(key).map(|group| (group, sum)));
+            })?;
+            if !culprits {
+                return Ok(());
+            }
+            each_value(&maps.culprits, |key, values| {
+                let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
+                let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
+                let pair = key
+                    .split_at_checked(8)
+                    .and_then(|(victim, culprit)| Some((Group::parse(victim)?, Group::parse(culprit)?)));
+                tally.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
+            })
+        })?;
+        Ok(tally)
+    }
+}
+
+/// Hands out each key with its values, one of each CPU.
+fn each_value(
+    map: &impl MapCore,
+    mut each: impl FnMut(&[u8], &mut dyn Iterator<Item = &[u8]>),
+) -> Result<(), libbpf_rs::Error> {
+    for key in map.keys() {
+        if let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? {
+            each(&key, &mut values.iter().map(Vec::as_slice));
+        }
+    }
+    Ok(())
+}
+
+// The parser below reads it, field by field.
+const _: () = assert!(
+    size_of::<types::account>() == 56
+        && offset_of!(types::account, waited) == 8
+        && offset_of!(types::account, inner) == 16
+        && offset_of!(types::account, external) == 24
+        && offset_of!(types::account, throttled) == 32
+        && offset_of!(types::account, unheld) == 40
+        && offset_of!(types::account, waits) == 48
+);
+
+/// Reads a `struct account`.
+fn parse(raw: &[u8]) -> Option<Waited> {
+    let (words, _) = raw.as_chunks::<8>();
+    let [ran, all, inner, external, throttled, unheld, waits] = *words.first_chunk()?;
+    let time = |word| Duration::from_nanos(u64::from_ne_bytes(word));
+    Some(Waited {
+        ran: time(ran),
+        all: time(all),
+        inner: time(inner),
+        external: time(external),
+        throttled: time(throttled),
+        unheld: time(unheld),
+        waits: u64::from_ne_bytes(waits),
+    })
+}

@@ -1,0 +1,315 @@
+//! Captures of run-queue waits: one pair of attached programs serves all that run at a time. The
+//! kernel's sums are read when a request begins and when it ends, so each gets its own time only.
+//! Cgroups that are no containers are named at the end, when nothing is attached any more.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::DirEntryExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::inbox::{Found, Inbox, Shift};
+use crate::bpf::{self, Group, Tally};
+use crate::evidence::{Capture, Culprit, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
+
+/// Cgroups that are looked at to find names: more than any host has.
+const CGROUPS_MAX: usize = 1 << 16;
+
+/// No capture lasts longer; no clock overflows by it.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// One request.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+    pub(super) lasting: Duration,
+    /// Whether only the containers' waits are wanted.
+    pub(super) probe: bool,
+}
+
+/// The part of a capture thread that outlives a run.
+pub(super) struct Waiting {
+    pub(super) program: Mutex<bpf::Waits>,
+    pub(super) inbox: Inbox<Job>,
+    /// The hierarchy whose inodes are the cgroups' ids.
+    pub(super) root: Mutex<PathBuf>,
+}
+
+struct Running {
+    job: Job,
+    began: Instant,
+    until: Instant,
+    before: Arc<Tally>,
+}
+
+/// A request that is over: only the names are missing.
+struct Ended {
+    job: Job,
+    lasted: Duration,
+    sums: Tally,
+}
+
+impl Waiting {
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let waiting = Arc::clone(self);
+        self.inbox.bring_to("onset-waits", job, move || watch(&waiting));
+    }
+}
+
+/// The life of the thread: from the first request until none is left.
+fn watch(waiting: &Waiting) {
+    let mut shift = waiting.inbox.shift();
+    let mut program = waiting.program.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match program.arm() {
+            Ok(armed) => run(armed, &shift, waiting),
+            Err(_) => refuse_waiting(&shift),
+        }
+        if shift.leave() {
+            return;
+        }
+    }
+}
+
+fn refuse_waiting(shift: &Shift<'_, Job>) {
+    while let Found::Job(job) = shift.next(Duration::ZERO) {
+        let words =
+            "the run-queue programs could not be attached: out of descriptors or rights; see onset doctor";
+        job.answer.give(Err(Refusal::Failed(words)));
+    }
+}
+
+/// One run of the attached programs: it ends with its last request.
+fn run(armed: bpf::WaitsArmed<'_>, shift: &Shift<'_, Job>, waiting: &Waiting) {
+    let mut running: Vec<Running> = Vec::new();
+    loop {
+        let next = running.iter().map(|running| running.until).min();
+        // The first request is there already: the thread was started for it.
+        let wait = next.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        match shift.next(wait) {
+            Found::Job(job) => begin(&armed, job, shift, &mut running),
+            Found::Nothing => {
+                let ended = end_due(&armed, &mut running);
+                let root = || waiting.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if running.is_empty() {
+                    // Naming takes a while, and needs nothing attached.
+                    drop(armed);
+                    return finish(ended, &root());
+                }
+                finish(ended, &root());
+            }
+            Found::Closed => return,
+        }
+    }
+}
+
+/// Takes a request in, and those that came with it: one reading serves them all. What was added up
+/// before is not their own.
+fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, running: &mut Vec<Running>) {
+    let mut jobs = vec![first];
+    while let Found::Job(job) = shift.next(Duration::ZERO) {
+        jobs.push(job);
+    }
+    let read = armed.read(jobs.iter().any(|job| !job.probe)).map(Arc::new);
+    let began = Instant::now();
+    for job in jobs {
+        match &read {
+            Ok(before) => {
+                let until = began + job.lasting.min(LONGEST);
+                running.push(Running { until, began, before: Arc::clone(before), job });
+            }
+            Err(_) => job.answer.give(Err(UNREADABLE)),
+        }
+    }
+}
+
+const UNREADABLE: Refusal = Refusal::Failed("the kernel's sums of waits could not be read");
+
+/// Ends what is due.
+fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended> {
+    let now = Instant::now();
+    let due: Vec<Running> = running.extract_if(.., |running| running.until <= now).collect();
+    if due.is_empty() {
+        return Vec::new();
+    }
+    let read = armed.read(due.iter().any(|running| !running.job.probe));
+    let now = Instant::now();
+    let end = |Running { job, began, before, .. }: Running| match &read {
+        Ok(sums) => {
+            Some(Ended { job, lasted: now.saturating_duration_since(began), sums: since(sums, &before) })
+        }
+        Err(_) => {
+            job.answer.give(Err(UNREADABLE));
+            None
+        }
+    };
+    due.into_iter().filter_map(end).collect()
+}
+
+/// What was added up between two readings.
+fn since(now: &Tally, before: &Tally) -> Tally {
+    let groups = now.groups.iter().map(|(group, sum)| {
+        let before = before.groups.get(group).copied().unwrap_or_default();
+        (*group, sum.since(&before))
+    });
+    let culprits = now.culprits.iter().map(|(pair, sum)| {
+        let before = before.culprits.get(pair).copied().unwrap_or_default();
+        (*pair, sum.saturating_sub(before))
+    });
+    Tally {
+        groups: groups.filter(|(_, sum)| *sum != Waited::default()).collect(),
+        culprits: culprits.filter(|(_, sum)| !sum.is_zero()).collect(),
+        lost: now.lost.saturating_sub(before.lost),
+    }
+}
+
+/// Names what is to be named, in one walk for all, and answers.
+fn finish(ended: Vec<Ended>, root: &Path) {
+    let found: Vec<_> = ended.into_iter().map(|ended| (Rows::of(&ended), ended)).collect();
+    let nameless = found.iter().flat_map(|(rows, _)| rows.cgroups()).collect();
+    let names = cgroup_names(root, nameless);
+    for (rows, Ended { job, lasted, sums }) in found {
+        let seen = if job.probe { Seen::Probe(containers(&sums)) } else { Seen::Waits(rows.named(&names)) };
+        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost: sums.lost, seen }));
+    }
+}
+
+/// The containers alone, in an order that does not change.
+fn containers(sums: &Tally) -> Vec<(crate::host::Key, Waited)> {
+    let key = |(group, sum): (&Group, &Waited)| match group {
+        Group::Container(key) => Some((*key, *sum)),
+        Group::Cgroup(_) => None,
+    };
+    let mut found: Vec<_> = sums.groups.iter().filter_map(key).collect();
+    found.sort_by_key(|(key, _)| *key);
+    found
+}
+
+/// What a request asked for, longest first, without names.
+#[derive(Default)]
+struct Rows {
+    whole: Waited,
+    culprits: Vec<(Group, Duration)>,
+    waiters: Vec<(Group, Waited)>,
+}
+
+impl Rows {
+    fn of(ended: &Ended) -> Rows {
+        let Ended { job, sums, .. } = ended;
+        if job.probe {
+            return Rows::default();
+        }
+        let mut held: HashMap<Group, Duration> = HashMap::new();
+        let mut rows = Rows::default();
+        let only = match job.scope {
+            Scope::Host => None,
+            Scope::Container(key) => Some(Group::Container(key)),
+        };
+        for ((victim, culprit), time) in &sums.culprits {
+            if only.is_none_or(|only| only == *victim) {
+                *held.entry(*culprit).or_default() += *time;
+            }
+        }
+        match only {
+            Some(only) => rows.whole = sums.groups.get(&only).copied().unwrap_or_default(),
+            None => {
+                rows.whole = sums.groups.values().fold(Waited::default(), |all, one| all.and(one));
+                rows.waiters = sums.groups.iter().map(|(group, sum)| (*group, *sum)).collect();
+                rows.waiters.retain(|(_, sum)| !sum.all.is_zero());
+                rows.waiters.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.all));
+            }
+        }
+        rows.culprits = held.into_iter().collect();
+        rows.culprits.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        rows
+    }
+
+    fn cgroups(&self) -> impl Iterator<Item = u64> {
+        let groups = self.culprits.iter().map(|(group, _)| group);
+        groups.chain(self.waiters.iter().map(|(group, _)| group)).filter_map(|group| match group {
+            Group::Container(_) => None,
+            Group::Cgroup(id) => Some(*id),
+        })
+    }
+
+    fn named(self, names: &HashMap<u64, Box<str>>) -> Waits {
+        let who = |group| match group {
+            Group::Container(key) => Who::Container(key),
+            Group::Cgroup(id) => Who::Cgroup(names.get(&id).cloned()),
+        };
+        let culprit = |(group, held)| Culprit { who: who(group), held };
+        let waiter = |(group, time)| Waiter { who: who(group), time };
+        Waits {
+            whole: self.whole,
+            culprits: self.culprits.into_iter().map(culprit).collect(),
+            waiters: self.waiters.into_iter().map(waiter).collect(),
+        }
+    }
+}
+
+/// The paths of these cgroups, `/` being the root's. Those that are gone have none.
+fn cgroup_names(root: &Path, mut wanted: HashSet<u64>) -> HashMap<u64, Box<str>> {
+    let mut names = HashMap::new();
+    if let Ok(found) = std::fs::metadata(root)
+        && wanted.remove(&found.ino())
+    {
+        names.insert(found.ino(), "/".into());
+    }
+    let mut looked = 0;
+    let mut open = vec![PathBuf::from("/")];
+    while let Some(path) = open.pop()
+        && !wanted.is_empty()
+        && looked < CGROUPS_MAX
+    {
+        looked += 1;
+        let folder = root.join(path.strip_prefix("/").unwrap_or(&path));
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let below = path.join(entry.file_name());
+            if wanted.remove(&entry.ino()) {
+                names.insert(entry.ino(), below.to_string_lossy().into());
+            }
+            open.push(below);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_are_named_by_their_inodes_and_those_that_are_gone_are_not() {
+        let root = std::env::temp_dir().join(format!("onset-names-{}", std::process::id()));
+        let deep = root.join("system.slice/x.service");
+        std::fs::create_dir_all(&deep).expect("folders");
+        std::fs::write(deep.join("cgroup.procs"), "").expect("a file");
+        let id = |path: &Path| std::fs::metadata(path).expect("it is there").ino();
+        let (top, below, file) = (id(&root), id(&deep), id(&deep.join("cgroup.procs")));
+        let names = cgroup_names(&root, HashSet::from([top, below, file, 7]));
+        std::fs::remove_dir_all(&root).expect("it goes away");
+        let want = HashMap::from([(top, "/".into()), (below, "/system.slice/x.service".into())]);
+        assert_eq!(names, want);
+    }
+
+    #[test]
+    fn a_request_gets_what_came_after_it_began() {
+        let (a, b) = (Group::Cgroup(1), Group::Cgroup(2));
+        let ms = Duration::from_millis;
+        let waited = |all| Waited { all: ms(all), waits: all, ..Waited::default() };
+        let before = Tally { groups: [(a, waited(5))].into(), culprits: [((a, b), ms(4))].into(), lost: 1 };
+        let now = Tally {
+            groups: [(a, waited(5)), (b, waited(3))].into(),
+            culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),
+            lost: 4,
+        };
+        let part = since(&now, &before);
+        assert_eq!(part.groups, [(b, waited(3))].into(), "who did nothing is not in it");
+        assert_eq!(part.culprits, [((a, b), ms(5)), ((b, a), ms(2))].into());
+        assert_eq!(part.lost, 3);
+    }
+}

@@ -1,0 +1,304 @@
+//! waitrate: judges by pressure where there is some, else by probes, each container by what is
+//! usual for it, and tells who is to blame.
+
+use super::*;
+use crate::evidence::{Culprit, Refusal, Request, Waited, Waiter, Waits, Who};
+use crate::host::{ContainerCpu, Key, Reading, Throttling};
+use crate::tracer::play::Host;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(super) fn waits() -> Waits {
+    let whole = Waited {
+        ran: ms(1000),
+        all: ms(3000),
+        inner: ms(300),
+        external: ms(2100),
+        throttled: ms(450),
+        unheld: ms(120),
+        waits: 77,
+    };
+    let cgroup = |path: &str| Who::Cgroup(Some(path.into()));
+    let culprit = |who, held| Culprit { who, held: ms(held) };
+    Waits {
+        whole,
+        culprits: vec![
+            culprit(Who::Container(Play::key(1)), 1500),
+            culprit(cgroup("/system.slice/x.service"), 590),
+            culprit(Who::Cgroup(None), 10),
+        ],
+        waiters: Vec::new(),
+    }
+}
+
+/// A container whose tasks have run, waited and been throttled for so long until now.
+#[derive(Clone, Copy, Default)]
+struct Past {
+    ran: Duration,
+    stalled: Option<Duration>,
+    throttled: Duration,
+}
+
+impl Past {
+    fn with_pressure() -> Past {
+        Past { stalled: Some(ms(500_000)), ..Past::default() }
+    }
+
+    fn passes(&mut self, ran: u64, waited: u64) {
+        self.ran += ms(ran);
+        self.stalled = self.stalled.map(|stalled| stalled + ms(waited));
+    }
+
+    fn reading(&self, play: &Play) -> Reading {
+        let cpu = ContainerCpu { user: self.ran, system: Duration::ZERO, total: self.ran };
+        let throttling = Throttling { throttled: self.throttled, ..Throttling::default() };
+        Reading {
+            at: play.now.mono,
+            cpu: Some(cpu),
+            cpu_stall: self.stalled,
+            throttling: Some(throttling),
+            ..Reading::default()
+        }
+    }
+}
+
+fn start(config: &str) -> Play {
+    let mut play = Play::new("waitrate", &format!("[tracer.waitrate]\n{config}"), SIZE);
+    play.containers(&[("a", "/docker/a"), ("b", "/docker/b")]);
+    play
+}
+
+/// Ten seconds pass, of which the first container ran and waited for so many milliseconds.
+fn tick(play: &mut Play, past: &mut Past, ran: u64, waited: u64) {
+    past.passes(ran, waited);
+    play.pass(TEN);
+    let readings = [past.reading(play), Past::with_pressure().reading(play)];
+    play.tick(&Host::default(), &readings);
+}
+
+fn watching(config: &str) -> (Play, Past) {
+    let (mut play, mut past) = (start(config), Past::with_pressure());
+    tick(&mut play, &mut past, 0, 0);
+    (play, past)
+}
+
+fn of(kind: Kind, asked: &[Request]) -> Vec<Scope> {
+    asked.iter().filter(|request| request.kind == kind).map(|request| request.scope).collect()
+}
+
+#[test]
+fn a_wait_past_the_floor_is_captured_and_one_at_it_is_not() {
+    for (ran, waited, surge) in
+        [(8000, 2000, false), (7900, 2100, true), (100, 300, true), (0, 5000, true), (1, 99, false)]
+    {
+        let (mut play, mut past) = watching("");
+        tick(&mut play, &mut past, ran, waited);
+        let want: &[Scope] = if surge { &[Scope::Container(Play::key(0))] } else { &[] };
+        assert_eq!(of(Kind::Waits, &play.seen.asked), want, "{ran} {waited}");
+        assert_eq!(of(Kind::Probe, &play.seen.asked), [], "all have files of pressure");
+    }
+}
+
+#[test]
+fn what_is_usual_for_a_container_is_no_surge_and_what_is_not_is() {
+    let (mut play, mut past) = watching("sustained_samples = 0\nfloor_percent = 5\ncooldown = \"0s\"");
+    // Between 28 and 32 percent, for half an hour; the first is a surge, for nothing is usual yet.
+    for step in 0..180_u64 {
+        let waited = 2800 + step % 5 * 100;
+        tick(&mut play, &mut past, 10_000 - waited, waited);
+        if step == 0 {
+            assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+        }
+        // Until there are some samples their deviation is small.
+        answer_all(&mut play);
+    }
+    let before = play.seen.asked.len();
+    tick(&mut play, &mut past, 6700, 3300);
+    assert_eq!(play.seen.asked.len(), before, "mean 30, three deviations are 4.2");
+    tick(&mut play, &mut past, 6500, 3500);
+    assert_eq!(play.seen.asked.len(), before + 1);
+    answer_all(&mut play);
+    let (_, document) = play.seen.events.last().expect("an event");
+    let number = |name: &str| document["tracer_data"][name].as_f64().expect("a number");
+    assert_eq!(number("curr_waitrate"), 35.0);
+    assert!((number("mean") - 30.0).abs() < 0.1 && (number("std") - 1.43).abs() < 0.05, "{document}");
+    assert!((number("rel_waitrate_thres") - 34.3).abs() < 0.2, "{document}");
+    // Two percent in ten seconds; from the mean to the threshold it is 4.3.
+    assert!((number("curr_slope") - 12.0).abs() < 0.1 && (number("slope_thres") - 25.8).abs() < 1.5);
+}
+
+#[test]
+fn an_event_says_who_is_to_blame_by_container_and_by_cgroup() {
+    let (mut play, mut past) = watching("");
+    tick(&mut play, &mut past, 2500, 7500);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    let (about, document) = &play.seen.events[0];
+    assert_eq!(about.subject, Some(Play::key(0)));
+    assert_eq!(document["container_id"], "a");
+    let want = serde_json::json!({
+        "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
+        "curr_waitrate": 75.0, "rel_waitrate_thres": 20.0,
+        "warn_type": "external", "wait_percent": 75.0, "wait_ms": 3000, "run_ms": 1000,
+        "inner_percent": 10.0, "external_percent": 70.0, "throttled_percent": 15.0,
+        "unheld_percent": 4.0, "unsplit_percent": 1.0,
+        "interferer_list": [
+            { "container_id": "b", "cgroup_path": "/docker/b", "wait_ms": 1500, "percent": 50.0 },
+            { "cgroup_path": "/system.slice/x.service", "wait_ms": 590, "percent": 19.67 },
+            { "wait_ms": 10, "percent": 0.33 },
+        ],
+    });
+    assert_eq!(document["tracer_data"], want);
+}
+
+#[test]
+fn the_warning_is_of_the_largest_cause() {
+    for (inner, external, throttled, want) in
+        [(5, 4, 3, Some("inner")), (1, 2, 9, Some("throttled")), (0, 1, 0, Some("external")), (0, 0, 0, None)]
+    {
+        let (mut play, _) = watching("");
+        let ticket = play.ask(None).expect("a capture of the host");
+        let parts = Waited {
+            all: ms(20),
+            inner: ms(inner),
+            external: ms(external),
+            throttled: ms(throttled),
+            ..Waited::default()
+        };
+        let who = Who::Cgroup(Some("/".into()));
+        let waiters = vec![Waiter { who, time: Waited { all: ms(5), ..Waited::default() } }];
+        let seen = Seen::Waits(Waits { whole: parts, culprits: Vec::new(), waiters });
+        let found = Capture { seen, ..capture(Kind::Waits, Scope::Host) };
+        assert_eq!(play.answer(ticket, Ok(&found)), Some(Trigger::Manual));
+        let data = &play.seen.events[0].1["tracer_data"];
+        assert_eq!(data.get("warn_type").and_then(|kind| kind.as_str()), want);
+        assert_eq!(
+            data["waiters"],
+            serde_json::json!([{ "cgroup_path": "/", "wait_ms": 5, "percent": 25.0 }])
+        );
+        assert!(data.get("curr_waitrate").is_none(), "nothing was read of the host");
+    }
+}
+
+#[test]
+fn what_the_quota_took_is_a_wait_that_pressure_alone_would_not_show() {
+    let (mut play, mut past) = watching("");
+    past.throttled += ms(8000);
+    tick(&mut play, &mut past, 2000, 100);
+    assert_eq!(play.seen.asked.len(), 1);
+    let page = play.scrape();
+    let labels = "container_id=\"a\",container=\"\",pod=\"\",namespace=\"\"";
+    for (cause, share) in [("throttled", 0.8), ("external", 0.0), ("unsplit", 0.0)] {
+        let line = format!("onset_container_wait_ratio{{{labels},cause=\"{cause}\"}} {share}\n");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+    assert!(page.contains(&format!("onset_container_throttled_seconds_total{{{labels}}} 8\n")), "{page}");
+}
+
+#[test]
+fn a_level_that_holds_is_told_of_though_it_has_become_usual() {
+    let (mut play, mut past) = watching("cooldown = \"100s\"");
+    tick(&mut play, &mut past, 5000, 5000);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    for _ in 0..9 {
+        tick(&mut play, &mut past, 5000, 5000);
+        assert_eq!(play.seen.asked.len(), 1, "quiet");
+    }
+    tick(&mut play, &mut past, 5000, 5000);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
+}
+
+#[test]
+fn counters_that_went_back_begin_anew() {
+    let (mut play, mut past) = watching("");
+    past = Past { stalled: Some(Duration::ZERO), ..past };
+    tick(&mut play, &mut past, 0, 9000);
+    assert_eq!(play.seen.asked, [], "nothing is known of this time");
+    tick(&mut play, &mut past, 0, 9000);
+    assert_eq!(play.seen.asked.len(), 1);
+}
+
+/// A host whose containers have no files of pressure, with so much stall of its own until now.
+fn blind_tick(play: &mut Play, stall: Option<u64>, throttled: u64) {
+    play.pass(TEN);
+    let past = Past { throttled: ms(throttled), ..Past::default() };
+    let readings = [past.reading(play), Past::default().reading(play)];
+    play.tick(&Host { cpu_stall: stall.map(ms), ..Host::default() }, &readings);
+}
+
+fn probed(play: &mut Play, seen: &[(Key, Waited)]) {
+    let (ticket, request) = *play.seen.open.last().expect("a probe");
+    assert_eq!((request.kind, request.scope), (Kind::Probe, Scope::Host));
+    let seen = Seen::Probe(seen.to_vec());
+    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(Kind::Probe, Scope::Host) }));
+    assert_eq!(told, None, "a probe is no event");
+}
+
+fn waiting(ran: u64, all: u64) -> Waited {
+    Waited { ran: ms(ran), all: ms(all), inner: ms(all), ..Waited::default() }
+}
+
+#[test]
+fn without_files_of_pressure_the_run_queues_are_probed_now_and_then() {
+    let mut play = start("probe = \"2s\"");
+    blind_tick(&mut play, None, 0);
+    assert_eq!(play.seen.asked[0].lasting, Duration::from_secs(2));
+    probed(&mut play, &[(Play::key(0), waiting(900, 100)), (Play::key(1), waiting(500, 1500))]);
+    assert_eq!(of(Kind::Waits, &play.seen.asked), [Scope::Container(Play::key(1))]);
+    assert!(play.scrape().contains("cause=\"inner\"} 0.75\n"), "{}", play.scrape());
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    assert_eq!(play.seen.events[0].1["tracer_data"]["curr_waitrate"], 75.0);
+    for probes in [1, 1, 2, 2, 2, 2] {
+        blind_tick(&mut play, None, 0);
+        assert_eq!(of(Kind::Probe, &play.seen.asked).len(), probes, "one each 30 s, and one at a time");
+    }
+}
+
+#[test]
+fn while_nobody_on_the_host_waits_no_probe_is_made() {
+    let mut play = start("");
+    blind_tick(&mut play, Some(5000), 0);
+    probed(&mut play, &[(Play::key(0), waiting(500, 90))]);
+    let probes = |play: &Play| of(Kind::Probe, &play.seen.asked).len();
+    for stall in [5100, 5100, 5290] {
+        blind_tick(&mut play, Some(stall), 0);
+    }
+    assert_eq!(probes(&play), 1, "less than a hundredth of 30 s");
+    assert!(play.scrape().contains("cause=\"inner\"} 0\n"), "and that is a sample: {}", play.scrape());
+    for stall in [5300, 5400, 5600] {
+        blind_tick(&mut play, Some(stall), 0);
+    }
+    assert_eq!(probes(&play), 2, "more");
+    probed(&mut play, &[]);
+    for _ in 0..3 {
+        blind_tick(&mut play, Some(5600), 70);
+    }
+    assert_eq!(probes(&play), 3, "a quota holds tasks back, which a host's pressure need not show");
+}
+
+#[test]
+fn a_probe_that_is_refused_is_made_again_later_and_a_strange_one_is_a_fault() {
+    let mut play = start("");
+    blind_tick(&mut play, None, 0);
+    let ticket = play.seen.open[0].0;
+    assert_eq!(play.answer(ticket, Err(Refusal::OverBudget)), None);
+    for _ in 0..3 {
+        blind_tick(&mut play, None, 0);
+    }
+    let ticket = play.seen.open[0].0;
+    assert_eq!(play.answer(ticket, Ok(&capture(Kind::Tasks, Scope::Host))), None);
+    assert_eq!(play.seen.faults, ["foreign_capture"]);
+    assert_eq!(of(Kind::Waits, &play.seen.asked), []);
+}
+
+#[test]
+fn a_capture_in_which_nobody_waited_is_no_event_unless_someone_asked() {
+    let (mut play, mut past) = watching("");
+    tick(&mut play, &mut past, 0, 9000);
+    let nothing = Capture { seen: Seen::Waits(Waits::default()), ..capture(Kind::Waits, Scope::Host) };
+    let ticket = play.seen.open[0].0;
+    assert_eq!(play.answer(ticket, Ok(&nothing)), None);
+    let ticket = play.ask(Some(Play::key(0))).expect("a capture");
+    assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
+}
