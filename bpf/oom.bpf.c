@@ -28,6 +28,8 @@ struct kill {
 	__u32 trigger_pid;
 	char victim_comm[16];
 	char trigger_comm[16];
+	/* 0 is not known. */
+	__u64 victim_rss_bytes;
 	__u64 levels;
 	char names[CGROUP_LEVELS_MAX * NAME_BYTES];
 };
@@ -140,6 +142,26 @@ static __always_inline bool is_told(struct task_struct *leader, __u32 tgid)
 	return bpf_map_update_elem(&told, &key, &yes, BPF_NOEXIST) == -EEXIST;
 }
 
+/* Pages of one kind, 0 where a CPU has not added up yet. CO-RE wants the kind as a literal. */
+#define PAGES_OF(mm, kind)                                                                                   \
+	({                                                                                                   \
+		struct mm_struct___old *old = (void *)(mm);                                                  \
+		__s64 pages = bpf_core_type_exists(struct mm_rss_stat)                                       \
+				      ? BPF_CORE_READ(old, rss_stat.count[kind].counter)                     \
+				      : BPF_CORE_READ(mm, rss_stat[kind].count);                             \
+		pages > 0 ? (__u64)pages : 0;                                                                \
+	})
+
+static __always_inline __u64 resident_bytes(struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+
+	if (!mm)
+		return 0;
+	/* Of files, anonymous, shared. */
+	return (PAGES_OF(mm, 0) + PAGES_OF(mm, 1) + PAGES_OF(mm, 3)) * page_bytes;
+}
+
 static __always_inline void read_victim(struct task_struct *victim, struct kill *kill)
 {
 	struct task_struct *leader = BPF_CORE_READ(victim, group_leader);
@@ -147,6 +169,7 @@ static __always_inline void read_victim(struct task_struct *victim, struct kill 
 	kill->victim_pid = BPF_CORE_READ(victim, tgid);
 	BPF_CORE_READ_INTO(&kill->victim_comm, leader, comm);
 	kill->victim_container = container_of_task(victim);
+	kill->victim_rss_bytes = resident_bytes(victim);
 }
 
 static __always_inline int tell(__u64 marked)
@@ -167,6 +190,7 @@ static __always_inline int tell(__u64 marked)
 	if (!whole) {
 		kill->victim_pid = marked;
 		kill->victim_comm[0] = 0;
+		kill->victim_rss_bytes = 0;
 	}
 	if (whole && is_told(BPF_CORE_READ(victim, group_leader), kill->victim_pid))
 		return 0;

@@ -140,6 +140,24 @@ struct mem_cgroup {
 	struct page_counter memory;
 };
 
+/* By kind of page: of files, anonymous, swapped out, shared. */
+struct percpu_counter {
+	__s64 count;
+};
+
+struct mm_struct {
+	struct percpu_counter rss_stat[4];
+};
+
+/* Before 6.2. */
+struct mm_rss_stat {
+	atomic_long_t count[4];
+};
+
+struct mm_struct___old {
+	struct mm_rss_stat rss_stat;
+};
+
 /* From 6.9 on; before that the tracepoint had the process id alone. */
 struct trace_event_raw_mark_victim {
 	__u32 __data_loc_comm;
@@ -155,6 +173,7 @@ struct task_struct {
 	unsigned int in_iowait : 1;
 	struct task_struct *group_leader;
 	__u64 start_time;
+	struct mm_struct *mm;
 	char comm[16];
 	struct sched_entity se;
 	struct sched_info sched_info;

@@ -24,8 +24,9 @@ pub const RECORDS_MAX: u32 = 16;
 const _: () = assert!(
     offset_of!(types::kill, victim_pid) == 32
         && offset_of!(types::kill, victim_comm) == 40
-        && offset_of!(types::kill, levels) == 72
-        && offset_of!(types::kill, names) == 80
+        && offset_of!(types::kill, victim_rss_bytes) == 72
+        && offset_of!(types::kill, levels) == 80
+        && offset_of!(types::kill, names) == 88
         && size_of::<types::kill>() <= RECORD_BYTES
 );
 

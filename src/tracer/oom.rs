@@ -51,9 +51,10 @@ pub const SPEC: Spec = Spec {
 
 const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
 
-const OWN: [Field; 15] = [
+const OWN: [Field; 16] = [
     field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
     field("victim.comm", FieldKind::Keyword, "Its name"),
+    field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
     field("victim.container_id", FieldKind::Keyword, "Its container"),
     field("killer.pid", FieldKind::Long, "The process that asked for memory when there was none"),
     field("killer.comm", FieldKind::Keyword, "Its name"),

@@ -28,6 +28,8 @@ int main(int argc, char **argv)
 	unsigned long all = strtoul(argv[3], 0, 10) << 20;
 	char *at = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+	/* A huge page would be whoever's came first. */
+	madvise(at, all, MADV_NOHUGEPAGE);
 	while (access(argv[4], F_OK))
 		usleep(1000);
 	for (unsigned long done = 0; done + step <= all; done += step) {

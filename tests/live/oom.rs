@@ -14,7 +14,7 @@ const EATER: &str = r#"
 #include <sys/mman.h>
 int main(void)
 {
-	unsigned long all = 1UL << 30;
+	unsigned long all = 256UL << 20;
 	char *at = mmap(0, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	for (unsigned long i = 0; i < all; i += 4096)
@@ -60,6 +60,8 @@ fn each_kill_is_one_event_that_names_its_victim_and_the_limit() {
         assert_eq!(text(&event, "/container_id"), cgroup.id.as_str());
         assert_eq!(text(&event, "/tracer_data/victim/comm"), "eater");
         assert_eq!(text(&event, "/tracer_data/victim/container_id"), cgroup.id.as_str());
+        let held = number(&event, "/tracer_data/victim/rss_bytes") / MIB as f64;
+        assert!((50.0..=66.0).contains(&held), "about all of it: {held} MiB");
         assert_eq!(number(&event, "/tracer_data/killer/pid"), f64::from(pid), "it asked for it itself");
         assert_eq!(text(&event, "/tracer_data/oom_cgroup_path"), cgroup.path());
         assert_eq!(number(&event, "/tracer_data/limit_bytes"), (64 * MIB) as f64);

@@ -26,6 +26,8 @@ pub(super) struct Kill {
     pub(super) victim: Party,
     /// Who asked for memory when there was none.
     pub(super) killer: Party,
+    /// What the victim held.
+    pub(super) victim_rss_bytes: Option<u64>,
     pub(super) usage_bytes: u64,
     pub(super) limit_bytes: Option<u64>,
     /// The cgroup that these are of.
@@ -43,6 +45,7 @@ impl Kill {
         let (killer_pid, rest) = rest.split_first_chunk()?;
         let (victim_comm, rest) = rest.split_first_chunk()?;
         let (killer_comm, rest) = rest.split_first_chunk()?;
+        let (victim_rss_bytes, rest) = number(rest)?;
         let (levels, names) = number(rest)?;
         let names = names.get(..usize::try_from(levels).ok()?.checked_mul(NAME_BYTES)?)?;
         Some(Kill {
@@ -56,6 +59,7 @@ impl Kill {
                 comm: comm(killer_comm),
                 container: Key::from_bits(killer_container),
             },
+            victim_rss_bytes: Some(victim_rss_bytes).filter(|bytes| *bytes > 0),
             usage_bytes,
             limit_bytes: Some(limit_bytes).filter(|limit| *limit != NO_LIMIT),
             cgroup_path: path(names),
@@ -107,6 +111,7 @@ pub(in crate::tracer) mod tests {
         record.extend(78_u32.to_ne_bytes());
         record.extend(b"victim\0garbage!!");
         record.extend(b"kill\xffer\0\0\0\0\0\0\0\0\0");
+        record.extend(4_500_u64.to_ne_bytes());
         record.extend((names.len() as u64).to_ne_bytes());
         for name in names.iter().rev() {
             let mut padded = name.as_bytes().to_vec();
@@ -135,7 +140,7 @@ pub(in crate::tracer) mod tests {
         let whole = record(None, 1, &["a", "b"]);
         assert!((0..whole.len()).all(|len| Kill::parse(&whole[..len]).is_none()));
         let mut endless = whole;
-        endless[72..80].copy_from_slice(&u64::MAX.to_ne_bytes());
+        endless[80..88].copy_from_slice(&u64::MAX.to_ne_bytes());
         assert!(Kill::parse(&endless).is_none());
     }
 

@@ -45,7 +45,7 @@ impl<'a> Told<'a> {
         // The path is the victim's: it names the killer's container only if they share it.
         let shared = kill.victim.container == kill.killer.container;
         Kills {
-            victim: self.one(&kill.victim, &kill.cgroup_path),
+            victim: One { rss_bytes: kill.victim_rss_bytes, ..self.one(&kill.victim, &kill.cgroup_path) },
             killer: self.one(&kill.killer, if shared { &kill.cgroup_path } else { "" }),
             oom_cgroup_path: &kill.cgroup_path,
             limit_bytes: kill.limit_bytes,
@@ -58,6 +58,7 @@ impl<'a> Told<'a> {
         One {
             pid: party.pid,
             comm: &party.comm,
+            rss_bytes: None,
             container_id: known.map(|container| container.id()).or_else(|| Some(recognise(path)?.id)),
         }
     }
@@ -90,6 +91,8 @@ struct One<'a> {
     pid: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     comm: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<&'a str>,
 }

@@ -29,7 +29,7 @@ fn an_event_names_the_victim_the_killer_and_the_limit() {
     assert_eq!((&document["container_id"], &document["tracer_type"]), (&"a".into(), &"event".into()));
     let want = serde_json::json!({
         "trigger": "kill", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
-        "victim": { "pid": 77, "comm": "victim", "container_id": "a" },
+        "victim": { "pid": 77, "comm": "victim", "rss_bytes": 4_500, "container_id": "a" },
         "killer": { "pid": 78, "comm": "kill", "container_id": "a" },
         "oom_cgroup_path": "/docker/a", "limit_bytes": 6_000, "usage_bytes": 5_000,
         "host_memory": { "total_bytes": 100, "available_bytes": 20, "anon_bytes": 30 },
