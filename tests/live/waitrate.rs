@@ -1,5 +1,7 @@
 //! Containers that wait for a CPU: for another container's sake, for their own, or for their quota's.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +29,25 @@ fn weigh(cgroup: &Cgroup, shares: u32) {
     assert!(set || cgroup.write("cpu.weight", &weight.to_string()));
 }
 
+/// What is in this file now, put back when this is dropped.
+struct Changed(PathBuf, String);
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.0, &self.1);
+    }
+}
+
+/// Lets the folder of all these cgroups outweigh whatever else runs on this machine.
+fn outweighing() -> Changed {
+    let files =
+        [("/sys/fs/cgroup/cpu/docker/cpu.shares", "262144"), ("/sys/fs/cgroup/docker/cpu.weight", "10000")];
+    let (file, most) = files.into_iter().find(|(file, _)| Path::new(file).exists()).unwrap();
+    let changed = Changed(file.into(), fs::read_to_string(file).unwrap());
+    fs::write(file, most).unwrap();
+    changed
+}
+
 fn event_of(agent: &Agent, cgroup: &Cgroup, kind: &str) -> Value {
     let what = format!("an event of a container whose wait is {kind}");
     let event = agent.event(&what, LONG, |event| event["container_id"] == *cgroup.id);
@@ -49,6 +70,7 @@ fn a_container_that_waits_for_another_names_it() {
         return;
     }
     let (strong, weak) = (Cgroup::new("strong"), Cgroup::new("weak"));
+    let _outweighing = outweighing();
     weigh(&strong, 1024);
     weigh(&weak, 128);
     let agent = Agent::start(&only("waitrate", WATCHING));
@@ -74,6 +96,7 @@ fn a_container_that_is_in_its_own_way_is_told_so() {
         return;
     }
     let crowded = Cgroup::new("crowded");
+    let _outweighing = outweighing();
     let agent = Agent::start(&only("waitrate", WATCHING));
     let _spinners = [(); 3].map(|()| crowded.start(&mut spinner()));
     let event = event_of(&agent, &crowded, "inner");
@@ -87,6 +110,7 @@ fn a_container_that_its_quota_holds_back_is_told_so() {
     }
     let limited = Cgroup::new("limited");
     limited.quota(20);
+    let _outweighing = outweighing();
     let agent = Agent::start(&only("waitrate", WATCHING));
     let _spinner = limited.start(&mut spinner());
     let event = event_of(&agent, &limited, "throttled");
@@ -104,6 +128,7 @@ fn who_asks_about_the_host_learns_who_waited_and_for_whom() {
         return;
     }
     let (one, other) = (Cgroup::new("one"), Cgroup::new("other"));
+    let _outweighing = outweighing();
     let agent = Agent::start(&only("waitrate", "probe_every = \"1h\""));
     let _spinners = [one.start(&mut spinner()), other.start(&mut spinner())];
     let id = done(&mut agent.onset(&["trigger", "waitrate", "--seconds", "2"]));
