@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::record::{Opening, SEQ_END};
 use super::scan::{Scan, Step};
@@ -74,6 +75,10 @@ pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(Name::new(first).as_str())
 }
 
+/// How long the holder of a lock may take to be gone, and how often that is looked at.
+const LEAVING: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// A folder that is locked for one writer.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -82,8 +87,20 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder where it is missing, and locks it.
-    pub(super) fn hold(dir: &Path) -> Result<Folder, Error> {
+    /// Makes the folder where it is missing, and locks it. One that is held is tried again for a
+    /// moment: an agent that is leaving lets go of it soon, and so does a child between fork and exec.
+    pub(super) fn take(dir: &Path) -> Result<Folder, Error> {
+        let began = Instant::now();
+        loop {
+            match Folder::hold(dir) {
+                Err(Error::Held { .. }) if began.elapsed() < LEAVING => std::thread::sleep(AGAIN),
+                held => return held,
+            }
+        }
+    }
+
+    /// Makes the folder where it is missing, and locks it. Does not wait.
+    fn hold(dir: &Path) -> Result<Folder, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("make", dir))?;
         let path = dir.join(LOCK);
         let open =

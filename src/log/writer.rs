@@ -79,7 +79,7 @@ impl Writer {
     /// Opens the log, or makes it. Waits for the disk: call it at start only. The thread that
     /// it starts has the caller's signal mask.
     pub fn open(config: &config::Log) -> Result<(Writer, Recovered), Error> {
-        let folder = Folder::hold(&config.dir)?;
+        let folder = Folder::take(&config.dir)?;
         let plan = Plan { segment: config.segment, budget: config.budget, sync: config.sync };
         let (mut found, recovered) = Found::look(&folder)?;
         let first = found.seq;
