@@ -12,7 +12,7 @@
 #define FRAMES_MAX  64
 #define NAME_ROOM   256	 /* a component of a path with its end */
 #define NAMES_MAX   4096 /* PATH_MAX */
-#define DEPTH_MAX   512 /* components of seven letters */
+#define DEPTH_MAX   512	 /* components of seven letters */
 #define SLOTS_MASK  ((1 << SLOTS_MAX) - 1)
 #define DISK_BELOW  (1 << SLOTS_MAX)	   /* it lies under another one that is watched */
 #define DISK_ABOVE  (1 << (SLOTS_MAX + 1)) /* another one that is watched lies under it */
@@ -113,6 +113,7 @@ struct stall_record {
 	char comm[16];
 	__u64 stack[FRAMES_MAX];
 };
+_Static_assert(__builtin_offsetof(struct stall_record, stack) == 56, "src/bpf/io.rs reads it byte by byte");
 
 struct control {
 	__u64 stall_ns;
@@ -493,10 +494,11 @@ static __always_inline void add_flight(struct row *row, struct flight *flight, _
 	}
 }
 
-static __always_inline int complete_bio(struct bio *bio)
+/* A bio came to its end. */
+static __always_inline int end_flight(__u64 place)
 {
-	__u64 place = (__u64)bio, now = bpf_ktime_get_ns();
 	struct flight *found = bpf_map_lookup_elem(&flights, &place);
+	__u64 now = bpf_ktime_get_ns();
 	struct flight flight;
 	__u32 *how;
 
@@ -517,6 +519,30 @@ static __always_inline int complete_bio(struct bio *bio)
 		row = row_of(&flight.key, flight.comm);
 		if (row)
 			add_flight(row, &flight, now);
+	}
+	return 0;
+}
+
+/* Apart, so that the verifier need not follow it for each bio of a request. */
+__noinline int finish(__u64 place)
+{
+	return end_flight(place);
+}
+
+/* All bios of a request that these bytes complete. */
+static __always_inline int complete_request(struct request *request, __u32 bytes)
+{
+	struct bio *bio = BPF_CORE_READ(request, bio);
+
+#pragma clang loop unroll(disable)
+	for (int count = 0; count < BIOS_MAX && bio; count++) {
+		__u32 size = BPF_CORE_READ(bio, bi_iter.bi_size);
+
+		if (size > bytes)
+			break;
+		bytes -= size;
+		finish((__u64)bio);
+		bio = BPF_CORE_READ(bio, bi_next);
 	}
 	return 0;
 }
@@ -655,10 +681,17 @@ int rq_issued(__u64 *ctx)
 	return issue_request(queue_first ? (struct request *)ctx[1] : (struct request *)ctx[0]);
 }
 
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(rq_completed, struct request *request, int error, unsigned int bytes)
+{
+	return complete_request(request, bytes);
+}
+
+/* Of devices without requests, such as dm's and md's; for the others it is not traced. */
 SEC("tp_btf/block_bio_complete")
 int BPF_PROG(bio_completed, struct request_queue *queue, struct bio *bio)
 {
-	return complete_bio(bio);
+	return end_flight((__u64)bio);
 }
 
 SEC("tp_btf/writeback_dirty_folio")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::mem::offset_of;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ impl Io {
         for (name, program) in [
             ("bio_queued", &progs.bio_queued),
             ("rq_issued", &progs.rq_issued),
-            ("bio_completed", &progs.bio_completed),
+            ("rq_completed", &progs.rq_completed),
             ("task_wakes", &progs.task_wakes),
         ] {
             meter.add(name, program.as_fd());
@@ -324,6 +324,7 @@ impl IoArmed<'_> {
         let progs = &mut self.program.skeleton.progs;
         let all = [
             &mut progs.bio_completed,
+            &mut progs.rq_completed,
             &mut progs.rq_issued,
             &mut progs.bio_queued,
             &mut progs.folio_dirtied,
@@ -390,7 +391,6 @@ const _: () = assert!(
         && size_of::<types::flight>() == 72
         && size_of::<types::control>() == 24
         && offset_of!(types::path_record, names) == 24
-        && offset_of!(types::stall_record, stack) == 56
 );
 
 /// Fields of a record, one after the other.

@@ -3,6 +3,7 @@
 
 mod containers;
 mod error;
+mod io;
 mod meter;
 mod perf;
 mod ring;
@@ -11,6 +12,7 @@ mod tasks;
 
 pub use containers::Followed;
 pub use error::Error;
+pub use io::{Io, IoArmed, IoKey, IoLost, IoRecord, IoRow, IoStall, IoTarget, SLOTS as IO_SLOTS, Watched};
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
 pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};

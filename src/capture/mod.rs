@@ -3,7 +3,9 @@
 //! then. Nothing here blocks the loop.
 
 mod answer;
+mod disks;
 mod inbox;
+mod io;
 mod proc_task;
 mod stacks;
 mod tasks;
@@ -37,6 +39,7 @@ pub struct Captures {
     not_followed: u64,
     stacks: Result<(Arc<Sampler>, bpf::Lost), &'static str>,
     tasks: Looks,
+    io: Result<(Arc<io::Tracing>, bpf::IoLost), &'static str>,
     meter: Meter,
     open: Vec<Open>,
     to: SyncSender<Answered>,
@@ -71,6 +74,14 @@ impl Captures {
             let release = release(&paths.proc);
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
+        let io = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            let release = release(&paths.proc);
+            let program = bpf::Io::load(paths, followed, unified, release, &mut meter).map_err(sentence)?;
+            let lost = program.lost().map_err(sentence)?;
+            let (proc, sys) = (paths.proc.as_path().into(), paths.sys.as_path().into());
+            let (program, inbox) = (Mutex::new(program), Inbox::new(OPEN_MAX));
+            Ok((Arc::new(io::Tracing { program, inbox, proc, sys }), lost))
+        });
         let proc: Box<Path> = paths.proc.as_path().into();
         let stacks = program.and_then(|program| {
             let lost = program.lost().map_err(sentence)?;
@@ -93,6 +104,7 @@ impl Captures {
             not_followed: 0,
             stacks,
             tasks,
+            io,
             meter,
             open: Vec::with_capacity(2 * OPEN_MAX),
             to,
@@ -107,6 +119,7 @@ impl Captures {
         match kind {
             Kind::Stacks => self.stacks.as_ref().err().copied(),
             Kind::Tasks => None,
+            Kind::Io => self.io.as_ref().err().copied(),
         }
     }
 
@@ -117,6 +130,7 @@ impl Captures {
             (Kind::Stacks, _) => "perf_event",
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
+            (Kind::Io, _) => "tp_btf/block_bio_queue, block_rq_complete, sched_waking",
         }
     }
 
@@ -172,12 +186,17 @@ impl Captures {
     ) -> Result<(), Refusal> {
         let Request { kind, scope, lasting } = request;
         let alike = self.open.iter().filter(|open| open.request.kind == kind);
-        let twice = kind == Kind::Stacks && alike.clone().any(|open| open.request.scope == scope);
+        let twice = matches!(kind, Kind::Stacks | Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
         if twice || alike.count() >= OPEN_MAX {
             return Err(Refusal::Busy);
         }
         if kind == Kind::Stacks
             && let Err(reason) = self.stacks
+        {
+            return Err(Refusal::Unsupported(reason));
+        }
+        if kind == Kind::Io
+            && let Err(reason) = self.io
         {
             return Err(Refusal::Unsupported(reason));
         }
@@ -187,6 +206,11 @@ impl Captures {
         match (kind, &self.stacks, &self.tasks) {
             (Kind::Stacks, Ok((sampler, _)), _) => sampler.bring(stacks::Job { answer, scope, lasting }),
             (Kind::Stacks, Err(_), _) => {}
+            (Kind::Io, ..) => {
+                if let Ok((tracing, _)) = &self.io {
+                    tracing.bring(io::Job { answer, scope, lasting });
+                }
+            }
             (Kind::Tasks, _, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
             (Kind::Tasks, _, Looks::Walks { walks, .. }) => {
                 walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
@@ -228,6 +252,9 @@ impl Captures {
         if let Ok((_, lost)) = &self.stacks {
             each("stacks", lost.samples());
         }
+        if let Ok((_, lost)) = &self.io {
+            each("io", lost.count());
+        }
         each("containers", self.not_followed);
     }
 }
@@ -239,6 +266,9 @@ impl Drop for Captures {
         if let Ok((sampler, _)) = &self.stacks {
             sampler.inbox.close(deadline);
             sampler.endings.close(deadline);
+        }
+        if let Ok((tracing, _)) = &self.io {
+            tracing.inbox.close(deadline);
         }
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),

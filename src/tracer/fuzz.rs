@@ -7,7 +7,8 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Device, DeviceIo, DiskIo, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal, Request, Scope,
+    Seen, Stall, Target, Task, Ticket, Times, TopProcess,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -160,7 +161,7 @@ impl Script<'_> {
 fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
-        Kind::Tasks => Kind::Stacks,
+        Kind::Tasks | Kind::Io => Kind::Stacks,
     }
 }
 
@@ -326,6 +327,7 @@ impl Bytes<'_> {
         let seen = match kind {
             Kind::Stacks => Seen::Stacks(self.profile(many)),
             Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
+            Kind::Io => Seen::Io(self.disk_io(many)),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -346,6 +348,60 @@ impl Bytes<'_> {
         });
         let top = top.collect();
         Profile { hz: self.small(), samples: self.number(), flame, top }
+    }
+
+    fn disk_io(&mut self, many: usize) -> DiskIo {
+        let devices = (0..self.below(4)).map(|_| self.device_io(many)).collect();
+        DiskIo { devices, stalls: (0..self.below(4) * many).map(|_| self.stall()).collect() }
+    }
+
+    fn device(&mut self) -> Device {
+        Device { major: self.small(), minor: self.small() }
+    }
+
+    fn device_io(&mut self, many: usize) -> DeviceIo {
+        DeviceIo {
+            device: self.device(),
+            name: self.text(),
+            read_bytes: self.maybe(Self::number),
+            write_bytes: self.maybe(Self::number),
+            processes: (0..self.below(4) * many).map(|_| self.process_io()).collect(),
+        }
+    }
+
+    fn process_io(&mut self) -> ProcessIo {
+        ProcessIo {
+            pid: self.small(),
+            comm: self.text(),
+            container: self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }),
+            files: (0..self.below(8)).map(|_| self.file_io()).collect(),
+        }
+    }
+
+    fn file_io(&mut self) -> FileIo {
+        let target = match self.below(3) {
+            0 => Target::File(self.device(), self.number(), self.maybe(Self::text)),
+            1 => Target::Device(self.maybe(Self::text)),
+            _ => Target::Unknown,
+        };
+        let times = |b: &mut Self| Times { average: b.time(), most: b.time() };
+        FileIo {
+            target,
+            direct: self.flag(),
+            dirtied_earlier: self.flag(),
+            fs_write_bytes: self.maybe(Self::number),
+            read_bytes: self.number(),
+            write_bytes: self.number(),
+            finished: self.number(),
+            in_flight: self.number(),
+            whole: times(self),
+            device: times(self),
+        }
+    }
+
+    fn stall(&mut self) -> Stall {
+        let Task { pid, tid, comm, blocked, in_iowait, container, stack, .. } = self.task();
+        Stall { pid, tid, cpu: self.small(), comm, container, blocked, in_iowait, stack }
     }
 
     fn task(&mut self) -> Task {

@@ -30,7 +30,7 @@ impl Share {
 fn profile(capture: &Capture) -> &Profile {
     match &capture.seen {
         Seen::Stacks(profile) => profile,
-        Seen::Tasks(_) => panic!("stacks were asked for"),
+        _ => panic!("stacks were asked for"),
     }
 }
 

@@ -4,6 +4,7 @@ mod cpuidle;
 mod cpusys;
 mod dload;
 mod documents;
+mod iotracing;
 mod specs;
 mod uniform;
 
@@ -29,6 +30,7 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
             top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
         }),
         Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
+        Kind::Io => Seen::Io(iotracing::found()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }
