@@ -14,8 +14,8 @@
 #define NAMES_MAX   4096 /* PATH_MAX */
 #define DEPTH_MAX   512	 /* components of seven letters */
 #define SLOTS_MASK  ((1 << SLOTS_MAX) - 1)
-#define DISK_BELOW  (1 << SLOTS_MAX)	   /* it lies under another one that is watched */
-#define DISK_ABOVE  (1 << (SLOTS_MAX + 1)) /* another one that is watched lies under it */
+#define DISK_BELOW  (1 << SLOTS_MAX)	   /* it gets clones of another one's bios */
+#define DISK_ABOVE  (1 << (SLOTS_MAX + 1)) /* it makes clones of bios for another one */
 #define MAPPING_ODD 3			   /* include/linux/page-flags.h: anonymous or movable memory */
 
 /* include/linux/blk_types.h */
@@ -71,6 +71,7 @@ struct flight {
 	__u32 bytes;
 	__u32 write;
 	char comm[16];
+	__u64 vector; /* what it is found by in `vectors`, if it is there */
 };
 
 struct owner {
@@ -425,6 +426,7 @@ static __always_inline int queue_bio(struct bio *bio)
 	flight.write = op & 1;
 	flight.key.disk = disk;
 	vector = (__u64)BPF_CORE_READ(bio, bi_io_vec);
+	flight.vector = *how & DISK_ABOVE ? vector : 0;
 	if (!(*how & DISK_BELOW) || !inherit(vector, &flight)) {
 		own(&owner);
 		flight.key.tgid = owner.tgid;
@@ -435,7 +437,7 @@ static __always_inline int queue_bio(struct bio *bio)
 			find_file(bio, &flight);
 	}
 	flight.queued_ns = bpf_ktime_get_ns();
-	if (*how & DISK_ABOVE)
+	if (flight.vector)
 		bpf_map_update_elem(&vectors, &vector, &flight, BPF_ANY);
 	if (bpf_map_update_elem(&flights, &place, &flight, BPF_ANY))
 		count_lost();
@@ -506,6 +508,9 @@ static __always_inline int end_flight(__u64 place)
 		return 0;
 	flight = *found;
 	bpf_map_delete_elem(&flights, &place);
+	/* The next to have this memory is another one's. */
+	if (flight.vector)
+		bpf_map_delete_elem(&vectors, &flight.vector);
 	how = bpf_map_lookup_elem(&disks, &flight.key.disk);
 	if (!how)
 		return 0;

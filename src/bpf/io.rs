@@ -388,7 +388,7 @@ const _: () = assert!(
     size_of::<types::row_key>() == 32
         && offset_of!(types::row_key, slot) == 31
         && size_of::<types::row>() == 88
-        && size_of::<types::flight>() == 72
+        && size_of::<types::flight>() == 80
         && size_of::<types::control>() == 24
         && offset_of!(types::path_record, names) == 24
 );

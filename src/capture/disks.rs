@@ -18,6 +18,8 @@ pub(super) struct Disks {
     wholes: BTreeMap<Device, Device>,
     /// Which lies on which.
     over: Vec<(Device, Device)>,
+    /// Those of them that hand on what they get: a loop device writes to a file instead.
+    hands_on: Vec<(Device, Device)>,
 }
 
 impl Disks {
@@ -41,6 +43,9 @@ impl Disks {
             for below in entries(&folder.join("slaves")) {
                 disks.lies_on(*device, numbers(&below.join("dev")));
             }
+            disks.hands_on = disks.over.clone();
+        }
+        for (device, folder) in &folders {
             if let Ok(mut file) = fs::read(folder.join("loop/backing_file")) {
                 file.truncate(file.trim_ascii_end().len());
                 disks.lies_on(*device, mounted.filesystem_of(Path::new(OsStr::from_bytes(&file))));
@@ -102,10 +107,10 @@ impl Disks {
         }
     }
 
-    /// Whether one of these lies under it, and whether it lies under one of these.
-    pub(super) fn lies(&self, device: Device, among: &[Device]) -> (bool, bool) {
+    /// Whether it hands on to one of these, and whether one of these hands on to it.
+    pub(super) fn hands(&self, device: Device, among: &[Device]) -> (bool, bool) {
         let has = |pair: &dyn Fn(&(Device, Device)) -> Option<Device>| {
-            self.over.iter().filter_map(pair).any(|other| among.contains(&other))
+            self.hands_on.iter().filter_map(pair).any(|other| among.contains(&other))
         };
         let above = has(&|(over, below)| (*over == device).then_some(*below));
         let below = has(&|(over, below)| (*below == device).then_some(*over));
@@ -276,8 +281,8 @@ mod tests {
         assert_eq!(disks.name_of(dev(8, 1)), Some("sda1"));
         assert_eq!(disks.all(), [dev(7, 0), dev(8, 0), dev(8, 16), dev(253, 0)]);
         let all = around(dev(253, 0));
-        assert_eq!(disks.lies(dev(253, 0), &all), (true, true));
-        assert_eq!(disks.lies(dev(8, 0), &all), (false, true));
-        assert_eq!(disks.lies(dev(8, 0), &[dev(8, 0)]), (false, false));
+        assert_eq!(disks.hands(dev(253, 0), &all), (true, false), "the loop device has a file");
+        assert_eq!(disks.hands(dev(8, 0), &all), (false, true));
+        assert_eq!(disks.hands(dev(8, 0), &[dev(8, 0)]), (false, false));
     }
 }

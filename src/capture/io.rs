@@ -175,7 +175,7 @@ impl Session<'_> {
         }
         let all: Vec<Device> = wanted.keys().copied().collect();
         for (device, watched) in &mut wanted {
-            (watched.above, watched.below) = disks.lies(*device, &all);
+            (watched.above, watched.below) = disks.hands(*device, &all);
         }
         self.armed.watch(&wanted)
     }

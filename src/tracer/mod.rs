@@ -12,12 +12,14 @@ mod blocked;
 mod cases;
 mod cpuidle;
 mod cpusys;
+mod disk_io;
 mod dload;
 pub mod document;
 mod fields;
 mod flame;
 #[doc(hidden)]
 pub mod fuzz;
+mod iotracing;
 mod judge;
 mod known;
 mod out;
@@ -35,7 +37,7 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC];
+pub const TRACERS: &[&Spec] = &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &iotracing::SPEC];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {

@@ -1,0 +1,526 @@
+//! iotracing: a block device that is saturated or slow. Judged by /proc/diskstats, two samples in
+//! a row; told with who reads and writes which files on it, and where tasks wait for it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::cases::Case;
+use super::disk_io::{self, Limits as RowLimits, Told};
+use super::fields::{COMMON, Head, all, field};
+use super::judge::{Desk, Found, Judge, Judged, Keep};
+use super::percents::{Nanos, Percent};
+use super::watch::{Trigger, Watch};
+use super::{Capacity, Field, FieldKind, Settings, Spec};
+use crate::clock::Now;
+use crate::config::{Knob, Value};
+use crate::evidence::{Device, Kind, Scope, Seen};
+use crate::host::{Containers, Disk, Facts, Key, Snapshot, Text};
+use crate::metric::{Kind as MetricKind, Metric, Scrape};
+
+/// Devices that are watched at once; a host with more has its first ones watched.
+const DEVICES_MAX: usize = 512;
+
+/// Samples in a row that make a surge: one alone may be a single large write.
+const IN_A_ROW: u32 = 2;
+
+/// The major number of RAM disks, which nobody waits for.
+const RAM: u32 = 1;
+
+const MIB: f64 = 1_048_576.0;
+
+const UTIL: Metric = Metric {
+    name: "onset_disk_util_ratio",
+    help: "Share of the time since the sample before in which the device had requests in flight.",
+    kind: MetricKind::Gauge,
+    labels: &["device"],
+};
+
+const AWAIT: Metric = Metric {
+    name: "onset_disk_await_seconds",
+    help: "Average time that requests took since the sample before, waiting in the queue included.",
+    kind: MetricKind::Gauge,
+    labels: &["device", "op"],
+};
+
+/// The tracer.
+pub const SPEC: Spec = Spec {
+    name: "iotracing",
+    about: "Block devices that are saturated or slow, and who uses them",
+    facts: Facts { disks: true, ..Facts::NONE },
+    captures: &[Kind::Io],
+    pressure: None,
+    every: Duration::from_secs(5),
+    knobs: &[
+        Knob {
+            key: "util_percent",
+            default: Value::Number(90.0),
+            about: "A surge is a device that is busy for more of the time, two samples in a row ...",
+        },
+        Knob {
+            key: "nvme_read_mib",
+            default: Value::Number(2000.0),
+            about: "... and, if it is an nvme, reads more MiB in a second than this ...",
+        },
+        Knob { key: "nvme_write_mib", default: Value::Number(1500.0), about: "... or writes more," },
+        Knob {
+            key: "await",
+            default: Value::Time(
+                Duration::from_millis(100),
+                Duration::from_millis(1),
+                Duration::from_secs(3600),
+            ),
+            about: "or whose reads or writes take longer on average",
+        },
+        Knob {
+            key: "stall",
+            default: Value::Time(
+                Duration::from_millis(100),
+                Duration::from_millis(10),
+                Duration::from_secs(60),
+            ),
+            about: "Tasks that wait for longer are told with their stacks",
+        },
+        Knob { key: "top", default: Value::Count(10, 1, 1000), about: "Processes told of each device" },
+        Knob { key: "files", default: Value::Count(5, 1, 1000), about: "Files told of each process" },
+    ],
+    metrics: &[UTIL, AWAIT],
+    fields: &FIELDS,
+    build,
+};
+
+const FIELDS: [Field; COMMON.len() + OWN.len() + disk_io::FIELDS.len()] =
+    all(&[&COMMON, &OWN, &disk_io::FIELDS]);
+
+const OWN: [Field; 13] = [
+    field("reason_snapshot.type", FieldKind::Keyword, "What fired: io_util, read_await, write_await; manual"),
+    field("reason_snapshot.device", FieldKind::Keyword, "The device"),
+    field("reason_snapshot.major_num", FieldKind::Long, "Its driver's number"),
+    field("reason_snapshot.minor_num", FieldKind::Long, "Its own number"),
+    field("reason_snapshot.iostatus.read_bps", FieldKind::Long, "Bytes read in a second"),
+    field("reason_snapshot.iostatus.read_iops", FieldKind::Double, "Reads in a second"),
+    field("reason_snapshot.iostatus.read_await", FieldKind::Double, "Average time of a read, in milliseconds"),
+    field("reason_snapshot.iostatus.write_bps", FieldKind::Long, "Bytes written in a second"),
+    field("reason_snapshot.iostatus.write_iops", FieldKind::Double, "Writes in a second"),
+    field("reason_snapshot.iostatus.write_await", FieldKind::Double, "Average time of a write, in milliseconds"),
+    field("reason_snapshot.iostatus.io_util", FieldKind::Double, "Time with requests in flight, in percent"),
+    field("reason_snapshot.iostatus.queue_size", FieldKind::Double, "Requests in flight on average"),
+    field("reason_snapshot.summary", FieldKind::Text, "The same in words, with the limits"),
+];
+
+fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
+    let values = settings.values();
+    let judge = Iotracing {
+        limits: Limits {
+            util_percent: values.number("util_percent"),
+            nvme_read: values.number("nvme_read_mib") * MIB,
+            nvme_write: values.number("nvme_write_mib") * MIB,
+            slow: values.time("await"),
+        },
+        told: RowLimits {
+            processes: values.len("top"),
+            files: values.len("files"),
+            stall: values.time("stall"),
+        },
+        shortest: settings.every() / 2,
+        disks: Vec::with_capacity(DEVICES_MAX),
+    };
+    Box::new(Judged::new(judge, settings))
+}
+
+struct Iotracing {
+    limits: Limits,
+    told: RowLimits,
+    /// A sample of less time than this is more noise than use.
+    shortest: Duration,
+    disks: Vec<Subject>,
+}
+
+/// What a device must pass to be saturated or slow.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    util_percent: f64,
+    /// Bytes a second that an nvme must read or write beside that: it is never idle for long.
+    nvme_read: f64,
+    nvme_write: f64,
+    slow: Duration,
+}
+
+type Name = Text<32>;
+
+/// What is remembered of a device.
+#[derive(Debug)]
+struct Subject {
+    name: Name,
+    device: Device,
+    watch: Watch,
+    baseline: Option<(Duration, Disk)>,
+    rates: Option<Rates>,
+    /// Samples in a row that were past a limit.
+    in_a_row: u32,
+    /// It is in the last snapshot.
+    present: bool,
+}
+
+/// One sample of a device.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    read: Rate,
+    write: Rate,
+    util: Percent,
+    queue: f64,
+}
+
+/// Reads, or writes.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    bytes: f64,
+    requests: f64,
+    /// How long one took on average. `None`: none came to its end.
+    took: Option<Duration>,
+}
+
+/// Which limit was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Reason {
+    IoUtil,
+    ReadAwait,
+    WriteAwait,
+    Manual,
+}
+
+/// What was known of a device when a capture was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    name: Name,
+    device: Device,
+    rates: Rates,
+    reason: Reason,
+}
+
+impl Rates {
+    /// Between two readings. `None` if a counter went back.
+    fn between(before: &Disk, now: &Disk, elapsed: Duration) -> Option<Rates> {
+        let seconds = elapsed.as_secs_f64();
+        let rate = |bytes: u64, requests: u64, time: Duration| Rate {
+            bytes: bytes as f64 / seconds,
+            requests: requests as f64 / seconds,
+            took: (requests > 0).then(|| Duration::from_secs_f64(time.as_secs_f64() / requests as f64)),
+        };
+        let read_time = now.read_time.checked_sub(before.read_time)?.min(LONGEST);
+        let write_time = now.write_time.checked_sub(before.write_time)?.min(LONGEST);
+        let busy = now.busy.checked_sub(before.busy)?;
+        let queued = now.queued.checked_sub(before.queued)?;
+        let read_bytes = now.read_bytes.checked_sub(before.read_bytes)?;
+        let write_bytes = now.write_bytes.checked_sub(before.write_bytes)?;
+        Some(Rates {
+            read: rate(read_bytes, now.reads.checked_sub(before.reads)?, read_time),
+            write: rate(write_bytes, now.writes.checked_sub(before.writes)?, write_time),
+            util: Percent::of(busy, Nanos::from(elapsed))?,
+            queue: queued.as_secs_f64() / seconds,
+        })
+    }
+}
+
+/// No time that is added up here is longer: a thousand years of requests.
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86_400);
+
+impl Limits {
+    /// The first limit that this sample passes.
+    fn passed(&self, name: &str, rates: &Rates) -> Option<Reason> {
+        let slow = |rate: Rate| rate.took.is_some_and(|took| took > self.slow);
+        let busy = rates.util.ratio() * 100.0 > self.util_percent;
+        let fast = rates.read.bytes > self.nvme_read || rates.write.bytes > self.nvme_write;
+        if busy && (fast || !name.starts_with("nvme")) {
+            Some(Reason::IoUtil)
+        } else if slow(rates.read) {
+            Some(Reason::ReadAwait)
+        } else {
+            slow(rates.write).then_some(Reason::WriteAwait)
+        }
+    }
+}
+
+impl Subject {
+    /// Takes a reading in. `None`: it makes no new sample.
+    fn take(&mut self, now: Duration, disk: &Disk, shortest: Duration) -> Option<Rates> {
+        let before = self.baseline.filter(|(at, _)| now >= *at);
+        if before.is_some_and(|(at, _)| now - at < shortest) {
+            return None;
+        }
+        self.baseline = Some((now, *disk));
+        self.rates = before.and_then(|(at, before)| Rates::between(&before, disk, now - at));
+        self.rates
+    }
+
+    fn sample(&self, reason: Reason) -> Option<Sample> {
+        Some(Sample { name: self.name, device: self.device, rates: self.rates?, reason })
+    }
+}
+
+/// Whether a line of diskstats is a partition: they stand below the disk that they are of, with
+/// its name, a `p` if that ends in a digit, and a number.
+fn is_partition(name: &str, whole: &str) -> bool {
+    let Some(rest) = name.strip_prefix(whole).filter(|_| !whole.is_empty()) else { return false };
+    let number = if whole.ends_with(|last: char| last.is_ascii_digit()) {
+        rest.strip_prefix('p').unwrap_or_default()
+    } else {
+        rest
+    };
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl Iotracing {
+    /// The subject that this device is. `None`: there is no room for another.
+    fn subject(&mut self, disk: &Disk) -> Option<&mut Subject> {
+        let name = Name::cut(disk.name());
+        let device = Device { major: disk.major, minor: disk.minor };
+        let known = self.disks.iter().position(|subject| *subject.name == *name);
+        let place = match known {
+            Some(place) => place,
+            None if self.disks.len() >= DEVICES_MAX => return None,
+            None => {
+                self.disks.push(Subject {
+                    name,
+                    device,
+                    watch: Watch::default(),
+                    baseline: None,
+                    rates: None,
+                    in_a_row: 0,
+                    present: true,
+                });
+                self.disks.len() - 1
+            }
+        };
+        let subject = self.disks.get_mut(place)?;
+        if subject.device != device {
+            // Another one came under this name.
+            subject.device = device;
+            subject.baseline = None;
+            subject.rates = None;
+        }
+        subject.present = true;
+        Some(subject)
+    }
+
+    fn judge(&mut self, now: Now, disk: &Disk, desk: &mut Desk<'_, '_, Option<Sample>>) {
+        let (limits, shortest) = (self.limits, self.shortest);
+        let Some(subject) = self.subject(disk) else { return };
+        let Some(rates) = subject.take(now.mono, disk, shortest) else { return };
+        let reason = limits.passed(&subject.name, &rates);
+        subject.in_a_row = if reason.is_some() { subject.in_a_row.saturating_add(1) } else { 0 };
+        let edge = (subject.in_a_row == IN_A_ROW).then_some(Trigger::Surge);
+        let sample = subject.sample(reason.unwrap_or(Reason::Manual));
+        desk.sample(&mut subject.watch, None, edge, reason.is_some(), sample);
+    }
+}
+
+impl Judge for Iotracing {
+    type Readings = Option<Sample>;
+    const CAPTURE: Kind = Kind::Io;
+
+    fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
+        match (subject, sample) {
+            (Some(key), _) => Scope::Container(key),
+            (None, Some(sample)) => Scope::Device(sample.device),
+            (None, None) => Scope::Host,
+        }
+    }
+
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Sample>>) {
+        let Some(disks) = snapshot.disks else { return };
+        self.disks.iter_mut().for_each(|subject| subject.present = false);
+        let mut whole = "";
+        for disk in disks {
+            if is_partition(disk.name(), whole) {
+                continue;
+            }
+            whole = disk.name();
+            let used = disk.reads > 0 || disk.writes > 0 || disk.in_flight > 0;
+            if used && disk.major != RAM && !whole.is_empty() {
+                self.judge(now, disk, desk);
+            }
+        }
+        self.disks.retain(|subject| subject.present);
+    }
+
+    /// Who asks of the host gets its busiest device, or all if none is known yet.
+    fn readings(&self, subject: Option<Key>) -> Option<Sample> {
+        if subject.is_some() {
+            return None;
+        }
+        let samples = self.disks.iter().filter_map(|subject| subject.sample(Reason::Manual));
+        let busy = |sample: &Sample| {
+            let Rates { read, write, util, .. } = sample.rates;
+            (util, read.bytes + write.bytes)
+        };
+        samples.max_by(|one, two| busy(one).partial_cmp(&busy(two)).unwrap_or(std::cmp::Ordering::Equal))
+    }
+
+    fn watch(&mut self, case: &Case<Option<Sample>>) -> Option<&mut Watch> {
+        let sample = case.readings?;
+        let mut all = self.disks.iter_mut();
+        all.find(|subject| *subject.name == *sample.name).map(|subject| &mut subject.watch)
+    }
+
+    fn tell(&self, found: &Found<'_, Option<Sample>>, keep: &mut Keep<'_, '_>) -> bool {
+        let Seen::Io(io) = &found.capture.seen else { return keep.foreign() };
+        let head = Head::new(found.case.trigger, found.capture);
+        let reason_snapshot = found.case.readings.map(|sample| Snap::new(sample, self.limits));
+        let readings = Readings { reason_snapshot };
+        // Even if nothing was seen: a device that hangs has nothing to show.
+        keep.event(&Told::new(head, readings, io, found, self.told))
+    }
+
+    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+        let known = || self.disks.iter().filter_map(|subject| Some((&*subject.name, subject.rates?)));
+        scrape.family(&UTIL, |family| {
+            for (name, rates) in known() {
+                family.sample(&[name], rates.util.ratio());
+            }
+        });
+        scrape.family(&AWAIT, |family| {
+            for (name, rates) in known() {
+                for (op, rate) in [("read", rates.read), ("write", rates.write)] {
+                    if let Some(took) = rate.took {
+                        family.sample(&[name, op], took);
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[derive(Serialize)]
+struct Readings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason_snapshot: Option<Snap>,
+}
+
+/// A sample, as documents have it.
+#[derive(Serialize)]
+struct Snap {
+    #[serde(rename = "type")]
+    reason: Reason,
+    #[serde(serialize_with = "text")]
+    device: Name,
+    major_num: u32,
+    minor_num: u32,
+    iostatus: Status,
+    summary: Summary,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Status {
+    read_bps: u64,
+    read_iops: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_await: Option<f64>,
+    write_bps: u64,
+    write_iops: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_await: Option<f64>,
+    io_util: Percent,
+    queue_size: f64,
+}
+
+impl Snap {
+    fn new(sample: Sample, limits: Limits) -> Snap {
+        let Rates { read, write, util, queue } = sample.rates;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        // no rate is negative, and `as` saturates
+        let whole = |rate: f64| rate as u64;
+        let iostatus = Status {
+            read_bps: whole(read.bytes),
+            read_iops: hundredths(read.requests),
+            read_await: read.took.map(millis),
+            write_bps: whole(write.bytes),
+            write_iops: hundredths(write.requests),
+            write_await: write.took.map(millis),
+            io_util: util,
+            queue_size: hundredths(queue),
+        };
+        Snap {
+            reason: sample.reason,
+            device: sample.name,
+            major_num: sample.device.major,
+            minor_num: sample.device.minor,
+            iostatus,
+            summary: Summary { name: sample.name, reason: sample.reason, rates: sample.rates, limits },
+        }
+    }
+}
+
+/// To two digits.
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn millis(time: Duration) -> f64 {
+    hundredths(time.as_secs_f64() * 1000.0)
+}
+
+fn text<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name)
+}
+
+/// A sample in words.
+struct Summary {
+    name: Name,
+    reason: Reason,
+    rates: Rates,
+    limits: Limits,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rates { read, write, util, .. } = self.rates;
+        let (name, percent) = (&*self.name, util.ratio() * 100.0);
+        write!(f, "{name} was busy for {percent:.1} % of the time")?;
+        for (rate, word) in [(read, "reads"), (write, "writes")] {
+            if let Some(took) = rate.took {
+                let (mib, ms) = (rate.bytes / MIB, millis(took));
+                write!(f, "; {:.0} {word}/s, {mib:.1} MiB/s, {ms:.1} ms each", rate.requests)?;
+            }
+        }
+        match self.reason {
+            Reason::IoUtil => write!(f, "; past the limit of {} %", self.limits.util_percent),
+            Reason::ReadAwait | Reason::WriteAwait => {
+                write!(f, "; past the limit of {} ms", millis(self.limits.slow))
+            }
+            Reason::Manual => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Summary {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_partition;
+
+    #[test]
+    fn a_partition_has_the_name_of_the_disk_above_it_and_a_number() {
+        for (name, whole, want) in [
+            ("sda1", "sda", true),
+            ("sda12", "sda", true),
+            ("nvme0n1p2", "nvme0n1", true),
+            ("loop0p1", "loop0", true),
+            ("sdaa", "sda", false),
+            ("sda", "sda", false),
+            ("dm-10", "dm-1", false),
+            ("loop10", "loop1", false),
+            ("nvme0n10", "nvme0n1", false),
+            ("sdb1", "sda", false),
+            ("1", "", false),
+        ] {
+            assert_eq!(is_partition(name, whole), want, "{name} below {whole}");
+        }
+    }
+}
