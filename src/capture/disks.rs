@@ -43,8 +43,8 @@ impl Disks {
             for below in entries(&folder.join("slaves")) {
                 disks.lies_on(*device, numbers(&below.join("dev")));
             }
-            disks.hands_on = disks.over.clone();
         }
+        disks.hands_on = disks.over.clone();
         for (device, folder) in &folders {
             if let Ok(mut file) = fs::read(folder.join("loop/backing_file")) {
                 file.truncate(file.trim_ascii_end().len());

@@ -86,7 +86,7 @@ impl Script<'_> {
     fn tick(&mut self) {
         self.play.pass(self.bytes.interval());
         let at = self.play.now.mono;
-        let host = self.bytes.host(at);
+        let host = self.bytes.host(at, self.play.spec.facts.disks);
         let readings: Vec<Reading> =
             (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
         let before = self.play.seen.open.len();
@@ -243,7 +243,7 @@ impl Bytes<'_> {
         }
     }
 
-    fn host(&mut self, at: Duration) -> Host {
+    fn host(&mut self, at: Duration, disks: bool) -> Host {
         let mut spent = || self.spent(at);
         let times = CpuTimes {
             user: spent(),
@@ -264,25 +264,35 @@ impl Bytes<'_> {
                 available_bytes: b.number(),
                 anon_bytes: b.number(),
             }),
-            disks: self.maybe(|b| (0..b.below(3)).map(|_| b.disk()).collect()),
+            // They take many bytes: only who asks for them gets any.
+            disks: disks.then(|| (0..self.below(4)).map(|_| self.disk(at)).collect()),
             tasks: self.maybe(Self::tasks),
         }
     }
 
-    fn disk(&mut self) -> Disk {
+    /// Mostly one of a few, with counters that grow; it is busy most of the time.
+    fn disk(&mut self, at: Duration) -> Disk {
+        const DISKS: [&[u8]; 4] = [b"sda", b"sda1", b"sdb", b"nvme0n1"];
+        let which = self.below(5);
+        let mut name = [self.byte(); 32];
+        if let Some(known) = DISKS.get(which) {
+            name.fill(0);
+            name.iter_mut().zip(*known).for_each(|(to, from)| *to = *from);
+        }
+        let count = |b: &mut Self| u64::try_from(b.spent(at).as_millis()).unwrap_or(u64::MAX);
         Disk {
-            major: self.small(),
-            minor: self.small(),
-            name: [self.byte(); 32],
-            reads: self.number(),
-            read_bytes: self.number(),
-            read_time: self.time(),
-            writes: self.number(),
-            write_bytes: self.number(),
-            write_time: self.time(),
+            major: 8,
+            minor: if self.byte() < 8 { self.small() } else { 0 },
+            name,
+            reads: count(self),
+            read_bytes: count(self).saturating_mul(1 << 20),
+            read_time: self.spent(at),
+            writes: count(self),
+            write_bytes: count(self).saturating_mul(1 << 20),
+            write_time: self.spent(at),
             in_flight: self.number(),
-            busy: self.time(),
-            queued: self.time(),
+            busy: self.spent(at).saturating_mul(2),
+            queued: self.spent(at),
         }
     }
 
