@@ -274,15 +274,17 @@ impl Bytes<'_> {
     fn disk(&mut self, at: Duration) -> Disk {
         const DISKS: [&[u8]; 4] = [b"sda", b"sda1", b"sdb", b"nvme0n1"];
         let which = self.below(5);
-        let mut name = [self.byte(); 32];
+        let letter = self.byte();
+        let mut name = [letter; 32];
         if let Some(known) = DISKS.get(which) {
             name.fill(0);
             name.iter_mut().zip(*known).for_each(|(to, from)| *to = *from);
         }
         let count = |b: &mut Self| u64::try_from(b.spent(at).as_millis()).unwrap_or(u64::MAX);
         Disk {
-            major: 8,
-            minor: if self.byte() < 8 { self.small() } else { 0 },
+            major: if which < DISKS.len() { 8 } else { 9 },
+            // No two names have the same numbers.
+            minor: if which < DISKS.len() { u32::try_from(which).unwrap_or(0) } else { letter.into() },
             name,
             reads: count(self),
             read_bytes: count(self).saturating_mul(1 << 20),
