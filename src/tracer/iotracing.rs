@@ -244,6 +244,17 @@ impl Limits {
 }
 
 impl Subject {
+    fn new(name: Name, device: Device) -> Subject {
+        let watch = Watch::default();
+        Subject { name, device, watch, baseline: None, rates: None, in_a_row: 0, present: true }
+    }
+
+    /// It is not in this snapshot. What became of its capture and its quiet is remembered: it may
+    /// come again.
+    fn leave(&mut self) {
+        (self.baseline, self.rates, self.in_a_row) = (None, None, 0);
+    }
+
     /// Takes a reading in. `None`: it makes no new sample.
     fn take(&mut self, now: Duration, disk: &Disk, shortest: Duration) -> Option<Rates> {
         let before = self.baseline.filter(|(at, _)| now >= *at);
@@ -280,26 +291,21 @@ impl Iotracing {
         let known = self.disks.iter().position(|subject| *subject.name == *name);
         let place = match known {
             Some(place) => place,
-            None if self.disks.len() >= DEVICES_MAX => return None,
-            None => {
-                self.disks.push(Subject {
-                    name,
-                    device,
-                    watch: Watch::default(),
-                    baseline: None,
-                    rates: None,
-                    in_a_row: 0,
-                    present: true,
-                });
+            None if self.disks.len() < DEVICES_MAX => {
+                self.disks.push(Subject::new(name, device));
                 self.disks.len() - 1
+            }
+            None => {
+                let gone = self.disks.iter().position(|subject| !subject.present)?;
+                *self.disks.get_mut(gone)? = Subject::new(name, device);
+                gone
             }
         };
         let subject = self.disks.get_mut(place)?;
         if subject.device != device {
             // Another one came under this name.
             subject.device = device;
-            subject.baseline = None;
-            subject.rates = None;
+            subject.leave();
         }
         subject.present = true;
         Some(subject)
@@ -343,7 +349,7 @@ impl Judge for Iotracing {
                 self.judge(now, disk, desk);
             }
         }
-        self.disks.retain(|subject| subject.present);
+        self.disks.iter_mut().filter(|subject| !subject.present).for_each(Subject::leave);
     }
 
     /// Who asks of the host gets its busiest device, or all if none is known yet.
