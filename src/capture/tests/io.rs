@@ -43,6 +43,11 @@ fn run(program: &str, args: &[&Path]) {
     assert!(Command::new(program).args(args).status().expect(program).success(), "{program} {args:?}");
 }
 
+/// Links of this process's programs: there are some only while something is watched.
+fn attached() -> usize {
+    open("anon_inode:bpf_link") + open("anon_inode:bpf-raw-tracepoint")
+}
+
 const MIB: u64 = 1 << 20;
 
 /// Runs one job of fio to its end.
@@ -58,18 +63,19 @@ fn fio(disk: &Disk, name: &str, options: &str) -> Child {
 
 fn traced(captures: &mut Captures, scope: Scope, lasting: Duration, work: impl FnOnce()) -> (Capture, DiskIo) {
     let request = Request { kind: Kind::Io, scope, lasting };
+    let before = attached();
     captures.start(Ticket(1), request, Paths::default).expect("nothing else runs");
-    until("it to be armed", || (threads("onset-io") == 1).then_some(()));
-    std::thread::sleep(Duration::from_millis(400));
-    let began = Instant::now();
+    until("it to be attached", || (attached() >= before + HOOKS).then_some(()));
     work();
-    eprintln!("the work took {:?}", began.elapsed());
     let (_, capture) = answer(captures);
     match capture.seen.clone() {
         Seen::Io(io) => (capture, io),
         other => panic!("{other:?}"),
     }
 }
+
+/// Hooks on a kernel that has ext4.
+const HOOKS: usize = 8;
 
 fn close(have: u64, want: u64) -> bool {
     have.abs_diff(want) <= want / 50
@@ -91,6 +97,10 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
     let _alone = alone();
     let (disk, other) = (Disk::new("one", mkfs, 512 * MIB), Disk::new("two", mkfs, 512 * MIB));
     let mut captures = load(false);
+    // Before it maps a file, fio fills it.
+    let fill = "--rw=write --ioengine=mmap --create_only=1";
+    assert!(fio(&disk, "mapped", fill).wait().expect("a child").success());
+    run("sync", &["-f".as_ref(), &disk.path("")]);
     let ways = [
         ("buffered", "--rw=write --ioengine=psync --end_fsync=1"),
         ("direct", "--rw=write --ioengine=psync --direct=1"),
@@ -98,6 +108,7 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
         ("libaio", "--rw=randwrite --ioengine=libaio --iodepth=16 --direct=1"),
         ("uring", "--rw=randwrite --ioengine=io_uring --iodepth=16 --direct=1"),
     ];
+    let before = attached();
     let mut pids = Vec::new();
     let (capture, io) = traced(&mut captures, Scope::Device(disk.device), Duration::from_secs(8), || {
         let mut children: Vec<Child> = ways.iter().map(|(name, way)| fio(&disk, name, way)).collect();
@@ -108,14 +119,6 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
         pids = children.iter().map(Child::id).collect();
         run("sync", &["-f".as_ref(), &disk.path("")]);
     });
-    for device in &io.devices {
-        eprintln!("{} {:?} {:?}", device.name, device.read_bytes, device.write_bytes);
-        for process in &device.processes {
-            for file in &process.files {
-                eprintln!("  {} {} {file:?}", process.pid, process.comm);
-            }
-        }
-    }
     assert_eq!(capture.lost, 0);
     let device = &io.devices[0];
     assert_eq!(device.device, disk.device);
@@ -134,6 +137,41 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
     assert!(close(rows, whole), "rows {rows}, diskstats {whole}: {device:#?}");
     assert!(io.devices.iter().all(|device| device.device != other.device), "the other disk's are absent");
     until("the end of its thread", || (threads("onset-io") == 0).then_some(()));
+    assert_eq!(attached(), before, "all is detached");
+}
+
+#[test]
+fn tasks_that_wait_for_long_are_told_with_their_stacks() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let disk = Disk::new("stall", "mkfs.ext4", 64 * MIB);
+    let frozen = |how: &str| run("fsfreeze", &[how.as_ref(), &disk.path("")]);
+    let file = disk.path("file");
+    let mut captures = load(false);
+    let (_, io) = traced(&mut captures, Scope::Device(disk.device), Duration::from_secs(3), || {
+        // Who waits must use the device, or it may as well wait for another.
+        let words = format!(
+            "dd if=/dev/zero of={0} bs=64k count=1 oflag=direct status=none; read go; echo x >> {0}; sync {0}",
+            file.display()
+        );
+        let mut child = Command::new("bash").args(["-c", &words]).stdin(Stdio::piped()).spawn().expect("bash");
+        until("the file", || fs::metadata(&file).is_ok_and(|file| file.len() == 64 << 10).then_some(()));
+        frozen("-f");
+        drop(child.stdin.take());
+        until("the writer to be stuck", || {
+            fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?.contains(") D ").then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        frozen("-u");
+        assert!(child.wait().expect("a child").success());
+    });
+    let stall = io.stalls.iter().find(|stall| &*stall.comm == "bash").expect("the writer");
+    assert!((300..2000).contains(&stall.blocked.as_millis()), "{stall:?}");
+    let functions = stall.stack.join(" ");
+    assert!(functions.contains("percpu") || functions.contains("sb_start_write"), "{functions}");
+    assert!(io.stalls.is_sorted_by(|one, two| one.blocked >= two.blocked));
 }
 
 #[test]
