@@ -8,9 +8,12 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, FlameNode, Kind, Profile, Refusal, Request, Scope, Seen, Task, Ticket, TopProcess,
+    Capture, Device, DeviceIo, DiskIo, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal, Request, Scope,
+    Seen, Stall, Target, Task, Ticket, Times, TopProcess,
 };
-use onset::host::{ContainerCpu, Containers, CpuTimes, HostCpu, Key, Load, Reading, Snapshot, TaskCounts};
+use onset::host::{
+    ContainerCpu, Containers, CpuTimes, Disk, HostCpu, Key, Load, Reading, Snapshot, TaskCounts,
+};
 use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
@@ -104,8 +107,41 @@ fn capture(kind: Kind) -> Capture {
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
         Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
+        Kind::Io => Seen::Io(disk_io()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
+}
+
+fn disk_io() -> DiskIo {
+    let device = Device { major: 8, minor: 0 };
+    let file = |inode| FileIo {
+        target: Target::File(device, inode, Some("/data/file".into())),
+        direct: false,
+        dirtied_earlier: false,
+        fs_write_bytes: Some(7),
+        read_bytes: 1 << 20,
+        write_bytes: 1 << 20,
+        finished: 9,
+        in_flight: 0,
+        whole: Times::default(),
+        device: Times::default(),
+    };
+    let process =
+        |pid| ProcessIo { pid, comm: "dd".into(), container: None, files: (0..9).map(file).collect() };
+    let processes = (0..200).map(process).collect();
+    let stall = |tid| Stall {
+        pid: 1,
+        tid,
+        cpu: 0,
+        comm: "dd".into(),
+        container: None,
+        blocked: Duration::from_secs(1),
+        in_iowait: true,
+        stack: vec!["io_schedule".into(); 40],
+    };
+    let name = "dddd".into();
+    let device = DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes };
+    DiskIo { devices: vec![device], stalls: (0..60).map(stall).collect() }
 }
 
 /// In odd turns everything is busy.
@@ -138,11 +174,27 @@ fn turn(
     let system = Duration::from_secs(u64::from(number / 2) * 100);
     let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
     let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    // In three turns of four it is busy.
+    let busy = Duration::from_secs(u64::from(number - number / 4) * 10);
+    let disk = Disk {
+        major: 8,
+        minor: 0,
+        name: [b'd'; 32],
+        reads: number.into(),
+        read_bytes: 0,
+        read_time: Duration::ZERO,
+        writes: 1,
+        write_bytes: 0,
+        write_time: Duration::ZERO,
+        in_flight: 0,
+        busy,
+        queued: busy,
+    };
     let snapshot = Snapshot {
         cpu: Some(&cpu),
         load: Some(&Load::default()),
         memory: None,
-        disks: None,
+        disks: Some(&[disk]),
         tasks: Some(&TaskCounts::default()),
         containers,
         readings,

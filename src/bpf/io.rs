@@ -155,8 +155,8 @@ impl Io {
     ) -> Result<Io, Error> {
         btf(&paths.sys)?;
         // A kernel without ext4 has not its tracepoints.
-        let skeleton = load(followed, unified, release, true)
-            .or_else(|_| load(followed, unified, release, false))?;
+        let skeleton =
+            load(followed, unified, release, true).or_else(|_| load(followed, unified, release, false))?;
         let progs = &skeleton.progs;
         for (name, program) in [
             ("bio_queued", &progs.bio_queued),
@@ -235,9 +235,7 @@ impl IoArmed<'_> {
     /// Watches these devices and no others.
     pub fn watch(&mut self, devices: &BTreeMap<Device, Watched>) -> Result<(), Error> {
         let bits = |watched: &Watched| {
-            watched.slots
-                | if watched.below { BELOW } else { 0 }
-                | if watched.above { ABOVE } else { 0 }
+            watched.slots | if watched.below { BELOW } else { 0 } | if watched.above { ABOVE } else { 0 }
         };
         let wanted: BTreeMap<u32, u32> =
             devices.iter().map(|(device, watched)| (pack(*device), bits(watched))).collect();
@@ -284,10 +282,8 @@ impl IoArmed<'_> {
             let Ok(Some(flight)) = maps.flights.lookup(&raw, MapFlags::ANY) else { continue };
             let Some((key, flight)) = IoRow::of_flight(&flight, now) else { continue };
             if devices.contains(&key.disk) {
-                let row = all.entry(key).or_insert_with(|| IoRow {
-                    comm: flight.comm.clone(),
-                    ..IoRow::default()
-                });
+                let row =
+                    all.entry(key).or_insert_with(|| IoRow { comm: flight.comm.clone(), ..IoRow::default() });
                 row.in_flight += 1;
                 row.whole.1 = row.whole.1.max(flight.whole.1);
                 row.device.1 = row.device.1.max(flight.device.1);

@@ -131,8 +131,7 @@ impl Session<'_> {
     }
 
     fn begin(&mut self, job: Job) {
-        let Some(slot) =
-            (0..IO_SLOTS).find(|slot| self.running.iter().all(|running| running.slot != *slot))
+        let Some(slot) = (0..IO_SLOTS).find(|slot| self.running.iter().all(|running| running.slot != *slot))
         else {
             return job.answer.give(Err(Refusal::Busy));
         };
@@ -243,8 +242,13 @@ impl Session<'_> {
         for (running, rows) in ended {
             let lasted = now.saturating_duration_since(running.began);
             let lost = lost.saturating_sub(running.lost_before);
-            let mut names =
-                Names { disks: &disks, mounts: &mounts, paths: &self.paths, proc: &self.tracing.proc, seen: HashMap::new() };
+            let mut names = Names {
+                disks: &disks,
+                mounts: &mounts,
+                paths: &self.paths,
+                proc: &self.tracing.proc,
+                seen: HashMap::new(),
+            };
             running.end(rows, &after, &mut names, lasted, lost);
         }
     }
@@ -272,10 +276,8 @@ impl Running {
             Scope::Container(key) => Some(key),
             Scope::Host | Scope::Device(_) => None,
         };
-        let rows: Vec<(IoKey, IoRow)> = rows
-            .into_iter()
-            .filter(|(key, _)| wanted.is_none() || key.container == wanted)
-            .collect();
+        let rows: Vec<(IoKey, IoRow)> =
+            rows.into_iter().filter(|(key, _)| wanted.is_none() || key.container == wanted).collect();
         let pids: HashSet<u32> = rows.iter().map(|(key, _)| key.pid).collect();
         let mut devices: Vec<DeviceIo> = self
             .devices
@@ -305,11 +307,7 @@ impl Running {
 }
 
 /// What moved meanwhile; `None` if a counter went back, as it does when a device goes and comes.
-fn moved(
-    device: Device,
-    before: &HashMap<Device, Bytes>,
-    after: &HashMap<Device, Bytes>,
-) -> Option<Bytes> {
+fn moved(device: Device, before: &HashMap<Device, Bytes>, after: &HashMap<Device, Bytes>) -> Option<Bytes> {
     let after = after.get(&device)?;
     // One that came meanwhile began at nothing.
     let before = before.get(&device).copied().unwrap_or_default();
@@ -358,10 +356,7 @@ impl Names<'_> {
 }
 
 /// Rows of one device as processes with their files, both by bytes.
-fn processes<'r>(
-    rows: impl Iterator<Item = &'r (IoKey, IoRow)>,
-    names: &mut Names<'_>,
-) -> Vec<ProcessIo> {
+fn processes<'r>(rows: impl Iterator<Item = &'r (IoKey, IoRow)>, names: &mut Names<'_>) -> Vec<ProcessIo> {
     let mut by_process: BTreeMap<(u32, Option<Key>), ProcessIo> = BTreeMap::new();
     for (key, row) in rows {
         let process = by_process.entry((key.pid, key.container)).or_insert_with(|| ProcessIo {
@@ -378,7 +373,8 @@ fn processes<'r>(
     }
     processes.sort_by_key(|process| std::cmp::Reverse(process.files.iter().map(weight).max()));
     processes.sort_by_key(|process| {
-        let sum = |sum: u64, file: &FileIo| sum.saturating_add(file.read_bytes.saturating_add(file.write_bytes));
+        let sum =
+            |sum: u64, file: &FileIo| sum.saturating_add(file.read_bytes.saturating_add(file.write_bytes));
         std::cmp::Reverse(process.files.iter().fold(0, sum))
     });
     processes
@@ -414,7 +410,8 @@ fn stalls(waits: Vec<IoStall>, proc: &Path) -> Vec<Stall> {
     if waits.is_empty() {
         return Vec::new();
     }
-    let stack = |wait: &IoStall| Stack { pid: wait.pid, weight: 1, user: Vec::new(), kernel: wait.kernel.clone() };
+    let stack =
+        |wait: &IoStall| Stack { pid: wait.pid, weight: 1, user: Vec::new(), kernel: wait.kernel.clone() };
     let stacks: Vec<Stack> = waits.iter().map(stack).collect();
     let names = Symbolizer::new(proc).resolve(&stacks);
     let stall = |(wait, stack): (IoStall, &Stack)| Stall {

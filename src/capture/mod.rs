@@ -186,7 +186,8 @@ impl Captures {
     ) -> Result<(), Refusal> {
         let Request { kind, scope, lasting } = request;
         let alike = self.open.iter().filter(|open| open.request.kind == kind);
-        let twice = matches!(kind, Kind::Stacks | Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
+        let twice =
+            matches!(kind, Kind::Stacks | Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
         if twice || alike.count() >= OPEN_MAX {
             return Err(Refusal::Busy);
         }

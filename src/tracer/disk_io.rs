@@ -37,7 +37,11 @@ pub const FIELDS: [Field; 42] = [
         "Whether it writes what someone else made dirty before the capture",
     ),
     field("process_file_io_stats.total_fs_read_bps", P, "Bytes a second read from filesystems, where known"),
-    field("process_file_io_stats.total_fs_write_bps", P, "Bytes a second written to filesystems, where known"),
+    field(
+        "process_file_io_stats.total_fs_write_bps",
+        P,
+        "Bytes a second written to filesystems, where known",
+    ),
     field("process_file_io_stats.total_disk_read_bps", P, "Bytes a second read from the device"),
     field("process_file_io_stats.total_disk_write_bps", P, "Bytes a second written to the device"),
     field("process_file_io_stats.total_file_count", P, "Files, those left out included"),
@@ -108,7 +112,13 @@ pub struct Told<'a, R> {
 
 impl<'a, R> Told<'a, R> {
     /// Of what was found.
-    pub fn new<T>(head: Head, readings: R, io: &'a DiskIo, found: &Found<'a, T>, limits: Limits) -> Told<'a, R> {
+    pub fn new<T>(
+        head: Head,
+        readings: R,
+        io: &'a DiskIo,
+        found: &Found<'a, T>,
+        limits: Limits,
+    ) -> Told<'a, R> {
         // The longest come first.
         let long = io.stalls.iter().take_while(|stall| stall.blocked >= limits.stall).count();
         Told {
@@ -146,7 +156,9 @@ impl<'a> View<'a> {
 
     /// Rows that are not written.
     fn truncated(&self, io: &DiskIo) -> usize {
-        let all = |device: &DeviceIo| 1 + device.processes.iter().map(|process| 1 + process.files.len()).sum::<usize>();
+        let all = |device: &DeviceIo| {
+            1 + device.processes.iter().map(|process| 1 + process.files.len()).sum::<usize>()
+        };
         let written = |device: &DeviceIo| {
             let told = first(&device.processes, self.processes).iter();
             1 + told.map(|process| 1 + first(&process.files, self.files).len()).sum::<usize>()
@@ -308,7 +320,13 @@ impl<'a> Inside<'a> {
 }
 
 impl<'a> Processes<'a> {
-    fn row(&self, device: &'a DeviceIo, process: Option<&'a ProcessIo>, comm: &'a str, sum: Sum) -> ProcessRow<'a> {
+    fn row(
+        &self,
+        device: &'a DeviceIo,
+        process: Option<&'a ProcessIo>,
+        comm: &'a str,
+        sum: Sum,
+    ) -> ProcessRow<'a> {
         let view = self.0;
         let bps = |bytes: u64| view.bps(bytes);
         ProcessRow {
@@ -322,7 +340,11 @@ impl<'a> Processes<'a> {
             total_disk_read_bps: bps(sum.read),
             total_disk_write_bps: bps(sum.written),
             total_file_count: sum.files,
-            total_files: Files(view, &device.name, process.map(|process| view.files(process)).unwrap_or_default()),
+            total_files: Files(
+                view,
+                &device.name,
+                process.map(|process| view.files(process)).unwrap_or_default(),
+            ),
         }
     }
 

@@ -143,7 +143,8 @@ impl<J: Judge> Tracer for Judged<J> {
         let Judged { judge, cases, rule, lasting } = self;
         match event {
             Event::Tick(snapshot) => {
-                let mut desk = Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
+                let mut desk =
+                    Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
                 judge.tick(now, snapshot, &mut desk);
             }
             Event::Asked(subject, lasting) => {

@@ -11,5 +11,6 @@ mod dload;
 mod endpoint;
 mod faults;
 mod frozen;
+mod iotracing;
 mod people;
 mod rig;

@@ -164,7 +164,7 @@ pub fn config(folder: &Folder, top: &str, rest: &str) -> PathBuf {
 
 /// All tracers off but those that `rest` sets up.
 pub fn only(tracer: &str, keys: &str) -> String {
-    let off = ["cpuidle", "cpusys", "dload"].into_iter().filter(|name| *name != tracer);
+    let off = ["cpuidle", "cpusys", "dload", "iotracing"].into_iter().filter(|name| *name != tracer);
     let off: String = off.map(|name| format!("[tracer.{name}]\nenabled = false\n")).collect();
     format!("{off}[tracer.{tracer}]\n{keys}\n[capture]\nbudget_percent = 100\n")
 }

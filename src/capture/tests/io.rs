@@ -31,7 +31,8 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let began = Instant::now();
-        let unmounted = |mount: &Path| Command::new("umount").arg(mount).status().is_ok_and(|done| done.success());
+        let unmounted =
+            |mount: &Path| Command::new("umount").arg(mount).status().is_ok_and(|done| done.success());
         while !unmounted(&self.path("")) && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -61,7 +62,12 @@ fn fio(disk: &Disk, name: &str, options: &str) -> Child {
         .expect("fio is installed")
 }
 
-fn traced(captures: &mut Captures, scope: Scope, lasting: Duration, work: impl FnOnce()) -> (Capture, DiskIo) {
+fn traced(
+    captures: &mut Captures,
+    scope: Scope,
+    lasting: Duration,
+    work: impl FnOnce(),
+) -> (Capture, DiskIo) {
     let request = Request { kind: Kind::Io, scope, lasting };
     let before = attached();
     captures.start(Ticket(1), request, Paths::default).expect("nothing else runs");
@@ -82,7 +88,8 @@ fn close(have: u64, want: u64) -> bool {
 }
 
 fn file<'d>(device: &'d DeviceIo, path: &Path) -> (u32, &'d FileIo) {
-    let is = |file: &FileIo| matches!(&file.target, Target::File(_, _, Some(name)) if Path::new(&**name) == path);
+    let is =
+        |file: &FileIo| matches!(&file.target, Target::File(_, _, Some(name)) if Path::new(&**name) == path);
     let all: Vec<_> = device
         .processes
         .iter()
@@ -126,13 +133,18 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
         let (whose, file) = file(device, &disk.path(name));
         assert_eq!(whose, *pid, "{name}");
         assert!(close(file.write_bytes, 32 * MIB), "{name}: {file:#?}");
-        assert_eq!((file.direct, file.dirtied_earlier), (!["buffered", "mapped"].contains(name), false), "{name}");
+        assert_eq!(
+            (file.direct, file.dirtied_earlier),
+            (!["buffered", "mapped"].contains(name), false),
+            "{name}"
+        );
         assert!(file.whole.average > Duration::ZERO && file.whole.most >= file.whole.average, "{file:#?}");
         assert!(file.device.most <= file.whole.most && file.device.average > Duration::ZERO, "{file:#?}");
     }
     let buffered = file(device, &disk.path("buffered")).1.fs_write_bytes;
     assert_eq!(buffered, (mkfs == "mkfs.ext4").then_some(32 * MIB), "to the byte, where it is told");
-    let rows: u64 = device.processes.iter().flat_map(|process| &process.files).map(|file| file.write_bytes).sum();
+    let rows: u64 =
+        device.processes.iter().flat_map(|process| &process.files).map(|file| file.write_bytes).sum();
     let whole = device.write_bytes.expect("diskstats has it");
     assert!(close(rows, whole), "rows {rows}, diskstats {whole}: {device:#?}");
     assert!(io.devices.iter().all(|device| device.device != other.device), "the other disk's are absent");
@@ -156,7 +168,8 @@ fn tasks_that_wait_for_long_are_told_with_their_stacks() {
             "dd if=/dev/zero of={0} bs=64k count=1 oflag=direct status=none; read go; echo x >> {0}; sync {0}",
             file.display()
         );
-        let mut child = Command::new("bash").args(["-c", &words]).stdin(Stdio::piped()).spawn().expect("bash");
+        let mut child =
+            Command::new("bash").args(["-c", &words]).stdin(Stdio::piped()).spawn().expect("bash");
         until("the file", || fs::metadata(&file).is_ok_and(|file| file.len() == 64 << 10).then_some(()));
         frozen("-f");
         drop(child.stdin.take());

@@ -183,7 +183,10 @@ fn programs_are_metered_and_losses_told() {
     let captures = load(false);
     let mut names = Vec::new();
     captures.run_time(&mut |name, _| names.push(name.to_owned()));
-    assert_eq!(names, ["stacks", "tasks", "stuck_tasks", "bio_queued", "rq_issued", "rq_completed", "task_wakes"]);
+    assert_eq!(
+        names,
+        ["stacks", "tasks", "stuck_tasks", "bio_queued", "rq_issued", "rq_completed", "task_wakes"]
+    );
     let mut lost = Vec::new();
     captures.lost(&mut |source, count| lost.push((source, count)));
     assert_eq!(lost, [("stacks", 0), ("io", 0), ("containers", 0)]);

@@ -131,7 +131,8 @@ fn watching(config: &str, name: &str, samples: &[Use]) -> (Play, Disk) {
     (play, disk)
 }
 
-const CALM: Use = Use { busy_ms: 500, reads: 10, read_ms: 50, read_mib: 1, writes: 10, write_ms: 50, write_mib: 1 };
+const CALM: Use =
+    Use { busy_ms: 500, reads: 10, read_ms: 50, read_mib: 1, writes: 10, write_ms: 50, write_mib: 1 };
 
 #[test]
 fn it_fires_exactly_where_its_rules_say() {
@@ -168,7 +169,8 @@ fn it_fires_exactly_where_its_rules_say() {
 
 #[test]
 fn an_event_says_why_and_its_rows_add_up_to_what_the_device_did() {
-    let used = Use { busy_ms: 4900, reads: 5, read_ms: 50, read_mib: 5, writes: 50, write_ms: 6250, write_mib: 10 };
+    let used =
+        Use { busy_ms: 4900, reads: 5, read_ms: 50, read_mib: 5, writes: 50, write_ms: 6250, write_mib: 10 };
     let (mut play, _) = watching("", "sda", &[used, used]);
     assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
     let file = |direct: bool, earlier: bool, disk_read: u64, disk_write: u64| {
@@ -256,7 +258,11 @@ fn partitions_ram_and_devices_without_use_are_passed_over() {
         disks.iter_mut().for_each(|disk| disk.busy += FIVE);
     }
     let scopes: Vec<Scope> = play.seen.asked.iter().map(|request| request.scope).collect();
-    assert_eq!(scopes, [Scope::Device(SDA), Scope::Device(Device { major: 8, minor: 16 })], "both in one tick");
+    assert_eq!(
+        scopes,
+        [Scope::Device(SDA), Scope::Device(Device { major: 8, minor: 16 })],
+        "both in one tick"
+    );
     let page = play.scrape();
     let util: Vec<&str> = page.lines().filter(|line| line.starts_with("onset_disk_util_ratio{")).collect();
     assert_eq!(util, ["onset_disk_util_ratio{device=\"sda\"} 1", "onset_disk_util_ratio{device=\"sdb\"} 1"]);
@@ -264,7 +270,8 @@ fn partitions_ram_and_devices_without_use_are_passed_over() {
 
 #[test]
 fn its_metrics_are_of_the_last_sample_and_go_with_the_device() {
-    let (mut play, _) = watching("", "sda", &[Use { busy_ms: 1250, reads: 10, read_ms: 25, ..Use::default() }]);
+    let (mut play, _) =
+        watching("", "sda", &[Use { busy_ms: 1250, reads: 10, read_ms: 25, ..Use::default() }]);
     let page = play.scrape();
     assert!(page.contains("onset_disk_util_ratio{device=\"sda\"} 0.25\n"), "{page}");
     assert!(page.contains("onset_disk_await_seconds{device=\"sda\",op=\"read\"} 0.0025\n"), "{page}");
