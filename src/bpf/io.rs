@@ -169,7 +169,7 @@ impl Io {
         Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
     }
 
-    /// Begins to watch, nothing at first. Tasks that are in D state for as long as `stall` are told.
+    /// Prepares to watch: nothing is attached until a device is named. Tasks that are in D state for as long as `stall` are told.
     pub fn arm(&mut self, stall: Duration) -> Result<IoArmed<'_>, Error> {
         self.runs += 1;
         if self.direct_end.is_none() {
@@ -179,7 +179,6 @@ impl Io {
         let mut armed = IoArmed { program: self, ring, links: Vec::new(), watched: BTreeMap::new() };
         armed.forget_old();
         armed.control(stall)?;
-        armed.attach()?;
         Ok(armed)
     }
 
@@ -250,7 +249,8 @@ impl IoArmed<'_> {
             Ok(())
         })?;
         self.watched = wanted;
-        Ok(())
+        // Only now, so that all that is seen is of a device that is watched.
+        if self.links.is_empty() { self.attach() } else { Ok(()) }
     }
 
     /// Hands out what came through the ring, at most `budget`.
@@ -513,4 +513,56 @@ fn stall(mut fields: Fields<'_>) -> Option<IoStall> {
     let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
     let kernel = fields.0.chunks_exact(8).take(bytes / 8).filter_map(address).collect();
     Some(IoStall { pid, tid, cpu, container, blocked, in_iowait, comm, kernel })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(words: &[u32], tail: &[u8]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).chain(tail.iter().copied()).collect()
+    }
+
+    #[test]
+    fn a_path_is_read_from_its_end_and_says_if_its_beginning_is_missing() {
+        let names = b"file\0b\0a\0garbage";
+        let at = |whole: u32, bytes: u32| record(&[1, 7 << 20 | 3, 12, 0, whole, bytes], names);
+        let path = |raw: &[u8]| match IoRecord::parse(raw) {
+            Some(IoRecord::Path { filesystem, inode, path }) => {
+                assert_eq!((filesystem, inode), (Device { major: 7, minor: 3 }, 12));
+                Some(String::from(path))
+            }
+            _ => None,
+        };
+        assert_eq!(path(&at(1, 9)).as_deref(), Some("/a/b/file"));
+        assert_eq!(path(&at(0, 9)).as_deref(), Some("/.../a/b/file"));
+        assert_eq!(path(&at(1, 0)).as_deref(), Some("/"));
+        assert_eq!(path(&at(1, 1000)), None, "it claims more than it has");
+    }
+
+    #[test]
+    fn a_record_that_is_cut_or_of_no_kind_is_refused() {
+        let mut stall = record(&[2, 7, 8, 1, 0, 0, 1_500_000_000, 0, 1, 8], b"dd\0garbage!!!!!!");
+        stall.truncate(56);
+        assert_eq!(stall.len(), 56);
+        stall.extend(0xffff_ffff_8100_0000_u64.to_ne_bytes());
+        stall.extend([0xff; 16]);
+        let Some(IoRecord::Stall(read)) = IoRecord::parse(&stall) else { panic!("a whole record") };
+        assert_eq!((read.pid, read.tid, read.cpu, read.in_iowait), (7, 8, 1, true));
+        assert_eq!((read.blocked, &*read.comm), (Duration::from_millis(1500), "dd"));
+        assert_eq!(read.kernel, [0xffff_ffff_8100_0000]);
+        for len in 0..56 {
+            assert_eq!(IoRecord::parse(stall.get(..len).expect("shorter")), None, "{len} bytes");
+        }
+        assert_eq!(IoRecord::parse(&record(&[9; 30], b"")), None);
+        assert_eq!(IoKey::parse(&[0; 20]), None);
+        assert_eq!(IoRow::parse(&[0; 60]), None);
+    }
+
+    #[test]
+    fn a_devices_numbers_survive_the_way_through_the_kernel() {
+        for device in [Device { major: 254, minor: 0 }, Device { major: 7, minor: (1 << 20) - 1 }] {
+            assert_eq!(unpack_device(pack(device)), device);
+        }
+    }
 }

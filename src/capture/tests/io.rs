@@ -188,6 +188,105 @@ fn tasks_that_wait_for_long_are_told_with_their_stacks() {
 }
 
 #[test]
+fn the_longest_names_and_the_deepest_paths_are_told_whole() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let disk = Disk::new("deep", "mkfs.ext4", 64 * MIB);
+    // As long as the kernel lets a program name at all, with its mount point: 4095 bytes.
+    let mut long = disk.path("");
+    while long.as_os_str().len() + 256 < 4095 {
+        long.push("n".repeat(255));
+    }
+    let mut many = disk.path("");
+    (0..500).for_each(|level| many.push(format!("d{level}")));
+    let files = [long, many].map(|folder| {
+        fs::create_dir_all(&folder).expect("folders");
+        folder.join("f")
+    });
+    let mut captures = load(false);
+    let (_, io) = traced(&mut captures, Scope::Device(disk.device), Duration::from_secs(2), || {
+        for path in &files {
+            fs::write(path, vec![7; 64 << 10]).expect("a file");
+        }
+        run("sync", &["-f".as_ref(), &disk.path("")]);
+    });
+    for path in &files {
+        let (pid, file) = file(&io.devices[0], path);
+        assert_eq!((pid, file.write_bytes), (std::process::id(), 64 << 10));
+    }
+}
+
+#[test]
+fn what_was_dirty_before_is_marked_as_nobodys() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let disk = Disk::new("earlier", "mkfs.ext4", 64 * MIB);
+    let path = disk.path("file");
+    fs::write(&path, vec![7; 1 << 20]).expect("a file");
+    let mut captures = load(false);
+    let (_, io) = traced(&mut captures, Scope::Device(disk.device), Duration::from_secs(2), || {
+        run("sync", &["-f".as_ref(), &disk.path("")]);
+    });
+    let (_, file) = file(&io.devices[0], &path);
+    assert_eq!((file.write_bytes, file.dirtied_earlier, file.fs_write_bytes), (1 << 20, true, None));
+}
+
+#[test]
+fn captures_that_overlap_each_have_their_own_disks_and_time() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let disks = [Disk::new("left", "mkfs.ext4", 64 * MIB), Disk::new("right", "mkfs.ext4", 64 * MIB)];
+    let mut captures = load(false);
+    let before = attached();
+    let begin = |captures: &mut Captures, ticket, disk: &Disk, ms| {
+        let scope = Scope::Device(disk.device);
+        let request = Request { kind: Kind::Io, scope, lasting: Duration::from_millis(ms) };
+        captures.start(Ticket(ticket), request, Paths::default)
+    };
+    begin(&mut captures, 1, &disks[0], 1500).expect("the first");
+    begin(&mut captures, 2, &disks[1], 3000).expect("another disk's");
+    assert_eq!(begin(&mut captures, 3, &disks[0], 1500), Err(Refusal::Busy), "the same disk's");
+    let write = |disk: &Disk, name: &str| {
+        fs::write(disk.path(name), vec![7; 1 << 20]).expect("a file");
+        run("sync", &["-f".as_ref(), &disk.path("")]);
+    };
+    until("the programs to be attached", || (attached() >= before + HOOKS).then_some(()));
+    // When the second disk is watched as well, nothing shows.
+    std::thread::sleep(Duration::from_millis(500));
+    disks.iter().for_each(|disk| write(disk, "early"));
+    let mut seen = Vec::new();
+    for late in [true, false] {
+        let (ticket, capture) = answer(&mut captures);
+        let Seen::Io(io) = capture.seen else { panic!("I/O was asked for") };
+        if late {
+            disks.iter().for_each(|disk| write(disk, "late"));
+        }
+        seen.push((ticket, io));
+    }
+    let names = |io: &DiskIo| {
+        let device = &io.devices[0];
+        let files = device.processes.iter().flat_map(|process| &process.files);
+        let name = |file: &FileIo| match &file.target {
+            Target::File(_, _, Some(path)) => Path::new(&**path).file_name().map(|name| name.to_owned()),
+            _ => None,
+        };
+        let mut names: Vec<_> = files.filter_map(name).collect();
+        names.sort();
+        (device.device, names)
+    };
+    let early = || std::ffi::OsString::from("early");
+    assert_eq!((seen[0].0, names(&seen[0].1)), (Ticket(1), (disks[0].device, vec![early()])));
+    let both = vec![early(), "late".into()];
+    assert_eq!((seen[1].0, names(&seen[1].1)), (Ticket(2), (disks[1].device, both)));
+}
+
+#[test]
 fn on_ext4_each_way_of_writing_is_told_of_its_process_and_file() {
     if root() {
         each_way_of_writing_is_told_of_its_process_and_file("mkfs.ext4");
