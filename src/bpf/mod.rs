@@ -4,6 +4,7 @@
 mod containers;
 mod error;
 mod io;
+mod io_record;
 mod meter;
 mod perf;
 mod ring;
@@ -12,7 +13,8 @@ mod tasks;
 
 pub use containers::Followed;
 pub use error::Error;
-pub use io::{Io, IoArmed, IoKey, IoLost, IoRecord, IoRow, IoStall, IoTarget, SLOTS as IO_SLOTS, Watched};
+pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
+pub use io_record::{IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
 pub use stacks::{Armed, Count, HZ, Lost, Sent, Stacks};

@@ -6,6 +6,7 @@ mod answer;
 mod disks;
 mod inbox;
 mod io;
+mod io_rows;
 mod proc_task;
 mod stacks;
 mod tasks;

@@ -13,6 +13,7 @@ mod cases;
 mod cpuidle;
 mod cpusys;
 mod disk_io;
+mod disk_rates;
 mod dload;
 pub mod document;
 mod fields;
