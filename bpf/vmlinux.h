@@ -185,6 +185,122 @@ struct task_struct___old {
 	volatile long state;
 };
 
+/* Block and file I/O. */
+struct super_block;
+struct inode;
+struct file;
+
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct block_device {
+	struct gendisk *bd_disk;
+};
+
+struct page {
+	unsigned long compound_head;
+	void *mapping;
+};
+
+/* 5.16 and later. */
+struct folio {
+	void *mapping;
+};
+
+/* Whole: its size is that of an array's element. */
+struct bio_vec {
+	struct page *bv_page;
+	unsigned int bv_len;
+	unsigned int bv_offset;
+};
+
+struct bvec_iter {
+	unsigned int bi_size;
+	unsigned int bi_idx;
+};
+
+struct bio {
+	struct bio *bi_next;
+	struct block_device *bi_bdev;
+	unsigned int bi_opf;
+	struct bvec_iter bi_iter;
+	void *bi_end_io;
+	void *bi_private;
+	struct bio_vec *bi_io_vec;
+};
+
+/* Before 5.12. */
+struct bio___old {
+	struct gendisk *bi_disk;
+};
+
+struct request_queue;
+
+struct request {
+	struct bio *bio;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+};
+
+struct iomap_dio {
+	struct kiocb *iocb;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	union {
+		struct hlist_node d_alias;
+	} d_u;
+};
+
+/* 7.0 and later, maybe: the union has no name. */
+struct dentry___flat {
+	struct hlist_node d_alias;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__u32 i_rdev;
+	struct hlist_head i_dentry;
+};
+
+struct super_block {
+	__u32 s_dev;
+	unsigned long s_magic;
+	struct block_device *s_bdev;
+};
+
 #pragma clang attribute pop
 
 #endif

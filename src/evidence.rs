@@ -24,6 +24,8 @@ pub enum Kind {
     Waits,
     /// A short look at how long each container waited: what stands in for a pressure file.
     Probe,
+    /// Who reads and writes which files of a disk, and who waits for long.
+    Io,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Kind::Memory => "memory",
             Kind::Waits => "waits",
             Kind::Probe => "probe",
+            Kind::Io => "io",
         }
     }
 
@@ -54,6 +57,17 @@ pub enum Scope {
     Host,
     /// One container, with all cgroups below its own.
     Container(Key),
+    /// One block device, with what lies under it and over it.
+    Device(Device),
+}
+
+/// A block device's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// Which driver's.
+    pub major: u32,
+    /// Which of the driver's.
+    pub minor: u32,
 }
 
 /// One capture, as a tracer asks for it.
@@ -110,6 +124,8 @@ pub enum Seen {
     Waits(Waits),
     /// Of `Kind::Probe`: the containers that ran or waited.
     Probe(Vec<(Key, Waited)>),
+    /// Of `Kind::Io`.
+    Io(DiskIo),
 }
 
 /// How tasks ran, and how they waited to; times of several tasks add up.
@@ -270,6 +286,110 @@ pub struct Task {
     pub in_iowait: bool,
     /// Its container, if it is in one.
     pub container: Option<Key>,
+    /// Kernel frames, innermost first.
+    pub stack: Vec<Box<str>>,
+}
+
+/// Reads and writes of some block devices, by who did them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskIo {
+    /// The device that was asked about first, then what lies over and under it; of the whole host
+    /// the busiest first.
+    pub devices: Vec<DeviceIo>,
+    /// The longest waits of tasks that use these devices, longest first.
+    pub stalls: Vec<Stall>,
+}
+
+/// What happened on one block device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceIo {
+    /// Its numbers.
+    pub device: Device,
+    /// Its name in /sys/block.
+    pub name: Box<str>,
+    /// All bytes read meanwhile, as /proc/diskstats counts them.
+    pub read_bytes: Option<u64>,
+    /// All bytes written meanwhile, as /proc/diskstats counts them.
+    pub write_bytes: Option<u64>,
+    /// Who did it, most bytes first.
+    pub processes: Vec<ProcessIo>,
+}
+
+/// What one process did on one block device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProcessIo {
+    /// Process id in the host's pid namespace.
+    pub pid: u32,
+    /// The name of its main thread.
+    pub comm: Box<str>,
+    /// Its container, if it is in one.
+    pub container: Option<Key>,
+    /// The files, most bytes first. Direct and buffered use of one file are two.
+    pub files: Vec<FileIo>,
+}
+
+/// What a read or a write is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A file: the filesystem's numbers, its inode and, if it was told, its path.
+    File(Device, u64, Option<Box<str>>),
+    /// The block device itself: a mounted filesystem's metadata and journal.
+    Device(Option<Box<str>>),
+    /// Nobody can tell: a filesystem's own buffers, swap.
+    Unknown,
+}
+
+/// Reads and writes of one file by one process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileIo {
+    /// Of what.
+    pub target: Target,
+    /// Past the page cache.
+    pub direct: bool,
+    /// What was written had been made dirty before the capture, so by whom is not known.
+    pub dirtied_earlier: bool,
+    /// Bytes that the process wrote to the page cache, where the filesystem tells.
+    pub fs_write_bytes: Option<u64>,
+    /// Bytes read from the device.
+    pub read_bytes: u64,
+    /// Bytes written to the device.
+    pub write_bytes: u64,
+    /// Reads and writes that came to their end.
+    pub finished: u64,
+    /// Those that were still under way at the end of the capture.
+    pub in_flight: u64,
+    /// From the queue to the end.
+    pub whole: Times,
+    /// From when the device got it to the end.
+    pub device: Times,
+}
+
+/// How long some things took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// On average.
+    pub average: Duration,
+    /// At most.
+    pub most: Duration,
+}
+
+/// A task that could not be interrupted for long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Process id in the host's pid namespace.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The CPU that it was last on.
+    pub cpu: u32,
+    /// The thread's name.
+    pub comm: Box<str>,
+    /// Its container, if it is in one.
+    pub container: Option<Key>,
+    /// For how long.
+    pub blocked: Duration,
+    /// Whether the kernel accounts the wait as iowait.
+    pub in_iowait: bool,
     /// Kernel frames, innermost first.
     pub stack: Vec<Box<str>>,
 }

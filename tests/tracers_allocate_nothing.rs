@@ -8,11 +8,11 @@ use std::time::Duration;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::evidence::{
-    Capture, Culprit, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task,
-    Ticket, TopProcess, Waited, Waits, Who,
+    Capture, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal,
+    Request, Resident, Scope, Seen, Stall, Target, Task, Ticket, Times, TopProcess, Waited, Waits, Who,
 };
 use onset::host::{
-    ContainerCpu, ContainerMemory, Containers, CpuTimes, HostCpu, Key, Load, Memory, Reading, Snapshot,
+    ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts,
 };
 use onset::metric::{Mishaps, Scrape};
@@ -122,8 +122,41 @@ fn capture(kind: Kind) -> Capture {
             waiters: Vec::new(),
         }),
         Kind::Probe => Seen::Probe(Vec::new()),
+        Kind::Io => Seen::Io(disk_io()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
+}
+
+fn disk_io() -> DiskIo {
+    let device = Device { major: 8, minor: 0 };
+    let file = |inode| FileIo {
+        target: Target::File(device, inode, Some("/data/file".into())),
+        direct: false,
+        dirtied_earlier: false,
+        fs_write_bytes: Some(7),
+        read_bytes: 1 << 20,
+        write_bytes: 1 << 20,
+        finished: 9,
+        in_flight: 0,
+        whole: Times::default(),
+        device: Times::default(),
+    };
+    let process =
+        |pid| ProcessIo { pid, comm: "dd".into(), container: None, files: (0..9).map(file).collect() };
+    let processes = (0..200).map(process).collect();
+    let stall = |tid| Stall {
+        pid: 1,
+        tid,
+        cpu: 0,
+        comm: "dd".into(),
+        container: None,
+        blocked: Duration::from_secs(1),
+        in_iowait: true,
+        stack: vec!["io_schedule".into(); 40],
+    };
+    let name = "dddd".into();
+    let device = DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes };
+    DiskIo { devices: vec![device], stalls: (0..60).map(stall).collect() }
 }
 
 /// In odd turns everything is busy.
@@ -162,13 +195,29 @@ fn turn(
     let system = Duration::from_secs(u64::from(number / 2) * 100);
     let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
     let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    // In three turns of four it is busy.
+    let busy = Duration::from_secs(u64::from(number - number / 4) * 10);
+    let disk = Disk {
+        major: 8,
+        minor: 0,
+        name: [b'd'; 32],
+        reads: number.into(),
+        read_bytes: 0,
+        read_time: Duration::ZERO,
+        writes: 1,
+        write_bytes: 0,
+        write_time: Duration::ZERO,
+        in_flight: 0,
+        busy,
+        queued: busy,
+    };
     let anon_bytes = 10 + u64::from(number % 2) * 80;
     let memory = Memory { total_bytes: 100, available_bytes: 50, anon_bytes };
     let snapshot = Snapshot {
         cpu: Some(&cpu),
         load: Some(&Load::default()),
         memory: Some(&memory),
-        disks: None,
+        disks: Some(&[disk]),
         tasks: Some(&TaskCounts::default()),
         cpu_stall: None,
         containers,

@@ -4,6 +4,8 @@
 mod containers;
 mod error;
 mod hook;
+mod io;
+mod io_record;
 mod meter;
 mod perf;
 mod ring;
@@ -15,6 +17,8 @@ mod waits;
 pub use containers::Followed;
 pub use error::Error;
 pub use hook::Hook;
+pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
+pub use io_record::{IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;
 pub use ring::{Drained, Ring};
 pub use sent::{Count, Sent};

@@ -3,7 +3,10 @@
 //! then. Nothing here blocks the loop.
 
 mod answer;
+mod disks;
 mod inbox;
+mod io;
+mod io_rows;
 mod proc_task;
 mod resident;
 mod stacks;
@@ -46,6 +49,7 @@ pub struct Captures {
     tasks: Looks,
     unified: bool,
     waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
+    io: Result<(Arc<io::Tracing>, bpf::IoLost), &'static str>,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<Open>,
@@ -81,6 +85,14 @@ impl Captures {
             let release = release(&paths.proc);
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
+        let io = followed.as_ref().map_err(|why| *why).and_then(|followed| {
+            let release = release(&paths.proc);
+            let program = bpf::Io::load(paths, followed, unified, release, &mut meter).map_err(sentence)?;
+            let lost = program.lost().map_err(sentence)?;
+            let (proc, sys) = (paths.proc.as_path().into(), paths.sys.as_path().into());
+            let (program, inbox) = (Mutex::new(program), Inbox::new(OPEN_MAX));
+            Ok((Arc::new(io::Tracing { program, inbox, proc, sys }), lost))
+        });
         let waits = followed.as_ref().map_err(|why| *why).and_then(|followed| {
             let release = release(&paths.proc);
             let program =
@@ -110,6 +122,7 @@ impl Captures {
             tasks,
             unified,
             waits,
+            io,
             meter,
             sys: paths.sys.as_path().into(),
             open: Vec::with_capacity(2 * OPEN_MAX),
@@ -126,6 +139,7 @@ impl Captures {
             Kind::Tasks | Kind::Memory => None,
             Kind::Stacks | Kind::Faults => self.sampler(kind).and_then(|sampler| sampler.err()),
             Kind::Waits | Kind::Probe => self.waits.as_ref().err().copied(),
+            Kind::Io => self.io.as_ref().err().copied(),
         }
     }
 
@@ -142,7 +156,7 @@ impl Captures {
         let sampler = match kind {
             Kind::Stacks => &self.stacks,
             Kind::Faults => &self.faults,
-            Kind::Tasks | Kind::Memory | Kind::Waits | Kind::Probe => return None,
+            Kind::Tasks | Kind::Memory | Kind::Waits | Kind::Probe | Kind::Io => return None,
         };
         Some(sampler.as_ref().map_err(|why| *why))
     }
@@ -157,6 +171,7 @@ impl Captures {
             (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
             (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
             (Kind::Waits | Kind::Probe, _) => "tp_btf",
+            (Kind::Io, _) => "tp_btf/block_bio_queue, block_rq_complete, sched_waking",
         }
     }
 
@@ -222,13 +237,19 @@ impl Captures {
         let Request { kind, scope, lasting } = request;
         let alike = self.open.iter().filter(|open| open.request.kind == kind);
         let sampler = self.sampler(kind);
-        let twice = sampler.is_some() && alike.clone().any(|open| open.request.scope == scope);
+        let twice =
+            (sampler.is_some() || kind == Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
         if twice || alike.count() >= OPEN_MAX {
             return Err(Refusal::Busy);
         }
         let sampler = sampler.transpose().map_err(Refusal::Unsupported)?.map(Arc::clone);
         if matches!(kind, Kind::Waits | Kind::Probe)
             && let Err(reason) = self.waits
+        {
+            return Err(Refusal::Unsupported(reason));
+        }
+        if kind == Kind::Io
+            && let Err(reason) = self.io
         {
             return Err(Refusal::Unsupported(reason));
         }
@@ -239,6 +260,11 @@ impl Captures {
             (Kind::Waits | Kind::Probe, ..) => {
                 if let Ok((waiting, _)) = &self.waits {
                     waiting.bring(waits::Job { answer, scope, lasting, probe: kind == Kind::Probe });
+                }
+            }
+            (Kind::Io, ..) => {
+                if let Ok((tracing, _)) = &self.io {
+                    tracing.bring(io::Job { answer, scope, lasting });
                 }
             }
             (Kind::Memory, ..) => {
@@ -300,6 +326,9 @@ impl Captures {
         if let Ok((_, lost)) = &self.waits {
             each("waits", lost.samples());
         }
+        if let Ok((_, lost)) = &self.io {
+            each("io", lost.count());
+        }
         each("containers", self.not_followed);
     }
 }
@@ -314,6 +343,9 @@ impl Drop for Captures {
         self.residents.inbox.close(deadline);
         if let Ok((waiting, _)) = &self.waits {
             waiting.inbox.close(deadline);
+        }
+        if let Ok((tracing, _)) = &self.io {
+            tracing.inbox.close(deadline);
         }
         match &self.tasks {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),

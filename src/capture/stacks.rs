@@ -219,9 +219,9 @@ impl Session<'_> {
 
     fn aim(&mut self, new: Option<Scope>) -> Result<(), bpf::Error> {
         let scopes = || self.running.iter().map(|running| running.job.scope).chain(new);
-        let host = scopes().any(|scope| scope == Scope::Host);
+        let host = scopes().any(|scope| !matches!(scope, Scope::Container(_)));
         let key = |scope| match scope {
-            Scope::Host => None,
+            Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(key),
         };
         let targets: Vec<Key> = scopes().filter_map(key).collect();
@@ -285,7 +285,7 @@ impl Session<'_> {
 impl Running {
     fn wants(&self, container: Option<Key>) -> bool {
         match self.job.scope {
-            Scope::Host => true,
+            Scope::Host | Scope::Device(_) => true,
             Scope::Container(key) => container == Some(key),
         }
     }

@@ -74,7 +74,7 @@ impl Job {
 
 fn is_within(scope: Scope, container: Option<Key>) -> bool {
     match scope {
-        Scope::Host => true,
+        Scope::Host | Scope::Device(_) => true,
         Scope::Container(key) => container == Some(key),
     }
 }

@@ -205,7 +205,7 @@ impl Rows {
         let mut held: HashMap<Group, Duration> = HashMap::new();
         let mut rows = Rows::default();
         let only = match job.scope {
-            Scope::Host => None,
+            Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(Group::Container(key)),
         };
         for ((victim, culprit), time) in &sums.culprits {

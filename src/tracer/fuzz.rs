@@ -7,8 +7,9 @@ use super::cases::CASES_MAX;
 use super::play::{CAPACITY, Host, Play, Recorder};
 use super::{Event, TRACERS, Trigger};
 use crate::evidence::{
-    Capture, Culprit, Faults, FlameNode, Kind, Profile, Refusal, Request, Resident, Scope, Seen, Task,
-    Ticket, TopProcess, Waited, Waiter, Waits, Who,
+    Capture, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal,
+    Request, Resident, Scope, Seen, Stall, Target, Task, Ticket, Times, TopProcess, Waited, Waiter, Waits,
+    Who,
 };
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, TaskCounts,
@@ -89,7 +90,7 @@ impl Script<'_> {
     fn tick(&mut self) {
         self.play.pass(self.bytes.interval());
         let at = self.play.now.mono;
-        let mut host = self.bytes.host(at);
+        let mut host = self.bytes.host(at, self.play.spec.facts.disks);
         let mut readings: Vec<Reading> =
             (0..self.bytes.below(CAPACITY + 2)).map(|_| self.bytes.reading(at)).collect();
         if self.play.spec.facts.cpu_pressure {
@@ -184,7 +185,7 @@ fn other(kind: Kind) -> Kind {
         Kind::Faults | Kind::Memory => Kind::Stacks,
         Kind::Tasks => Kind::Waits,
         Kind::Waits => Kind::Probe,
-        Kind::Probe => Kind::Stacks,
+        Kind::Probe | Kind::Io => Kind::Stacks,
     }
 }
 
@@ -266,7 +267,7 @@ impl Bytes<'_> {
         }
     }
 
-    fn host(&mut self, at: Duration) -> Host {
+    fn host(&mut self, at: Duration, disks: bool) -> Host {
         let mut spent = || self.spent(at);
         let times = CpuTimes {
             user: spent(),
@@ -287,26 +288,38 @@ impl Bytes<'_> {
                 available_bytes: b.number(),
                 anon_bytes: b.number(),
             }),
-            disks: self.maybe(|b| (0..b.below(3)).map(|_| b.disk()).collect()),
+            // They take many bytes: only who asks for them gets any.
+            disks: disks.then(|| (0..self.below(4)).map(|_| self.disk(at)).collect()),
             tasks: self.maybe(Self::tasks),
             cpu_stall: None,
         }
     }
 
-    fn disk(&mut self) -> Disk {
+    /// Mostly one of a few, with counters that grow; it is busy most of the time.
+    fn disk(&mut self, at: Duration) -> Disk {
+        const DISKS: [&[u8]; 4] = [b"sda", b"sda1", b"sdb", b"nvme0n1"];
+        let which = self.below(5);
+        let letter = self.byte();
+        let mut name = [letter; 32];
+        if let Some(known) = DISKS.get(which) {
+            name.fill(0);
+            name.iter_mut().zip(*known).for_each(|(to, from)| *to = *from);
+        }
+        let count = |b: &mut Self| u64::try_from(b.spent(at).as_millis()).unwrap_or(u64::MAX);
         Disk {
-            major: self.small(),
-            minor: self.small(),
-            name: [self.byte(); 32],
-            reads: self.number(),
-            read_bytes: self.number(),
-            read_time: self.time(),
-            writes: self.number(),
-            write_bytes: self.number(),
-            write_time: self.time(),
+            major: if which < DISKS.len() { 8 } else { 9 },
+            // No two names have the same numbers.
+            minor: if which < DISKS.len() { u32::try_from(which).unwrap_or(0) } else { letter.into() },
+            name,
+            reads: count(self),
+            read_bytes: count(self).saturating_mul(1 << 20),
+            read_time: self.spent(at),
+            writes: count(self),
+            write_bytes: count(self).saturating_mul(1 << 20),
+            write_time: self.spent(at),
             in_flight: self.number(),
-            busy: self.time(),
-            queued: self.time(),
+            busy: self.spent(at).saturating_mul(2),
+            queued: self.spent(at),
         }
     }
 
@@ -356,6 +369,7 @@ impl Bytes<'_> {
             Kind::Memory => Seen::Memory(self.faults(many).top),
             Kind::Waits => Seen::Waits(self.waits(many)),
             Kind::Probe => Seen::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect()),
+            Kind::Io => Seen::Io(self.disk_io(many)),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }
@@ -414,6 +428,60 @@ impl Bytes<'_> {
 
     fn who(&mut self) -> Who {
         if self.flag() { Who::Container(self.key()) } else { Who::Cgroup(self.maybe(Self::text)) }
+    }
+
+    fn disk_io(&mut self, many: usize) -> DiskIo {
+        let devices = (0..self.below(4)).map(|_| self.device_io(many)).collect();
+        DiskIo { devices, stalls: (0..self.below(4) * many).map(|_| self.stall()).collect() }
+    }
+
+    fn device(&mut self) -> Device {
+        Device { major: self.small(), minor: self.small() }
+    }
+
+    fn device_io(&mut self, many: usize) -> DeviceIo {
+        DeviceIo {
+            device: self.device(),
+            name: self.text(),
+            read_bytes: self.maybe(Self::number),
+            write_bytes: self.maybe(Self::number),
+            processes: (0..self.below(4) * many).map(|_| self.process_io()).collect(),
+        }
+    }
+
+    fn process_io(&mut self) -> ProcessIo {
+        ProcessIo {
+            pid: self.small(),
+            comm: self.text(),
+            container: self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }),
+            files: (0..self.below(8)).map(|_| self.file_io()).collect(),
+        }
+    }
+
+    fn file_io(&mut self) -> FileIo {
+        let target = match self.below(3) {
+            0 => Target::File(self.device(), self.number(), self.maybe(Self::text)),
+            1 => Target::Device(self.maybe(Self::text)),
+            _ => Target::Unknown,
+        };
+        let times = |b: &mut Self| Times { average: b.time(), most: b.time() };
+        FileIo {
+            target,
+            direct: self.flag(),
+            dirtied_earlier: self.flag(),
+            fs_write_bytes: self.maybe(Self::number),
+            read_bytes: self.number(),
+            write_bytes: self.number(),
+            finished: self.number(),
+            in_flight: self.number(),
+            whole: times(self),
+            device: times(self),
+        }
+    }
+
+    fn stall(&mut self) -> Stall {
+        let Task { pid, tid, comm, blocked, in_iowait, container, stack, .. } = self.task();
+        Stall { pid, tid, cpu: self.small(), comm, container, blocked, in_iowait, stack }
     }
 
     fn task(&mut self) -> Task {

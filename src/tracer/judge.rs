@@ -19,6 +19,10 @@ pub trait Judge {
     /// The capture that it asks for.
     const CAPTURE: Kind;
 
+    /// What its capture is to look at.
+    fn scope(subject: Option<Key>, _: &Self::Readings) -> Scope {
+        subject.map_or(Scope::Host, Scope::Container)
+    }
     /// Judges one snapshot: every subject in it, each through `desk`.
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Self::Readings>);
     /// What it knows now of a subject that someone else asks about.
@@ -76,6 +80,7 @@ pub struct Desk<'a, 'o, T> {
     now: Now,
     rule: &'a Rule,
     kind: Kind,
+    scope: fn(Option<Key>, &T) -> Scope,
     lasting: Duration,
     cases: &'a mut Cases<T>,
     out: &'a mut Out<'o>,
@@ -114,7 +119,7 @@ impl<T> Desk<'_, '_, T> {
             self.out.fault("cases_full");
             return false;
         }
-        let scope = subject.map_or(Scope::Host, Scope::Container);
+        let scope = (self.scope)(subject, &readings);
         let ticket = self.out.capture(Request { kind: self.kind, scope, lasting: self.lasting });
         self.cases.open(Case { ticket, subject, trigger, began: self.now, readings });
         true
@@ -137,7 +142,7 @@ impl<J: Judge> Judged<J> {
 
     fn captured(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
         let Judged { judge, cases, rule, lasting } = self;
-        let mut desk = Desk { now, rule, kind: J::CAPTURE, lasting: *lasting, cases, out };
+        let mut desk = Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
         if judge.looked(now, ticket, answer, &mut desk) {
             return;
         }
@@ -164,11 +169,12 @@ impl<J: Judge> Tracer for Judged<J> {
         let Judged { judge, cases, rule, lasting } = self;
         match event {
             Event::Tick(snapshot) => {
-                let mut desk = Desk { now, rule, kind: J::CAPTURE, lasting: *lasting, cases, out };
+                let mut desk =
+                    Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
                 judge.tick(now, snapshot, &mut desk);
             }
             Event::Asked(subject, lasting) => {
-                let mut desk = Desk { now, rule, kind: J::CAPTURE, lasting, cases, out };
+                let mut desk = Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting, cases, out };
                 desk.ask(subject, Trigger::Manual, judge.readings(subject));
             }
             Event::Captured(ticket, capture, containers) => {

@@ -12,6 +12,8 @@ mod blocked;
 mod cases;
 mod cpuidle;
 mod cpusys;
+mod disk_io;
+mod disk_rates;
 mod dload;
 pub mod document;
 mod fields;
@@ -19,6 +21,7 @@ mod flame;
 #[doc(hidden)]
 pub mod fuzz;
 mod history;
+mod iotracing;
 mod judge;
 mod known;
 mod lows;
@@ -41,8 +44,15 @@ pub use watch::Trigger;
 use crate::clock::Now;
 
 /// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] =
-    &[&cpuidle::SPEC, &cpusys::SPEC, &dload::SPEC, &waitrate::SPEC, &memburst::SPEC, &oom::SPEC];
+pub const TRACERS: &[&Spec] = &[
+    &cpuidle::SPEC,
+    &cpusys::SPEC,
+    &dload::SPEC,
+    &waitrate::SPEC,
+    &memburst::SPEC,
+    &iotracing::SPEC,
+    &oom::SPEC,
+];
 
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {

@@ -11,6 +11,7 @@ mod dload;
 mod endpoint;
 mod faults;
 mod frozen;
+mod iotracing;
 mod memburst;
 mod oom;
 mod people;

@@ -13,6 +13,7 @@ use crate::evidence::Seen;
 use crate::host::TaskCounts;
 
 mod faults;
+mod io;
 mod stacks;
 mod tasks;
 mod waits;
@@ -168,11 +169,14 @@ fn programs_are_metered_and_losses_told() {
     let captures = load(false);
     let mut names = Vec::new();
     captures.run_time(&mut |name, _| names.push(name.to_owned()));
-    let all = ["stacks", "faults", "large_pages", "tasks", "stuck_tasks", "waits_switched", "waits_moved"];
-    assert_eq!(names, all);
+    let all = [
+        ["stacks", "faults", "large_pages", "tasks", "stuck_tasks"].as_slice(),
+        &["bio_queued", "rq_issued", "rq_completed", "task_wakes", "waits_switched", "waits_moved"],
+    ];
+    assert_eq!(names, all.concat());
     let mut lost = Vec::new();
     captures.lost(&mut |source, count| lost.push((source, count)));
-    assert_eq!(lost, [("stacks", 0), ("faults", 0), ("waits", 0), ("containers", 0)]);
+    assert_eq!(lost, [("stacks", 0), ("faults", 0), ("waits", 0), ("io", 0), ("containers", 0)]);
 }
 
 #[test]

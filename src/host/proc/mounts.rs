@@ -5,6 +5,8 @@ use crate::host::text::{fields, lines};
 /// One mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount<'t> {
+    /// The numbers of the filesystem, as `254:0`.
+    pub device: &'t [u8],
     /// What of the filesystem is mounted: `/` for all of it.
     pub root: &'t [u8],
     /// Where; spaces, tabs, newlines and backslashes are in octal (`\040`), as in the file.
@@ -36,13 +38,14 @@ pub fn mounts(text: &[u8]) -> impl Iterator<Item = Option<Mount<'_>>> {
 
 fn mount(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = fields(line);
-    let root = fields.nth(3)?;
+    let device = fields.nth(2)?;
+    let root = fields.next()?;
     let point = fields.next()?;
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let kind = fields.next()?;
     let options = fields.nth(1)?;
-    Some(Mount { root, point, kind, options })
+    Some(Mount { device, root, point, kind, options })
 }
 
 #[cfg(test)]

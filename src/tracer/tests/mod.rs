@@ -5,6 +5,7 @@ mod cpusys;
 mod dload;
 mod documents;
 mod example;
+mod iotracing;
 mod memburst;
 mod oom;
 mod specs;
@@ -40,6 +41,7 @@ fn capture(kind: Kind, scope: Scope) -> Capture {
         Kind::Memory => Seen::Memory(residents()),
         Kind::Waits => Seen::Waits(waitrate::waits()),
         Kind::Probe => Seen::Probe(Vec::new()),
+        Kind::Io => Seen::Io(iotracing::found()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }

@@ -1,0 +1,281 @@
+//! Reads and writes of block devices, by process and file. The kernel adds them up in rows, one
+//! set for each capture that runs; paths and long waits come through a ring.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::mem::offset_of;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+
+use super::containers::Followed;
+use super::error::{Error, attempt};
+use super::io_record::{IoKey, IoRecord, IoRow, pack};
+use super::meter::Meter;
+use super::ring::{Drained, Ring};
+use super::skeletons::io::{IoSkel, IoSkelBuilder, types};
+use super::{btf, place};
+use crate::evidence::Device;
+
+/// Captures that are told apart at a time.
+pub const SLOTS: u32 = 8;
+
+const WHAT: &str = "the io program";
+
+/// How a watched device lies to the others, beside the slots' bits.
+const BELOW: u32 = 1 << SLOTS;
+const ABOVE: u32 = 1 << (SLOTS + 1);
+
+/// The first kernels whose tracepoints are as they are now.
+const WITHOUT_QUEUE: (u32, u32) = (5, 11);
+const WITH_FOLIOS: (u32, u32) = (5, 16);
+
+/// The function that ends direct I/O.
+const DIRECT_END: &str = "iomap_dio_bio_end_io";
+
+/// The loaded programs.
+pub struct Io {
+    skeleton: IoSkel<'static>,
+    proc: Box<Path>,
+    direct_end: Option<u64>,
+    runs: u64,
+}
+
+/// A device that is to be watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// A bit for each slot that wants it.
+    pub slots: u32,
+    /// It lies under another one that is watched.
+    pub below: bool,
+    /// Another one that is watched lies under it.
+    pub above: bool,
+}
+
+impl Io {
+    /// Loads the programs.
+    pub fn load(
+        paths: &crate::config::Paths,
+        followed: &Followed,
+        unified: bool,
+        release: Option<(u32, u32)>,
+        meter: &mut Meter,
+    ) -> Result<Io, Error> {
+        btf(&paths.sys)?;
+        // A kernel without ext4 has not its tracepoints.
+        let skeleton =
+            load(followed, unified, release, true).or_else(|_| load(followed, unified, release, false))?;
+        let progs = &skeleton.progs;
+        for (name, program) in [
+            ("bio_queued", &progs.bio_queued),
+            ("rq_issued", &progs.rq_issued),
+            ("rq_completed", &progs.rq_completed),
+            ("task_wakes", &progs.task_wakes),
+        ] {
+            meter.add(name, program.as_fd());
+        }
+        Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
+    }
+
+    /// Prepares to watch: nothing is attached until a device is named. Tasks that are in D state for as long as `stall` are told.
+    pub fn arm(&mut self, stall: Duration) -> Result<IoArmed<'_>, Error> {
+        self.runs += 1;
+        if self.direct_end.is_none() {
+            self.direct_end = Some(address(&self.proc.join("kallsyms"), DIRECT_END).unwrap_or(0));
+        }
+        let ring = attempt(WHAT, || Ring::open(&self.skeleton.maps.records))?;
+        let mut armed = IoArmed { program: self, ring, links: Vec::new(), watched: BTreeMap::new() };
+        armed.forget_old();
+        armed.control(stall)?;
+        Ok(armed)
+    }
+
+    /// The count of what found no room, to be read from any thread.
+    pub fn lost(&self) -> Result<IoLost, Error> {
+        attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(IoLost)
+    }
+}
+
+fn load(
+    followed: &Followed,
+    unified: bool,
+    release: Option<(u32, u32)>,
+    ext4: bool,
+) -> Result<IoSkel<'static>, Error> {
+    attempt(WHAT, || {
+        let mut open = IoSkelBuilder::default().open(place())?;
+        open.maps.containers.reuse_fd(followed.as_fd())?;
+        if let Some(knobs) = &mut open.maps.rodata_data {
+            knobs.unified = unified;
+            knobs.queue_first = release.is_some_and(|release| release < WITHOUT_QUEUE);
+        }
+        let pages = release.is_some_and(|release| release < WITH_FOLIOS);
+        open.progs.folio_dirtied.set_autoload(!pages);
+        open.progs.page_dirtied.set_autoload(pages);
+        open.progs.ext4_delayed.set_autoload(ext4);
+        open.progs.ext4_written.set_autoload(ext4);
+        open.load()
+    })
+}
+
+/// Bios, paths and waits that the kernel could not keep.
+#[derive(Debug)]
+pub struct IoLost(MapHandle);
+
+impl IoLost {
+    /// How many, since the programs were loaded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        number(&self.0)
+    }
+}
+
+/// The programs while they watch; they stop when this is dropped.
+pub struct IoArmed<'p> {
+    program: &'p mut Io,
+    ring: Ring,
+    links: Vec<Link>,
+    watched: BTreeMap<u32, u32>,
+}
+
+impl IoArmed<'_> {
+    /// Watches these devices and no others.
+    pub fn watch(&mut self, devices: &BTreeMap<Device, Watched>) -> Result<(), Error> {
+        let bits = |watched: &Watched| {
+            watched.slots | if watched.below { BELOW } else { 0 } | if watched.above { ABOVE } else { 0 }
+        };
+        let wanted: BTreeMap<u32, u32> =
+            devices.iter().map(|(device, watched)| (pack(*device), bits(watched))).collect();
+        let disks = &self.program.skeleton.maps.disks;
+        attempt("a device for the io program", || {
+            for gone in self.watched.keys().filter(|device| !wanted.contains_key(device)) {
+                disks.delete(&gone.to_ne_bytes())?;
+            }
+            for (device, bits) in &wanted {
+                disks.update(&device.to_ne_bytes(), &bits.to_ne_bytes(), MapFlags::ANY)?;
+            }
+            Ok(())
+        })?;
+        self.watched = wanted;
+        // Only now, so that all that is seen is of a device that is watched.
+        if self.links.is_empty() { self.attach() } else { Ok(()) }
+    }
+
+    /// Hands out what came through the ring, at most `budget`.
+    pub fn records(&mut self, budget: u32, mut each: impl FnMut(IoRecord)) -> Drained {
+        self.ring.drain(budget, |record| {
+            if let Some(record) = IoRecord::parse(record) {
+                each(record);
+            }
+        })
+    }
+
+    /// The rows of a slot, which is empty after this. What is still under way counts as such.
+    pub fn rows(&mut self, slot: u32, devices: &[Device]) -> BTreeMap<IoKey, IoRow> {
+        let maps = &self.program.skeleton.maps;
+        let mut all = BTreeMap::new();
+        for raw in maps.rows.keys().collect::<Vec<_>>() {
+            if raw.get(offset_of!(types::row_key, slot)).is_none_or(|byte| u32::from(*byte) != slot) {
+                continue;
+            }
+            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY))
+                && let Some(row) = IoRow::parse(&row)
+            {
+                all.insert(key, row);
+            }
+            let _ = maps.rows.delete(&raw);
+        }
+        let now = monotonic();
+        for raw in maps.flights.keys().collect::<Vec<_>>() {
+            let Ok(Some(flight)) = maps.flights.lookup(&raw, MapFlags::ANY) else { continue };
+            let Some((key, flight)) = IoRow::of_flight(&flight, now) else { continue };
+            if devices.contains(&key.disk) {
+                let row =
+                    all.entry(key).or_insert_with(|| IoRow { comm: flight.comm.clone(), ..IoRow::default() });
+                row.in_flight += 1;
+                row.whole.1 = row.whole.1.max(flight.whole.1);
+                row.device.1 = row.device.1.max(flight.device.1);
+            }
+        }
+        all
+    }
+
+    /// What the kernel could not keep, since the programs were loaded.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        number(&self.program.skeleton.maps.lost)
+    }
+
+    /// What an earlier run left behind.
+    fn forget_old(&mut self) {
+        while self.ring.drain(u32::MAX, |_| {}) == Drained::More {}
+        let maps = &self.program.skeleton.maps;
+        empty(&maps.disks);
+        empty(&maps.flights);
+        empty(&maps.vectors);
+        empty(&maps.rows);
+    }
+
+    fn control(&self, stall: Duration) -> Result<(), Error> {
+        let stall_ns = u64::try_from(stall.as_nanos()).unwrap_or(u64::MAX);
+        let fields = [stall_ns, self.program.runs, self.program.direct_end.unwrap_or(0)];
+        let value: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
+        let control = &self.program.skeleton.maps.control;
+        attempt("steering the io program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
+    }
+
+    fn attach(&mut self) -> Result<(), Error> {
+        let progs = &mut self.program.skeleton.progs;
+        let all = [
+            &mut progs.bio_completed,
+            &mut progs.rq_completed,
+            &mut progs.rq_issued,
+            &mut progs.bio_queued,
+            &mut progs.folio_dirtied,
+            &mut progs.page_dirtied,
+            &mut progs.task_wakes,
+            &mut progs.ext4_delayed,
+            &mut progs.ext4_written,
+        ];
+        for program in all.into_iter().filter(|program| program.autoload()) {
+            self.links.push(attempt("attaching the io program", || program.attach())?);
+        }
+        Ok(())
+    }
+}
+
+fn empty(map: &impl MapCore) {
+    for key in map.keys().collect::<Vec<_>>() {
+        // Another may have been faster.
+        let _ = map.delete(&key);
+    }
+}
+
+/// The only value of an array.
+fn number(map: &impl MapCore) -> u64 {
+    let mut value = [0; 8];
+    match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
+        Ok(true) => u64::from_ne_bytes(value),
+        _ => 0,
+    }
+}
+
+/// The clock of bpf_ktime_get_ns.
+fn monotonic() -> u64 {
+    u64::try_from(crate::sys::now().mono.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The address of a kernel function; `None` where it is not told.
+fn address(kallsyms: &Path, function: &str) -> Option<u64> {
+    let mut lines = BufReader::new(File::open(kallsyms).ok()?).split(b'\n').map_while(Result::ok);
+    lines.find_map(|line| {
+        let line = std::str::from_utf8(&line).ok()?;
+        let mut fields = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(fields.next()?, 16).ok()?;
+        (fields.nth(1)? == function && address != 0).then_some(address)
+    })
+}

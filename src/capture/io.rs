@@ -1,0 +1,312 @@
+//! Captures of block and file I/O: the armed programs serve all that run at a time, each of which
+//! has its own devices, deadline and rows. Names are found at the end, on the same thread.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::disks::{Disks, Mounts};
+use super::inbox::{Found, Inbox, Shift};
+use super::io_rows::{Names, processes, stalls};
+use crate::bpf::{self, IO_SLOTS, IoKey, IoRecord, IoRow, IoStall, Watched};
+use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
+use crate::host::proc::diskstats;
+
+/// The ring is emptied this often.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Records taken out of the ring at once.
+const BATCH: u32 = 256;
+
+/// Portions taken in one turn: more than the ring holds.
+const BATCHES_MAX: u32 = 512;
+
+/// Waits shorter than this are no stalls; a tracer may want only longer ones.
+pub const STALL_LEAST: Duration = Duration::from_millis(10);
+
+/// The longest waits that are kept until it is known whose devices they are of, and after that.
+const WAITS_MAX: usize = 512;
+const STALLS_MAX: usize = 64;
+
+/// Paths that are kept. A file without one still has its inode.
+const PATHS_MAX: usize = 16_384;
+
+/// The major number of RAM disks, which nobody waits for.
+const RAM: u32 = 1;
+
+/// One request.
+pub(super) struct Job {
+    pub(super) answer: Answer,
+    pub(super) scope: Scope,
+    pub(super) lasting: Duration,
+}
+
+/// The part of a capture thread that outlives a run.
+pub(super) struct Tracing {
+    pub(super) program: Mutex<bpf::Io>,
+    pub(super) inbox: Inbox<Job>,
+    pub(super) proc: Box<Path>,
+    pub(super) sys: Box<Path>,
+}
+
+impl Tracing {
+    /// Takes a request.
+    pub(super) fn bring(self: &Arc<Self>, job: Job) {
+        let tracing = Arc::clone(self);
+        self.inbox.bring_to("onset-io", job, move || trace(&tracing));
+    }
+}
+
+/// The life of the thread: from the first request until none is left.
+fn trace(tracing: &Tracing) {
+    let mut shift = tracing.inbox.shift();
+    let mut program = tracing.program.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match program.arm(STALL_LEAST) {
+            Ok(armed) => {
+                Session { armed, running: Vec::new(), paths: HashMap::new(), tracing }.run(&shift);
+            }
+            Err(_) => refuse_waiting(&shift),
+        }
+        if shift.leave() {
+            return;
+        }
+    }
+}
+
+fn refuse_waiting(shift: &Shift<'_, Job>) {
+    while let Found::Job(job) = shift.next(Duration::ZERO) {
+        job.answer.give(Err(Refusal::Failed(
+            "watching I/O could not begin: out of descriptors or rights; see onset doctor",
+        )));
+    }
+}
+
+/// A file: its filesystem and inode.
+pub(super) type FileId = (Device, u64);
+
+/// Bytes read and written.
+type Bytes = (u64, u64);
+
+struct Running {
+    job: Job,
+    slot: u32,
+    /// The one that was asked about first.
+    devices: Vec<Device>,
+    began: Instant,
+    until: Instant,
+    lost_before: u64,
+    before: HashMap<Device, Bytes>,
+    waits: Vec<IoStall>,
+}
+
+struct Session<'s> {
+    armed: bpf::IoArmed<'s>,
+    running: Vec<Running>,
+    paths: HashMap<FileId, Box<str>>,
+    tracing: &'s Tracing,
+}
+
+impl Session<'_> {
+    fn run(mut self, shift: &Shift<'_, Job>) {
+        loop {
+            let next = self.running.iter().map(|running| running.until).min();
+            let wait = match next {
+                // The first request is there already: the thread was started for it.
+                None => Duration::ZERO,
+                Some(until) => until.saturating_duration_since(Instant::now()).min(TURN),
+            };
+            match shift.next(wait) {
+                Found::Job(job) => self.begin(job),
+                Found::Nothing if self.running.is_empty() => return,
+                Found::Nothing => self.turn(),
+                Found::Closed => return,
+            }
+        }
+    }
+
+    fn begin(&mut self, job: Job) {
+        let Some(slot) = (0..IO_SLOTS).find(|slot| self.running.iter().all(|running| running.slot != *slot))
+        else {
+            return job.answer.give(Err(Refusal::Busy));
+        };
+        self.drain();
+        let disks = self.disks(&self.mounts());
+        let devices = match job.scope {
+            Scope::Device(device) => disks.around(disks.whole(device)),
+            Scope::Host | Scope::Container(_) => {
+                disks.all().into_iter().filter(|device| device.major != RAM).collect()
+            }
+        };
+        let before = self.counters();
+        let began = Instant::now();
+        self.running.push(Running {
+            slot,
+            devices,
+            began,
+            // No clock reaches the end of a time that overflows it; a day is longer than any capture.
+            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
+            lost_before: self.armed.lost(),
+            before,
+            waits: Vec::new(),
+            job,
+        });
+        if self.aim(&disks).is_err()
+            && let Some(running) = self.running.pop()
+        {
+            let refusal = Refusal::Failed("the io programs could not be aimed at the device");
+            running.job.answer.give(Err(refusal));
+        }
+    }
+
+    /// Watches all devices that a running capture wants.
+    fn aim(&mut self, disks: &Disks) -> Result<(), bpf::Error> {
+        let mut wanted: BTreeMap<Device, Watched> = BTreeMap::new();
+        for running in &self.running {
+            for device in &running.devices {
+                wanted.entry(*device).or_default().slots |= 1 << running.slot;
+            }
+        }
+        let all: Vec<Device> = wanted.keys().copied().collect();
+        for (device, watched) in &mut wanted {
+            (watched.above, watched.below) = disks.hands(*device, &all);
+        }
+        self.armed.watch(&wanted)
+    }
+
+    fn mounts(&self) -> Mounts {
+        // Those of the host; its first process always runs.
+        Mounts::read(&self.tracing.proc.join("1/mountinfo"))
+    }
+
+    fn disks(&self, mounts: &Mounts) -> Disks {
+        Disks::read(&self.tracing.sys, mounts)
+    }
+
+    /// Bytes read and written of each device, since boot.
+    fn counters(&self) -> HashMap<Device, Bytes> {
+        let text = std::fs::read(self.tracing.proc.join("diskstats")).unwrap_or_default();
+        let counted = diskstats::disks(&text).flatten().map(|disk| {
+            let device = Device { major: disk.major, minor: disk.minor };
+            (device, (disk.read_bytes, disk.write_bytes))
+        });
+        counted.collect()
+    }
+
+    fn drain(&mut self) {
+        let (paths, running) = (&mut self.paths, &mut self.running);
+        for _ in 0..BATCHES_MAX {
+            let left = self.armed.records(BATCH, |record| match record {
+                IoRecord::Path { filesystem, inode, path } => {
+                    if paths.len() < PATHS_MAX {
+                        paths.insert((filesystem, inode), path);
+                    }
+                }
+                IoRecord::Stall(stall) => {
+                    running.iter_mut().for_each(|running| running.wait(&stall));
+                }
+            });
+            if left == bpf::Drained::Empty {
+                break;
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.drain();
+        let now = Instant::now();
+        let due: Vec<Running> = self.running.extract_if(.., |running| running.until <= now).collect();
+        if due.is_empty() {
+            return;
+        }
+        let after = self.counters();
+        let lost = self.armed.lost();
+        let mounts = self.mounts();
+        let disks = self.disks(&mounts);
+        let ended: Vec<_> = due
+            .into_iter()
+            .map(|running| {
+                let rows = self.armed.rows(running.slot, &running.devices);
+                (running, rows)
+            })
+            .collect();
+        // Rows are told apart by what was read just now: names may take longer. Should this fail,
+        // more is watched than is asked for, and nobody reads it.
+        let _ = self.aim(&disks);
+        self.drain();
+        for (running, rows) in ended {
+            let lasted = now.saturating_duration_since(running.began);
+            let lost = lost.saturating_sub(running.lost_before);
+            let mut names = Names {
+                disks: &disks,
+                mounts: &mounts,
+                paths: &self.paths,
+                proc: &self.tracing.proc,
+                seen: HashMap::new(),
+            };
+            running.end(rows, &after, &mut names, lasted, lost);
+        }
+    }
+}
+
+impl Running {
+    /// Keeps a wait, if it is among the longest.
+    fn wait(&mut self, stall: &IoStall) {
+        self.waits.push(stall.clone());
+        if self.waits.len() >= 2 * WAITS_MAX {
+            self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
+            self.waits.truncate(WAITS_MAX);
+        }
+    }
+
+    fn end(
+        mut self,
+        rows: BTreeMap<IoKey, IoRow>,
+        after: &HashMap<Device, Bytes>,
+        names: &mut Names<'_>,
+        lasted: Duration,
+        lost: u64,
+    ) {
+        let wanted = match self.job.scope {
+            Scope::Container(key) => Some(key),
+            Scope::Host | Scope::Device(_) => None,
+        };
+        let rows: Vec<(IoKey, IoRow)> =
+            rows.into_iter().filter(|(key, _)| wanted.is_none() || key.container == wanted).collect();
+        let pids: HashSet<u32> = rows.iter().map(|(key, _)| key.pid).collect();
+        let mut devices: Vec<DeviceIo> = self
+            .devices
+            .iter()
+            .map(|device| {
+                let moved = moved(*device, &self.before, after);
+                let mine = rows.iter().filter(|(key, _)| key.disk == *device);
+                DeviceIo {
+                    device: *device,
+                    name: names.disks.name_of(*device).unwrap_or_default().into(),
+                    read_bytes: moved.map(|(read, _)| read),
+                    write_bytes: moved.map(|(_, written)| written),
+                    processes: processes(mine, names),
+                }
+            })
+            .collect();
+        if !matches!(self.job.scope, Scope::Device(_)) {
+            devices.retain(|device| !device.processes.is_empty());
+            devices.sort_by_key(|device| std::cmp::Reverse(device.read_bytes.max(device.write_bytes)));
+        }
+        self.waits.retain(|wait| pids.contains(&wait.pid));
+        self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
+        self.waits.truncate(STALLS_MAX);
+        let seen = Seen::Io(DiskIo { devices, stalls: stalls(self.waits, names.proc) });
+        self.job.answer.give(Ok(Capture { scope: self.job.scope, lasted, lost, seen }));
+    }
+}
+
+/// What moved meanwhile; `None` if a counter went back, as it does when a device goes and comes.
+fn moved(device: Device, before: &HashMap<Device, Bytes>, after: &HashMap<Device, Bytes>) -> Option<Bytes> {
+    let after = after.get(&device)?;
+    // One that came meanwhile began at nothing.
+    let before = before.get(&device).copied().unwrap_or_default();
+    Some((after.0.checked_sub(before.0)?, after.1.checked_sub(before.1)?))
+}

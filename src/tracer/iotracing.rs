@@ -1,0 +1,300 @@
+//! iotracing: a block device that is saturated or slow. Judged by /proc/diskstats, two samples in
+//! a row; told with who reads and writes which files on it, and where tasks wait for it.
+
+use std::time::Duration;
+
+use super::cases::Case;
+use super::disk_io::{self, Limits as RowLimits, Told};
+use super::disk_rates::{Limits, MIB, Name, Rates, Readings, Reason, Sample, Snap, is_partition};
+use super::fields::{COMMON, Head, all, field};
+use super::judge::{Desk, Found, Judge, Judged, Keep};
+use super::watch::{Trigger, Watch};
+use super::{Capacity, Field, FieldKind, Settings, Spec};
+use crate::clock::Now;
+use crate::config::{Knob, Value};
+use crate::evidence::{Device, Kind, Scope, Seen};
+use crate::host::{Containers, Disk, Facts, Key, Snapshot};
+use crate::metric::{Kind as MetricKind, Metric, Scrape};
+
+/// Devices that are watched at once; a host with more has its first ones watched.
+const DEVICES_MAX: usize = 512;
+
+/// Samples in a row that make a surge: one alone may be a single large write.
+const IN_A_ROW: u32 = 2;
+
+/// The major number of RAM disks, which nobody waits for.
+const RAM: u32 = 1;
+
+const UTIL: Metric = Metric {
+    name: "onset_disk_util_ratio",
+    help: "Share of the time since the sample before in which the device had requests in flight.",
+    kind: MetricKind::Gauge,
+    labels: &["device"],
+};
+
+const AWAIT: Metric = Metric {
+    name: "onset_disk_await_seconds",
+    help: "Average time that requests took since the sample before, waiting in the queue included.",
+    kind: MetricKind::Gauge,
+    labels: &["device", "op"],
+};
+
+/// The tracer.
+pub const SPEC: Spec = Spec {
+    name: "iotracing",
+    about: "Block devices that are saturated or slow, and who uses them",
+    facts: Facts { disks: true, ..Facts::NONE },
+    captures: &[Kind::Io],
+    hook: None,
+    pressure: None,
+    every: Duration::from_secs(5),
+    knobs: &[
+        Knob {
+            key: "util_percent",
+            default: Value::Number(90.0),
+            about: "A surge is a device that is busy for more of the time, two samples in a row ...",
+        },
+        Knob {
+            key: "nvme_read_mib",
+            default: Value::Number(2000.0),
+            about: "... and, if it is an nvme, reads more MiB in a second than this ...",
+        },
+        Knob { key: "nvme_write_mib", default: Value::Number(1500.0), about: "... or writes more," },
+        Knob {
+            key: "await",
+            default: Value::Time(
+                Duration::from_millis(100),
+                Duration::from_millis(1),
+                Duration::from_secs(3600),
+            ),
+            about: "or whose reads or writes take longer on average",
+        },
+        Knob {
+            key: "stall",
+            default: Value::Time(
+                Duration::from_millis(100),
+                Duration::from_millis(10),
+                Duration::from_secs(60),
+            ),
+            about: "Tasks that wait for longer are told with their stacks",
+        },
+        Knob { key: "top", default: Value::Count(10, 1, 1000), about: "Processes told of each device" },
+        Knob { key: "files", default: Value::Count(5, 1, 1000), about: "Files told of each process" },
+    ],
+    metrics: &[UTIL, AWAIT],
+    fields: &FIELDS,
+    build,
+};
+
+const FIELDS: [Field; COMMON.len() + OWN.len() + disk_io::FIELDS.len()] =
+    all(&[&COMMON, &OWN, &disk_io::FIELDS]);
+
+const OWN: [Field; 13] = [
+    field("reason_snapshot.type", FieldKind::Keyword, "What fired: io_util, read_await, write_await; manual"),
+    field("reason_snapshot.device", FieldKind::Keyword, "The device"),
+    field("reason_snapshot.major_num", FieldKind::Long, "Its driver's number"),
+    field("reason_snapshot.minor_num", FieldKind::Long, "Its own number"),
+    field("reason_snapshot.iostatus.read_bps", FieldKind::Long, "Bytes read in a second"),
+    field("reason_snapshot.iostatus.read_iops", FieldKind::Double, "Reads in a second"),
+    field(
+        "reason_snapshot.iostatus.read_await",
+        FieldKind::Double,
+        "Average time of a read, in milliseconds",
+    ),
+    field("reason_snapshot.iostatus.write_bps", FieldKind::Long, "Bytes written in a second"),
+    field("reason_snapshot.iostatus.write_iops", FieldKind::Double, "Writes in a second"),
+    field(
+        "reason_snapshot.iostatus.write_await",
+        FieldKind::Double,
+        "Average time of a write, in milliseconds",
+    ),
+    field("reason_snapshot.iostatus.io_util", FieldKind::Double, "Time with requests in flight, in percent"),
+    field("reason_snapshot.iostatus.queue_size", FieldKind::Double, "Requests in flight on average"),
+    field("reason_snapshot.summary", FieldKind::Text, "The same in words, with the limits"),
+];
+
+fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
+    let values = settings.values();
+    let judge = Iotracing {
+        limits: Limits {
+            util_percent: values.number("util_percent"),
+            nvme_read: values.number("nvme_read_mib") * MIB,
+            nvme_write: values.number("nvme_write_mib") * MIB,
+            slow: values.time("await"),
+        },
+        told: RowLimits {
+            processes: values.len("top"),
+            files: values.len("files"),
+            stall: values.time("stall"),
+        },
+        shortest: settings.every() / 2,
+        disks: Vec::with_capacity(DEVICES_MAX),
+    };
+    Box::new(Judged::new(judge, settings))
+}
+
+struct Iotracing {
+    limits: Limits,
+    told: RowLimits,
+    /// A sample of less time than this is more noise than use.
+    shortest: Duration,
+    disks: Vec<Subject>,
+}
+
+/// What is remembered of a device.
+#[derive(Debug)]
+struct Subject {
+    name: Name,
+    device: Device,
+    watch: Watch,
+    baseline: Option<(Duration, Disk)>,
+    rates: Option<Rates>,
+    /// Samples in a row that were past a limit.
+    in_a_row: u32,
+    /// It is in the last snapshot.
+    present: bool,
+}
+
+impl Subject {
+    fn new(name: Name, device: Device) -> Subject {
+        let watch = Watch::default();
+        Subject { name, device, watch, baseline: None, rates: None, in_a_row: 0, present: true }
+    }
+
+    /// It is not in this snapshot. What became of its capture and its quiet is remembered: it may
+    /// come again.
+    fn leave(&mut self) {
+        (self.baseline, self.rates, self.in_a_row) = (None, None, 0);
+    }
+
+    /// Takes a reading in. `None`: it makes no new sample.
+    fn take(&mut self, now: Duration, disk: &Disk, shortest: Duration) -> Option<Rates> {
+        let before = self.baseline.filter(|(at, _)| now >= *at);
+        if before.is_some_and(|(at, _)| now - at < shortest) {
+            return None;
+        }
+        self.baseline = Some((now, *disk));
+        self.rates = before.and_then(|(at, before)| Rates::between(&before, disk, now - at));
+        self.rates
+    }
+
+    fn sample(&self, reason: Reason) -> Option<Sample> {
+        Some(Sample { name: self.name, device: self.device, rates: self.rates?, reason })
+    }
+}
+
+impl Iotracing {
+    /// The subject that this device is. `None`: there is no room for another.
+    fn subject(&mut self, disk: &Disk) -> Option<&mut Subject> {
+        let name = Name::cut(disk.name());
+        let device = Device { major: disk.major, minor: disk.minor };
+        let known = self.disks.iter().position(|subject| *subject.name == *name);
+        let place = match known {
+            Some(place) => place,
+            None if self.disks.len() < DEVICES_MAX => {
+                self.disks.push(Subject::new(name, device));
+                self.disks.len() - 1
+            }
+            None => {
+                let gone = self.disks.iter().position(|subject| !subject.present)?;
+                *self.disks.get_mut(gone)? = Subject::new(name, device);
+                gone
+            }
+        };
+        let subject = self.disks.get_mut(place)?;
+        if subject.device != device {
+            // Another one came under this name.
+            subject.device = device;
+            subject.leave();
+        }
+        subject.present = true;
+        Some(subject)
+    }
+
+    fn judge(&mut self, now: Now, disk: &Disk, desk: &mut Desk<'_, '_, Option<Sample>>) {
+        let (limits, shortest) = (self.limits, self.shortest);
+        let Some(subject) = self.subject(disk) else { return };
+        let Some(rates) = subject.take(now.mono, disk, shortest) else { return };
+        let reason = limits.passed(&subject.name, &rates);
+        subject.in_a_row = if reason.is_some() { subject.in_a_row.saturating_add(1) } else { 0 };
+        let edge = (subject.in_a_row == IN_A_ROW).then_some(Trigger::Surge);
+        let sample = subject.sample(reason.unwrap_or(Reason::Manual));
+        desk.sample(&mut subject.watch, None, edge, reason.is_some(), sample);
+    }
+}
+
+impl Judge for Iotracing {
+    type Readings = Option<Sample>;
+    const CAPTURE: Kind = Kind::Io;
+
+    fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
+        match (subject, sample) {
+            (Some(key), _) => Scope::Container(key),
+            (None, Some(sample)) => Scope::Device(sample.device),
+            (None, None) => Scope::Host,
+        }
+    }
+
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Sample>>) {
+        let Some(disks) = snapshot.disks else { return };
+        self.disks.iter_mut().for_each(|subject| subject.present = false);
+        let mut whole = "";
+        for disk in disks {
+            if is_partition(disk.name(), whole) {
+                continue;
+            }
+            whole = disk.name();
+            let used = disk.reads > 0 || disk.writes > 0 || disk.in_flight > 0;
+            if used && disk.major != RAM && !whole.is_empty() {
+                self.judge(now, disk, desk);
+            }
+        }
+        self.disks.iter_mut().filter(|subject| !subject.present).for_each(Subject::leave);
+    }
+
+    /// Who asks of the host gets its busiest device, or all if none is known yet.
+    fn readings(&self, subject: Option<Key>) -> Option<Sample> {
+        if subject.is_some() {
+            return None;
+        }
+        let samples = self.disks.iter().filter_map(|subject| subject.sample(Reason::Manual));
+        let busy = |sample: &Sample| {
+            let Rates { read, write, util, .. } = sample.rates;
+            (util, read.bytes + write.bytes)
+        };
+        samples.max_by(|one, two| busy(one).partial_cmp(&busy(two)).unwrap_or(std::cmp::Ordering::Equal))
+    }
+
+    fn watch(&mut self, case: &Case<Option<Sample>>) -> Option<&mut Watch> {
+        let sample = case.readings?;
+        let mut all = self.disks.iter_mut();
+        all.find(|subject| *subject.name == *sample.name).map(|subject| &mut subject.watch)
+    }
+
+    fn tell(&self, found: &Found<'_, Option<Sample>>, keep: &mut Keep<'_, '_>) -> bool {
+        let Seen::Io(io) = &found.capture.seen else { return keep.foreign() };
+        let head = Head::new(found.case.trigger, found.capture);
+        let reason_snapshot = found.case.readings.map(|sample| Snap::new(sample, self.limits));
+        let readings = Readings { reason_snapshot };
+        // Even if nothing was seen: a device that hangs has nothing to show.
+        keep.event(&Told::new(head, readings, io, found, self.told))
+    }
+
+    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+        let known = || self.disks.iter().filter_map(|subject| Some((&*subject.name, subject.rates?)));
+        scrape.family(&UTIL, |family| {
+            for (name, rates) in known() {
+                family.sample(&[name], rates.util.ratio());
+            }
+        });
+        scrape.family(&AWAIT, |family| {
+            for (name, rates) in known() {
+                for (op, rate) in [("read", rates.read), ("write", rates.write)] {
+                    if let Some(took) = rate.took {
+                        family.sample(&[name, op], took);
+                    }
+                }
+            }
+        });
+    }
+}
