@@ -43,7 +43,7 @@ struct marked {
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 128 * 1024);
-} records SEC(".maps");
+} events SEC(".maps");
 
 /* Kills that found no room in the ring. */
 struct {
@@ -201,7 +201,7 @@ static __always_inline int tell(__u64 marked)
 	css = tightest(memory_of(victim), kill);
 	read_path(css, kill);
 	size += kill->levels * NAME_BYTES;
-	if (size > sizeof(*kill) || bpf_ringbuf_output(&records, kill, size, 0))
+	if (size > sizeof(*kill) || bpf_ringbuf_output(&events, kill, size, 0))
 		count_lost();
 	return 0;
 }

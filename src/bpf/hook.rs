@@ -1,34 +1,60 @@
-//! Programs that stay attached and tell of events through a ring of their own. A hook's object has
-//! by convention a ring `records`, a count `lost` and knobs `unified` and `page_bytes`.
+//! Programs that stay attached and tell of events through a ring of their own. A hook is a file in
+//! bpf/ that has a ring `events`, a count `lost`, the map `containers` and knobs `unified` and
+//! `page_bytes`; build.rs finds it, and a tracer names it in its spec. Nothing is added here.
 
-use std::mem::offset_of;
+use std::any::Any;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
-use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Link, MapHandle};
+use libbpf_rs::MapHandle;
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
-use super::skeletons::oom::{OomSkelBuilder, types};
 use super::stacks::{Site, number};
-use super::{btf, place};
+use super::{btf, place, skeletons};
 
 /// A record is no longer than this; memory for so many of them is set aside at start.
-const RECORD_BYTES: usize = 4096;
+pub(super) const RECORD_BYTES: usize = 4096;
 
 /// Records that one drain takes at most.
 pub const RECORDS_MAX: u32 = 16;
 
-// The tracer reads it, field by field.
-const _: () = assert!(
-    offset_of!(types::kill, victim_pid) == 32
-        && offset_of!(types::kill, victim_comm) == 40
-        && offset_of!(types::kill, victim_rss_bytes) == 72
-        && offset_of!(types::kill, levels) == 80
-        && offset_of!(types::kill, names) == 88
-        && size_of::<types::kill>() <= RECORD_BYTES
-);
+macro_rules! by_name {
+    ($($hook:ident: $builder:ident,)*) => {
+        /// Loads and attaches the hook of this name.
+        fn by_name(
+            name: &'static str,
+            site: &Site<'_>,
+            page_bytes: u32,
+            meter: &mut Meter,
+        ) -> Result<Hook, Error> {
+            match name {
+                $(stringify!($hook) => attempt(concat!("the ", stringify!($hook), " program"), || {
+                    let mut open = skeletons::$hook::$builder::default().open(place())?;
+                    open.maps.containers.reuse_fd(site.followed.as_fd())?;
+                    if let Some(knobs) = &mut open.maps.rodata_data {
+                        knobs.unified = site.unified;
+                        knobs.page_bytes = page_bytes;
+                    }
+                    let mut programs = open.load()?;
+                    for program in programs.object().progs() {
+                        meter.add(name, program.as_fd());
+                    }
+                    let records = MapHandle::try_from(&programs.maps.events)?;
+                    let lost = MapHandle::try_from(&programs.maps.lost)?;
+                    let mut ring = Ring::open(&records)?;
+                    ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
+                    // Last, so that the ring is there for the first event.
+                    programs.attach()?;
+                    Ok(Hook { name, records, ring, lost, told: 0, _programs: Box::new(programs) })
+                }),)*
+                _ => Err(Error::NoHook(name)),
+            }
+        }
+    };
+}
+skeletons::each_hook!(by_name);
 
 /// An attached program with its ring.
 pub struct Hook {
@@ -37,8 +63,8 @@ pub struct Hook {
     ring: Ring,
     lost: MapHandle,
     told: u64,
-    /// It is attached while this is kept.
-    _link: Link,
+    /// Its programs are attached while this is kept.
+    _programs: Box<dyn Any>,
 }
 
 impl Hook {
@@ -50,26 +76,7 @@ impl Hook {
         meter: &mut Meter,
     ) -> Result<Hook, Error> {
         btf(site.sys)?;
-        match name {
-            "oom" => attempt("the oom program", || {
-                let mut open = OomSkelBuilder::default().open(place())?;
-                open.maps.containers.reuse_fd(site.followed.as_fd())?;
-                if let Some(knobs) = &mut open.maps.rodata_data {
-                    knobs.unified = site.unified;
-                    knobs.page_bytes = page_bytes;
-                }
-                let loaded = open.load()?;
-                meter.add(name, loaded.progs.mark_victim.as_fd());
-                let records = MapHandle::try_from(&loaded.maps.records)?;
-                let lost = MapHandle::try_from(&loaded.maps.lost)?;
-                let mut ring = Ring::open(&records)?;
-                ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
-                // Last, so that the ring is there for the first event.
-                let link = loaded.progs.mark_victim.attach()?;
-                Ok(Hook { name, records, ring, lost, told: 0, _link: link })
-            }),
-            _ => Err(Error::NoHook(name)),
-        }
+        by_name(name, site, page_bytes, meter)
     }
 
     /// What it is called.

@@ -185,3 +185,18 @@ fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
     let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
     assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");
 }
+
+// What the oom tracer reads, field by field.
+const _: () = {
+    use std::mem::offset_of;
+
+    use super::skeletons::oom::types;
+    assert!(
+        offset_of!(types::kill, victim_pid) == 32
+            && offset_of!(types::kill, victim_comm) == 40
+            && offset_of!(types::kill, victim_rss_bytes) == 72
+            && offset_of!(types::kill, levels) == 80
+            && offset_of!(types::kill, names) == 88
+            && size_of::<types::kill>() <= hook::RECORD_BYTES
+    );
+};
