@@ -1,11 +1,11 @@
 //! An ext4 on a loop device that can be frozen: whoever writes to it then is in D state until it
 //! is thawed, which happens on drop, whatever else fails.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Folder, Killed, SOON, await_that, command, done, run};
+use crate::rig::{Folder, Killed, SOON, await_that, command, done, run, start};
 
 pub struct Disk {
     mount: PathBuf,
@@ -20,15 +20,24 @@ impl Disk {
     pub fn new() -> Disk {
         let folder = Folder::new();
         let image = folder.0.join("image");
+        Disk::of(folder, &image, 64 << 20)
+    }
+
+    /// One whose image is a file on another disk: while that one is frozen, this one is slow.
+    pub fn on(other: &Disk) -> Disk {
+        Disk::of(Folder::new(), &other.mount.join("image"), 32 << 20)
+    }
+
+    fn of(folder: Folder, image: &Path, bytes: u64) -> Disk {
         let mount = folder.0.join("mount");
         std::fs::create_dir(&mount).unwrap();
-        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        done(command("mkfs.ext4").arg("-q").arg(&image));
-        done(command("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
+        std::fs::File::create(image).unwrap().set_len(bytes).unwrap();
+        done(command("mkfs.ext4").arg("-q").arg(image));
+        done(command("mount").args(["-o", "loop"]).arg(image).arg(&mount));
         Disk { mount, frozen: false, writers: Vec::new(), _folder: folder }
     }
 
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         &self.mount
     }
 
@@ -72,6 +81,28 @@ impl Drop for Disk {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         run(command("umount").arg("-l").arg(&self.mount));
+    }
+}
+
+/// Freezes a disk again and again, for most of the time, until it is dropped.
+pub struct Stutter {
+    shell: Option<Killed>,
+    mount: PathBuf,
+}
+
+impl Stutter {
+    pub fn of(disk: &Disk) -> Stutter {
+        let words = "while :; do fsfreeze -f \"$0\"; sleep 0.4; fsfreeze -u \"$0\"; done";
+        let shell = start(command("sh").arg("-c").arg(words).arg(&disk.mount));
+        Stutter { shell: Some(shell), mount: disk.mount.clone() }
+    }
+}
+
+impl Drop for Stutter {
+    fn drop(&mut self) {
+        // First whoever freezes it, then the frost: whoever is stuck must not wait for ever.
+        self.shell = None;
+        run(command("fsfreeze").arg("-u").arg(&self.mount));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::frozen::Disk;
+use crate::frozen::{Disk, Stutter};
 use crate::rig::{Agent, SOON, command, done, number, only, root, text};
 
 /// The loop device that a filesystem is on.
@@ -118,5 +118,38 @@ fn who_asks_is_told_of_one_containers_files_and_of_nobody_elses() {
     let own = disk.path().join("own");
     assert!(files.iter().any(|file| file["path"] == own.to_str().unwrap()), "{event:#}");
     assert!(!files.iter().any(|file| text(file, "/path").ends_with("/noise")), "{event:#}");
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn a_slow_disk_is_told_by_its_await_with_the_stacks_of_those_who_wait() {
+    if !root("a slow disk") {
+        return;
+    }
+    let cgroup = Cgroup::new("waiter");
+    let below = Disk::new();
+    let disk = Disk::on(&below);
+    let slow = device(&disk);
+    // Being busy is no reason here: util cannot pass 100 %.
+    let agent = Agent::start(&only("iotracing", "every = \"1s\"\nutil_percent = 100\ncapture = \"3s\""));
+    let words = format!(
+        "while :; do dd if=/dev/zero of={}/slow bs=4k count=1 oflag=direct conv=notrunc status=none; sleep 0.05; done",
+        disk.path().display()
+    );
+    let _writer = cgroup.start(command("sh").arg("-c").arg(&words));
+    // The last one made, so that it is the first to end.
+    let stutter = Stutter::of(&below);
+    let event = agent.event("an event of the slow disk", Duration::from_secs(40), |event| {
+        event.pointer("/tracer_data/reason_snapshot/device").is_some_and(|device| *device == slow.as_str())
+    });
+    drop(stutter);
+    let status = &event["tracer_data"]["reason_snapshot"]["iostatus"];
+    assert!(status["write_await"].as_f64() > Some(100.0), "{status}");
+    let stalls = event["tracer_data"]["io_schedule_timeout_stacks"].as_array().unwrap();
+    let waiter = stalls.iter().find(|stall| stall["comm"] == "dd").unwrap_or_else(|| panic!("{event:#}"));
+    let waited = number(waiter, "/schedule_latency_us");
+    assert!((100_000.0..2_000_000.0).contains(&waited), "{waiter:#}");
+    let stack: Vec<&str> = waiter["stack"].as_array().unwrap().iter().map(|frame| text(frame, "")).collect();
+    assert!(stack.iter().any(|frame| frame.contains("iomap_dio") || frame.contains("ext4")), "{stack:?}");
     assert_eq!(agent.leave(), Some(0));
 }
