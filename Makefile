@@ -21,7 +21,7 @@ release: dependencies ## one static binary
 	deploy/static/build
 
 bench: dependencies   ## the hot paths, beside what they are measured against
-	cargo bench --locked --bench hot
+	cargo bench --locked --bench hot --bench armed
 
 fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 	fuzz/run $(or $(SECONDS),10)

@@ -94,6 +94,12 @@ const BPF: Metric = metric(
     Kind::Counter,
     &["program"],
 );
+const BPF_RUNS: Metric = metric(
+    "onset_bpf_runs_total",
+    "How often the BPF program ran; the kernel counts it while kernel.bpf_stats_enabled is 1.",
+    Kind::Counter,
+    &["program"],
+);
 const CPU: Metric = metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
 const RESIDENT: Metric =
     metric("process_resident_memory_bytes", "Memory of the agent that is resident.", Kind::Gauge, &[]);
@@ -101,7 +107,7 @@ const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has o
 const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
 
-const OWN: [Metric; 20] = [
+const OWN: [Metric; 21] = [
     BUILD,
     STATE,
     SAMPLES,
@@ -117,6 +123,7 @@ const OWN: [Metric; 20] = [
     LONGEST,
     CONTAINERS,
     BPF,
+    BPF_RUNS,
     CPU,
     RESIDENT,
     FDS,
@@ -182,7 +189,9 @@ impl View<'_> {
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
-        scrape.family(&BPF, |to| self.desk.captures.run_time(&mut |name, time| to.sample(&[name], time)));
+        let captures = &self.desk.captures;
+        scrape.family(&BPF, |to| captures.run_time(&mut |name, time, _| to.sample(&[name], time)));
+        scrape.family(&BPF_RUNS, |to| captures.run_time(&mut |name, _, runs| to.sample(&[name], runs)));
         scrape.family(&CPU, |to| to.value(sys::process_cpu()));
         optional(scrape, &RESIDENT, self.process.resident_bytes());
         optional(scrape, &FDS, self.process.open_fds());

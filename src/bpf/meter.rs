@@ -17,8 +17,8 @@ impl Meter {
         self.0.extend(program.as_fd().try_clone_to_owned().map(|fd| (name, fd)));
     }
 
-    /// Each program's name and run time; zero unless the kernel counts it (kernel.bpf_stats_enabled).
-    pub fn read(&self, each: &mut dyn FnMut(&str, Duration)) {
+    /// Each program's name, run time and runs; zero unless the kernel counts them (kernel.bpf_stats_enabled).
+    pub fn read(&self, each: &mut dyn FnMut(&str, Duration, u64)) {
         for (name, program) in &self.0 {
             let mut info = libbpf_sys::bpf_prog_info::default();
             let Ok(mut len) = u32::try_from(size_of_val(&info)) else { return };
@@ -28,7 +28,7 @@ impl Meter {
                 libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut len)
             };
             if result == 0 {
-                each(name, Duration::from_nanos(info.run_time_ns));
+                each(name, Duration::from_nanos(info.run_time_ns), info.run_cnt);
             }
         }
     }

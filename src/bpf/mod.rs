@@ -3,6 +3,7 @@
 
 mod containers;
 mod error;
+mod floor;
 mod hook;
 mod io;
 mod io_record;
@@ -16,6 +17,7 @@ mod waits;
 
 pub use containers::Followed;
 pub use error::Error;
+pub use floor::Floor;
 pub use hook::Hook;
 pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
 pub use io_record::{IoKey, IoRecord, IoRow, IoStall, IoTarget};

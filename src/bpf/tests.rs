@@ -180,7 +180,7 @@ fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
     }
     assert_eq!(links(), before);
     let mut programs = Vec::new();
-    meter.read(&mut |name, _| programs.push(name.to_owned()));
+    meter.read(&mut |name, _, _| programs.push(name.to_owned()));
     assert_eq!(programs, ["oom"], "once, though it was loaded twice");
     let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
     assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");

@@ -312,9 +312,9 @@ impl Captures {
         }
     }
 
-    /// Each program's name, and its run time as the kernel counts it: zero unless
+    /// Each program's name, its run time and its runs as the kernel counts them: zero unless
     /// kernel.bpf_stats_enabled is set.
-    pub fn run_time(&self, each: &mut dyn FnMut(&str, Duration)) {
+    pub fn run_time(&self, each: &mut dyn FnMut(&str, Duration, u64)) {
         self.meter.read(each);
     }
 

@@ -168,7 +168,7 @@ fn programs_are_metered_and_losses_told() {
     }
     let captures = load(false);
     let mut names = Vec::new();
-    captures.run_time(&mut |name, _| names.push(name.to_owned()));
+    captures.run_time(&mut |name, _, _| names.push(name.to_owned()));
     let all = [
         ["stacks", "faults", "large_pages", "tasks", "stuck_tasks"].as_slice(),
         &["bio_queued", "rq_issued", "rq_completed", "task_wakes", "waits_switched", "waits_moved"],

@@ -73,7 +73,7 @@ fn the_detectors_look_counts_every_task_by_its_state(hierarchy: &str) {
         let agreed = tasks.len() == before || tasks.len() == before + first;
         (agreed && count() == before).then_some(())
     });
-    captures.run_time(&mut |name, time| eprintln!("{name}: {time:?}"));
+    captures.run_time(&mut |name, time, runs| eprintln!("{name}: {time:?} in {runs} runs"));
 }
 
 /// An ext4 on a loop device that is frozen, and thawed again whatever happens.
