@@ -1,8 +1,6 @@
 //! Once they are built, tracers and their documents take nothing from the heap: ticks, captures
 //! asked for and answered, events written, shrunk or not, and scrapes.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Duration;
 
 use onset::clock::{Now, Wall};
@@ -19,29 +17,7 @@ use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting.
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use crate::ALLOCATIONS;
 
 const CONTAINERS: usize = 100;
 const TEN: Duration = Duration::from_secs(10);
@@ -254,12 +230,12 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
     let mut bench =
         Bench { spec, containers: &containers, now, open: [None; 64], next: 0, sheet: &mut sheet, kept: 0 };
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = ALLOCATIONS.get();
     for number in 0..TURNS {
         bench.now.mono += Duration::from_secs(10);
         turn(&mut *tracer, &mut bench, (&mut readings, number), &mut page, &capture);
     }
-    let after = ALLOCATIONS.with(Cell::get);
+    let after = ALLOCATIONS.get();
     assert!(bench.kept > TURNS, "{} kept only {} events", spec.name, bench.kept);
     assert_eq!(after - before, 0, "{} took from the heap", spec.name);
 }
