@@ -4,7 +4,7 @@
  * and counted by disk, process, container and file. Tasks that sat in D state for long are told
  * with their stacks. Pages belong to a file, and dirty ones to who made them dirty.
  */
-#include "common.h"
+#include "task.h"
 #include <bpf/bpf_tracing.h>
 
 #define SLOTS_MAX   8
@@ -614,33 +614,6 @@ static __always_inline int take(struct inode *inode, __u64 bytes)
 	return 0;
 }
 
-static __always_inline __u32 state_of(struct task_struct *task)
-{
-	struct task_struct___old *old = (void *)task;
-
-	if (bpf_core_field_exists(task->__state))
-		return task->__state;
-	return BPF_CORE_READ(old, state);
-}
-
-/* For how long a task that wakes was off the CPU, by the clocks of its run queue and this one's. */
-static __always_inline __u64 slept_for(struct task_struct *task)
-{
-	struct task_struct *waker = (void *)bpf_get_current_task();
-	struct rq *rq = task->se.cfs_rq->rq;
-	__u64 clock = rq->clock;
-	__u64 now = BPF_CORE_READ(waker, se.cfs_rq, rq, clock);
-	__u64 since = task->se.exec_start;
-
-	if (since)
-		since += clock - rq->clock_task;
-	if (bpf_core_field_exists(task->sched_info.last_arrival) && task->sched_info.last_arrival > since)
-		since = task->sched_info.last_arrival;
-	if (clock > now)
-		now = clock;
-	return since && now > since ? now - since : 0;
-}
-
 static __always_inline int wake(struct task_struct *task)
 {
 	__u32 state = state_of(task);
@@ -652,7 +625,7 @@ static __always_inline int wake(struct task_struct *task)
 	if (!(state & TASK_UNINTERRUPTIBLE) || (state & TASK_NOLOAD))
 		return 0;
 	now = steering();
-	slept = slept_for(task);
+	slept = off_cpu_for(task);
 	if (!now || slept < now->stall_ns)
 		return 0;
 	stall = bpf_ringbuf_reserve(&records, sizeof(*stall), 0);

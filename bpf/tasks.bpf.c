@@ -4,7 +4,7 @@
  * stacks. Neither attaches anything; both cost only while they are read.
  */
 #define TYPED_POINTERS
-#include "common.h"
+#include "task.h"
 
 #define FRAMES_MAX 64
 
@@ -49,15 +49,6 @@ struct {
 /* Whether this kernel marks frozen tasks by PF_FROZEN. */
 const volatile bool frozen_by_flag = false;
 
-static __always_inline __u32 state_of(struct task_struct *task)
-{
-	struct task_struct___old *old = (void *)task;
-
-	if (bpf_core_field_exists(task->__state))
-		return task->__state;
-	return BPF_CORE_READ(old, state);
-}
-
 /* D state as the load average counts it, whether or not it is accounted as iowait. */
 static __always_inline bool is_blocked(struct task_struct *task)
 {
@@ -66,28 +57,6 @@ static __always_inline bool is_blocked(struct task_struct *task)
 	if (!(state & TASK_UNINTERRUPTIBLE) || (state & TASK_NOLOAD) || task->exit_state)
 		return false;
 	return !(frozen_by_flag && (task->flags & PF_FROZEN));
-}
-
-/*
- * For how long a task has been off the CPU, without any hook: since its runtime was last accounted,
- * which is on the clock of its run queue less interrupt time, or since it was last put on a CPU.
- * The clock of an idle CPU stands still: that of the reader's own does not.
- */
-static __always_inline __u64 blocked_for(struct task_struct *task)
-{
-	struct task_struct *reader = (void *)bpf_get_current_task();
-	struct rq *rq = task->se.cfs_rq->rq;
-	__u64 clock = rq->clock;
-	__u64 now = BPF_CORE_READ(reader, se.cfs_rq, rq, clock);
-	__u64 since = task->se.exec_start;
-
-	if (since)
-		since += clock - rq->clock_task;
-	if (bpf_core_field_exists(task->sched_info.last_arrival) && task->sched_info.last_arrival > since)
-		since = task->sched_info.last_arrival;
-	if (clock > now)
-		now = clock;
-	return since && now > since ? now - since : 0;
 }
 
 static __always_inline int pass_by(struct bpf_iter__task *ctx)
@@ -102,7 +71,7 @@ static __always_inline int pass_by(struct bpf_iter__task *ctx)
 	seen.exit_state = task->exit_state;
 	seen.blocked = is_blocked(task);
 	if (seen.blocked) {
-		seen.blocked_ns = blocked_for(task);
+		seen.blocked_ns = off_cpu_for(task);
 		seen.in_iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
 	}
 	bpf_seq_write(ctx->meta->seq, &seen, sizeof(seen));
@@ -122,7 +91,7 @@ static __always_inline int look_at(struct bpf_iter__task *ctx)
 	if (!stuck)
 		return 0;
 	stuck->container = container_of_task(task);
-	stuck->blocked_ns = blocked_for(task);
+	stuck->blocked_ns = off_cpu_for(task);
 	stuck->tgid = task->tgid;
 	stuck->pid = task->pid;
 	stuck->in_iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
