@@ -73,6 +73,8 @@ fn a_written_proc_stat_fires_exactly_where_the_rules_say() {
     let file = File::create(proc.join("stat")).unwrap();
     let mut stat = Stat { file, user: 1000, system: 1000, idle: 100_000 };
     stat.write();
+    // Something runs at all times: a capture in which nothing did would be no event.
+    let _busy = start(command("sh").arg("-c").arg("while :; do :; done"));
     let at = proc.display();
     let keys = "every = \"1s\"\ncapture = \"100ms\"\ncooldown = \"0s\"\nsustained_samples = 3\nsystem_percent = 45\nsystem_rise = 20";
     let agent = Agent::start(&format!("[paths]\nproc = \"{at}\"\n{}", only("cpusys", keys)));
