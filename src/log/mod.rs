@@ -154,7 +154,10 @@ impl fmt::Display for Pid {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room there, or lower [log] budget"
+            "; make room there, or lower [log] segment and budget"
+        }
+        io::ErrorKind::NotFound => {
+            "; no onset has written there yet, or [log] dir (--dir) names another folder"
         }
         io::ErrorKind::PermissionDenied => "; run onset as root, or set [log] dir",
         io::ErrorKind::ReadOnlyFilesystem => "; set [log] dir to a folder that can be written",

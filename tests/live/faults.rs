@@ -34,6 +34,14 @@ fn a_bad_config_is_named_by_its_keys() {
     );
     refused(&run(command(ONSET).arg("frobnicate")), 2, &["frobnicate"]);
     refused(&run(command(ONSET).args(["show"])), 2, &["ID"]);
+    let no_log = config(&folder, "", "");
+    for reader in [&["events"][..], &["verify"], &["show", "0123"]] {
+        refused(
+            &run(command(ONSET).args(reader).arg("--config").arg(&no_log)),
+            1,
+            &["no onset has written there"],
+        );
+    }
     let printed = done(command(ONSET).arg("config"));
     let default = folder.file("default.toml", &printed);
     done(command(ONSET).args(["check", "--config"]).arg(default));
