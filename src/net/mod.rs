@@ -1,6 +1,7 @@
-//! What both servers share: a listener, a fixed number of slots for connections, a deadline for
-//! each. Memory is set aside at start; a turn does a bounded amount of work, and `pending` says
-//! that some is left. A server adds only how a request becomes a reply.
+//! The network. `client` asks servers. The rest is what both of our own servers share: a listener, a
+//! fixed number of slots for connections, a deadline for each. Memory is set aside at start; a turn
+//! does a bounded amount of work, and `pending` says that some is left. A server adds only how a
+//! request becomes a reply.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use mio::event::Source;
 
 use crate::page::Page;
 
+pub mod client;
 mod slot;
 mod slots;
 
