@@ -1,0 +1,458 @@
+//! The course of shipping: records are read from the log, sent in batches, and done when the server
+//! has them or will never take them. All else is tried again, without end, and the cursor moves
+//! only past what is done. What it needs of the world is a trait, so a test can play an hour of outage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::pace::{Cap, Pace, Setback, retry_after};
+use super::rejects::Rejects;
+use super::tally::{Course, Tally};
+use super::verdict::{self, Verdict, Why};
+use crate::clock::Now;
+use crate::log::{Cursor, Error, Mark, Reader, RecordId};
+use crate::net::client::Reply;
+
+/// A log that cannot be read is tried again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A reply is longer than its request only if it lies.
+const REPLY_BASE: usize = 64 << 10;
+const REPLY_PER_RECORD: usize = 4 << 10;
+/// So many bad requests of one record each, and none that was taken: then it is not the records.
+const ASIDE_MAX: usize = 8;
+/// Kinds of rejection that are said, each once.
+const KINDS_MAX: usize = 64;
+
+/// What the config says of the course.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// How long a record may wait for others.
+    pub(super) flush: Duration,
+    /// When a batch is full, in bytes.
+    pub(super) batch: usize,
+    /// The longest pause after what passes.
+    pub(super) retry: Duration,
+    /// Bytes per second; 0 is no cap.
+    pub(super) catch_up: u64,
+}
+
+/// What happened while it waited.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// The config was read again.
+    pub(super) terms: Option<Terms>,
+    /// The agent leaves, or shipping was turned off.
+    pub(super) leave: bool,
+}
+
+/// The world, as shipping sees it.
+pub(super) trait Outside {
+    /// What time it is.
+    fn now(&self) -> Now;
+    /// Waits until then, or until there are records or news.
+    fn wait(&mut self, until: Option<Duration>) -> News;
+    /// Sends a bulk request. The error is words for a person.
+    fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String>;
+    /// The server, for a person.
+    fn name(&self) -> &str;
+    /// Says a line.
+    fn say(&mut self, line: &str);
+}
+
+/// What the server said to a request, in short.
+enum Answer {
+    /// A verdict on each record; they are in `heard`.
+    Items,
+    /// The request is too large.
+    TooLarge,
+    /// The request is bad, whichever record makes it so.
+    Bad(Why),
+    /// Nothing of it was taken.
+    Setback(Setback, Option<Duration>, String),
+}
+
+/// One shipping thread's state.
+pub(super) struct Courier<O> {
+    outside: O,
+    dir: PathBuf,
+    terms: Terms,
+    cursor: Cursor,
+    mark: Arc<Mark>,
+    tally: Arc<Tally>,
+    rejects: Rejects,
+    reader: Option<Reader>,
+    /// The last record that was read.
+    read: Option<RecordId>,
+    /// The last record that is done, as the cursor has it.
+    done: Option<RecordId>,
+    batch: Batch,
+    /// When the oldest record came into the batch.
+    began: Duration,
+    /// Records at the batch's front that were each refused alone with a bad request. Theirs is the
+    /// fault if another one is taken; the config's, if none is.
+    aside: usize,
+    aside_why: Why,
+    /// Bytes of a request that the server is believed to take.
+    limit: usize,
+    pace: Pace,
+    cap: Cap,
+    not_before: Duration,
+    /// The last attempt failed: the next is a retry.
+    again: bool,
+    look_at: Option<Duration>,
+    leaving: bool,
+    reply: Vec<u8>,
+    heard: Vec<(Verdict, Why)>,
+    kinds: Vec<(u16, String)>,
+}
+
+impl<O: Outside> Courier<O> {
+    /// Takes up where the cursor is.
+    pub(super) fn new(
+        outside: O,
+        dir: PathBuf,
+        terms: Terms,
+        seed: u64,
+        mark: Arc<Mark>,
+        tally: Arc<Tally>,
+    ) -> Result<Courier<O>, Error> {
+        let (cursor, done) = Cursor::open(&dir)?;
+        mark.begin(&dir, done)?;
+        Ok(Courier {
+            outside,
+            terms,
+            cursor,
+            mark,
+            tally,
+            rejects: Rejects::new(&dir),
+            dir,
+            reader: None,
+            read: done,
+            done,
+            batch: Batch::new(terms.batch),
+            began: Duration::ZERO,
+            aside: 0,
+            aside_why: Why::default(),
+            limit: usize::MAX,
+            pace: Pace::new(seed, terms.retry),
+            cap: Cap::new(terms.catch_up),
+            not_before: Duration::ZERO,
+            again: false,
+            look_at: None,
+            leaving: false,
+            reply: Vec::new(),
+            heard: Vec::new(),
+            kinds: Vec::new(),
+        })
+    }
+
+    /// Ships until it is told to leave; then sends once more what is there.
+    pub(super) fn run(&mut self) {
+        if self.cursor.was_bad() {
+            let dir = self.dir.display();
+            let line = format!(
+                "the note in {dir} of what was shipped is unreadable: all of the log is sent again; what the server has, it keeps once"
+            );
+            self.outside.say(&line);
+        }
+        while self.step() {}
+        let _ = self.cursor.sync(); // spares sending again, no more
+    }
+
+    fn step(&mut self) -> bool {
+        self.fill();
+        let now = self.outside.now().mono;
+        match self.due() {
+            Some(at) if at <= now || self.leaving => {
+                let failed = !self.attempt();
+                !(self.leaving && failed)
+            }
+            _ if self.leaving => false,
+            at => {
+                let until = [at, self.look_at].into_iter().flatten().min();
+                let news = self.outside.wait(until);
+                self.hear(news);
+                true
+            }
+        }
+    }
+
+    /// When the batch is to be sent; `None`: there is nothing in it.
+    fn due(&self) -> Option<Duration> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        let gathered =
+            if self.batch.is_full() { Duration::ZERO } else { self.began.saturating_add(self.terms.flush) };
+        Some(gathered.max(self.not_before).max(self.cap.free_at()))
+    }
+
+    fn hear(&mut self, news: News) {
+        if let Some(terms) = news.terms {
+            if terms.catch_up != self.terms.catch_up {
+                self.cap = Cap::new(terms.catch_up);
+            }
+            self.batch.set_full(terms.batch);
+            self.pace.set_longest(terms.retry);
+            self.terms = terms;
+            // Whoever changed the config wants to see what comes of it.
+            self.not_before = Duration::ZERO;
+        }
+        self.leaving |= news.leave;
+    }
+
+    /// Reads records into the batch until it is full or there are no more.
+    fn fill(&mut self) {
+        let now = self.outside.now().mono;
+        if self.look_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if let Err(error) = self.read(now) {
+            self.reader = None;
+            if self.look_at.is_none() {
+                self.outside.say(&format!("cannot read the log to ship it: {error}; it is tried again"));
+            }
+            self.look_at = Some(now.saturating_add(LOOK_AGAIN));
+        } else {
+            self.look_at = None;
+        }
+        self.advance();
+    }
+
+    fn read(&mut self, now: Duration) -> Result<(), Error> {
+        let mut reader = match (self.reader.take(), self.read) {
+            (Some(reader), _) => reader,
+            (None, Some(id)) => Reader::after(&self.dir, id)?,
+            (None, None) => Reader::open(&self.dir)?,
+        };
+        while !self.batch.is_full() {
+            let before = reader.report();
+            let Some(entry) = reader.next()? else { break };
+            let (id, empty) = (entry.id, self.batch.is_empty());
+            let pushed = self.batch.push(id, entry.bytes);
+            let after = reader.report();
+            let rotten = (after.bad_records + after.missing_records)
+                .saturating_sub(before.bad_records + before.missing_records);
+            self.tally.rotten.fetch_add(rotten, Ordering::Relaxed);
+            if empty {
+                self.began = now;
+            }
+            self.read = Some(id);
+            if pushed.is_err() {
+                let why = Why { reason: "it is no JSON object on one line".into(), ..Why::default() };
+                self.reject(id, &why);
+            }
+        }
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    /// Moves the cursor past all that is done.
+    fn advance(&mut self) {
+        let done = match self.batch.id(0) {
+            // Numbers begin at 1: a run's own record is never sent.
+            Some(first) => Some(RecordId { seq: first.seq.saturating_sub(1), ..first }),
+            None => self.read,
+        };
+        let Some(id) = done.filter(|_| done != self.done) else { return };
+        if self.cursor.set(id).is_err() {
+            self.tally.cursor_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.mark.shipped(id);
+        self.done = done;
+    }
+
+    /// Sends what the batch holds, as far as it fits. Returns whether that led anywhere.
+    fn attempt(&mut self) -> bool {
+        let now = self.outside.now();
+        if std::mem::replace(&mut self.again, false) {
+            self.tally.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        self.batch.stamp(now.wall);
+        let (body, count) = self.batch.body(self.aside, self.limit);
+        let bytes = body.len();
+        let limit = count.saturating_mul(REPLY_PER_RECORD).saturating_add(REPLY_BASE);
+        let answered = self.outside.post(body, &mut self.reply, limit);
+        self.cap.sent(self.outside.now().mono, bytes);
+        let well = match self.judge(answered, count) {
+            Answer::Items => self.settle(count),
+            Answer::TooLarge if count > 1 => self.halve(bytes),
+            Answer::Bad(_) if count > 1 => self.halve(bytes),
+            Answer::TooLarge => {
+                let why = Why { status: 413, reason: "too large for the server even alone".into(), ..Why::default() };
+                self.reject_at(self.aside, &why);
+                true
+            }
+            Answer::Bad(why) => self.set_aside(why),
+            Answer::Setback(setback, retry_after, words) => self.setback(setback, retry_after, &words),
+        };
+        self.reply = Vec::new();
+        self.advance();
+        well
+    }
+
+    fn judge(&mut self, answered: Result<Reply, String>, count: usize) -> Answer {
+        let reply = match answered {
+            Ok(reply) => reply,
+            Err(words) => return Answer::Setback(Setback::Passing, None, words),
+        };
+        let wall = self.outside.now().wall;
+        let after = reply.retry_after.as_deref().and_then(|text| retry_after(text, wall));
+        let why = || verdict::whole(reply.status, &self.reply);
+        match reply.status {
+            200..=299 => {
+                self.heard.clear();
+                let heard = &mut self.heard;
+                let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
+                match verdict::read(&self.reply, &mut sent, &mut |_, verdict, why| heard.push((verdict, why))) {
+                    Ok(()) => Answer::Items,
+                    Err(error) => Answer::Setback(Setback::Passing, after, error.to_string()),
+                }
+            }
+            413 => Answer::TooLarge,
+            400 => Answer::Bad(why()),
+            408 | 429 | 500..=599 => Answer::Setback(Setback::Passing, after, why().to_string()),
+            401 | 403 => Answer::Setback(
+                Setback::Lasting,
+                after,
+                format!("{}; look at [elasticsearch] username, password_file, api_key_file and what that user may do", why()),
+            ),
+            _ => Answer::Setback(
+                Setback::Lasting,
+                after,
+                format!("{}; look at [elasticsearch] url and index", why()),
+            ),
+        }
+    }
+
+    /// Carries out the verdicts on the records that were sent.
+    fn settle(&mut self, count: usize) -> bool {
+        let heard = std::mem::take(&mut self.heard);
+        let mut worst: Option<(Setback, String)> = None;
+        let mut accepted = false;
+        for (index, (verdict, why)) in heard.iter().enumerate() {
+            match verdict {
+                Verdict::Created => self.tally.created.fetch_add(1, Ordering::Relaxed),
+                Verdict::Duplicate => self.tally.duplicates.fetch_add(1, Ordering::Relaxed),
+                Verdict::Rejected => {
+                    if let Some(id) = self.batch.id(self.aside + index) {
+                        self.reject(id, why);
+                    }
+                    continue;
+                }
+                Verdict::Busy | Verdict::Refused => {
+                    let setback =
+                        if *verdict == Verdict::Busy { Setback::Passing } else { Setback::Lasting };
+                    if worst.as_ref().is_none_or(|(have, _)| *have == Setback::Passing && setback != *have) {
+                        worst = Some((setback, why.to_string()));
+                    }
+                    continue;
+                }
+            };
+            accepted = true;
+        }
+        let done = |index: usize| {
+            heard.get(index).is_some_and(|(verdict, _)| !matches!(verdict, Verdict::Busy | Verdict::Refused))
+        };
+        self.batch.settle(self.aside, count, done);
+        if accepted {
+            self.pace.well();
+            let why = std::mem::take(&mut self.aside_why);
+            (0..std::mem::take(&mut self.aside)).for_each(|_| self.reject_at(0, &why));
+            self.limit = self.limit.saturating_mul(2);
+        }
+        self.heard = heard;
+        match worst {
+            Some((setback, words)) => {
+                self.setback(setback, None, &words);
+                accepted
+            }
+            None if self.aside > 0 && self.aside >= self.batch.len() => self.all_aside(),
+            None => {
+                self.goes_well();
+                true
+            }
+        }
+    }
+
+    /// Too much at once: half of it is sent next.
+    fn halve(&mut self, bytes: usize) -> bool {
+        self.limit = bytes / 2;
+        true
+    }
+
+    /// One record alone is a bad request. Whether the record is bad or all requests are is seen by the next ones.
+    fn set_aside(&mut self, why: Why) -> bool {
+        self.aside += 1;
+        self.aside_why = why;
+        if self.aside < self.batch.len().min(ASIDE_MAX) {
+            return true;
+        }
+        self.all_aside()
+    }
+
+    fn all_aside(&mut self) -> bool {
+        self.aside = 0;
+        let words = format!("{}; look at [elasticsearch] url and index", self.aside_why);
+        self.setback(Setback::Lasting, None, &words)
+    }
+
+    fn setback(&mut self, setback: Setback, retry_after: Option<Duration>, words: &str) -> bool {
+        let pause = self.pace.pause(setback, retry_after);
+        self.not_before = self.outside.now().mono.saturating_add(pause);
+        self.again = true;
+        let course = match setback {
+            Setback::Passing => Course::Waiting,
+            Setback::Lasting => Course::Refused,
+        };
+        if self.tally.change(course, words) {
+            let name = self.outside.name();
+            let line = match course {
+                Course::Refused => {
+                    format!("{name} does not take events: {words}. They stay in the log; it is tried again each minute")
+                }
+                _ => format!("cannot ship to {name}: {words}. Events stay in the log, and it is tried again"),
+            };
+            self.outside.say(&line);
+        }
+        false
+    }
+
+    fn goes_well(&mut self) {
+        let stood = matches!(self.tally.course(), Course::Waiting | Course::Refused);
+        if self.tally.change(Course::Shipping, "") && stood {
+            let line = format!("ships to {} again; {} documents to go", self.outside.name(), self.mark.lag());
+            self.outside.say(&line);
+        }
+    }
+
+    /// The record at this place of the batch will never be taken.
+    fn reject_at(&mut self, index: usize, why: &Why) {
+        if let Some(id) = self.batch.id(index) {
+            self.reject(id, why);
+        }
+        self.batch.settle(index, 1, |_| true);
+    }
+
+    fn reject(&mut self, id: RecordId, why: &Why) {
+        self.tally.rejected.fetch_add(1, Ordering::Relaxed);
+        if self.rejects.add(id, self.outside.now().wall, why).is_err() {
+            self.tally.note_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let known = self.kinds.iter().any(|(status, kind)| *status == why.status && *kind == why.kind);
+        if !known && self.kinds.len() < KINDS_MAX {
+            self.kinds.push((why.status, why.kind.clone()));
+            let line = format!(
+                "{} will not take event {id}: {why}. Others of this kind are only counted; all are in onset events --rejected",
+                self.outside.name()
+            );
+            self.outside.say(&line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

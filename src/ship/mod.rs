@@ -1,0 +1,111 @@
+//! Shipping: one thread reads the log and sends what is in it to Elasticsearch or OpenSearch. The log
+//! is the queue; the cursor beside it moves only past what the server has, or will never take. The
+//! loop only rings a bell: whatever the server does, it waits for nothing.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+mod batch;
+mod courier;
+#[doc(hidden)]
+pub mod fuzz;
+mod pace;
+mod rejects;
+mod settings;
+mod tally;
+mod verdict;
+mod world;
+
+pub use rejects::{Reject, rejected};
+pub use settings::{Authorization, Error, Settings};
+pub use tally::{Course, Tally};
+
+use crate::log::Mark;
+use courier::Courier;
+use world::{Link, World};
+
+/// ureq, rustls and the reader of the log; it counts against no budget until it is used.
+const STACK: usize = 512 << 10;
+
+/// The loop's end of shipping.
+#[derive(Debug)]
+pub struct Shipper {
+    dir: PathBuf,
+    mark: Arc<Mark>,
+    tally: Arc<Tally>,
+    link: Option<Arc<Link>>,
+}
+
+impl Shipper {
+    /// For the log in this folder. Ships nothing before it is configured.
+    #[must_use]
+    pub fn new(dir: &Path, mark: Arc<Mark>) -> Shipper {
+        Shipper { dir: dir.to_owned(), mark, tally: Arc::new(Tally::default()), link: None }
+    }
+
+    /// Takes these settings from now on: starts the thread, tells it, or has it end.
+    pub fn configure(&mut self, settings: Settings) -> io::Result<()> {
+        match self.link.take().filter(|link| !link.is_gone()) {
+            Some(link) if settings.is_on() => {
+                link.configure(settings);
+                self.link = Some(link);
+            }
+            Some(link) => link.configure(settings), // it ends by itself
+            None if settings.is_on() => self.link = Some(self.start(settings)?),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn start(&self, settings: Settings) -> io::Result<Arc<Link>> {
+        let link = Arc::new(Link::default());
+        let (theirs, dir) = (link.clone(), self.dir.clone());
+        let (mark, tally) = (self.mark.clone(), self.tally.clone());
+        let seed = std::hash::RandomState::new().build_hasher().finish();
+        let body = move || {
+            let terms = settings.terms;
+            let world = World::new(theirs.clone(), settings);
+            match Courier::new(world, dir, terms, seed, mark, tally.clone()) {
+                Ok(mut courier) => courier.run(),
+                Err(error) => {
+                    eprintln!("onset: cannot ship: {error}; after that is mended, SIGHUP begins again");
+                    tally.change(Course::Refused, &error.to_string());
+                }
+            }
+            theirs.goes();
+        };
+        Builder::new().name("ship".to_owned()).stack_size(STACK).spawn(body)?;
+        Ok(link)
+    }
+
+    /// A record was put into the log.
+    pub fn ring(&self) {
+        if let Some(link) = &self.link {
+            link.records();
+        }
+    }
+
+    /// Has it send once more what is there, and waits for that, but not for longer.
+    pub fn leave(&mut self, patience: Duration) {
+        if let Some(link) = self.link.take() {
+            link.leave();
+            link.wait_gone(patience);
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Records of the log that are still to be shipped.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.mark.lag()
+    }
+}

@@ -1,0 +1,203 @@
+//! When the server is asked again: exponential back-off with jitter, so that a fleet does not come
+//! back at once; a slow pace where only a person can help; a cap on the rate of catching up. Pure.
+
+use std::time::Duration;
+
+use crate::clock::Wall;
+
+/// The first pause after a failure; each further one is twice as long, up to the configured most.
+const FIRST: Duration = Duration::from_millis(500);
+/// Where only a change on the server or of the config helps.
+const SLOW: Duration = Duration::from_secs(60);
+/// A server that asks for more patience than this is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Why a request is to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setback {
+    /// It will pass: overload, a restart, a broken connection.
+    Passing,
+    /// It will not pass by itself: rights, a missing index, a wrong address.
+    Lasting,
+}
+
+/// Pauses between attempts.
+#[derive(Debug)]
+pub struct Pace {
+    random: u64,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Pace {
+    /// `seed` differs between agents; `longest` is the longest pause after what will pass.
+    #[must_use]
+    pub fn new(seed: u64, longest: Duration) -> Pace {
+        Pace { random: seed | 1, longest, failures: 0 }
+    }
+
+    /// Changes the longest pause.
+    pub fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest;
+    }
+
+    /// All is well: the next failure is the first.
+    pub fn well(&mut self) {
+        self.failures = 0;
+    }
+
+    /// How long to wait after one more failure.
+    pub fn pause(&mut self, setback: Setback, retry_after: Option<Duration>) -> Duration {
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(20));
+        self.failures = self.failures.saturating_add(1);
+        let own = match setback {
+            Setback::Passing => doubled.min(self.longest),
+            Setback::Lasting => SLOW,
+        };
+        let asked = retry_after.map_or(Duration::ZERO, |asked| asked.min(RETRY_AFTER_MAX));
+        if asked >= own {
+            // Never before the server wants it, and not all at the same moment.
+            return asked + asked.mul_f64(self.fraction() / 4.0);
+        }
+        (own / 2 + (own / 2).mul_f64(self.fraction())).max(asked)
+    }
+
+    /// From 0 to 1 (xorshift64).
+    fn fraction(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        f64::from(u32::try_from(self.random >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+/// A cap on bytes per second; what was sent is paid for by waiting.
+#[derive(Debug)]
+pub struct Cap {
+    bytes_per_second: u64,
+    free_at: Duration,
+}
+
+impl Cap {
+    /// No more than this; 0 is no cap.
+    #[must_use]
+    pub fn new(bytes_per_second: u64) -> Cap {
+        Cap { bytes_per_second, free_at: Duration::ZERO }
+    }
+
+    /// When the next request may be sent.
+    #[must_use]
+    pub fn free_at(&self) -> Duration {
+        self.free_at
+    }
+
+    /// So many bytes were sent.
+    pub fn sent(&mut self, now: Duration, bytes: usize) {
+        if self.bytes_per_second > 0 {
+            let nanoseconds = (bytes as u128 * 1_000_000_000) / u128::from(self.bytes_per_second);
+            let time = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+            self.free_at = self.free_at.max(now).saturating_add(time);
+        }
+    }
+}
+
+/// Reads `Retry-After` (RFC 9110, 10.2.3): seconds, or a date.
+#[must_use]
+pub fn retry_after(text: &str, now: Wall) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = date(text)?;
+    Some(Duration::from_millis(at.0.saturating_sub(now.0)))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn date(text: &str) -> Option<Wall> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let mut parts = rest.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    Wall::parse(&format!("{year}-{month:02}-{day}T{time}.000Z")).filter(|_| parts.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_again_when_all_is_well() {
+        let mut pace = Pace::new(42, MINUTE);
+        for round in 0..2 {
+            for step in 0..40 {
+                let whole = FIRST.saturating_mul(1 << step.min(20)).min(MINUTE);
+                let pause = pace.pause(Setback::Passing, None);
+                assert!(pause >= whole / 2 && pause <= whole, "{round} {step}: {pause:?} of {whole:?}");
+            }
+            pace.well();
+        }
+    }
+
+    #[test]
+    fn a_fleet_does_not_come_back_at_once() {
+        let pauses = (0..10_000_u64).map(|agent| {
+            let mut pace = Pace::new(agent.wrapping_mul(0x9e37_79b9_7f4a_7c15), MINUTE);
+            (0..10).for_each(|_| drop(pace.pause(Setback::Passing, None)));
+            pace.pause(Setback::Passing, None)
+        });
+        // Over the 30 s in which they come back, no second has twice its share.
+        let mut seconds = [0; 61];
+        pauses.for_each(|pause| seconds[usize::try_from(pause.as_secs()).unwrap()] += 1);
+        assert!(seconds.iter().all(|count| *count < 2 * 10_000 / 30), "{seconds:?}");
+    }
+
+    #[test]
+    fn a_server_is_not_asked_before_it_wants_to_be_and_not_never() {
+        let mut pace = Pace::new(7, MINUTE);
+        for seconds in [1, 5, 90, 3000] {
+            let asked = Duration::from_secs(seconds);
+            for setback in [Setback::Passing, Setback::Lasting] {
+                assert!(pace.pause(setback, Some(asked)) >= asked);
+            }
+        }
+        let pause = pace.pause(Setback::Passing, Some(Duration::from_secs(u64::MAX / 4)));
+        assert!(pause <= RETRY_AFTER_MAX * 2, "{pause:?}");
+    }
+
+    #[test]
+    fn what_only_a_person_can_mend_is_tried_slowly_from_the_first() {
+        let pause = Pace::new(7, MINUTE).pause(Setback::Lasting, None);
+        assert!(pause >= SLOW / 2 && pause <= SLOW);
+    }
+
+    #[test]
+    fn catching_up_keeps_to_its_rate() {
+        let mut cap = Cap::new(1000);
+        let mut now = Duration::from_secs(100);
+        for _ in 0..10 {
+            now = now.max(cap.free_at());
+            cap.sent(now, 500);
+        }
+        assert_eq!(cap.free_at(), Duration::from_secs(105), "5000 bytes in 5 s");
+        cap.sent(Duration::from_secs(200), 100);
+        assert_eq!(cap.free_at(), Duration::from_millis(200_100), "time that was not used is not saved up");
+        let mut none = Cap::new(0);
+        none.sent(now, usize::MAX);
+        assert_eq!(none.free_at(), Duration::ZERO);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Wall::parse("1994-11-06T08:49:30.000Z").unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO), "in the past");
+        for wrong in ["", "soon", "-1", "Sun, 06 Foo 1994 08:49:37 GMT", "1.5"] {
+            assert_eq!(retry_after(wrong, now), None, "{wrong}");
+        }
+    }
+}
