@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::mark::Mark;
 use super::record::{Opening, SEQ_END};
 use super::scan::{Scan, Step};
 use super::{Error, calls};
@@ -147,11 +148,16 @@ impl Folder {
     }
 
     /// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with
-    /// `keep` stays. Returns how many records went.
-    pub(super) fn reclaim(&self, budget: u64, more: u64, keep: Option<u64>) -> Result<u64, Error> {
+    /// `keep` stays. The mark counts the records that went.
+    pub(super) fn reclaim(
+        &self,
+        budget: u64,
+        more: u64,
+        keep: Option<u64>,
+        mark: &Mark,
+    ) -> Result<(), Error> {
         let segments = list(&self.dir)?;
         let mut total = segments.iter().fold(more, |sum, segment| sum.saturating_add(segment.size));
-        let mut dropped: u64 = 0;
         for segment in segments {
             if total <= budget {
                 break;
@@ -160,12 +166,44 @@ impl Folder {
                 continue;
             }
             let path = path(&self.dir, segment.first);
-            let records = calls::open(&path).and_then(|file| count(&file, segment.first)).unwrap_or(0);
+            let held = calls::open(&path).and_then(|file| Held::count(&file, segment.first, mark));
             remove(&path)?;
-            dropped = dropped.saturating_add(records);
+            mark.dropped(&held.unwrap_or_default());
             total = total.saturating_sub(segment.size);
         }
-        Ok(dropped)
+        Ok(())
+    }
+}
+
+/// What a segment held that is no more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    /// Documents.
+    pub(super) records: u64,
+    /// Those of them that were not shipped.
+    pub(super) unshipped: u64,
+    /// The last number.
+    pub(super) last: u64,
+}
+
+impl Held {
+    fn count(file: &File, first: u64, mark: &Mark) -> io::Result<Held> {
+        let mut scan = Scan::default();
+        let mut held = Held::default();
+        if let Opening::Newer(_) = scan.begin(file, first)? {
+            return Ok(held);
+        }
+        loop {
+            match scan.next(file)? {
+                Step::Record { id, body, .. } if !body.is_empty() => {
+                    held.records += 1;
+                    held.unshipped += u64::from(!mark.is_shipped(id.seq));
+                    held.last = id.seq;
+                }
+                Step::Record { .. } | Step::Bad { .. } => {}
+                Step::End { .. } => return Ok(held),
+            }
+        }
     }
 }
 
@@ -181,19 +219,4 @@ fn holder(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
-}
-
-fn count(file: &File, first: u64) -> io::Result<u64> {
-    let mut scan = Scan::default();
-    if let Opening::Newer(_) = scan.begin(file, first)? {
-        return Ok(0);
-    }
-    let mut records: u64 = 0;
-    loop {
-        match scan.next(file)? {
-            Step::Record { body, .. } => records += u64::from(!body.is_empty()),
-            Step::Bad { .. } => {}
-            Step::End { .. } => return Ok(records),
-        }
-    }
 }

@@ -9,9 +9,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 mod calls;
+mod cursor;
 mod folder;
 #[doc(hidden)]
 pub mod fuzz;
+mod mark;
 mod reader;
 pub mod record;
 mod scan;
@@ -19,6 +21,8 @@ mod segment;
 mod syncer;
 mod writer;
 
+pub use cursor::Cursor;
+pub use mark::Mark;
 pub use reader::{Entry, Reader, Report, get, verify};
 pub use writer::{Counters, Recovered, Writer};
 

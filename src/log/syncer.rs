@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::folder::{Folder, NEXT, remove};
+use super::mark::Mark;
 use super::segment::Segment;
 
 /// What failed is tried again after this time.
@@ -29,7 +30,6 @@ pub(super) struct Plan {
 /// Counts that the thread keeps.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) dropped: AtomicU64,
     pub(super) sync_failures: AtomicU64,
     pub(super) create_failures: AtomicU64,
 }
@@ -83,7 +83,13 @@ pub(super) struct Syncer {
 
 impl Syncer {
     /// Starts the thread. It has the signal mask of whoever calls.
-    pub(super) fn start(folder: Folder, plan: Plan, first: u64, current: &Segment) -> Result<Syncer, Error> {
+    pub(super) fn start(
+        folder: Folder,
+        plan: Plan,
+        first: u64,
+        current: &Segment,
+        mark: Arc<Mark>,
+    ) -> Result<Syncer, Error> {
         let state = State {
             next: Next::Unwanted,
             current: Some((first, current.file().clone())),
@@ -103,7 +109,7 @@ impl Syncer {
         });
         let dir: Arc<Path> = folder.dir().into();
         let theirs = shared.clone();
-        let body = move || Thread { shared: theirs, folder, plan, sealed: Vec::with_capacity(4) }.run();
+        let body = move || Thread { shared: theirs, folder, plan, mark, sealed: Vec::with_capacity(4) }.run();
         let thread = Builder::new().name("log-sync".to_owned()).stack_size(STACK).spawn(body);
         let thread = thread.map_err(Error::io("start a thread to sync", &dir))?;
         Ok(Syncer { shared, thread: Some(thread) })
@@ -202,6 +208,7 @@ struct Thread {
     shared: Arc<Shared>,
     folder: Folder,
     plan: Plan,
+    mark: Arc<Mark>,
     sealed: Vec<Segment>,
 }
 
@@ -275,8 +282,7 @@ impl Thread {
 
     fn make(&mut self, keep: Option<u64>) -> Result<Segment, Error> {
         self.folder.renew()?;
-        let dropped = next_room(&self.folder, &self.plan, keep)?;
-        self.shared.tally.dropped.fetch_add(dropped, Ordering::Relaxed);
+        next_room(&self.folder, &self.plan, keep, &self.mark)?;
         make_next(&self.folder, &self.plan)
     }
 
@@ -308,10 +314,10 @@ impl Thread {
     }
 }
 
-/// Makes room for one more segment. Returns how many records that cost.
-pub(super) fn next_room(folder: &Folder, plan: &Plan, keep: Option<u64>) -> Result<u64, Error> {
+/// Makes room for one more segment.
+pub(super) fn next_room(folder: &Folder, plan: &Plan, keep: Option<u64>, mark: &Mark) -> Result<(), Error> {
     remove(&folder.dir().join(NEXT))?;
-    folder.reclaim(plan.budget, plan.segment, keep)
+    folder.reclaim(plan.budget, plan.segment, keep, mark)
 }
 
 /// Makes the segment that will be the next one.

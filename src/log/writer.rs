@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::cursor;
 use super::folder::{self, Folder, NEXT, Name};
+use super::mark::Mark;
 use super::record::{self, HEAD, HEADER, Header, Opening, SEQ_END};
 use super::scan::{Scan, Step};
 use super::segment::{Appended, Segment};
@@ -45,6 +47,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Records in segments that were deleted to keep the budget.
     pub dropped_by_budget: u64,
+    /// Those of them that were to be shipped and were not; 0 where nobody ships.
+    pub dropped_unshipped: u64,
     /// Appends that failed: their documents are lost.
     pub failed_appends: u64,
     /// Syncs that failed; each is tried again.
@@ -72,6 +76,7 @@ pub struct Writer {
     document: usize,
     inline_sync: bool,
     syncer: Syncer,
+    mark: Arc<Mark>,
     counters: Counters,
 }
 
@@ -81,19 +86,20 @@ impl Writer {
     pub fn open(config: &config::Log) -> Result<(Writer, Recovered), Error> {
         let folder = Folder::take(&config.dir)?;
         let plan = Plan { segment: config.segment, budget: config.budget, sync: config.sync };
-        let (mut found, recovered) = Found::look(&folder)?;
+        let shipped = cursor::peek(folder.dir());
+        let (mut found, recovered) = Found::look(&folder, shipped)?;
         let first = found.seq;
-        let mut dropped = 0;
+        let mark = Arc::new(Mark::new(RecordId { log: found.id, seq: first }, shipped));
         let going_on = found.end.take().filter(|end| end.takes(config));
         let (mut segment, name) = match going_on {
             Some(end) => {
-                dropped += folder.reclaim(plan.budget, 0, Some(end.first))?;
+                folder.reclaim(plan.budget, 0, Some(end.first), &mark)?;
                 let path = folder::path(folder.dir(), end.first);
                 let segment = Segment::reopen(&path, end.size, end.position, end.torn);
                 (segment.map_err(Error::io("open", &path))?, end.first)
             }
             None => {
-                dropped += syncer::next_room(&folder, &plan, None)?;
+                syncer::next_room(&folder, &plan, None, &mark)?;
                 let mut segment = syncer::make_next(&folder, &plan)?;
                 segment.begin(&Header { log: found.id, first, size: plan.segment });
                 let path = folder::path(folder.dir(), first);
@@ -103,8 +109,7 @@ impl Writer {
         };
         segment.append(RecordId { log: found.id, seq: first }, 0, |_| Some(0));
         segment.file().sync_all().and_then(|()| folder.sync()).map_err(Error::io("sync", &config.dir))?;
-        let syncer = Syncer::start(folder, plan, name, &segment)?;
-        syncer.tally().dropped.store(dropped, Ordering::Relaxed);
+        let syncer = Syncer::start(folder, plan, name, &segment, mark.clone())?;
         let writer = Writer {
             next_path: config.dir.join(NEXT),
             name_path: folder::path(&config.dir, first),
@@ -116,6 +121,7 @@ impl Writer {
             document: config.document,
             inline_sync: config.sync.is_zero(),
             syncer,
+            mark,
             counters: Counters::default(),
         };
         Ok((writer, recovered))
@@ -158,6 +164,7 @@ impl Writer {
         };
         // While half of it is left, there is time to make the next one.
         let ahead = segment.left() < (segment.size() / 2).max(2 * record::footprint(reserve));
+        self.mark.appended(id.seq);
         self.seq += 1;
         self.counters.records += 1;
         self.counters.bytes += used as u64;
@@ -171,12 +178,19 @@ impl Writer {
     pub fn counters(&self) -> Counters {
         let tally = self.syncer.tally();
         Counters {
-            dropped_by_budget: tally.dropped.load(Ordering::Relaxed),
+            dropped_by_budget: self.mark.dropped_records(),
+            dropped_unshipped: self.mark.dropped_unshipped(),
             sync_failures: self.counters.sync_failures + tally.sync_failures.load(Ordering::Relaxed),
             create_failures: tally.create_failures.load(Ordering::Relaxed),
             unsynced_records: self.syncer.unsynced(),
             ..self.counters
         }
+    }
+
+    /// Where the shipper says how far it is, and learns how far it is behind.
+    #[must_use]
+    pub fn mark(&self) -> Arc<Mark> {
+        self.mark.clone()
     }
 
     /// Has everything on the disk before it returns. Waits for the disk, but not for ever.
@@ -273,8 +287,10 @@ struct Found {
 }
 
 impl Found {
-    fn look(folder: &Folder) -> Result<(Found, Recovered), Error> {
+    fn look(folder: &Folder, shipped: Option<RecordId>) -> Result<(Found, Recovered), Error> {
         adopt(folder)?;
+        // Numbers that are known to have been given out, whatever is left of their records.
+        let mut least = 0;
         let mut recovered = Recovered::default();
         let mut segments = folder::list(folder.dir())?;
         recovered.segments = segments.len() as u64;
@@ -290,13 +306,16 @@ impl Found {
             let Some(id) = scan.log() else {
                 folder::remove(&path)?;
                 recovered.empty_segments += 1;
+                least = least.max(last.first + 1);
                 continue;
             };
             recovered.torn_bytes = torn;
             let end = End { first: last.first, size: last.size, position: scan.offset(), torn };
             let whole = matches!(opening, Opening::Sound(header) if header.size == last.size);
             // Someone may have renamed the file: what is in it is not written over.
-            let least = last.first + u64::from(scan.offset() > HEADER as u64);
+            least = least.max(last.first + u64::from(scan.offset() > HEADER as u64));
+            least =
+                least.max(shipped.filter(|shipped| shipped.log == id).map_or(0, |shipped| shipped.seq + 1));
             let seq = match scan.floor().max(least) {
                 0 => Some(0), // a log in which nothing was ever written
                 floor => record::next_run(floor - 1),

@@ -11,6 +11,7 @@ use crate::config;
 
 mod disk;
 mod follow;
+mod lag;
 mod model;
 mod opening;
 mod rot;

@@ -1,0 +1,182 @@
+//! A cursor is what it was told last, what it was told before that, or nothing; never anything else.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// A folder for one test, gone when the test is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("onset-cursor-{}-{count}", std::process::id()));
+        fs::create_dir(&dir).expect("made");
+        Folder(dir)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(NAME)
+    }
+
+    fn says(&self) -> Option<RecordId> {
+        let (_, says) = Cursor::open(&self.0).expect("opens");
+        assert_eq!(says, peek(&self.0));
+        says
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn id(seq: u64) -> RecordId {
+    RecordId { log: Id(*b"the log!"), seq }
+}
+
+/// A number out of another (splitmix64).
+fn mix(seed: u64) -> u64 {
+    let mixed = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[test]
+fn what_was_set_last_is_said_by_the_next_one() {
+    let folder = Folder::new();
+    assert_eq!((folder.says(), peek(&folder.0.join("nowhere"))), (None, None));
+    for seq in [1, 2, 3, 1 << 32, SEQ_END - 1, 7] {
+        let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+        assert!(!cursor.was_bad());
+        cursor.set(id(seq)).expect("set");
+        cursor.sync().expect("synced");
+        assert_eq!(folder.says(), Some(id(seq)));
+    }
+    let other = RecordId { log: Id(*b"another!"), seq: 5 };
+    Cursor::open(&folder.0).expect("opens").0.set(other).expect("set");
+    assert_eq!(folder.says(), Some(other));
+    assert_eq!(fs::metadata(folder.file()).expect("there").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_torn_write_gives_the_old_or_the_new_and_never_something_else() {
+    let folder = Folder::new();
+    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    let mut before = fs::read(folder.file()).expect("a file");
+    for seq in 1..6 {
+        cursor.set(id(seq)).expect("set");
+        let after = fs::read(folder.file()).expect("a file");
+        let (old, new) = ((seq > 1).then(|| id(seq - 1)), Some(id(seq)));
+        let changed: Vec<_> = (0..after.len()).filter(|at| after[*at] != before[*at]).collect();
+        let (first, last) = (changed[0], changed[changed.len() - 1]);
+        let block = usize::try_from(BLOCK).expect("small");
+        assert_eq!(first / block, last / block, "one place is written");
+        for at in first..=last + 1 {
+            let head = [&after[..at], &before[at..]].concat();
+            let tail = [&before[..at], &after[at..]].concat();
+            let lost = [&before[..first], &vec![0; at - first], &after[at..]].concat();
+            for (torn, bytes) in [("head", head), ("tail", tail), ("zeros", lost)] {
+                fs::write(folder.file(), &bytes).expect("written");
+                let says = folder.says();
+                assert!(says == old || says == new, "{torn} at {at}: {says:?}");
+                assert!(bytes != after || says == new);
+            }
+        }
+        fs::write(folder.file(), &after).expect("written");
+        before = after;
+    }
+}
+
+#[test]
+fn a_rotten_byte_anywhere_gives_one_that_was_set() {
+    let folder = Folder::new();
+    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    cursor.set(id(7)).expect("set");
+    cursor.set(id(8)).expect("set");
+    let sound = fs::read(folder.file()).expect("a file");
+    let block = usize::try_from(BLOCK).expect("small");
+    for at in (0..ENTRY).chain(block..block + ENTRY) {
+        for bit in 0..8 {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1 << bit;
+            fs::write(folder.file(), &bytes).expect("written");
+            let rotten = if at < block { Some(id(7)) } else { Some(id(8)) };
+            assert_eq!(folder.says(), rotten, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_anything_is_taken_for_none_and_said() {
+    let folder = Folder::new();
+    for round in 0..500 {
+        let len = usize::try_from(mix(round) % 9000).expect("small");
+        let noise: Vec<u8> = (0..len as u64).map(|at| mix(round << 20 | at).to_be_bytes()[0]).collect();
+        fs::write(folder.file(), &noise).expect("written");
+        let (mut cursor, says) = Cursor::open(&folder.0).expect("opens");
+        assert_eq!((says, cursor.was_bad()), (None, len > 0), "{len} bytes");
+        cursor.set(id(round)).expect("set");
+        assert_eq!(folder.says(), Some(id(round)), "{len} bytes");
+    }
+    // An entry in the other one's place, and numbers that only a forger writes.
+    let place = |at: u64, bytes: &[u8]| {
+        let mut file = vec![0; 2 * 4096];
+        let at = usize::try_from(at * BLOCK).expect("small");
+        file[at..at + ENTRY].copy_from_slice(bytes);
+        file
+    };
+    for forged in [
+        place(0, &entry(1, id(3))),
+        place(1, &entry(2, id(3))),
+        place(0, &entry(TURN_END, id(3))),
+        place(0, &entry(2, id(SEQ_END))),
+    ] {
+        fs::write(folder.file(), forged).expect("written");
+        let (cursor, says) = Cursor::open(&folder.0).expect("opens");
+        assert_eq!((says, cursor.was_bad()), (None, true));
+    }
+}
+
+#[test]
+fn a_later_format_is_refused_and_not_written_over() {
+    let folder = Folder::new();
+    let mut later = entry(2, id(9));
+    later[8] = 2;
+    let sum = crc32fast::hash(&later[..ENTRY - 4]);
+    later[ENTRY - 4..].copy_from_slice(&sum.to_le_bytes());
+    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    fs::remove_file(folder.file()).expect("deleted");
+    fs::write(folder.file(), later).expect("written");
+    let error = Cursor::open(&folder.0).expect_err("refused").to_string();
+    assert!(error.contains("shipped has log format 2, but this onset only knows up to 1"), "{error}");
+    cursor.set(id(1)).expect_err("refused");
+    assert!(fs::read(folder.file()).expect("a file").starts_with(&later));
+}
+
+#[test]
+fn a_cursor_whose_folder_was_taken_away_is_made_again_with_it() {
+    let folder = Folder::new();
+    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    cursor.set(id(1)).expect("set");
+    fs::remove_file(folder.file()).expect("deleted");
+    cursor.set(id(2)).expect("set");
+    assert_eq!(folder.says(), Some(id(2)));
+    fs::remove_dir_all(&folder.0).expect("deleted");
+    assert_eq!(cursor.set(id(3)).expect_err("no folder").kind(), io::ErrorKind::NotFound);
+    fs::create_dir(&folder.0).expect("made");
+    cursor.set(id(3)).expect("set");
+    assert_eq!(folder.says(), Some(id(3)));
+    let aside = folder.0.with_extension("aside");
+    fs::rename(&folder.0, &aside).expect("renamed");
+    fs::create_dir(&folder.0).expect("made");
+    cursor.set(id(4)).expect("set");
+    assert_eq!((folder.says(), peek(&aside)), (Some(id(4)), Some(id(3))));
+    fs::remove_dir_all(aside).expect("deleted");
+}
