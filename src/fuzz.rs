@@ -1,7 +1,7 @@
 //! Every parser of foreign bytes as a fuzz target, by name: `fuzz/run` reads this table. A target's
 //! corpus is `fuzz/corpus/NAME`: its files are the unit tests' fixtures, and the cases that broke it once.
 
-use crate::{config, control, host, http, log, symbol, tracer};
+use crate::{config, control, host, http, log, ship, symbol, tracer};
 
 /// Takes any bytes, and must come back.
 pub type Target = fn(&[u8]);
@@ -9,6 +9,7 @@ pub type Target = fn(&[u8]);
 /// All of them.
 pub const TARGETS: &[(&str, Target)] = &[
     ("cgroup_path", host::fuzz::cgroup_path),
+    ("bulk_reply", ship::fuzz::reply),
     ("config", config::fuzz),
     ("control_ask", control::fuzz),
     ("cpu_max", host::fuzz::cpu_max),

@@ -17,6 +17,7 @@ pub mod log;
 pub mod metric;
 pub mod net;
 pub mod page;
+pub mod ship;
 pub mod stacks;
 pub mod symbol;
 pub mod sys;

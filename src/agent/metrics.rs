@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::host::Containers;
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
 use crate::page::Page;
+use crate::ship::{Shipper, Tally};
 use crate::sys;
 
 use super::process::Process;
@@ -79,9 +80,23 @@ const LOG_BYTES: Metric =
     metric("onset_log_bytes_total", "Bytes appended to the log since start.", Kind::Counter, &[]);
 const LOG_DROPPED: Metric = metric(
     "onset_log_dropped_records_total",
-    "Records deleted from the log before their time, by reason.",
+    "Records that are gone: deleted to keep the budget, those of them that were still to be shipped, or found rotten when they were to be shipped.",
     Kind::Counter,
     &["reason"],
+);
+const SHIPPED: Metric = metric(
+    "onset_ship_documents_total",
+    "Documents that the server took, had already, or will never take.",
+    Kind::Counter,
+    &["outcome"],
+);
+const SHIP_RETRIES: Metric =
+    metric("onset_ship_retries_total", "Requests that were sent again.", Kind::Counter, &[]);
+const SHIP_LAG: Metric = metric(
+    "onset_ship_lag_records",
+    "Records of the log that are still to be shipped; 0 where no server is configured.",
+    Kind::Gauge,
+    &[],
 );
 const TURN: Metric =
     metric("onset_loop_turn_seconds", "How long turns of the loop took.", Kind::Histogram, &[]);
@@ -107,7 +122,7 @@ const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has o
 const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
 
-const OWN: [Metric; 21] = [
+const OWN: [Metric; 24] = [
     BUILD,
     STATE,
     SAMPLES,
@@ -119,6 +134,9 @@ const OWN: [Metric; 21] = [
     LOG_RECORDS,
     LOG_BYTES,
     LOG_DROPPED,
+    SHIPPED,
+    SHIP_RETRIES,
+    SHIP_LAG,
     TURN,
     LONGEST,
     CONTAINERS,
@@ -141,6 +159,7 @@ const OVERFLOWS: Metric = metric(
 pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
     pub(super) desk: &'a Desk,
+    pub(super) shipper: &'a Shipper,
     pub(super) containers: &'a Containers,
     pub(super) own_faults: OwnFaults,
     pub(super) turns: &'a Turns,
@@ -185,7 +204,19 @@ impl View<'_> {
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
-        scrape.family(&LOG_DROPPED, |to| to.sample(&["budget"], log.dropped_by_budget));
+        let tally = self.shipper.tally();
+        scrape.family(&LOG_DROPPED, |to| {
+            to.sample(&["budget"], log.dropped_by_budget);
+            to.sample(&["unshipped"], log.dropped_unshipped);
+            to.sample(&["rotten"], Tally::get(&tally.rotten));
+        });
+        scrape.family(&SHIPPED, |to| {
+            to.sample(&["created"], Tally::get(&tally.created));
+            to.sample(&["duplicate"], Tally::get(&tally.duplicates));
+            to.sample(&["rejected"], Tally::get(&tally.rejected));
+        });
+        scrape.family(&SHIP_RETRIES, |to| to.value(Tally::get(&tally.retries)));
+        scrape.family(&SHIP_LAG, |to| to.value(self.shipper.lag()));
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));

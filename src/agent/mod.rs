@@ -11,6 +11,7 @@ mod pressure;
 mod process;
 mod reload;
 mod rings;
+mod shipping;
 mod slot;
 mod start;
 mod status;
@@ -38,6 +39,7 @@ pub use start::Error;
 
 use metrics::{Turns, View};
 use process::Process;
+use shipping::Shipping;
 use slot::Slot;
 use world::{Desk, Hands};
 
@@ -46,6 +48,9 @@ const EVENTS_MAX: usize = 256;
 
 /// Containers are found by inotify; a look at the whole tree is for what it may have missed.
 const RESCAN: Duration = Duration::from_secs(60);
+
+/// Whoever ends the agent waits two seconds for it: so long for the log and the server.
+const LEAVE: Duration = Duration::from_millis(1900);
 
 /// Answers handled in one turn; the rest wait for the next, which follows at once.
 const ANSWERS_MAX: usize = 64;
@@ -65,6 +70,7 @@ pub struct Agent {
     signals: Signals,
     reader: Reader,
     desk: Desk,
+    shipping: Shipping,
     slots: Vec<Slot>,
     http: http::Server,
     control: control::Server,
@@ -137,7 +143,10 @@ impl Agent {
             }
         }
         eprintln!("onset: leaving");
-        self.desk.log.flush().map_err(Error::Log)
+        let until = sys::now().mono + LEAVE;
+        let flushed = self.desk.log.flush().map_err(Error::Log);
+        self.shipping.shipper.leave(until.saturating_sub(sys::now().mono));
+        flushed
     }
 
     /// How long the poll may wait.
@@ -175,6 +184,7 @@ impl Agent {
         });
         self.heard(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
+        self.shipping.turn(&self.desk.log.counters());
         going
     }
 
@@ -328,8 +338,20 @@ impl Agent {
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
         let own_faults = self.own_faults();
-        let Agent { http, slots, desk, reader, turns, process, mishaps, .. } = self;
+        let Agent { http, slots, desk, shipping, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
-        with(http, &mut View { slots, desk, containers, own_faults, turns, process, mishaps });
+        with(
+            http,
+            &mut View {
+                slots,
+                desk,
+                shipper: &shipping.shipper,
+                containers,
+                own_faults,
+                turns,
+                process,
+                mishaps,
+            },
+        );
     }
 }

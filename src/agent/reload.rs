@@ -48,6 +48,9 @@ impl Agent {
             }
         }
         self.config.capture_percent = config.capture_percent;
+        // Even where it is the same: the secrets' files are read again.
+        self.shipping.configure(&config);
+        self.config.elasticsearch = config.elasticsearch;
         self.config.tracers = config.tracers;
         let changed = if changed.is_empty() { "no tracer".to_owned() } else { changed.join(", ") };
         eprintln!("onset: config reloaded; changed: {changed}");

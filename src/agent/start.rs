@@ -20,6 +20,7 @@ use crate::{control, host, http, log};
 use super::pressure::Trigger;
 use super::process::Process;
 use super::rings::Records;
+use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::world::Desk;
 use super::{
@@ -90,11 +91,13 @@ impl Agent {
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
+        let shipping = Shipping::new(&config, &desk.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
             desk,
+            shipping,
             slots,
             http,
             control,
@@ -111,6 +114,7 @@ impl Agent {
             config_file,
         };
         agent.follow();
+        agent.shipping.configure(&agent.config);
         agent.say_ready(&recovered);
         Ok(agent)
     }
@@ -126,11 +130,6 @@ impl Agent {
             if let State::Unsupported(reason) = &slot.state {
                 eprintln!("onset: {} off: {reason}", slot.spec.name);
             }
-        }
-        if !self.config.elasticsearch.text("url").is_empty() {
-            eprintln!(
-                "onset: elasticsearch.url is set, but this version does not ship yet: events stay in the log"
-            );
         }
         let active: Vec<_> =
             self.slots.iter().filter(|slot| slot.state == State::Active).map(|slot| slot.spec.name).collect();

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::control::{LastEvent, LogStatus, LoopStatus, Status, TracerStatus};
+use crate::control::{LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
+use crate::ship::Tally;
 
 use super::Agent;
 use super::slot::OUTCOMES;
 
 /// By name.
-pub(super) type OwnFaults = [(&'static str, u64); 11];
+pub(super) type OwnFaults = [(&'static str, u64); 13];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -52,6 +53,7 @@ impl Agent {
                 bytes: log.bytes,
                 dropped: log.dropped_by_budget,
             },
+            ship: self.ship_status(),
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             captures_open: self.desk.open() as u64,
@@ -60,10 +62,25 @@ impl Agent {
         }
     }
 
+    fn ship_status(&self) -> ShipStatus {
+        let tally = self.shipping.shipper.tally();
+        ShipStatus {
+            url: self.config.elasticsearch.text("url").to_owned(),
+            state: tally.course().name().into(),
+            trouble: tally.trouble(),
+            lag: self.shipping.shipper.lag(),
+            created: Tally::get(&tally.created),
+            duplicates: Tally::get(&tally.duplicates),
+            rejected: Tally::get(&tally.rejected),
+            retries: Tally::get(&tally.retries),
+        }
+    }
+
     /// What went wrong in the agent itself, by name.
     pub(super) fn own_faults(&self) -> OwnFaults {
         let host = self.reader.faults();
         let log = self.desk.log.counters();
+        let tally = self.shipping.shipper.tally();
         [
             ("poll", self.own.polls),
             ("reload_refused", self.own.reloads),
@@ -76,6 +93,8 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
+            ("ship_cursor", Tally::get(&tally.cursor_failures)),
+            ("ship_reject_not_noted", Tally::get(&tally.note_failures)),
         ]
     }
 }

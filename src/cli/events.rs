@@ -1,5 +1,6 @@
 //! `onset events`: lists the log.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::thread;
@@ -14,6 +15,7 @@ use super::{Command, Done, Failure, Given, Opt};
 use crate::clock::Wall;
 use crate::config;
 use crate::log::{Entry, Reader};
+use crate::ship::{self, Reject};
 use crate::sys;
 
 /// The log is looked at so often for what is new.
@@ -33,6 +35,12 @@ pub(super) const COMMAND: Command = Command {
             about: "Only those about this container; the beginning of its id will do",
         },
         Opt { long: "since", short: None, value: Some("TIME"), about: "Only those of the last 1h, 30m, 2d" },
+        Opt {
+            long: "rejected",
+            short: None,
+            value: None,
+            about: "Only those that the server will never take, and why",
+        },
         Opt { long: "follow", short: Some('f'), value: None, about: "Wait for more until interrupted" },
         JSON,
     ],
@@ -62,7 +70,43 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         Wall(sys::now().wall.0.saturating_sub(before))
     });
     let choice = Choice { tracer: given.text("tracer")?, container: given.text("container")?, since };
-    list(&given.dir()?, &choice, given.flag("json"), given.flag("follow"), out)
+    let (dir, json) = (given.dir()?, given.flag("json"));
+    if given.flag("rejected") {
+        if given.flag("follow") {
+            return Err(Failure::Usage("--rejected lists what there is: it goes without --follow".into()));
+        }
+        return list_rejected(&dir, &choice, json, out);
+    }
+    list(&dir, &choice, json, given.flag("follow"), out)
+}
+
+/// What the server will never take, as far as it is still in the log, each with the server's words. The
+/// words alone where the event is gone.
+fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<Done, Failure> {
+    let notes = ship::rejected(dir)
+        .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", dir.display())))?;
+    let mut notes: HashMap<String, Reject> = notes.into_iter().map(|note| (note.id.clone(), note)).collect();
+    let mut reader = Reader::open(dir)?;
+    while let Some(entry) = reader.next()? {
+        let Some(note) = notes.remove(&entry.id.to_string()) else { continue };
+        if print(&entry, choice, json, out)? && !json {
+            writeln!(out, "    {}", words(&note))?;
+        }
+    }
+    let everything = choice.tracer.is_none() && choice.container.is_none() && choice.since.is_none();
+    if everything && !json {
+        let mut gone: Vec<_> = notes.into_values().collect();
+        gone.sort_by(|a, b| a.id.cmp(&b.id));
+        for note in gone {
+            writeln!(out, "{}  no longer in the log  {}", line(&note.id), words(&note))?;
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn words(note: &Reject) -> String {
+    let status = if note.status == 0 { "not sent".to_owned() } else { format!("HTTP {}", note.status) };
+    format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }
 
 fn list(
@@ -85,24 +129,25 @@ fn list(
     }
 }
 
-fn print(entry: &Entry<'_>, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+/// Prints an event, if it is chosen. Returns whether it is.
+fn print(entry: &Entry<'_>, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<bool, Failure> {
     // What is no document has no envelope to be chosen by: it is shown where nothing is chosen.
     let envelope = Envelope::read(entry.bytes).unwrap_or_default();
     if !choice.takes(&envelope) {
-        return Ok(());
+        return Ok(false);
     }
     if json {
         out.write_all(entry.bytes)?;
         if !entry.bytes.ends_with(b"\n") {
             out.write_all(b"\n")?;
         }
-        return Ok(());
+        return Ok(true);
     }
     match Document::read(entry.bytes) {
         Some(document) => writeln!(out, "{}", one_line(&entry.id.to_string(), &document))?,
         None => writeln!(out, "{:<24}  {:<10}  no document  {}", "", "", entry.id)?,
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Time, tracer, rule, subject, id and what says most.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
 use super::{Command, Done, Failure, Given};
-use crate::control::{self, Ask, Outcome, Status, TracerStatus};
+use crate::control::{self, Ask, Outcome, ShipStatus, Status, TracerStatus};
 
 /// The agent answers within a turn of its loop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +34,26 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
+fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
+    if ship.url.is_empty() {
+        writeln!(out, "shipping    off: [elasticsearch] url is empty")?;
+        return Ok(());
+    }
+    let ShipStatus { lag, created, duplicates, rejected, retries, .. } = ship;
+    let (state, url) = (line(&ship.state), line(&ship.url));
+    writeln!(
+        out,
+        "shipping    {state}, {url}: {lag} to go, {created} created, {duplicates} duplicates, {rejected} rejected, {retries} retries"
+    )?;
+    if let Some(trouble) = &ship.trouble {
+        writeln!(out, "            {}", line(trouble))?;
+    }
+    if *rejected > 0 {
+        writeln!(out, "            what was rejected, and why: onset events --rejected")?;
+    }
+    Ok(())
+}
+
 fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let ms = |ms: u64| quantity("ms", &ms.into());
     let config = status.config.as_deref().unwrap_or("the built-in defaults");
@@ -46,6 +66,7 @@ fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let (kept, dropped) = (text::bytes(log.bytes), log.dropped);
     let dir = line(&log.dir);
     writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
+    ship(&status.ship, out)?;
     let longest = ms(turns.longest_turn_ms);
     writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
     let captures = |tracer: &TracerStatus| tracer.captures.values().sum::<u64>();

@@ -187,6 +187,34 @@ const SECTIONS: [Section; 6] = [
                 default: Value::Size(1 << 20, 16 << 10, 64 << 20),
                 about: "... or at this size",
             },
+            Knob {
+                key: "timeout",
+                default: Value::Time(
+                    Duration::from_secs(30),
+                    Duration::from_millis(100),
+                    Duration::from_secs(600),
+                ),
+                about: "A server that has not answered by then is asked again",
+            },
+            Knob {
+                key: "retry",
+                default: Value::Time(
+                    Duration::from_secs(60),
+                    Duration::from_millis(500),
+                    Duration::from_secs(3600),
+                ),
+                about: "The longest pause between attempts; pauses double up to it, each with some chance in it",
+            },
+            Knob {
+                key: "catch_up",
+                default: Value::Size(1 << 20, 0, 1 << 40),
+                about: "Bytes per second at most, so that a fleet does not flood a server that comes back; \"0B\": no cap",
+            },
+            Knob {
+                key: "compress",
+                default: Value::Flag(true),
+                about: "Requests of more than a packet are gzipped",
+            },
         ],
     },
     Section {
@@ -323,7 +351,6 @@ impl Config {
             ("[paths]", self.paths != newer.paths),
             ("[log]", self.log != newer.log),
             ("[http]", self.listen != newer.listen),
-            ("[elasticsearch]", self.elasticsearch != newer.elasticsearch),
             ("[containers]", self.containers != newer.containers || self.kubelet != newer.kubelet),
         ]
         .into_iter()
@@ -400,12 +427,53 @@ fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
 
 fn read_elasticsearch(values: &Values, errors: &mut Vec<String>) {
     let url = values.text("url");
-    if !(url.is_empty() || url.starts_with("http://") || url.starts_with("https://")) {
-        errors.push(format!("elasticsearch.url: must begin with http:// or https://, not \"{url}\""));
+    if let Some(wrong) = wrong_url(url) {
+        errors.push(format!("elasticsearch.url: {wrong}"));
     }
-    if !values.text("username").is_empty() && values.text("password_file").is_empty() {
+    if let Some(wrong) = wrong_index(values.text("index")) {
+        errors.push(format!("elasticsearch.index: {wrong}"));
+    }
+    let set = |key| !values.text(key).is_empty();
+    if set("username") && !set("password_file") {
         errors.push("elasticsearch.password_file: must be set where username is".to_owned());
     }
+    if set("password_file") && !set("username") {
+        errors.push("elasticsearch.username: must be set where password_file is".to_owned());
+    }
+    if set("username") && set("api_key_file") {
+        errors.push("elasticsearch.api_key_file: must not be set where username is; choose one".to_owned());
+    }
+}
+
+fn wrong_url(url: &str) -> Option<String> {
+    if url.is_empty() {
+        return None;
+    }
+    let Some(rest) = url.strip_prefix("http://").or(url.strip_prefix("https://")) else {
+        return Some(format!("must begin with http:// or https://, not \"{url}\""));
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        return Some("must not hold a password; use username and password_file".to_owned());
+    }
+    let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || "?#\"<>".contains(c);
+    if host.is_empty() || host.starts_with(':') || rest.contains(strange) {
+        return Some(format!("must be like \"https://es.example:9200\", not \"{url}\""));
+    }
+    None
+}
+
+/// As Elasticsearch has it ("Create index API", index names).
+fn wrong_index(index: &str) -> Option<String> {
+    let strange =
+        |c: char| c.is_uppercase() || c.is_whitespace() || c.is_control() || "\\/*?\"<>|,#:%".contains(c);
+    let bad = index.is_empty()
+        || index.len() > 255
+        || index.starts_with(['-', '_', '+', '.'])
+        || index.contains(strange);
+    bad.then(|| {
+        format!("must be a name in lower case without /, *, ?, \", <, >, |, comma or #, not \"{index}\"")
+    })
 }
 
 fn known_issues(file: &mut Table, errors: &mut Vec<String>) -> Vec<KnownIssue> {

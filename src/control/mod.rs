@@ -16,7 +16,7 @@ mod socket;
 mod status;
 
 pub use client::ask;
-pub use status::{LastEvent, LogStatus, LoopStatus, Outcome, Status, TracerStatus};
+pub use status::{LastEvent, LogStatus, LoopStatus, Outcome, ShipStatus, Status, TracerStatus};
 
 pub use crate::net::Caller;
 use crate::net::{Limits, Listen, Next, Slots, Stream};

@@ -30,6 +30,9 @@ pub struct Status {
     pub config: Option<String>,
     /// Its log.
     pub log: LogStatus,
+    /// Its way to the server.
+    #[serde(default)]
+    pub ship: ShipStatus,
     /// Its loop.
     #[serde(rename = "loop")]
     pub turns: LoopStatus,
@@ -55,6 +58,28 @@ pub struct LogStatus {
     pub bytes: u64,
     /// Records that could not be kept, or went before they were shipped.
     pub dropped: u64,
+}
+
+/// The way to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShipStatus {
+    /// The server; empty: none is configured.
+    pub url: String,
+    /// `off`, `shipping`, `waiting` (it is tried again) or `refused` (someone must change something).
+    pub state: String,
+    /// What is wrong, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Records that are still to be shipped.
+    pub lag: u64,
+    /// Documents that the server took.
+    pub created: u64,
+    /// Documents that it had already.
+    pub duplicates: u64,
+    /// Documents that it will never take.
+    pub rejected: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
 }
 
 /// The loop.

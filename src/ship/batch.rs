@@ -130,8 +130,7 @@ impl Batch {
             }
             bytes.copy_within(item.start..item.end, to);
             let back = item.start - to;
-            *item =
-                Item { id: item.id, start: to, stamp: item.stamp - back, end: item.end - back };
+            *item = Item { id: item.id, start: to, stamp: item.stamp - back, end: item.end - back };
             to = item.end;
             true
         });

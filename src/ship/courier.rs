@@ -2,7 +2,7 @@
 //! has them or will never take them. All else is tried again, without end, and the cursor moves
 //! only past what is done. What it needs of the world is a trait, so a test can play an hour of outage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,6 +62,23 @@ pub(super) trait Outside {
     fn say(&mut self, line: &str);
 }
 
+/// A log, and how far it is shipped.
+pub(super) struct Place {
+    dir: PathBuf,
+    cursor: Cursor,
+    done: Option<RecordId>,
+    mark: Arc<Mark>,
+}
+
+impl Place {
+    /// Opens the cursor, and counts what there is to be shipped.
+    pub(super) fn open(dir: &Path, mark: &Arc<Mark>) -> Result<Place, Error> {
+        let (cursor, done) = Cursor::open(dir)?;
+        mark.begin(dir, done)?;
+        Ok(Place { dir: dir.to_owned(), cursor, done, mark: mark.clone() })
+    }
+}
+
 /// What the server said to a request, in short.
 enum Answer {
     /// A verdict on each record; they are in `heard`.
@@ -111,17 +128,9 @@ pub(super) struct Courier<O> {
 
 impl<O: Outside> Courier<O> {
     /// Takes up where the cursor is.
-    pub(super) fn new(
-        outside: O,
-        dir: PathBuf,
-        terms: Terms,
-        seed: u64,
-        mark: Arc<Mark>,
-        tally: Arc<Tally>,
-    ) -> Result<Courier<O>, Error> {
-        let (cursor, done) = Cursor::open(&dir)?;
-        mark.begin(&dir, done)?;
-        Ok(Courier {
+    pub(super) fn new(outside: O, place: Place, terms: Terms, seed: u64, tally: Arc<Tally>) -> Courier<O> {
+        let Place { dir, cursor, done, mark } = place;
+        Courier {
             outside,
             terms,
             cursor,
@@ -146,7 +155,7 @@ impl<O: Outside> Courier<O> {
             reply: Vec::new(),
             heard: Vec::new(),
             kinds: Vec::new(),
-        })
+        }
     }
 
     /// Ships until it is told to leave; then sends once more what is there.
@@ -158,8 +167,9 @@ impl<O: Outside> Courier<O> {
             );
             self.outside.say(&line);
         }
+        self.leaving = false;
         while self.step() {}
-        let _ = self.cursor.sync(); // spares sending again, no more
+        let _ = self.cursor.sync(); // it spares sending again, no more
     }
 
     fn step(&mut self) -> bool {
@@ -200,6 +210,7 @@ impl<O: Outside> Courier<O> {
             self.terms = terms;
             // Whoever changed the config wants to see what comes of it.
             self.not_before = Duration::ZERO;
+            self.leaving = false;
         }
         self.leaving |= news.leave;
     }
@@ -282,7 +293,11 @@ impl<O: Outside> Courier<O> {
             Answer::TooLarge if count > 1 => self.halve(bytes),
             Answer::Bad(_) if count > 1 => self.halve(bytes),
             Answer::TooLarge => {
-                let why = Why { status: 413, reason: "too large for the server even alone".into(), ..Why::default() };
+                let why = Why {
+                    status: 413,
+                    reason: "too large for the server even alone".into(),
+                    ..Why::default()
+                };
                 self.reject_at(self.aside, &why);
                 true
             }
@@ -307,7 +322,8 @@ impl<O: Outside> Courier<O> {
                 self.heard.clear();
                 let heard = &mut self.heard;
                 let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
-                match verdict::read(&self.reply, &mut sent, &mut |_, verdict, why| heard.push((verdict, why))) {
+                match verdict::read(&self.reply, &mut sent, &mut |_, verdict, why| heard.push((verdict, why)))
+                {
                     Ok(()) => Answer::Items,
                     Err(error) => Answer::Setback(Setback::Passing, after, error.to_string()),
                 }
@@ -318,7 +334,10 @@ impl<O: Outside> Courier<O> {
             401 | 403 => Answer::Setback(
                 Setback::Lasting,
                 after,
-                format!("{}; look at [elasticsearch] username, password_file, api_key_file and what that user may do", why()),
+                format!(
+                    "{}; look at [elasticsearch] username, password_file, api_key_file and what that user may do",
+                    why()
+                ),
             ),
             _ => Answer::Setback(
                 Setback::Lasting,
@@ -344,8 +363,7 @@ impl<O: Outside> Courier<O> {
                     continue;
                 }
                 Verdict::Busy | Verdict::Refused => {
-                    let setback =
-                        if *verdict == Verdict::Busy { Setback::Passing } else { Setback::Lasting };
+                    let setback = if *verdict == Verdict::Busy { Setback::Passing } else { Setback::Lasting };
                     if worst.as_ref().is_none_or(|(have, _)| *have == Setback::Passing && setback != *have) {
                         worst = Some((setback, why.to_string()));
                     }
@@ -412,7 +430,9 @@ impl<O: Outside> Courier<O> {
             let name = self.outside.name();
             let line = match course {
                 Course::Refused => {
-                    format!("{name} does not take events: {words}. They stay in the log; it is tried again each minute")
+                    format!(
+                        "{name} does not take events: {words}. They stay in the log; it is tried again each minute"
+                    )
                 }
                 _ => format!("cannot ship to {name}: {words}. Events stay in the log, and it is tried again"),
             };

@@ -1,7 +1,7 @@
 //! Shipping's readers of foreign bytes, as fuzz targets.
 
-use super::verdict::{self, Verdict};
 use super::pace;
+use super::verdict::{self, Verdict};
 use crate::clock::Wall;
 use crate::log::{Id, RecordId};
 

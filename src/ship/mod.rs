@@ -25,11 +25,14 @@ pub use settings::{Authorization, Error, Settings};
 pub use tally::{Course, Tally};
 
 use crate::log::Mark;
-use courier::Courier;
+use courier::{Courier, Place};
 use world::{Link, World};
 
 /// ureq, rustls and the reader of the log; it counts against no budget until it is used.
 const STACK: usize = 512 << 10;
+
+/// Where the log's folder cannot be read or written, it is tried again after this.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// The loop's end of shipping.
 #[derive(Debug)]
@@ -50,11 +53,10 @@ impl Shipper {
     /// Takes these settings from now on: starts the thread, tells it, or has it end.
     pub fn configure(&mut self, settings: Settings) -> io::Result<()> {
         match self.link.take().filter(|link| !link.is_gone()) {
-            Some(link) if settings.is_on() => {
-                link.configure(settings);
+            Some(link) => {
+                link.configure(settings); // where there is no server any more it ends by itself
                 self.link = Some(link);
             }
-            Some(link) => link.configure(settings), // it ends by itself
             None if settings.is_on() => self.link = Some(self.start(settings)?),
             None => {}
         }
@@ -67,16 +69,17 @@ impl Shipper {
         let (mark, tally) = (self.mark.clone(), self.tally.clone());
         let seed = std::hash::RandomState::new().build_hasher().finish();
         let body = move || {
-            let terms = settings.terms;
-            let world = World::new(theirs.clone(), settings);
-            match Courier::new(world, dir, terms, seed, mark, tally.clone()) {
-                Ok(mut courier) => courier.run(),
-                Err(error) => {
-                    eprintln!("onset: cannot ship: {error}; after that is mended, SIGHUP begins again");
-                    tally.change(Course::Refused, &error.to_string());
+            if let Some(place) = open(&dir, &mark, &theirs, &tally) {
+                let terms = settings.terms;
+                let world = World::new(theirs.clone(), settings);
+                let mut courier = Courier::new(world, place, terms, seed, tally.clone());
+                courier.run();
+                while !theirs.goes() {
+                    courier.run();
                 }
             }
-            theirs.goes();
+            theirs.ends();
+            tally.change(Course::Off, "");
         };
         Builder::new().name("ship".to_owned()).stack_size(STACK).spawn(body)?;
         Ok(link)
@@ -107,5 +110,27 @@ impl Shipper {
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.mark.lag()
+    }
+}
+
+/// Opens the place in the log; where that fails, as on a full disk, again and again. `None`: it is
+/// to end.
+fn open(dir: &Path, mark: &Arc<Mark>, link: &Link, tally: &Tally) -> Option<Place> {
+    loop {
+        match Place::open(dir, mark) {
+            Ok(place) => {
+                tally.change(Course::Shipping, "");
+                return Some(place);
+            }
+            Err(error) => {
+                let words = format!("cannot note how far the log is shipped: {error}");
+                if tally.change(Course::Waiting, &words) {
+                    eprintln!("onset: {words}; it is tried again, and nothing is shipped until then");
+                }
+            }
+        }
+        if link.pause(OPEN_AGAIN) {
+            return None;
+        }
     }
 }

@@ -146,7 +146,9 @@ mod tests {
     fn a_fleet_does_not_come_back_at_once() {
         let pauses = (0..10_000_u64).map(|agent| {
             let mut pace = Pace::new(agent.wrapping_mul(0x9e37_79b9_7f4a_7c15), MINUTE);
-            (0..10).for_each(|_| drop(pace.pause(Setback::Passing, None)));
+            for _ in 0..10 {
+                let _ = pace.pause(Setback::Passing, None);
+            }
             pace.pause(Setback::Passing, None)
         });
         // Over the 30 s in which they come back, no second has twice its share.

@@ -107,8 +107,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if key == "items" && !seen {
                 seen = true;
-                let items =
-                    Items { sent: &mut *sent, each: &mut *each, misfit: &mut *misfit };
+                let items = Items { sent: &mut *sent, each: &mut *each, misfit: &mut *misfit };
                 map.next_value_seed(items)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -279,23 +278,38 @@ mod tests {
     fn each_record_has_its_own_verdict() {
         let items = [
             item(0, "\"status\":201,\"result\":\"created\",\"_shards\":{\"total\":2}"),
-            item(1, "\"status\":409,\"error\":{\"type\":\"version_conflict_engine_exception\",\"reason\":\"exists\"}"),
-            item(2, "\"status\":400,\"error\":{\"type\":\"mapper_parsing_exception\",\"reason\":\"field [a]\",\"caused_by\":{\"type\":\"x\",\"reason\":\"For input \\\"b\\\"\"}}"),
-            item(3, "\"status\":429,\"error\":{\"type\":\"es_rejected_execution_exception\",\"reason\":\"queue\"}"),
+            item(
+                1,
+                "\"status\":409,\"error\":{\"type\":\"version_conflict_engine_exception\",\"reason\":\"exists\"}",
+            ),
+            item(
+                2,
+                "\"status\":400,\"error\":{\"type\":\"mapper_parsing_exception\",\"reason\":\"field [a]\",\"caused_by\":{\"type\":\"x\",\"reason\":\"For input \\\"b\\\"\"}}",
+            ),
+            item(
+                3,
+                "\"status\":429,\"error\":{\"type\":\"es_rejected_execution_exception\",\"reason\":\"queue\"}",
+            ),
             item(4, "\"status\":503,\"error\":{\"type\":\"unavailable_shards_exception\",\"reason\":\"x\"}"),
-            item(5, "\"status\":403,\"error\":{\"type\":\"cluster_block_exception\",\"reason\":\"read-only\"}"),
-            item(6, "\"status\":400,\"error\":{\"type\":\"validation_exception\",\"reason\":\"maximum shards open\"}"),
-            item(7, "\"status\":400,\"error\":{\"type\":\"illegal_argument_exception\",\"reason\":\"no write index is defined for alias\"}"),
+            item(
+                5,
+                "\"status\":403,\"error\":{\"type\":\"cluster_block_exception\",\"reason\":\"read-only\"}",
+            ),
+            item(
+                6,
+                "\"status\":400,\"error\":{\"type\":\"validation_exception\",\"reason\":\"maximum shards open\"}",
+            ),
+            item(
+                7,
+                "\"status\":400,\"error\":{\"type\":\"illegal_argument_exception\",\"reason\":\"no write index is defined for alias\"}",
+            ),
             item(8, "\"status\":413"),
         ];
         let body = format!("{{\"took\":3,\"errors\":true,\"items\":[{}]}}", items.join(","));
         let heard = told(&body, 9).unwrap();
         let verdicts: Vec<Verdict> = heard.iter().map(|(_, verdict, _)| *verdict).collect();
         use Verdict::{Busy, Created, Duplicate, Refused, Rejected};
-        assert_eq!(
-            verdicts,
-            [Created, Duplicate, Rejected, Busy, Busy, Refused, Refused, Refused, Rejected]
-        );
+        assert_eq!(verdicts, [Created, Duplicate, Rejected, Busy, Busy, Refused, Refused, Refused, Rejected]);
         assert_eq!(heard[2].2, "HTTP 400 mapper_parsing_exception: field [a]: For input \"b\"");
     }
 
@@ -311,7 +325,9 @@ mod tests {
         ] {
             assert!(matches!(told(&body, 2), Err(Unbelieved::Misfit(_))), "{what}: {:?}", told(&body, 2));
         }
-        for body in ["", "null", "[]", "{}", "{\"items\":{}}", "<html>", "{\"items\":[{\"create\":{\"_id\":\"x\""] {
+        for body in
+            ["", "null", "[]", "{}", "{\"items\":{}}", "<html>", "{\"items\":[{\"create\":{\"_id\":\"x\""]
+        {
             assert!(told(body, 2).is_err(), "{body}");
         }
         let trailing = format!("{{\"items\":[{},{}]}}x", good(0), good(1));

@@ -69,15 +69,34 @@ impl Link {
         state.gone
     }
 
+    /// The thread has ended.
+    pub(super) fn ends(&self) {
+        self.state().gone = true;
+        self.gone.notify_all();
+    }
+
     /// Whether the thread has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.state().gone
     }
 
-    /// The thread ends.
-    pub(super) fn goes(&self) {
-        self.state().gone = true;
+    /// Waits for so long; returns whether it is to end.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let waited = self.news.wait_timeout_while(self.state(), pause, |state| {
+            let off = state.settings.as_ref().is_some_and(|settings| !settings.is_on());
+            !state.leave && !off
+        });
+        let (_state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
+    }
+
+    /// The thread ends, unless it was configured anew meanwhile. Returns whether it does.
+    pub(super) fn goes(&self) -> bool {
+        let mut state = self.state();
+        let again = state.settings.as_ref().is_some_and(Settings::is_on);
+        state.gone = state.leave || !again;
         self.gone.notify_all();
+        state.gone
     }
 }
 
@@ -111,10 +130,7 @@ impl World {
     fn server(&mut self) -> Result<&Server, Error> {
         let server = match self.server.take() {
             Some(server) => server,
-            None => Server {
-                client: self.settings.client()?,
-                authorization: self.settings.authorization()?,
-            },
+            None => Server { client: self.settings.client()?, authorization: self.settings.authorization()? },
         };
         Ok(self.server.insert(server))
     }
@@ -139,9 +155,10 @@ impl Outside for World {
         loop {
             let settings = state.settings.take();
             if settings.is_some() || state.leave || std::mem::take(&mut state.records) {
-                let leave = state.leave || settings.as_ref().is_some_and(|settings| !settings.is_on());
+                let off = settings.as_ref().is_some_and(|settings| !settings.is_on());
+                let leave = state.leave || off;
                 drop(state);
-                let terms = settings.map(|settings| {
+                let terms = settings.filter(|_| !off).map(|settings| {
                     self.settings = settings;
                     self.aim();
                     self.settings.terms
@@ -150,9 +167,7 @@ impl Outside for World {
             }
             state = match until.map(|at| at.saturating_sub(sys::now().mono)) {
                 Some(Duration::ZERO) => return News::default(),
-                Some(left) => {
-                    link.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => link.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => link.news.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }

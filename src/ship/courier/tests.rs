@@ -1,0 +1,499 @@
+//! Shipping played against a server and a clock of the test's: the log is real, an hour is not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Wall;
+use crate::config;
+use crate::log::Writer;
+use crate::ship::rejects::rejected;
+
+mod outage;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const TERMS: Terms = Terms { flush: SECOND, batch: 64 << 10, retry: Duration::from_secs(60), catch_up: 0 };
+
+/// What a server answers: a status, `Retry-After`, a body; or no answer at all.
+type Answered = Result<(u16, Option<&'static str>, String), &'static str>;
+
+/// A record as the server gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sent {
+    id: String,
+    document: serde_json::Value,
+}
+
+/// A request as the server sees it.
+struct Asked<'a> {
+    at: Duration,
+    sent: &'a [Sent],
+    bytes: usize,
+    /// How many came before it.
+    before: usize,
+}
+
+type Server = Box<dyn FnMut(&Asked<'_>, &mut Vec<String>) -> Answered>;
+
+/// A folder with a log that goes away with the test.
+struct Desk {
+    dir: PathBuf,
+    config: config::Log,
+}
+
+impl Desk {
+    fn new(segment: u64, budget: u64) -> Desk {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("onset-courier-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let config = config::Log { dir: dir.clone(), segment, budget, document: 16 << 10, sync: SECOND };
+        Desk { dir, config }
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::open(&self.config).unwrap().0
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The world of a test: its clock stands still but for what is waited for.
+struct Play {
+    clock: Duration,
+    server: Server,
+    /// The ids that the server has, in the order in which they came.
+    index: Vec<String>,
+    /// When each request came, and how many records it had.
+    requests: Vec<(Duration, usize)>,
+    said: Vec<String>,
+    /// When the agent leaves.
+    leave_at: Duration,
+    /// What happens while it waits: a step up to that time at most. Returns the time it came to.
+    passes: Box<dyn FnMut(Duration, Option<Duration>) -> Duration>,
+}
+
+impl Play {
+    fn new(server: impl FnMut(&Asked<'_>, &mut Vec<String>) -> Answered + 'static) -> Play {
+        Play {
+            clock: Duration::from_secs(1000),
+            server: Box::new(server),
+            index: Vec::new(),
+            requests: Vec::new(),
+            said: Vec::new(),
+            leave_at: Duration::from_secs(100_000),
+            passes: Box::new(|now, until| until.unwrap_or(now)),
+        }
+    }
+}
+
+impl Outside for &mut Play {
+    fn now(&self) -> Now {
+        let since = u64::try_from(self.clock.as_millis()).unwrap();
+        Now { mono: self.clock, wall: Wall(1_795_452_413_007 + since) }
+    }
+
+    fn wait(&mut self, until: Option<Duration>) -> News {
+        let until = Some(until.map_or(self.leave_at, |at| at.min(self.leave_at)));
+        self.clock = (self.passes)(self.clock, until).max(self.clock);
+        News { terms: None, leave: self.clock >= self.leave_at }
+    }
+
+    fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String> {
+        let sent = read(body);
+        let asked = Asked { at: self.clock, sent: &sent, bytes: body.len(), before: self.requests.len() };
+        self.requests.push((self.clock, sent.len()));
+        let (status, retry_after, text) = (self.server)(&asked, &mut self.index)?;
+        assert!(text.len() <= limit, "a reply of {} bytes to {} records", text.len(), sent.len());
+        *reply = text.into_bytes();
+        Ok(Reply { status, retry_after: retry_after.map(str::to_owned) })
+    }
+
+    fn name(&self) -> &str {
+        "http://es"
+    }
+
+    fn say(&mut self, line: &str) {
+        self.said.push(line.to_owned());
+    }
+}
+
+fn read(body: &[u8]) -> Vec<Sent> {
+    let text = std::str::from_utf8(body).unwrap();
+    assert!(text.ends_with('\n'));
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sent = |pair: &[serde_json::Value]| Sent {
+        id: pair[0]["create"]["_id"].as_str().unwrap().to_owned(),
+        document: pair[1].clone(),
+    };
+    lines.chunks(2).map(sent).collect()
+}
+
+/// Answers as a real server does, with a status for each record: 201 or 409 as the index has it,
+/// unless `fate` says otherwise.
+fn answer(
+    asked: &Asked<'_>,
+    index: &mut Vec<String>,
+    fate: impl Fn(usize, &Sent) -> Option<u16>,
+) -> Answered {
+    let items: Vec<String> = asked
+        .sent
+        .iter()
+        .enumerate()
+        .map(|(at, sent)| {
+            let status = fate(at, sent).unwrap_or_else(|| {
+                if index.contains(&sent.id) {
+                    return 409;
+                }
+                index.push(sent.id.clone());
+                201
+            });
+            let error = match status {
+                201 => String::new(),
+                _ => format!(",\"error\":{{\"type\":\"fault_{status}\",\"reason\":\"because\"}}"),
+            };
+            format!("{{\"create\":{{\"_id\":\"{}\",\"status\":{status}{error}}}}}", sent.id)
+        })
+        .collect();
+    Ok((200, None, format!("{{\"errors\":true,\"items\":[{}]}}", items.join(","))))
+}
+
+fn write(writer: &mut Writer, from: u32, count: u32) -> Vec<String> {
+    (from..from + count)
+        .map(|number| {
+            let document = format!("{{\"number\":{number},\"tracer_data\":{{\"a\":\"{:0200}\"}}}}", number);
+            loop {
+                let appended = writer.append(|_, to| {
+                    to.get_mut(..document.len())?.copy_from_slice(document.as_bytes());
+                    Some(document.len())
+                });
+                // A busy disk makes the real loop count a fault; here every record matters.
+                if let Ok(Some(id)) = appended {
+                    return id.to_string();
+                }
+            }
+        })
+        .collect()
+}
+
+/// Runs a courier to the end of the play. Returns what it counted.
+fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<Tally> {
+    let tally = Arc::new(Tally::default());
+    let place = Place::open(dir, mark).unwrap();
+    Courier::new(play, place, terms, 42, tally.clone()).run();
+    tally
+}
+
+fn counts(tally: &Tally) -> [u64; 3] {
+    [&tally.created, &tally.duplicates, &tally.rejected].map(Tally::get)
+}
+
+/// Where the cursor stands: how many of these are done.
+fn done(dir: &Path, ids: &[String]) -> usize {
+    let (_, done) = Cursor::open(dir).unwrap();
+    let done = done.map(|id| id.to_string()).unwrap_or_default();
+    ids.iter().filter(|id| **id <= done).count()
+}
+
+#[test]
+fn all_is_sent_once_in_order_and_the_cursor_is_behind_it() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 1000);
+    let mut play = Play::new(|asked, index| {
+        assert!(asked.bytes <= (64 << 10) + 1000, "a batch of {} bytes", asked.bytes);
+        for sent in asked.sent {
+            let stamp = sent.document["uploaded_time"].as_str().unwrap();
+            assert!(Wall::parse(stamp).is_some_and(|at| at > Wall(1_795_452_413_007)), "{stamp}");
+        }
+        answer(asked, index, |_, _| None)
+    });
+    let mark = writer.mark();
+    let tally = run(&mut play, &desk.dir, &mark, TERMS);
+    assert_eq!(play.index, ids);
+    assert_eq!((counts(&tally), done(&desk.dir, &ids), mark.lag()), ([1000, 0, 0], 1000, 0));
+    assert!(play.said.is_empty(), "{:?}", play.said);
+    // Another agent begins where this one ended.
+    let more = write(&mut writer, 1000, 5);
+    let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
+    run(&mut play, &desk.dir, &mark, TERMS);
+    assert_eq!(play.index, more);
+}
+
+#[test]
+fn what_fails_for_now_is_sent_again_alone_and_holds_the_cursor() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 6);
+    let fates = [None, Some(429), Some(400), Some(409), Some(503), None];
+    let mut seen = Vec::new();
+    let (dir, all) = (desk.dir.clone(), ids.clone());
+    let mut play = Play::new(move |asked, index| {
+        seen.push(asked.sent.iter().map(|sent| sent.id.clone()).collect::<Vec<_>>());
+        match asked.before {
+            0 => answer(asked, index, |at, _| fates[at]),
+            1 => {
+                assert_eq!(seen[1], [all[1].clone(), all[4].clone()]);
+                assert_eq!(done(&dir, &all), 1, "only the first is behind the cursor");
+                answer(asked, index, |at, _| (at == 1).then_some(503))
+            }
+            _ => {
+                assert_eq!(seen[2], [all[4].clone()]);
+                assert_eq!(done(&dir, &all), 4);
+                answer(asked, index, |_, _| None)
+            }
+        }
+    });
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!(counts(&tally), [4, 1, 1]);
+    assert_eq!((Tally::get(&tally.retries), done(&desk.dir, &ids)), (2, 6));
+    let notes = rejected(&desk.dir).unwrap();
+    assert_eq!(notes.len(), 1);
+    assert_eq!(
+        (notes[0].id.as_str(), notes[0].status, notes[0].kind.as_str()),
+        (ids[2].as_str(), 400, "fault_400")
+    );
+    assert!(play.said.iter().any(|line| line.contains("onset events --rejected")), "{:?}", play.said);
+}
+
+#[test]
+fn a_kind_of_rejection_is_said_once() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    write(&mut writer, 0, 100);
+    let mut play =
+        Play::new(|asked, index| answer(asked, index, |at, _| Some(if at % 2 == 0 { 400 } else { 413 })));
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!(counts(&tally), [0, 0, 100]);
+    assert_eq!(rejected(&desk.dir).unwrap().len(), 100);
+    assert_eq!(play.said.len(), 2, "{:?}", play.said);
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_rejected() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let mut ids = write(&mut writer, 0, 20);
+    let large = format!("{{\"number\":20,\"a\":\"{}\"}}", "x".repeat(3000));
+    let id = writer.append(|_, to| {
+        to[..large.len()].copy_from_slice(large.as_bytes());
+        Some(large.len())
+    });
+    let large = id.unwrap().unwrap().to_string();
+    ids.extend(write(&mut writer, 21, 20));
+    let mut play = Play::new(|asked, index| {
+        if asked.bytes > 2000 {
+            return Ok((413, None, "<html>Request Entity Too Large</html>".into()));
+        }
+        answer(asked, index, |_, _| None)
+    });
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!(counts(&tally), [40, 0, 1]);
+    assert_eq!(play.index, ids);
+    assert_eq!(rejected(&desk.dir).unwrap()[0].id, large);
+    assert!(play.requests.len() < 60, "{} requests for 41 records", play.requests.len());
+}
+
+#[test]
+fn bad_credentials_are_said_with_the_remedy_and_tried_slowly_without_loss() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 10);
+    for (status, body) in [
+        (
+            401,
+            "{\"error\":{\"type\":\"security_exception\",\"reason\":\"unable to authenticate user\"},\"status\":401}",
+        ),
+        (403, "forbidden"),
+        (
+            404,
+            "{\"error\":{\"type\":\"index_not_found_exception\",\"reason\":\"no such index [onset]\"},\"status\":404}",
+        ),
+        (302, ""),
+    ] {
+        let mut play = Play::new(move |_, _| Ok((status, None, body.into())));
+        play.leave_at = play.clock + Duration::from_secs(3600);
+        let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+        assert_eq!((counts(&tally), done(&desk.dir, &ids)), ([0; 3], 0), "{status}");
+        let attempts = play.requests.len();
+        assert!((55..=125).contains(&attempts), "{status}: {attempts} attempts in an hour");
+        assert_eq!(play.said.len(), 1, "{:?}", play.said);
+        assert!(play.said[0].contains(&status.to_string()) && play.said[0].contains("[elasticsearch]"));
+    }
+}
+
+#[test]
+fn retry_after_is_kept() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    write(&mut writer, 0, 10);
+    let mut play = Play::new(|asked, index| {
+        if asked.before < 3 {
+            return Ok((429, Some("120"), String::new()));
+        }
+        answer(asked, index, |_, _| None)
+    });
+    run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    let pauses: Vec<Duration> = play.requests.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert_eq!(pauses.len(), 3);
+    assert!(pauses.iter().all(|pause| (120..=150).contains(&pause.as_secs())), "{pauses:?}");
+    assert_eq!(play.index.len(), 10);
+    assert!(play.said.last().unwrap().contains("again"), "{:?}", play.said);
+}
+
+#[test]
+fn a_reply_that_lies_counts_for_nothing() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 10);
+    let lies = [
+        "",
+        "{}",
+        "<html>welcome to the hotel</html>",
+        "{\"took\":1,\"errors\":false,\"items\":[]}",
+        "{\"errors\":false,\"items\":[{\"create\":{\"_id\":\"x\",\"status\":201}}]}",
+        "{\"items\":[{\"create\":{\"_id\":\"00000000000000000000000000000001\",\"status\":201}}",
+    ];
+    let count = lies.len();
+    let mut play = Play::new(move |asked, index| match lies.get(asked.before) {
+        Some(lie) => Ok((200, None, (*lie).into())),
+        None => answer(asked, index, |_, _| None),
+    });
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!(play.index, ids);
+    assert_eq!((counts(&tally), Tally::get(&tally.retries)), ([10, 0, 0], count as u64));
+}
+
+#[test]
+fn bad_requests_are_the_config_s_fault_if_all_are_and_the_record_s_if_one_is() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 50);
+    let bad = "{\"error\":{\"type\":\"illegal_argument_exception\",\"reason\":\"no\"},\"status\":400}";
+    let mut play = Play::new(move |_, _| Ok((400, None, bad.into())));
+    play.leave_at = play.clock + Duration::from_secs(3600);
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!((counts(&tally), done(&desk.dir, &ids)), ([0; 3], 0), "nothing is lost");
+    assert!(play.requests.len() < 1100, "{} attempts in an hour", play.requests.len());
+    let poison = ids[17].clone();
+    let wrong = poison.clone();
+    let mut play = Play::new(move |asked, index| {
+        if asked.sent.iter().any(|sent| sent.id == wrong) {
+            return Ok((400, None, bad.into()));
+        }
+        answer(asked, index, |_, _| None)
+    });
+    let tally = run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!((counts(&tally), done(&desk.dir, &ids)), ([49, 0, 1], 50));
+    assert_eq!(rejected(&desk.dir).unwrap()[0].id, poison);
+}
+
+#[test]
+fn who_leaves_sends_once_more_what_is_there_and_waits_for_no_dead_server() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    let ids = write(&mut writer, 0, 10);
+    let mut play = Play::new(|_, _| Err("connection refused"));
+    play.leave_at = play.clock + Duration::from_millis(100);
+    run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!((play.requests.len(), play.clock), (1, play.leave_at), "before its time, and once");
+    let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
+    play.leave_at = play.clock + Duration::from_millis(100);
+    run(&mut play, &desk.dir, &writer.mark(), TERMS);
+    assert_eq!((play.index, play.clock), (ids, play.leave_at));
+}
+
+#[test]
+fn a_record_waits_for_others_no_longer_than_flush() {
+    let desk = Desk::new(1 << 20, 8 << 20);
+    let mut writer = desk.writer();
+    write(&mut writer, 0, 1);
+    let mark = writer.mark();
+    let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
+    let began = play.clock;
+    // Records come each 0.3 s: they do not put it off.
+    let mut next = 1;
+    play.passes = Box::new(move |now, until| {
+        let end = until.unwrap();
+        let step = now + Duration::from_millis(300);
+        if next < 10 && step <= end {
+            write(&mut writer, next, 1);
+            next += 1;
+            return step;
+        }
+        end
+    });
+    run(&mut play, &desk.dir, &mark, TERMS);
+    assert_eq!(play.requests[0], (began + SECOND, 4));
+    assert_eq!(play.index.len(), 10);
+}
+
+/// Whatever a server does and whenever the agent is killed: each record is in the index once, or noted
+/// as rejected.
+#[test]
+fn nothing_is_lost_or_doubled_by_any_server_and_any_kill() {
+    for seed in 1..=30_u64 {
+        let desk = Desk::new(256 << 10, 8 << 20);
+        let mut writer = desk.writer();
+        let (mut index, mut written, mut random) = (Vec::new(), Vec::new(), seed);
+        let mut draw = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        // Documents that this server will never take.
+        let doomed = |sent: &Sent| sent.document["number"].as_u64().unwrap() % 37 == 5;
+        for life in 0..8_u32 {
+            let count = u32::try_from(draw(200)).unwrap();
+            written.extend(write(&mut writer, life * 1000, count));
+            let calm = life == 7;
+            let mut inner = seed.wrapping_mul(977).wrapping_add(u64::from(life)) | 1;
+            let mut play = Play::new(move |asked, index| {
+                inner ^= inner << 13;
+                inner ^= inner >> 7;
+                inner ^= inner << 17;
+                let choice = if calm { 9 } else { inner % 10 };
+                match choice {
+                    0 => Err("connection reset by peer"),
+                    // It took them all, and the answer was lost.
+                    1 => answer(asked, index, |_, sent| doomed(sent).then_some(400)).and(Err("timed out")),
+                    2 => Ok((503, None, String::new())),
+                    3 => Ok((429, Some("1"), String::new())),
+                    4 if asked.sent.len() > 1 => Ok((413, None, String::new())),
+                    5 => Ok((200, None, "{\"items\":[]}".into())),
+                    6 => Ok((401, None, String::new())),
+                    7 | 8 => answer(asked, index, |at, sent| {
+                        if (inner >> (at % 60)) & 1 == 1 { Some(429) } else { doomed(sent).then_some(400) }
+                    }),
+                    _ => answer(asked, index, |_, sent| doomed(sent).then_some(400)),
+                }
+            });
+            play.index = index;
+            if !calm {
+                // Killed at any moment: what it did last may be nowhere but on the server.
+                play.leave_at = play.clock + Duration::from_millis(draw(300_000));
+            }
+            run(&mut play, &desk.dir, &writer.mark(), TERMS);
+            index = play.index;
+        }
+        let rejects: BTreeSet<String> =
+            rejected(&desk.dir).unwrap().into_iter().map(|note| note.id).collect();
+        let have: BTreeSet<String> = index.iter().cloned().collect();
+        assert_eq!(have.len(), index.len(), "seed {seed}: an id twice");
+        assert!(have.is_disjoint(&rejects), "seed {seed}");
+        let all: BTreeSet<String> = have.union(&rejects).cloned().collect();
+        assert_eq!(all, written.iter().cloned().collect(), "seed {seed}");
+        assert_eq!(writer.mark().lag(), 0, "seed {seed}");
+    }
+}

@@ -1,0 +1,90 @@
+//! An hour without a server at 50 events a second.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+
+const RATE: u32 = 50;
+const HOUR: Duration = Duration::from_secs(3600);
+const SEGMENT: u64 = 1 << 20;
+const BUDGET: u64 = 16 << 20;
+
+fn disk_use(dir: &Path) -> u64 {
+    fs::read_dir(dir).unwrap().filter_map(|entry| entry.unwrap().metadata().ok()).map(|data| data.len()).sum()
+}
+
+#[test]
+fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_caught_up_in_order() {
+    let desk = Desk::new(SEGMENT, BUDGET);
+    let writer = Rc::new(RefCell::new(desk.writer()));
+    let mark = writer.borrow().mark();
+    let ids = Rc::new(RefCell::new(Vec::new()));
+    let began = Duration::from_secs(1000);
+    let back = began + HOUR;
+    let mut play = Play::new(move |asked, index| {
+        if asked.at < back {
+            return Err("connection refused");
+        }
+        for sent in asked.sent {
+            index.push(sent.id.clone());
+        }
+        let items: Vec<String> = asked
+            .sent
+            .iter()
+            .map(|sent| format!("{{\"create\":{{\"_id\":\"{}\",\"status\":201}}}}", sent.id))
+            .collect();
+        Ok((200, None, format!("{{\"items\":[{}]}}", items.join(","))))
+    });
+    // The host goes on for ten minutes after the server is back.
+    let ends = back + Duration::from_secs(600);
+    play.leave_at = ends + Duration::from_secs(600);
+    let (theirs, kept, dir) = (writer.clone(), ids.clone(), desk.dir.clone());
+    let mut most = 0;
+    play.passes = Box::new(move |now, until| {
+        let end = until.unwrap();
+        if now >= ends {
+            return end;
+        }
+        let to = (now + SECOND).min(end);
+        // By absolute time, so that steps of any length add up to the rate.
+        let due = |at: Duration| u32::try_from((at - began).as_millis() * u128::from(RATE) / 1000).unwrap();
+        kept.borrow_mut().extend(write(&mut theirs.borrow_mut(), due(now), due(to) - due(now)));
+        most = most.max(disk_use(&dir));
+        // `next` is made ahead, the cursor and the notes are small.
+        assert!(most <= BUDGET + SEGMENT + (64 << 10), "{most} bytes of log");
+        to
+    });
+    let terms = Terms { batch: 256 << 10, catch_up: 1 << 20, ..TERMS };
+    let tally = run(&mut play, &desk.dir, &mark, terms);
+    let (written, counters) = (ids.borrow().len() as u64, writer.borrow().counters());
+    assert!(written >= u64::from(RATE) * 4199, "{written} written");
+    let created = play.index.len() as u64;
+    assert_eq!((counts(&tally), mark.lag()), ([created, 0, 0], 0), "all caught up");
+    assert!(play.index.is_sorted() && play.index.windows(2).all(|pair| pair[0] != pair[1]), "in order, once");
+    // What the reader still had open is shipped though the budget took it: a segment's worth.
+    let dropped = counters.dropped_unshipped;
+    assert!(dropped > written / 2, "{dropped} dropped of {written}");
+    let per_segment = SEGMENT / 250;
+    assert!(
+        created + dropped >= written && created + dropped <= written + per_segment,
+        "{created} created and {dropped} dropped are not {written} written"
+    );
+    // From the end of the outage on there is no gap.
+    let newest: Vec<String> = ids.borrow().iter().rev().take(30_000).rev().cloned().collect();
+    assert_eq!(play.index[play.index.len() - 30_000..], newest[..]);
+    // The first attempt after the server is back comes soon, and catching up keeps to its rate.
+    let first = play.requests.iter().find(|(at, _)| *at >= back).unwrap().0;
+    assert!(first - back <= Duration::from_secs(60), "{:?}", first - back);
+    let catching_up = play.requests.iter().filter(|(at, count)| *at >= back && *count > 500);
+    let times: Vec<Duration> = catching_up.map(|(at, _)| *at).collect();
+    assert!(times.len() > 30, "{} large batches", times.len());
+    let took = *times.last().unwrap() - times[0];
+    assert!(
+        took >= Duration::from_secs(times.len() as u64 / 4 - 1),
+        "{} batches of 256 KiB in {took:?}",
+        times.len()
+    );
+    let said = |word: &str| play.said.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((said("cannot ship"), said("again;")), (1, 1), "{:?}", play.said);
+}
