@@ -13,6 +13,7 @@ build: dependencies
 test: test-dependencies   ## every test; those of the real agent one after the other: they measure
 	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations
 	cargo test --locked --test live -- --test-threads=1
+	cargo test --locked --test ship -- --test-threads=1
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
 	deploy/demo/run $(ONSET)
