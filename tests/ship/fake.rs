@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// A request as it came. The body as it was sent: packed if `Content-Encoding` says so.
+/// A request as it came, its body unpacked.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub at: Instant,
@@ -353,6 +353,10 @@ fn read(from: &mut BufReader<&TcpStream>, mut to: &TcpStream) -> std::io::Result
         let length = request.header("Content-Length").and_then(|text| text.parse().ok());
         request.body.resize(length.unwrap_or(0), 0);
         from.read_exact(&mut request.body)?;
+    }
+    if request.header("Content-Encoding") == Some("gzip") {
+        let packed = std::mem::take(&mut request.body);
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut request.body)?;
     }
     Ok(Some(request))
 }

@@ -2,11 +2,16 @@
 //! test's control for what a real one won't do on demand. `cargo test --test ship -- --test-threads=1`.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod catching_up;
+mod desk;
 mod fake;
+mod hostile;
 mod http;
 mod nginx;
 mod opensearch;
 #[allow(dead_code)] // it is the live tests' too
 #[path = "../live/rig.rs"]
 mod rig;
+mod secure;
 mod servers;
+mod survival;

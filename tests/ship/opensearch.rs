@@ -80,6 +80,11 @@ impl OpenSearch {
         self.running = Some(child);
     }
 
+    /// Whether it was ended and not started again.
+    pub fn is_down(&self) -> bool {
+        self.running.is_none()
+    }
+
     /// The end of its own log.
     pub fn said(&self) -> String {
         let text = std::fs::read(self.folder.join("opensearch.log")).unwrap_or_default();
