@@ -86,6 +86,36 @@ impl From<Duration> for Value {
     }
 }
 
+impl Value {
+    /// Onto a page. Whole numbers, and most values of an idle host are, take the short way.
+    fn push(self, page: &mut Page) -> Result<(), Full> {
+        match self {
+            Value::Whole(value) => digits(value, page),
+            Value::Real(0.0) => page.push(b"0"),
+            Value::Real(_) => write!(page, "{self}").map_err(|fmt::Error| Full),
+        }
+    }
+}
+
+fn digits(mut value: u64, page: &mut Page) -> Result<(), Full> {
+    /// As many as the largest has.
+    const DIGITS: usize = 20;
+    let mut text = [b'0'; DIGITS];
+    let mut at = DIGITS;
+    loop {
+        at -= 1;
+        #[allow(clippy::cast_possible_truncation)] // below 10
+        let digit = (value % 10) as u8;
+        if let Some(place) = text.get_mut(at) {
+            *place += digit;
+        }
+        value /= 10;
+        if value == 0 {
+            return page.push(text.get(at..).unwrap_or_default());
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -179,7 +209,8 @@ impl<'a> Scrape<'a> {
         }
         self.seen |= bit;
         let start = self.page.len();
-        let mut family = Family { page: self.page, metric, samples: 0, misshapen: 0, full: false };
+        let last = [(0, 0); LABELS_MAX];
+        let mut family = Family { page: self.page, metric, samples: 0, misshapen: 0, full: false, last };
         family.full = family.head().is_err();
         write(&mut family);
         let Family { samples, misshapen, full, .. } = family;
@@ -215,7 +246,13 @@ pub struct Family<'a> {
     samples: u32,
     misshapen: u32,
     full: bool,
+    /// Where the last line's labels are on the page and how long they are, those that needed no
+    /// escape: samples of one container follow one another, and what was looked through once is copied.
+    last: [(usize, usize); LABELS_MAX],
 }
+
+/// Labels that are remembered; a metric with more is written all the same.
+const LABELS_MAX: usize = 8;
 
 impl Family<'_> {
     /// The only sample of a metric without labels.
@@ -261,31 +298,56 @@ impl Family<'_> {
 
     fn line<L: AsRef<[u8]>>(&mut self, suffix: &str, labels: &[L], bound: Option<Value>, value: Value) {
         self.samples += 1;
-        self.full = self.full || self.try_line(suffix, labels, bound, value).is_err();
+        self.full = self.full || self.try_line(suffix.as_bytes(), labels, bound, value).is_err();
     }
 
     fn try_line<L: AsRef<[u8]>>(
         &mut self,
-        suffix: &str,
+        suffix: &[u8],
         labels: &[L],
         bound: Option<Value>,
         value: Value,
-    ) -> fmt::Result {
-        write!(self.page, "{}{suffix}", self.metric.name)?;
-        let mut before = '{';
-        for (label, text) in self.metric.labels.iter().zip(labels) {
-            write!(self.page, "{before}{label}=\"")?;
-            escaped(self.page, text.as_ref(), true).map_err(|Full| fmt::Error)?;
-            self.page.write_char('"')?;
-            before = ',';
+    ) -> Result<(), Full> {
+        self.page.push(self.metric.name.as_bytes())?;
+        self.page.push(suffix)?;
+        let mut before: &[u8] = b"{";
+        for (place, (label, text)) in self.metric.labels.iter().zip(labels).enumerate() {
+            self.page.push(before)?;
+            self.page.push(label.as_bytes())?;
+            self.page.push(b"=\"")?;
+            self.label(place, text.as_ref())?;
+            before = b"\",";
         }
         if let Some(bound) = bound {
-            write!(self.page, "{before}le=\"{bound}\"")?;
-            before = ',';
+            self.page.push(before)?;
+            self.page.push(b"le=\"")?;
+            bound.push(self.page)?;
+            before = b"\",";
         }
-        let after = if before == ',' { "}" } else { "" };
-        writeln!(self.page, "{after} {value}")
+        self.page.push(if before.len() > 1 { b"\"} " } else { b" " })?;
+        value.push(self.page)?;
+        self.page.push(b"\n")
     }
+
+    /// A label's text. What stands in the line before needs no second look.
+    fn label(&mut self, place: usize, text: &[u8]) -> Result<(), Full> {
+        let (start, len) = self.last.get(place).copied().unwrap_or_default();
+        let known = len > 0 && self.page.get(start..start + len) == Some(text);
+        let here = self.page.len();
+        if known || is_plain(text) {
+            self.page.push(text)?;
+            if let Some(last) = self.last.get_mut(place) {
+                *last = (here, text.len());
+            }
+            return Ok(());
+        }
+        escaped(self.page, text, true)
+    }
+}
+
+/// Text that stands for itself in quotes.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
 /// Text as the format wants it. A byte that is no UTF-8, and NUL, which ends the text for some

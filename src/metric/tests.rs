@@ -115,6 +115,34 @@ fn every_value_reads_back_as_itself() {
 }
 
 #[test]
+fn what_is_written_fast_is_what_is_written_slowly() {
+    let metric = Metric { name: "m", help: "A family.", kind: Kind::Gauge, labels: &["id", "mode"] };
+    let values: Vec<Value> = [0, 1, 9, 10, 12_345, u64::MAX]
+        .map(Value::Whole)
+        .into_iter()
+        .chain([0.0, 1.0, 0.25, 1e-9, -7.5, f64::MAX, f64::INFINITY, f64::NAN].map(Value::Real))
+        .collect();
+    // The same, another one, and one to escape, in every order that a copy could go wrong in.
+    let ids = ["a", "a", "b", "b\"", "b\"", "b", "", "", "a", "bb", "b"];
+    let mut page = Page::new(1 << 16);
+    Scrape::new(&mut page, &[metric]).family(&metric, |to| {
+        for id in ids {
+            for value in &values {
+                to.sample(&[id, "user"], *value);
+            }
+        }
+    });
+    let lines: Vec<String> = ids
+        .iter()
+        .flat_map(|id| {
+            let id = id.replace('"', "\\\"");
+            values.iter().map(move |value| format!("m{{id=\"{id}\",mode=\"user\"}} {value}"))
+        })
+        .collect();
+    assert_eq!(text(&page).lines().skip(2).collect::<Vec<_>>(), lines);
+}
+
+#[test]
 fn a_family_that_does_not_fit_is_left_out_whole_and_a_later_smaller_one_is_not() {
     let (whole, _) = scraped(all_kinds);
     let heads: Vec<usize> = whole.match_indices("# HELP").map(|(at, _)| at).chain([whole.len()]).collect();
