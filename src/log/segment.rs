@@ -79,6 +79,11 @@ impl Segment {
         self.file.metadata().is_ok_and(|data| data.nlink() > 0 && data.len() >= self.map.len() as u64)
     }
 
+    /// The end of the last record.
+    pub(super) fn end(&self) -> u64 {
+        self.position as u64
+    }
+
     /// Bytes behind the last record.
     pub(super) fn left(&self) -> usize {
         self.map.len().saturating_sub(self.position)

@@ -108,7 +108,7 @@ impl Writer {
             }
         };
         segment.append(RecordId { log: found.id, seq: first }, 0, |_| Some(0));
-        segment.file().sync_all().and_then(|()| folder.sync()).map_err(Error::io("sync", &config.dir))?;
+        calls::sync_all(segment.file()).and_then(|()| folder.sync()).map_err(Error::io("sync", &config.dir))?;
         let syncer = Syncer::start(folder, plan, name, &segment, mark.clone())?;
         let writer = Writer {
             next_path: config.dir.join(NEXT),
@@ -169,7 +169,7 @@ impl Writer {
         self.counters.records += 1;
         self.counters.bytes += used as u64;
         let synced = self.inline_sync && self.sync_inline();
-        self.syncer.appended(synced, ahead);
+        self.syncer.appended(self.segment.end(), synced, ahead);
         Ok(Some(id))
     }
 
@@ -231,8 +231,8 @@ impl Writer {
                     self.syncer.switched(self.seq, &self.segment, before);
                     self.lost = false;
                     if self.inline_sync {
-                        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-                        self.counters.sync_failures += u64::from(synced.is_err());
+                        let synced = File::open(&self.dir).and_then(|dir| calls::sync_all(&dir));
+                        self.note(synced.is_ok());
                     }
                     return Ok(());
                 }
@@ -244,9 +244,16 @@ impl Writer {
     }
 
     fn sync_inline(&mut self) -> bool {
-        let synced = self.segment.file().sync_data().is_ok();
-        self.counters.sync_failures += u64::from(!synced);
+        let synced = calls::sync_data(self.segment.file()).is_ok();
+        self.note(synced);
         synced
+    }
+
+    fn note(&mut self, synced: bool) {
+        if !synced {
+            self.counters.sync_failures += 1;
+            self.syncer.doubt();
+        }
     }
 
     fn stalled(&self, waited: Duration) -> Error {

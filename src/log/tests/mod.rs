@@ -14,6 +14,7 @@ mod follow;
 mod lag;
 mod model;
 mod opening;
+pub(super) mod power;
 mod rot;
 
 const SEGMENT: u64 = 64 << 10;
