@@ -9,10 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Error, calls};
 use super::folder::{Folder, NEXT, remove};
 use super::mark::Mark;
 use super::segment::Segment;
+use super::{Error, calls};
 
 /// What failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -63,8 +63,10 @@ struct State {
     synced: u64,
     /// The folder has names that are not known to be on the disk.
     renamed: bool,
-    /// A sync has failed: what it was for must be written again before another one says anything.
-    doubt: bool,
+    /// Syncs that failed, and how many of them are made good: until then, what they were for
+    /// must be written again before another one says anything.
+    doubts: u64,
+    settled: u64,
     flush: bool,
     stop: bool,
     /// How the last sync went.
@@ -108,7 +110,8 @@ impl Syncer {
             appended: 0,
             synced: 0,
             renamed: false,
-            doubt: false,
+            doubts: 0,
+            settled: 0,
             flush: false,
             stop: false,
             outcome: Ok(()),
@@ -149,7 +152,7 @@ impl Syncer {
         wake |= state.appended == state.synced && !synced;
         state.appended += 1;
         state.current.end = end;
-        if synced && !state.doubt {
+        if synced && state.doubts == state.settled {
             state.synced = state.appended;
         }
         drop(state);
@@ -191,7 +194,7 @@ impl Syncer {
 
     /// A sync that the writer did itself has failed.
     pub(super) fn doubt(&self) {
-        self.shared.state().doubt = true;
+        self.shared.state().doubts += 1;
     }
 
     /// Syncs everything, unless that takes longer than `patience`.
@@ -217,7 +220,7 @@ impl Syncer {
 /// What is to be done now.
 enum Task {
     Prepare { keep: u64 },
-    Sync { current: Current, appended: u64, renamed: bool, doubt: bool },
+    Sync { current: Current, appended: u64, renamed: bool, doubts: u64, doubt: bool },
     Stop,
 }
 
@@ -237,11 +240,11 @@ impl Thread {
             match self.task(sync_at) {
                 Task::Stop => break,
                 Task::Prepare { keep } => self.prepare(keep),
-                Task::Sync { current, appended, renamed, doubt } => {
+                Task::Sync { current, appended, renamed, doubts, doubt } => {
                     let outcome = self.sync(&current, renamed, doubt);
                     let pause = if outcome.is_ok() { self.plan.sync } else { self.plan.sync.max(RETRY) };
                     sync_at = Instant::now() + pause;
-                    self.synced(appended, renamed, outcome);
+                    self.synced(appended, renamed, doubts, outcome);
                 }
             }
         }
@@ -269,7 +272,8 @@ impl Thread {
                     current: state.current.clone(),
                     appended: state.appended,
                     renamed: std::mem::take(&mut state.renamed),
-                    doubt: std::mem::take(&mut state.doubt),
+                    doubts: state.doubts,
+                    doubt: state.doubts > state.settled,
                 };
             }
             if state.stop {
@@ -316,7 +320,7 @@ impl Thread {
         };
         let mut outcome = sync(&current.file, current.end);
         self.sealed.retain(|segment| match sync(segment.file(), segment.end()) {
-            Err(error) if segment.intact() => {
+            Err(error) if !segment.deleted() => {
                 outcome = Err(error);
                 true
             }
@@ -325,20 +329,25 @@ impl Thread {
         if renamed { outcome.and_then(|()| self.folder.sync()) } else { outcome }
     }
 
-    fn synced(&self, appended: u64, renamed: bool, outcome: io::Result<()>) {
+    fn synced(&self, appended: u64, renamed: bool, doubts: u64, outcome: io::Result<()>) {
         if outcome.is_err() {
             self.shared.tally.sync_failures.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = self.shared.state();
-        match &outcome {
-            Ok(()) if state.doubt => {} // the writer's own sync failed meanwhile, and took the error with it
-            Ok(()) => state.synced = state.synced.max(appended),
-            Err(_) => (state.renamed, state.doubt) = (state.renamed || renamed, true),
-        }
         state.outcome = match outcome {
-            Ok(()) if state.doubt => Err(libc::EIO),
-            other => other.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+            Ok(()) if state.doubts == doubts => {
+                state.settled = doubts;
+                state.synced = state.synced.max(appended);
+                Ok(())
+            }
+            // The writer's own sync failed meanwhile, and the kernel tells of an error once.
+            Ok(()) => Err(libc::EIO),
+            Err(error) => {
+                state.doubts += 1;
+                Err(error.raw_os_error().unwrap_or(libc::EIO))
+            }
         };
+        state.renamed |= renamed && state.outcome.is_err();
         state.flush = false;
         drop(state);
         self.shared.done.notify_all();
