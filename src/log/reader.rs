@@ -276,11 +276,15 @@ impl Reader {
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
         let (log, expected) = (self.scan.log(), self.scan.floor());
-        match self.scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
+        let mut scan = Scan::default(); // an error leaves this reader where it was
+        match scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
             Opening::Newer(version) => return Err(Error::Newer { path, version }),
             Opening::Bad => self.report.bad_segments += 1,
             Opening::Sound(_) | Opening::Blank => {}
         }
+        let data = file.metadata().map_err(Error::io("look at", &path))?;
+        let inode = (data.dev(), data.ino());
+        self.scan = scan;
         let same = self.scan.log().is_none_or(|new| log.is_none_or(|old| old == new));
         if same && self.current.is_some() {
             let gap = record::gap(expected, self.scan.floor());
@@ -296,8 +300,6 @@ impl Reader {
         }
         self.report.segments += 1;
         self.report.torn_bytes = self.report.torn_bytes.saturating_add(std::mem::take(&mut self.torn));
-        let data = file.metadata().map_err(Error::io("look at", &path))?;
-        let inode = (data.dev(), data.ino());
         self.current = Some(Current { listed, path, file, inode, follow: Follow::Live });
         Ok(true)
     }
