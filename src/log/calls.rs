@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// Random bytes from the kernel (getrandom(2)).
@@ -15,6 +16,42 @@ pub(super) fn random() -> io::Result<[u8; 8]> {
         Ok(got) if got == bytes.len() => Ok(bytes), // up to 256 bytes come whole: getrandom(2)
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Has the file's bytes on the disk (fdatasync(2)).
+pub(super) fn sync_data(file: &File) -> io::Result<()> {
+    sync(file, File::sync_data)
+}
+
+/// Has a file or a folder on the disk, names and all (fsync(2)).
+pub(super) fn sync_all(file: &File) -> io::Result<()> {
+    sync(file, File::sync_all)
+}
+
+#[cfg(not(test))]
+fn sync(file: &File, sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
+    sync(file)
+}
+
+/// Tests play a disk whose power fails: it must know of every sync.
+#[cfg(test)]
+use super::tests::power::watch as sync;
+
+/// The kernel forgets pages by this size, or larger ones.
+const PAGE: usize = 4096;
+
+/// Makes the pages of the first `end` bytes dirty again. Once a sync has failed, the kernel takes
+/// the pages that it could not write for clean: the next sync would be well without writing them
+/// (see fsync(2)). Nobody may write these bytes meanwhile; those behind them may change.
+pub(super) fn rewrite(file: &File, end: u64) -> io::Result<()> {
+    for offset in (0..end).step_by(PAGE) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset)?;
+        file.write_all_at(&byte, offset)?;
+    }
+    #[cfg(test)]
+    super::tests::power::rewritten(file, end);
+    Ok(())
 }
 
 /// Where the file's next data is, at `offset` or behind it; `None`: from there on it is a hole

@@ -144,7 +144,7 @@ impl Folder {
 
     /// Makes names and deletions last through a power failure.
     pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        calls::sync_all(&File::open(&self.dir)?)
     }
 
     /// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with

@@ -59,15 +59,9 @@ impl Mark {
         let shipped = shipped.filter(|id| id.log == self.log);
         self.shipped.store(shipped.map_or(0, |id| id.seq), Ordering::Relaxed);
         self.on.store(true, Ordering::Relaxed);
-        let mut reader = match shipped {
-            Some(id) => Reader::after(dir, id)?,
-            None => Reader::open(dir)?,
-        };
+        let mut reader = self.reader(dir, shipped)?;
         let mut left: Vec<Stretch> = Vec::new();
         while let Some(entry) = reader.next()? {
-            if entry.id.log != self.log {
-                continue; // copied in: it is shipped, but it has no place in our numbers
-            }
             if entry.id.seq >= self.run {
                 break;
             }
@@ -84,6 +78,12 @@ impl Mark {
         }
         let _ = self.left.set(left.into()); // a second begin: the first has counted
         Ok(())
+    }
+
+    /// Reads what is to be shipped: this log's records after that one. Segments of another log
+    /// that were copied into the folder are not ours to ship, and are passed over.
+    pub fn reader(&self, dir: &Path, shipped: Option<RecordId>) -> Result<Reader, Error> {
+        Reader::of(dir, self.log, shipped.filter(|id| id.log == self.log))
     }
 
     /// Everything up to this record is done. A record of another log that was copied in counts for nothing.

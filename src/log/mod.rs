@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod calls;
 mod cursor;
 mod folder;
+mod found;
 #[doc(hidden)]
 pub mod fuzz;
 mod mark;
@@ -22,9 +23,10 @@ mod syncer;
 mod writer;
 
 pub use cursor::Cursor;
+pub use found::Recovered;
 pub use mark::Mark;
 pub use reader::{Entry, Reader, Report, get, verify};
-pub use writer::{Counters, Recovered, Writer};
+pub use writer::{Counters, Writer};
 
 /// A log's own name: random, made when the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

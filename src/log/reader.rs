@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::folder::{self, Listed};
-use super::record::{self, Opening};
+use super::record::{self, HEADER, Header, Opening};
 use super::scan::{Scan, Step};
-use super::{Error, RecordId, calls};
+use super::{Error, Id, RecordId, calls};
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,19 @@ struct Current {
     listed: Listed,
     path: PathBuf,
     file: File,
+    /// Its device and inode.
+    inode: (u64, u64),
     follow: Follow,
+}
+
+impl Current {
+    /// Whether another file has its name, or none.
+    fn is_gone(&self) -> bool {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) => (there.dev(), there.ino()) != self.inode,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
 }
 
 /// What comes behind the current segment.
@@ -91,6 +103,10 @@ pub struct Reader {
     dir: PathBuf,
     /// Records up to this one are not wanted.
     after: Option<RecordId>,
+    /// Segments of other logs are passed over.
+    only: Option<Id>,
+    /// The last record that was given.
+    given: Option<RecordId>,
     current: Option<Current>,
     scan: Scan,
     report: Report,
@@ -104,6 +120,8 @@ impl Reader {
         Ok(Reader {
             dir: dir.to_owned(),
             after: None,
+            only: None,
+            given: None,
             current: None,
             scan: Scan::default(),
             report: Report::default(),
@@ -125,6 +143,16 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Begins with the record of this log after that one, and reads no other that was copied in.
+    pub(super) fn of(dir: &Path, log: Id, after: Option<RecordId>) -> Result<Reader, Error> {
+        let mut reader = match after {
+            Some(id) => Reader::after(dir, id)?,
+            None => Reader::open(dir)?,
+        };
+        reader.only = Some(log);
+        Ok(reader)
+    }
+
     /// The next record; `None` is the end for now: ask again later to follow.
     #[allow(clippy::should_implement_trait)] // an entry borrows the reader's buffer
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, Error> {
@@ -139,10 +167,12 @@ impl Reader {
             match step {
                 Step::Record { id, body, missing } => {
                     self.report.missing_records = self.report.missing_records.saturating_add(missing);
-                    let wanted = self.after.is_none_or(|after| id.log != after.log || id.seq > after.seq);
+                    let wanted = self.after.is_none_or(|after| id.log != after.log || id.seq > after.seq)
+                        && self.only.is_none_or(|only| id.log == only);
                     if body.is_empty() || !wanted {
                         continue; // a run's first record, or one that is known
                     }
+                    self.given = Some(id);
                     self.report.records += 1;
                     self.report.bytes += body.len() as u64;
                     return Ok(Some(Entry { id, bytes: self.scan.body(body) }));
@@ -169,7 +199,7 @@ impl Reader {
     /// Enters the oldest segment, if there is one.
     fn first(&mut self) -> Result<bool, Error> {
         let segments = self.segments()?;
-        let Some(oldest) = segments.first() else { return Ok(false) };
+        let Some(oldest) = segments.iter().find(|listed| self.takes(listed)) else { return Ok(false) };
         let entered = self.enter(*oldest, Between::Unknown)?;
         if let (Some(after), Some(_)) = (self.after, &self.current)
             && self.scan.log() == Some(after.log)
@@ -185,6 +215,9 @@ impl Reader {
     fn onward(&mut self) -> Result<bool, Error> {
         let Some(current) = &self.current else { return Ok(false) };
         if let Follow::Sealed(jump) = current.follow {
+            if jump.between == Between::Unknown {
+                self.after = self.given.or(self.after); // the same records may be there again
+            }
             return self.enter(jump.to, jump.between);
         }
         let Some(jump) = self.jump(current)? else { return Ok(false) };
@@ -197,14 +230,28 @@ impl Reader {
     fn jump(&self, current: &Current) -> Result<Option<Jump>, Error> {
         let segments = self.segments()?;
         let first = current.listed.first;
-        if let Some(later) = segments.iter().find(|listed| listed.first > first) {
+        if let Some(later) = segments.iter().find(|listed| listed.first > first && self.takes(listed)) {
             let oldest = segments.first() == Some(later);
             let between = if oldest { Between::Dropped } else { Between::Missing };
             return Ok(Some(Jump { to: *later, between }));
         }
-        let data = current.file.metadata().map_err(Error::io("look at", &current.path))?;
-        let another = segments.first().filter(|_| data.nlink() == 0);
+        if !current.is_gone() {
+            return Ok(None);
+        }
+        let another = segments.iter().find(|listed| self.takes(listed));
         Ok(another.map(|oldest| Jump { to: *oldest, between: Between::Unknown }))
+    }
+
+    /// Whether a segment is of a log that is read. One that does not say is.
+    fn takes(&self, listed: &Listed) -> bool {
+        let Some(only) = self.only else { return true };
+        let mut bytes = [0; HEADER];
+        let path = folder::path(&self.dir, listed.first);
+        let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+        match Header::parse(&bytes) {
+            Opening::Sound(header) if read.is_ok() => header.log == only,
+            _ => true,
+        }
     }
 
     /// The segments; a folder that is gone has none, and may come back.
@@ -229,11 +276,15 @@ impl Reader {
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
         let (log, expected) = (self.scan.log(), self.scan.floor());
-        match self.scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
+        let mut scan = Scan::default(); // an error leaves this reader where it was
+        match scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
             Opening::Newer(version) => return Err(Error::Newer { path, version }),
             Opening::Bad => self.report.bad_segments += 1,
             Opening::Sound(_) | Opening::Blank => {}
         }
+        let data = file.metadata().map_err(Error::io("look at", &path))?;
+        let inode = (data.dev(), data.ino());
+        self.scan = scan;
         let same = self.scan.log().is_none_or(|new| log.is_none_or(|old| old == new));
         if same && self.current.is_some() {
             let gap = record::gap(expected, self.scan.floor());
@@ -249,7 +300,7 @@ impl Reader {
         }
         self.report.segments += 1;
         self.report.torn_bytes = self.report.torn_bytes.saturating_add(std::mem::take(&mut self.torn));
-        self.current = Some(Current { listed, path, file, follow: Follow::Live });
+        self.current = Some(Current { listed, path, file, inode, follow: Follow::Live });
         Ok(true)
     }
 }

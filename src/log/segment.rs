@@ -1,5 +1,5 @@
-//! A segment that is written: a whole file in a mapping, with all its blocks. The file's length
-//! and links are looked at before each record, since others may cut or delete it.
+//! A segment that is written: a whole file in a mapping, with all its blocks. The name's file
+//! and its length are looked at before each record, since others may cut, delete or move it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -32,6 +32,8 @@ pub(super) enum Appended {
 #[derive(Debug)]
 pub(super) struct Segment {
     file: Arc<File>,
+    /// Its device and inode.
+    inode: (u64, u64),
     map: MmapMut,
     position: usize,
     released: usize,
@@ -66,7 +68,9 @@ impl Segment {
         // SAFETY: the folder is locked, so no other onset writes to this file, and readers use pread.
         // Someone who cuts the file short is noticed before each append (docs/log-format.md).
         let map = unsafe { MmapOptions::new().len(len).map_mut(&file)? };
-        Ok(Segment { file: Arc::new(file), map, position, released: 0 })
+        let data = file.metadata()?;
+        let inode = (data.dev(), data.ino());
+        Ok(Segment { file: Arc::new(file), inode, map, position, released: 0 })
     }
 
     /// The file, for whoever syncs it.
@@ -74,9 +78,21 @@ impl Segment {
         &self.file
     }
 
-    /// Whether the file is still whole and has a name.
-    pub(super) fn intact(&self) -> bool {
-        self.file.metadata().is_ok_and(|data| data.nlink() > 0 && data.len() >= self.map.len() as u64)
+    /// Whether the file is still whole, and this is its name.
+    pub(super) fn intact(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|there| {
+            (there.dev(), there.ino()) == self.inode && there.len() >= self.map.len() as u64
+        })
+    }
+
+    /// Whether there is no way left to the file.
+    pub(super) fn deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|data| data.nlink() == 0)
+    }
+
+    /// The end of the last record.
+    pub(super) fn end(&self) -> u64 {
+        self.position as u64
     }
 
     /// Bytes behind the last record.

@@ -9,10 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Error;
 use super::folder::{Folder, NEXT, remove};
 use super::mark::Mark;
 use super::segment::Segment;
+use super::{Error, calls};
 
 /// What failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,16 +44,29 @@ enum Next {
     Failed(Arc<Error>, Instant),
 }
 
+/// The segment that is appended to.
+#[derive(Clone, Debug)]
+struct Current {
+    first: u64,
+    file: Arc<File>,
+    /// The end of its last record.
+    end: u64,
+}
+
 #[derive(Debug)]
 struct State {
     next: Next,
-    current: Option<(u64, Arc<File>)>,
+    current: Current,
     /// Full segments that are not known to be on the disk.
     sealed: Vec<Segment>,
     appended: u64,
     synced: u64,
     /// The folder has names that are not known to be on the disk.
     renamed: bool,
+    /// Syncs that failed, and how many of them are made good: until then, what they were for
+    /// must be written again before another one says anything.
+    doubts: u64,
+    settled: u64,
     flush: bool,
     stop: bool,
     /// How the last sync went.
@@ -92,11 +105,13 @@ impl Syncer {
     ) -> Result<Syncer, Error> {
         let state = State {
             next: Next::Unwanted,
-            current: Some((first, current.file().clone())),
+            current: Current { first, file: current.file().clone(), end: current.end() },
             sealed: Vec::with_capacity(4), // one is made while one waits, so there are never more
             appended: 0,
             synced: 0,
             renamed: false,
+            doubts: 0,
+            settled: 0,
             flush: false,
             stop: false,
             outcome: Ok(()),
@@ -126,8 +141,8 @@ impl Syncer {
         state.appended.saturating_sub(state.synced)
     }
 
-    /// One more record is there; `ahead`: a next segment is wanted soon.
-    pub(super) fn appended(&self, synced: bool, ahead: bool) {
+    /// One more record is there, up to `end`; `ahead`: a next segment is wanted soon.
+    pub(super) fn appended(&self, end: u64, synced: bool, ahead: bool) {
         let mut state = self.shared.state();
         let mut wake = false;
         if ahead && matches!(state.next, Next::Unwanted) {
@@ -136,7 +151,8 @@ impl Syncer {
         }
         wake |= state.appended == state.synced && !synced;
         state.appended += 1;
-        if synced {
+        state.current.end = end;
+        if synced && state.doubts == state.settled {
             state.synced = state.appended;
         }
         drop(state);
@@ -169,11 +185,16 @@ impl Syncer {
     /// Appends go to this segment now; the one before is to be synced and closed.
     pub(super) fn switched(&self, first: u64, current: &Segment, before: Segment) {
         let mut state = self.shared.state();
-        state.current = Some((first, current.file().clone()));
+        state.current = Current { first, file: current.file().clone(), end: current.end() };
         state.renamed = true;
         state.sealed.push(before);
         drop(state);
         self.shared.work.notify_one();
+    }
+
+    /// A sync that the writer did itself has failed.
+    pub(super) fn doubt(&self) {
+        self.shared.state().doubts += 1;
     }
 
     /// Syncs everything, unless that takes longer than `patience`.
@@ -198,8 +219,8 @@ impl Syncer {
 
 /// What is to be done now.
 enum Task {
-    Prepare { keep: Option<u64> },
-    Sync { current: Option<Arc<File>>, appended: u64, renamed: bool },
+    Prepare { keep: u64 },
+    Sync { current: Current, appended: u64, renamed: bool, doubts: u64, doubt: bool },
     Stop,
 }
 
@@ -219,11 +240,11 @@ impl Thread {
             match self.task(sync_at) {
                 Task::Stop => break,
                 Task::Prepare { keep } => self.prepare(keep),
-                Task::Sync { current, appended, renamed } => {
-                    let outcome = self.sync(current.as_deref(), renamed);
+                Task::Sync { current, appended, renamed, doubts, doubt } => {
+                    let outcome = self.sync(&current, renamed, doubt);
                     let pause = if outcome.is_ok() { self.plan.sync } else { self.plan.sync.max(RETRY) };
                     sync_at = Instant::now() + pause;
-                    self.synced(appended, renamed, outcome);
+                    self.synced(appended, renamed, doubts, outcome);
                 }
             }
         }
@@ -242,15 +263,17 @@ impl Thread {
                 Next::Unwanted | Next::Ready(_) => None,
             };
             if retry_at.is_some_and(|at| at <= now) && !state.stop {
-                return Task::Prepare { keep: state.current.as_ref().map(|current| current.0) };
+                return Task::Prepare { keep: state.current.first };
             }
             let unsynced = state.appended > state.synced || !state.sealed.is_empty() || state.renamed;
             if state.flush || (unsynced && (sync_at <= now)) {
-                std::mem::swap(&mut state.sealed, &mut self.sealed);
+                self.sealed.append(&mut state.sealed);
                 return Task::Sync {
-                    current: state.current.as_ref().map(|current| current.1.clone()),
+                    current: state.current.clone(),
                     appended: state.appended,
                     renamed: std::mem::take(&mut state.renamed),
+                    doubts: state.doubts,
+                    doubt: state.doubts > state.settled,
                 };
             }
             if state.stop {
@@ -267,7 +290,7 @@ impl Thread {
         }
     }
 
-    fn prepare(&mut self, keep: Option<u64>) {
+    fn prepare(&mut self, keep: u64) {
         let made = self.make(keep);
         let next = match made {
             Ok(segment) => Next::Ready(segment),
@@ -280,34 +303,51 @@ impl Thread {
         self.shared.done.notify_all();
     }
 
-    fn make(&mut self, keep: Option<u64>) -> Result<Segment, Error> {
+    fn make(&mut self, keep: u64) -> Result<Segment, Error> {
         self.folder.renew()?;
-        next_room(&self.folder, &self.plan, keep, &self.mark)?;
+        next_room(&self.folder, &self.plan, Some(keep), &self.mark)?;
         make_next(&self.folder, &self.plan)
     }
 
-    /// Every file is tried, and the first error told.
-    fn sync(&mut self, current: Option<&File>, renamed: bool) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for segment in self.sealed.drain(..) {
-            outcome = outcome.and(segment.file().sync_data());
-        }
-        if let Some(file) = current {
-            outcome = outcome.and(file.sync_data());
-        }
+    /// Every file is tried, and the last error told. A full segment stays until it is on the
+    /// disk, or deleted.
+    fn sync(&mut self, current: &Current, renamed: bool, doubt: bool) -> io::Result<()> {
+        let sync = |file: &File, end: u64| {
+            if doubt {
+                calls::rewrite(file, end)?;
+            }
+            calls::sync_data(file)
+        };
+        let mut outcome = sync(&current.file, current.end);
+        self.sealed.retain(|segment| match sync(segment.file(), segment.end()) {
+            Err(error) if !segment.deleted() => {
+                outcome = Err(error);
+                true
+            }
+            _ => false,
+        });
         if renamed { outcome.and_then(|()| self.folder.sync()) } else { outcome }
     }
 
-    fn synced(&self, appended: u64, renamed: bool, outcome: io::Result<()>) {
+    fn synced(&self, appended: u64, renamed: bool, doubts: u64, outcome: io::Result<()>) {
         if outcome.is_err() {
             self.shared.tally.sync_failures.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = self.shared.state();
-        match &outcome {
-            Ok(()) => state.synced = state.synced.max(appended),
-            Err(_) => state.renamed |= renamed,
-        }
-        state.outcome = outcome.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        state.outcome = match outcome {
+            Ok(()) if state.doubts == doubts => {
+                state.settled = doubts;
+                state.synced = state.synced.max(appended);
+                Ok(())
+            }
+            // The writer's own sync failed meanwhile, and the kernel tells of an error once.
+            Ok(()) => Err(libc::EIO),
+            Err(error) => {
+                state.doubts += 1;
+                Err(error.raw_os_error().unwrap_or(libc::EIO))
+            }
+        };
+        state.renamed |= renamed && state.outcome.is_err();
         state.flush = false;
         drop(state);
         self.shared.done.notify_all();

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::cursor;
 use super::folder::{self, Folder, NEXT, Name};
+use super::found::{Found, Recovered};
 use super::mark::Mark;
-use super::record::{self, HEAD, HEADER, Header, Opening, SEQ_END};
-use super::scan::{Scan, Step};
+use super::record::{self, Header, SEQ_END};
 use super::segment::{Appended, Segment};
 use super::syncer::{self, Plan, Syncer};
 use super::{Error, Id, RecordId, calls};
@@ -22,21 +22,6 @@ use crate::config;
 const STALL_MAX: Duration = Duration::from_millis(8);
 /// An agent that is told to leave has two seconds.
 const FLUSH_MAX: Duration = Duration::from_millis(1500);
-
-/// What opening the log found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Segments, before a new one was made.
-    pub segments: u64,
-    /// Records in the last segment, where the walk was.
-    pub records: u64,
-    /// Bytes behind the last record, now zeroed.
-    pub torn_bytes: u64,
-    /// Records that had rotted in the last segment.
-    pub bad_records: u64,
-    /// Segments that held nothing at all and were deleted.
-    pub empty_segments: u64,
-}
 
 /// What the log counts, since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +50,8 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Writer {
     dir: Arc<Path>,
-    /// Where the next segment is, and a place for the name that it gets.
+    /// Where the current segment is, where the next one is, and a place for the name that it gets.
+    path: PathBuf,
     next_path: PathBuf,
     name_path: PathBuf,
     id: Id,
@@ -108,11 +94,14 @@ impl Writer {
             }
         };
         segment.append(RecordId { log: found.id, seq: first }, 0, |_| Some(0));
-        segment.file().sync_all().and_then(|()| folder.sync()).map_err(Error::io("sync", &config.dir))?;
+        calls::sync_all(segment.file())
+            .and_then(|()| folder.sync())
+            .map_err(Error::io("sync", &config.dir))?;
         let syncer = Syncer::start(folder, plan, name, &segment, mark.clone())?;
         let writer = Writer {
             next_path: config.dir.join(NEXT),
-            name_path: folder::path(&config.dir, first),
+            path: folder::path(&config.dir, name),
+            name_path: folder::path(&config.dir, name),
             dir: config.dir.as_path().into(),
             id: found.id,
             seq: first + 1, // below SEQ_END
@@ -169,7 +158,7 @@ impl Writer {
         self.counters.records += 1;
         self.counters.bytes += used as u64;
         let synced = self.inline_sync && self.sync_inline();
-        self.syncer.appended(synced, ahead);
+        self.syncer.appended(self.segment.end(), synced, ahead);
         Ok(Some(id))
     }
 
@@ -203,7 +192,7 @@ impl Writer {
 
     /// The segment for the next record: the current one while it is whole and has room.
     fn room(&mut self, reserve: usize) -> Result<&mut Segment, Error> {
-        if !self.lost && !self.segment.intact() {
+        if !self.lost && !self.segment.intact(&self.path) {
             self.counters.lost_segments += 1;
             self.lost = true;
         }
@@ -220,19 +209,20 @@ impl Writer {
             let Some(mut next) = self.syncer.take_next(until)? else {
                 return Err(self.stalled(STALL_MAX));
             };
-            if !next.intact() {
-                continue; // someone deleted it: it is made once more, folder and all
+            if !next.intact(&self.next_path) {
+                continue; // someone took it away: it is made once more, folder and all
             }
             next.begin(&Header { log: self.id, first: self.seq, size: next.size() as u64 });
             self.name_path.set_file_name(Name::new(self.seq).as_str());
             match std::fs::rename(&self.next_path, &self.name_path) {
                 Ok(()) => {
+                    std::mem::swap(&mut self.path, &mut self.name_path);
                     let before = std::mem::replace(&mut self.segment, next);
                     self.syncer.switched(self.seq, &self.segment, before);
                     self.lost = false;
                     if self.inline_sync {
-                        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-                        self.counters.sync_failures += u64::from(synced.is_err());
+                        let synced = File::open(&self.dir).and_then(|dir| calls::sync_all(&dir));
+                        self.note(synced.is_ok());
                     }
                     return Ok(());
                 }
@@ -244,9 +234,16 @@ impl Writer {
     }
 
     fn sync_inline(&mut self) -> bool {
-        let synced = self.segment.file().sync_data().is_ok();
-        self.counters.sync_failures += u64::from(!synced);
+        let synced = calls::sync_data(self.segment.file()).is_ok();
+        self.note(synced);
         synced
+    }
+
+    fn note(&mut self, synced: bool) {
+        if !synced {
+            self.counters.sync_failures += 1;
+            self.syncer.doubt();
+        }
     }
 
     fn stalled(&self, waited: Duration) -> Error {
@@ -259,102 +256,4 @@ impl Drop for Writer {
         let flushed = self.syncer.flush(FLUSH_MAX).is_some();
         self.syncer.stop(flushed);
     }
-}
-
-/// Where the log ends.
-struct End {
-    first: u64,
-    size: u64,
-    position: u64,
-    torn: u64,
-}
-
-impl End {
-    /// Whether the segment has room for a record of the largest kind, and the size that is configured.
-    fn takes(&self, config: &config::Log) -> bool {
-        let need = record::footprint(config.document).saturating_add(HEAD) as u64;
-        self.size == config.segment && self.size.saturating_sub(self.position) >= need
-    }
-}
-
-/// What is in the folder.
-struct Found {
-    id: Id,
-    /// The first number of the run that begins now.
-    seq: u64,
-    /// The last segment, if it can be gone on with.
-    end: Option<End>,
-}
-
-impl Found {
-    fn look(folder: &Folder, shipped: Option<RecordId>) -> Result<(Found, Recovered), Error> {
-        adopt(folder)?;
-        // Numbers that are known to have been given out, whatever is left of their records.
-        let mut least = 0;
-        let mut recovered = Recovered::default();
-        let mut segments = folder::list(folder.dir())?;
-        recovered.segments = segments.len() as u64;
-        while let Some(last) = segments.pop() {
-            let path = folder::path(folder.dir(), last.first);
-            let file = calls::open(&path).map_err(Error::io("open", &path))?;
-            let mut scan = Scan::default();
-            let opening = scan.begin(&file, last.first).map_err(Error::io("read", &path))?;
-            if let Opening::Newer(version) = opening {
-                return Err(Error::Newer { path, version });
-            }
-            let torn = walk(&mut scan, &file, &mut recovered).map_err(Error::io("read", &path))?;
-            let Some(id) = scan.log() else {
-                folder::remove(&path)?;
-                recovered.empty_segments += 1;
-                least = least.max(last.first + 1);
-                continue;
-            };
-            recovered.torn_bytes = torn;
-            let end = End { first: last.first, size: last.size, position: scan.offset(), torn };
-            let whole = matches!(opening, Opening::Sound(header) if header.size == last.size);
-            // Someone may have renamed the file: what is in it is not written over.
-            least = least.max(last.first + u64::from(scan.offset() > HEADER as u64));
-            least =
-                least.max(shipped.filter(|shipped| shipped.log == id).map_or(0, |shipped| shipped.seq + 1));
-            let seq = match scan.floor().max(least) {
-                0 => Some(0), // a log in which nothing was ever written
-                floor => record::next_run(floor - 1),
-            };
-            let seq = seq.ok_or_else(|| Error::Exhausted { dir: folder.dir().into() })?;
-            return Ok((Found { id, seq, end: whole.then_some(end) }, recovered));
-        }
-        let id = Id(calls::random().map_err(Error::io("make an id for", folder.dir()))?);
-        Ok((Found { id, seq: 0, end: None }, recovered))
-    }
-}
-
-/// Walks to the end. Returns how many bytes are torn there.
-fn walk(scan: &mut Scan, file: &File, recovered: &mut Recovered) -> std::io::Result<u64> {
-    loop {
-        match scan.next(file)? {
-            Step::Record { body, missing, .. } => {
-                recovered.records += u64::from(!body.is_empty());
-                recovered.bad_records = recovered.bad_records.saturating_add(missing);
-            }
-            Step::Bad { records } => recovered.bad_records = recovered.bad_records.saturating_add(records),
-            Step::End { torn } => return Ok(torn),
-        }
-    }
-}
-
-/// A writer that died between a new segment's header and its name left it without one.
-fn adopt(folder: &Folder) -> Result<(), Error> {
-    let next = folder.dir().join(NEXT);
-    let Ok(file) = File::open(&next) else { return Ok(()) };
-    let mut bytes = [0; HEADER];
-    let read = std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0);
-    let path = match Header::parse(&bytes) {
-        Opening::Sound(header) if read.is_ok() => folder::path(folder.dir(), header.first),
-        Opening::Newer(version) => return Err(Error::Newer { path: next, version }),
-        _ => return folder::remove(&next),
-    };
-    if path.exists() {
-        return folder::remove(&next);
-    }
-    std::fs::rename(&next, &path).map_err(Error::io("name", &path))
 }

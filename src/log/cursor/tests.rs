@@ -14,7 +14,9 @@ impl Folder {
     fn new() -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("onset-cursor-{}-{count}", std::process::id()));
+        let memory = std::path::Path::new("/dev/shm");
+        let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let dir = root.join(format!("onset-cursor-{}-{count}", std::process::id()));
         fs::create_dir(&dir).expect("made");
         Folder(dir)
     }

@@ -18,6 +18,15 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// As much room as this, and as many files.
+    fn resize(&self, pages: usize, files: usize) {
+        let options = format!("remount,size={}k,nr_inodes={files}", 4 * pages);
+        let resized = Command::new("mount").args(["-o", &options]).arg(&self.0.0).status();
+        assert!(resized.is_ok_and(|status| status.success()), "{options}");
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0.0).status();
@@ -136,4 +145,94 @@ fn records_are_synced_at_once_or_by_and_by_or_by_a_flush() {
     writer.flush().expect("synced");
     assert_eq!(writer.counters().unsynced_records, 0);
     assert_eq!(writer.counters().sync_failures, 0);
+}
+
+/// With so much room: a start is refused in clear words or goes well; after that a full disk is
+/// counted, what is said to be there is there, and with room again it goes on.
+fn lives_with(mount: &Mount, pages: usize, files: usize) -> bool {
+    mount.resize(pages, files);
+    let dir = mount.0.0.join("log");
+    let config = config::Log { dir: dir.clone(), budget: 1 << 30, ..mount.0.log() };
+    let clear = |error: &str| {
+        assert!(error.contains("No space left on device") && error.contains("make room there"), "{error}");
+        assert!(error.contains(&*dir.to_string_lossy()), "{error}");
+    };
+    let opened = Writer::open(&config);
+    let (mut writer, _) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            clear(&error.to_string());
+            assert!(read_if_any(&dir).is_empty());
+            return false;
+        }
+    };
+    let mut cursor = match Cursor::open(&dir) {
+        Ok((cursor, _)) => Some(cursor),
+        Err(error) => {
+            clear(&error.to_string());
+            None
+        }
+    };
+    let mut kept = Vec::new();
+    loop {
+        match writer.append(|_, to| fill(to, &[3; 4000])) {
+            Ok(id) => kept.extend(id),
+            Err(Error::Stalled { .. }) => {}
+            Err(error) => break clear(&error.to_string()),
+        }
+        if let (Some(cursor), Some(id)) = (&mut cursor, kept.last()) {
+            cursor.set(*id).expect("it has its blocks already");
+        }
+    }
+    assert!(writer.counters().failed_appends > 0 && writer.counters().create_failures > 0);
+    assert_eq!(read(&dir).iter().map(|record| record.0).collect::<Vec<_>>(), kept);
+    mount.resize(400, 400);
+    kept.push(recovers(&mut writer));
+    assert_eq!(read(&dir).iter().map(|record| record.0).collect::<Vec<_>>(), kept);
+    writer.flush().expect("synced");
+    drop(writer);
+    if cursor.is_none() {
+        Cursor::open(&dir).expect("there is room now").0.set(kept[0]).expect("set");
+    }
+    let (writer, recovered) = Writer::open(&config).expect("opens");
+    assert_eq!((recovered.torn_bytes, recovered.bad_records), (0, 0));
+    assert!(verify(&dir).expect("readable").sound());
+    drop(writer);
+    true
+}
+
+fn read_if_any(dir: &Path) -> Vec<(RecordId, Vec<u8>)> {
+    if dir.exists() { read(dir) } else { Vec::new() }
+}
+
+#[test]
+fn wherever_the_disk_is_full_it_is_said_or_counted_and_nothing_is_lost() {
+    // A segment is 16 pages, the cursor is 2, the lock 1.
+    let pages = (1..40).map(|pages| (pages, 400));
+    // The filesystem's own folder, the log's, the lock, a segment, the next one, the cursor.
+    let files = (1..12).map(|files| (400, files));
+    let rounds: Vec<_> = pages.chain(files).collect();
+    // Each waits a second for the next try: several at a time.
+    let some = |rounds: &[(usize, usize)]| {
+        let mount = Mount::new("1600k")?;
+        let mut opened = 0;
+        for (pages, files) in rounds {
+            let _ = fs::remove_dir_all(mount.0.0.join("log"));
+            opened += usize::from(lives_with(&mount, *pages, *files));
+        }
+        Some(opened)
+    };
+    let opened: Option<usize> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..8)
+            .map(|part| {
+                let part: Vec<_> = rounds.iter().copied().skip(part).step_by(8).collect();
+                scope.spawn(move || some(&part))
+            })
+            .collect();
+        parts.into_iter().map(|part| part.join().expect("no round fails")).sum()
+    });
+    match opened {
+        Some(opened) => assert!(opened > 15 && rounds.len() - opened > 15, "{opened} of {}", rounds.len()),
+        None => eprintln!("SKIPPED: wherever_the_disk_is_full...: only root can mount a tmpfs"),
+    }
 }

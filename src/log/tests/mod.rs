@@ -14,7 +14,9 @@ mod follow;
 mod lag;
 mod model;
 mod opening;
+pub(super) mod power;
 mod rot;
+mod swap;
 
 const SEGMENT: u64 = 64 << 10;
 const HOUR: Duration = Duration::from_secs(3600);

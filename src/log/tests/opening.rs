@@ -152,3 +152,68 @@ fn a_segment_of_zeros_is_deleted_since_it_holds_nothing() {
     assert_eq!(put(&mut writer, b"new").log, old.log);
     assert_eq!(read(&scratch.0).len(), 2);
 }
+
+#[test]
+fn one_segment_of_a_later_format_is_enough_to_refuse_the_log() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    while segments(&scratch.0).len() < 4 {
+        put(&mut writer, &[1; 4000]);
+    }
+    put(&mut writer, b"the last");
+    drop(writer);
+    let all = read(&scratch.0).len();
+    for path in segments(&scratch.0) {
+        let sound = fs::read(&path).expect("a segment");
+        let mut bytes = sound.clone();
+        bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+        fs::write(&path, &bytes).expect("written");
+        let says = format!("{} has log format 7, but this onset only knows up to 1", path.display());
+        let mut reader = Reader::open(&scratch.0).expect("a folder");
+        let mut seen = 0;
+        let refused = loop {
+            match reader.next() {
+                Ok(Some(_)) => seen += 1,
+                Ok(None) => panic!("the reader takes it for the end"),
+                Err(error) => break error,
+            }
+        };
+        assert!(seen < all && refused.to_string().starts_with(&says), "{refused}");
+        let again = reader.next().map(|_| ()).expect_err("refused again");
+        assert!(again.to_string().starts_with(&says), "{again}");
+        for refused in [Writer::open(&scratch.log()).map(|_| ()), verify(&scratch.0).map(|_| ())] {
+            let error = refused.expect_err("refused").to_string();
+            assert!(error.starts_with(&says) && error.ends_with("or move the folder away"), "{error}");
+        }
+        assert_eq!(fs::read(&path).expect("a segment"), bytes, "nothing was written into it");
+        fs::write(&path, sound).expect("written");
+    }
+    let next = scratch.0.join("next");
+    let mut bytes = Header { log: Id(*b"a later!"), first: 1 << 40, size: SEGMENT }.bytes();
+    bytes[8] = 2;
+    let sum = crc32fast::hash(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&next, bytes).expect("written");
+    let error = Writer::open(&scratch.log()).map(|_| ()).expect_err("refused").to_string();
+    assert!(error.contains("next has log format 2"), "{error}");
+    fs::remove_file(next).expect("deleted");
+    Writer::open(&scratch.log()).expect("opens");
+    assert_eq!(read(&scratch.0).len(), all);
+}
+
+#[test]
+fn the_log_knows_no_time_of_day() {
+    // Documents carry times; that a clock is stepped cannot matter to numbers, order or budget.
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log");
+    let mut files = 0;
+    for entry in fs::read_dir(sources).expect("sources").map(|entry| entry.expect("an entry").path()) {
+        let Ok(text) = fs::read_to_string(&entry) else { continue };
+        files += 1;
+        for clock in ["SystemTime", "UNIX_EPOCH", "clock::", "sys::now", "modified()", "mtime", "REALTIME"] {
+            assert!(!text.contains(clock), "{} uses {clock}", entry.display());
+        }
+    }
+    assert!(files > 10, "the sources are where this test looks for them");
+}

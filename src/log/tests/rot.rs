@@ -116,3 +116,62 @@ fn the_lost_end_of_a_full_segment_and_a_lost_segment_are_missed() {
     assert_eq!(report.records + report.missing_records, records);
     assert!(report.missing_records > 0 && !report.sound());
 }
+
+/// Where each record is in a segment's file: head and body. A run's first one has no body.
+fn places(bytes: &[u8], first: u64) -> Vec<(RecordId, Range<usize>)> {
+    let mut scan = Scan::default();
+    scan.begin(bytes, first).expect("memory");
+    let mut places = Vec::new();
+    while let Step::Record { id, body, .. } = scan.next(bytes).expect("memory") {
+        let end = usize::try_from(scan.offset()).expect("small");
+        let begin = end - record::footprint(body.len());
+        places.push((id, begin..begin + HEAD + body.len()));
+    }
+    places
+}
+
+#[test]
+fn a_rotten_byte_anywhere_in_the_log_loses_its_record_alone_and_verify_tells() {
+    let scratch = Scratch::new();
+    let small = config::Log { segment: 16 << 10, document: 1 << 10, ..scratch.log() };
+    let mut random = Random(5);
+    let (mut writer, _) = Writer::open(&small).expect("opens");
+    while segments(&scratch.0).len() < 4 {
+        let len = 1 + random.below(900);
+        let body = random.bytes(len);
+        put(&mut writer, &body);
+    }
+    put(&mut writer, b"the last");
+    drop(writer);
+    let all = read(&scratch.0);
+    let there = segments(&scratch.0);
+    let last = there.len() - 1;
+    let mut lost_some = 0;
+    for (number, path) in there.iter().enumerate() {
+        let sound = fs::read(path).expect("a segment");
+        let places = places(&sound, folder::list(&scratch.0).expect("a folder")[number].first);
+        let end = places[places.len() - 1].1.end;
+        let spots = (0..HEADER + HEAD).chain((HEADER..end).step_by(53)).chain(end - 1..end + 20);
+        for spot in spots {
+            let mut bytes = sound.clone();
+            bytes[spot] ^= 1 << random.below(8);
+            fs::write(path, &bytes).expect("written");
+            let what = format!("segment {number}, byte {spot}");
+            let lost = places.iter().position(|place| place.1.contains(&spot));
+            let id = lost.map(|at| places[at].0);
+            let left: Vec<_> = all.iter().filter(|record| Some(record.0) != id).cloned().collect();
+            assert_eq!(read(&scratch.0), left, "{what}");
+            let report = verify(&scratch.0).expect("readable");
+            let at_the_end = number == last && lost == Some(places.len() - 1);
+            let records = u64::from(lost.is_some() && !at_the_end);
+            assert_eq!(report.bad_records + report.missing_records, records, "{what}");
+            assert_eq!(report.bad_segments, u64::from(spot < HEADER), "{what}");
+            assert_eq!(report.sound(), records == 0 && spot >= HEADER, "{what}");
+            // The very last record cannot be told from one that was being written.
+            assert!(!at_the_end || report.torn_bytes > 0, "{what}");
+            lost_some += records;
+        }
+        fs::write(path, &sound).expect("written");
+    }
+    assert!(lost_some > 700, "{lost_some}");
+}
