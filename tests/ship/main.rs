@@ -2,6 +2,8 @@
 //! test's control for what a real one won't do on demand. `cargo test --test ship -- --test-threads=1`.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "../live/cgroup.rs"]
+mod cgroup;
 mod fake;
 mod http;
 mod nginx;
@@ -10,3 +12,5 @@ mod opensearch;
 #[path = "../live/rig.rs"]
 mod rig;
 mod servers;
+mod template;
+mod tracers;
