@@ -10,10 +10,10 @@ run: build            ## builds and starts the agent on its built-in config
 build: dependencies
 	cargo build --release --locked
 
-test: test-dependencies   ## every test; those of the real agent one after the other: they measure
-	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations
-	cargo test --locked --test live -- --test-threads=1
-	cargo test --locked --test ship -- --test-threads=1
+test: test-dependencies   ## every test; those of the real agent one after the other: they measure. What a test skips is shown
+	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations -- --show-output
+	cargo test --locked --test live -- --test-threads=1 --show-output
+	cargo test --locked --test ship -- --test-threads=1 --show-output
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
 	deploy/demo/run $(ONSET)

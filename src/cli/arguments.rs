@@ -188,7 +188,7 @@ fn all(command: &Command) -> impl Iterator<Item = Opt> {
 fn overview(commands: &[Command], out: &mut dyn Write) -> Result<Done, Failure> {
     writeln!(out, "{}\n\nUsage: onset COMMAND\n", env!("CARGO_PKG_DESCRIPTION"))?;
     for command in commands {
-        writeln!(out, "  {:<8} {}", command.name, command.about)?;
+        writeln!(out, "  {:<11} {}", command.name, command.about)?;
     }
     writeln!(out, "\nonset COMMAND --help tells more; onset --version tells which onset this is.")?;
     Ok(Done::Well)

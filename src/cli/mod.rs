@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod doctor;
 mod document;
+mod es_template;
 mod events;
 mod flame;
 mod run;
@@ -33,6 +34,7 @@ pub const COMMANDS: &[Command] = &[
     show::COMMAND,
     flame::COMMAND,
     verify::COMMAND,
+    es_template::COMMAND,
 ];
 
 /// How a command that could do its work ended.

@@ -25,6 +25,7 @@ mod iotracing;
 mod judge;
 mod known;
 mod lows;
+mod mapping;
 mod memburst;
 mod oom;
 mod out;
@@ -38,6 +39,7 @@ mod waitrate;
 mod watch;
 
 pub use known::KnownIssue;
+pub use mapping::{Conflict, mapping};
 pub use out::{About, Data, Out, Shrink, World};
 pub use watch::Trigger;
 

@@ -4,6 +4,8 @@
 
 mod catching_up;
 mod desk;
+#[path = "../live/cgroup.rs"]
+mod cgroup;
 mod fake;
 mod hostile;
 mod http;
@@ -15,3 +17,5 @@ mod rig;
 mod secure;
 mod servers;
 mod survival;
+mod template;
+mod tracers;

@@ -1,0 +1,161 @@
+//! The server, asked one thing after the other, and what its answers mean for a person.
+
+use serde_json::Value;
+
+use super::plan::{Call, Flavor, Plan, get};
+use crate::cli::{Failure, text};
+use crate::net::client::{Client, Request};
+use crate::ship::{Authorization, Settings};
+
+/// A longer answer is none of a server's of this kind.
+const REPLY_MAX: usize = 8 << 20;
+
+/// A server that can be asked.
+pub struct Server {
+    client: Client,
+    authorization: Option<Authorization>,
+    url: String,
+}
+
+/// What has the name already.
+pub enum There {
+    /// Nothing.
+    Nothing,
+    /// A data stream with these backing indices.
+    Stream(Vec<String>),
+    /// An index or an alias.
+    Index,
+}
+
+/// What a server said.
+pub struct Answer {
+    status: u16,
+    body: Value,
+}
+
+impl Answer {
+    /// Whether it did as it was asked.
+    pub fn is_well(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether the server does not know such requests at all.
+    pub fn is_unknown(&self) -> bool {
+        let reason = self.reason();
+        matches!(self.status, 405 | 410) || self.status == 400 && reason.contains("no handler found")
+    }
+
+    /// Which version of the thing it showed, where it counts them.
+    pub fn version(&self) -> Option<(u64, u64)> {
+        let part = |name| self.body.get(name).and_then(Value::as_u64);
+        part("_seq_no").zip(part("_primary_term"))
+    }
+
+    fn reason(&self) -> String {
+        let error = self.body.get("error").unwrap_or(&self.body);
+        let part = |name: &str| error.get(name).and_then(Value::as_str);
+        let words = match (error.as_str(), part("type"), part("reason")) {
+            (Some(words), ..) => words.to_owned(),
+            (_, Some(kind), Some(reason)) => format!("{kind}: {reason}"),
+            _ => String::new(),
+        };
+        text::line(&words.chars().take(1000).collect::<String>()).to_string()
+    }
+}
+
+impl Server {
+    /// As the config has it.
+    pub fn new(settings: &Settings) -> Result<Server, Failure> {
+        let failed = |error: crate::ship::Error| Failure::Failed(error.to_string());
+        let (client, authorization) =
+            (settings.client().map_err(failed)?, settings.authorization().map_err(failed)?);
+        Ok(Server { client, authorization, url: settings.url().to_owned() })
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whatever it says.
+    pub fn ask(&self, call: &Call) -> Result<Answer, Failure> {
+        let url = format!("{}{}", self.url, call.path);
+        let body = call.body.as_ref().map(Value::to_string).unwrap_or_default();
+        let mut headers = vec![("accept", "application/json")];
+        if call.body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        headers.extend(self.authorization.as_ref().map(|who| ("authorization", who.header())));
+        let request = Request { method: call.method, url: &url, headers: &headers, body: body.as_bytes() };
+        let mut reply = Vec::new();
+        let head = self
+            .client
+            .send(request, &mut reply, REPLY_MAX)
+            .map_err(|error| Failure::Failed(format!("cannot ask {}: {error}", self.url)))?;
+        let body = serde_json::from_slice(&reply)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&reply).into_owned()));
+        Ok(Answer { status: head.status, body })
+    }
+
+    /// What it says when it does as it is asked.
+    pub fn must(&self, call: &Call) -> Result<Value, Failure> {
+        let answer = self.ask(call)?;
+        if answer.is_well() { Ok(answer.body) } else { Err(self.refused(call, &answer)) }
+    }
+
+    /// What it says, or nothing where there is no such thing.
+    pub fn find(&self, path: String) -> Result<Option<Value>, Failure> {
+        let call = get(path);
+        let answer = self.ask(&call)?;
+        match answer.status {
+            404 => Ok(None),
+            _ if answer.is_well() => Ok(Some(answer.body)),
+            _ => Err(self.refused(&call, &answer)),
+        }
+    }
+
+    /// In words, with what to do about it.
+    pub fn refused(&self, call: &Call, answer: &Answer) -> Failure {
+        let remedy = match answer.status {
+            401 => "; see elasticsearch.username and password_file, or api_key_file",
+            403 => {
+                "; setting up wants the cluster privileges manage_index_templates and manage_ilm (OpenSearch: cluster_manage_index_templates and ISM's), and all on the index"
+            }
+            _ => "",
+        };
+        let (method, path) = (call.method, &call.path);
+        let words =
+            format!("{method} {}{path}: HTTP {} {}{remedy}", self.url, answer.status, answer.reason());
+        Failure::Failed(words)
+    }
+
+    /// Whose it is, and its version.
+    pub fn flavor(&self) -> Result<(Flavor, String), Failure> {
+        let about = self.must(&get("/".to_owned()))?;
+        let part = |path: &str| about.pointer(path).and_then(Value::as_str);
+        let Some(number) = part("/version/number") else {
+            let words =
+                format!("{} is neither Elasticsearch nor OpenSearch; see elasticsearch.url", self.url);
+            return Err(Failure::Failed(words));
+        };
+        let opensearch = part("/version/distribution") == Some("opensearch");
+        let flavor = if opensearch { Flavor::OpenSearch } else { Flavor::Elasticsearch };
+        Ok((flavor, text::line(number).to_string()))
+    }
+
+    /// What has the plan's name already.
+    pub fn there(&self, plan: &Plan) -> Result<There, Failure> {
+        if let Some(found) = self.find(format!("/_data_stream/{}", plan.name))? {
+            let streams = found.get("data_streams").and_then(Value::as_array);
+            let indices =
+                streams.into_iter().flatten().filter_map(|stream| stream.get("indices")?.as_array());
+            let name = |index: &Value| Some(index.get("index_name")?.as_str()?.to_owned());
+            let names: Vec<String> = indices.flatten().filter_map(name).collect();
+            if !names.is_empty() {
+                return Ok(There::Stream(names));
+            }
+        }
+        let index = self.find(format!("/{}", plan.name))?;
+        Ok(if index.is_some() { There::Index } else { There::Nothing })
+    }
+}
