@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::answer::{Answer, judge};
 use super::batch::Batch;
-use super::pace::{Cap, Pace, Setback, retry_after};
+use super::pace::{Cap, Pace, Setback};
 use super::rejects::Rejects;
 use super::tally::{Course, Tally};
-use super::verdict::{self, Verdict, Why};
+use super::verdict::{Verdict, Why};
 use crate::clock::Now;
 use crate::log::{Cursor, Error, Mark, Reader, RecordId};
 use crate::net::client::Reply;
@@ -77,18 +78,6 @@ impl Place {
         mark.begin(dir, done)?;
         Ok(Place { dir: dir.to_owned(), cursor, done, mark: mark.clone() })
     }
-}
-
-/// What the server said to a request, in short.
-enum Answer {
-    /// A verdict on each record; they are in `heard`.
-    Items,
-    /// The request is too large.
-    TooLarge,
-    /// The request is bad, whichever record makes it so.
-    Bad(Why),
-    /// Nothing of it was taken.
-    Setback(Setback, Option<Duration>, String),
 }
 
 /// One shipping thread's state.
@@ -288,7 +277,9 @@ impl<O: Outside> Courier<O> {
         let limit = count.saturating_mul(REPLY_PER_RECORD).saturating_add(REPLY_BASE);
         let answered = self.outside.post(body, &mut self.reply, limit);
         self.cap.sent(self.outside.now().mono, bytes);
-        let well = match self.judge(answered, count) {
+        let wall = self.outside.now().wall;
+        let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
+        let well = match judge(answered, &self.reply, wall, &mut sent, &mut self.heard) {
             Answer::Items => self.settle(count),
             Answer::TooLarge if count > 1 => self.halve(bytes),
             Answer::Bad(_) if count > 1 => self.halve(bytes),
@@ -307,44 +298,6 @@ impl<O: Outside> Courier<O> {
         self.reply = Vec::new();
         self.advance();
         well
-    }
-
-    fn judge(&mut self, answered: Result<Reply, String>, count: usize) -> Answer {
-        let reply = match answered {
-            Ok(reply) => reply,
-            Err(words) => return Answer::Setback(Setback::Passing, None, words),
-        };
-        let wall = self.outside.now().wall;
-        let after = reply.retry_after.as_deref().and_then(|text| retry_after(text, wall));
-        let why = || verdict::whole(reply.status, &self.reply);
-        match reply.status {
-            200..=299 => {
-                self.heard.clear();
-                let heard = &mut self.heard;
-                let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
-                match verdict::read(&self.reply, &mut sent, &mut |_, verdict, why| heard.push((verdict, why)))
-                {
-                    Ok(()) => Answer::Items,
-                    Err(error) => Answer::Setback(Setback::Passing, after, error.to_string()),
-                }
-            }
-            413 => Answer::TooLarge,
-            400 => Answer::Bad(why()),
-            408 | 429 | 500..=599 => Answer::Setback(Setback::Passing, after, why().to_string()),
-            401 | 403 => Answer::Setback(
-                Setback::Lasting,
-                after,
-                format!(
-                    "{}; look at [elasticsearch] username, password_file, api_key_file and what that user may do",
-                    why()
-                ),
-            ),
-            _ => Answer::Setback(
-                Setback::Lasting,
-                after,
-                format!("{}; look at [elasticsearch] url and index", why()),
-            ),
-        }
     }
 
     /// Carries out the verdicts on the records that were sent.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
+mod answer;
 mod batch;
 mod courier;
 #[doc(hidden)]

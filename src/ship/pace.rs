@@ -124,6 +124,7 @@ fn date(text: &str) -> Option<Wall> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

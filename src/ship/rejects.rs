@@ -88,6 +88,7 @@ pub fn rejected(dir: &Path) -> io::Result<Vec<Reject>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::log::Id;

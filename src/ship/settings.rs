@@ -155,6 +155,7 @@ fn secret(key: &'static str, path: &Path) -> Result<String, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::config::Config;

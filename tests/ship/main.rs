@@ -3,9 +3,9 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod catching_up;
-mod desk;
 #[path = "../live/cgroup.rs"]
 mod cgroup;
+mod desk;
 mod fake;
 mod hostile;
 mod http;

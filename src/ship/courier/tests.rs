@@ -1,5 +1,7 @@
 //! Shipping played against a server and a clock of the test's: the log is real, an hour is not.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
