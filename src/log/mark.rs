@@ -80,6 +80,11 @@ impl Mark {
         Ok(())
     }
 
+    /// Nobody ships any more, until the next `begin`.
+    pub fn end(&self) {
+        self.on.store(false, Ordering::Relaxed);
+    }
+
     /// Reads what is to be shipped: this log's records after that one. Segments of another log
     /// that were copied into the folder are not ours to ship, and are passed over.
     pub fn reader(&self, dir: &Path, shipped: Option<RecordId>) -> Result<Reader, Error> {

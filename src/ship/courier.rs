@@ -43,6 +43,8 @@ pub(super) struct Terms {
 /// What happened while it waited.
 #[derive(Debug, Default)]
 pub(super) struct News {
+    /// There are new records in the log.
+    pub(super) records: bool,
     /// The config was read again.
     pub(super) terms: Option<Terms>,
     /// The agent leaves, or shipping was turned off.
@@ -109,6 +111,8 @@ pub(super) struct Courier<O> {
     /// The last attempt failed: the next is a retry.
     again: bool,
     look_at: Option<Duration>,
+    /// The log may hold records that were not read yet.
+    unread: bool,
     leaving: bool,
     reply: Vec<u8>,
     heard: Vec<(Verdict, Why)>,
@@ -140,6 +144,7 @@ impl<O: Outside> Courier<O> {
             not_before: Duration::ZERO,
             again: false,
             look_at: None,
+            unread: true,
             leaving: false,
             reply: Vec::new(),
             heard: Vec::new(),
@@ -156,7 +161,7 @@ impl<O: Outside> Courier<O> {
             );
             self.outside.say(&line);
         }
-        self.leaving = false;
+        (self.leaving, self.unread) = (false, true);
         while self.step() {}
         let _ = self.cursor.sync(); // it spares sending again, no more
     }
@@ -190,6 +195,7 @@ impl<O: Outside> Courier<O> {
     }
 
     fn hear(&mut self, news: News) {
+        self.unread |= news.records;
         if let Some(terms) = news.terms {
             if terms.catch_up != self.terms.catch_up {
                 self.cap = Cap::new(terms.catch_up);
@@ -201,13 +207,16 @@ impl<O: Outside> Courier<O> {
             self.not_before = Duration::ZERO;
             self.leaving = false;
         }
-        self.leaving |= news.leave;
+        if news.leave {
+            // What came with the last turn is sent too.
+            (self.leaving, self.unread) = (true, true);
+        }
     }
 
     /// Reads records into the batch until it is full or there are no more.
     fn fill(&mut self) {
         let now = self.outside.now().mono;
-        if self.look_at.is_some_and(|at| at > now) {
+        if !self.unread || self.look_at.is_some_and(|at| at > now) {
             return;
         }
         if let Err(error) = self.read(now) {
@@ -230,7 +239,10 @@ impl<O: Outside> Courier<O> {
         };
         while !self.batch.is_full() {
             let before = reader.report();
-            let Some(entry) = reader.next()? else { break };
+            let Some(entry) = reader.next()? else {
+                self.unread = false;
+                break;
+            };
             let (id, empty) = (entry.id, self.batch.is_empty());
             let pushed = self.batch.push(id, entry.bytes);
             let after = reader.report();

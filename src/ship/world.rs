@@ -154,7 +154,8 @@ impl Outside for World {
         let mut state = link.state();
         loop {
             let settings = state.settings.take();
-            if settings.is_some() || state.leave || std::mem::take(&mut state.records) {
+            let records = std::mem::take(&mut state.records);
+            if settings.is_some() || state.leave || records {
                 let off = settings.as_ref().is_some_and(|settings| !settings.is_on());
                 let leave = state.leave || off;
                 drop(state);
@@ -163,7 +164,7 @@ impl Outside for World {
                     self.aim();
                     self.settings.terms
                 });
-                return News { terms, leave };
+                return News { records, terms, leave };
             }
             state = match until.map(|at| at.saturating_sub(sys::now().mono)) {
                 Some(Duration::ZERO) => return News::default(),

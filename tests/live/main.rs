@@ -12,6 +12,7 @@ mod endpoint;
 mod faults;
 mod frozen;
 mod iotracing;
+mod log_fire;
 mod memburst;
 mod oom;
 mod people;

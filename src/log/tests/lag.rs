@@ -78,6 +78,10 @@ fn the_lag_counts_what_earlier_runs_left_and_what_comes() {
     put(&mut writer, b"the last");
     writer.mark().shipped(foreign);
     assert_eq!(writer.mark().lag(), 1);
+    writer.mark().end();
+    assert_eq!(writer.mark().lag(), 0);
+    writer.mark().begin(&scratch.0, peek(&scratch.0)).expect("readable");
+    assert_eq!(writer.mark().lag(), 1);
 }
 
 #[test]

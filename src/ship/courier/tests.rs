@@ -28,7 +28,13 @@ type Answered = Result<(u16, Option<&'static str>, String), &'static str>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sent {
     id: String,
-    document: serde_json::Value,
+    text: String,
+}
+
+impl Sent {
+    fn document(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
 }
 
 /// A request as the server sees it.
@@ -80,8 +86,9 @@ struct Play {
     said: Vec<String>,
     /// When the agent leaves.
     leave_at: Duration,
-    /// What happens while it waits: a step up to that time at most. Returns the time it came to.
-    passes: Box<dyn FnMut(Duration, Option<Duration>) -> Duration>,
+    /// What happens while it waits: a step up to that time at most. Returns the time it came to, and
+    /// whether records came.
+    passes: Box<dyn FnMut(Duration, Option<Duration>) -> (Duration, bool)>,
 }
 
 impl Play {
@@ -93,7 +100,7 @@ impl Play {
             requests: Vec::new(),
             said: Vec::new(),
             leave_at: Duration::from_secs(100_000),
-            passes: Box::new(|now, until| until.unwrap_or(now)),
+            passes: Box::new(|now, until| (until.unwrap_or(now), false)),
         }
     }
 }
@@ -106,8 +113,9 @@ impl Outside for &mut Play {
 
     fn wait(&mut self, until: Option<Duration>) -> News {
         let until = Some(until.map_or(self.leave_at, |at| at.min(self.leave_at)));
-        self.clock = (self.passes)(self.clock, until).max(self.clock);
-        News { terms: None, leave: self.clock >= self.leave_at }
+        let (clock, records) = (self.passes)(self.clock, until);
+        self.clock = clock.max(self.clock);
+        News { records, terms: None, leave: self.clock >= self.leave_at }
     }
 
     fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String> {
@@ -132,13 +140,13 @@ impl Outside for &mut Play {
 fn read(body: &[u8]) -> Vec<Sent> {
     let text = std::str::from_utf8(body).unwrap();
     assert!(text.ends_with('\n'));
-    let lines: Vec<serde_json::Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let sent = |pair: &[serde_json::Value]| Sent {
-        id: pair[0]["create"]["_id"].as_str().unwrap().to_owned(),
-        document: pair[1].clone(),
+    let lines: Vec<&str> = text.lines().collect();
+    // To the letter, so that an hour of documents is not read as JSON.
+    let id = |action: &str| {
+        let id = action.strip_prefix("{\"create\":{\"_id\":\"").and_then(|rest| rest.strip_suffix("\"}}"));
+        id.unwrap().to_owned()
     };
-    lines.chunks(2).map(sent).collect()
+    lines.chunks(2).map(|pair| Sent { id: id(pair[0]), text: pair[1].to_owned() }).collect()
 }
 
 /// Answers as a real server does, with a status for each record: 201 or 409 as the index has it,
@@ -215,7 +223,8 @@ fn all_is_sent_once_in_order_and_the_cursor_is_behind_it() {
     let mut play = Play::new(|asked, index| {
         assert!(asked.bytes <= (64 << 10) + 1000, "a batch of {} bytes", asked.bytes);
         for sent in asked.sent {
-            let stamp = sent.document["uploaded_time"].as_str().unwrap();
+            let document = sent.document();
+            let stamp = document["uploaded_time"].as_str().unwrap();
             assert!(Wall::parse(stamp).is_some_and(|at| at > Wall(1_795_452_413_007)), "{stamp}");
         }
         answer(asked, index, |_, _| None)
@@ -431,9 +440,9 @@ fn a_record_waits_for_others_no_longer_than_flush() {
         if next < 10 && step <= end {
             write(&mut writer, next, 1);
             next += 1;
-            return step;
+            return (step, true);
         }
-        end
+        (end, false)
     });
     run(&mut play, &desk.dir, &mark, TERMS);
     assert_eq!(play.requests[0], (began + SECOND, 4));
@@ -444,7 +453,7 @@ fn a_record_waits_for_others_no_longer_than_flush() {
 /// as rejected.
 #[test]
 fn nothing_is_lost_or_doubled_by_any_server_and_any_kill() {
-    for seed in 1..=30_u64 {
+    for seed in 1..=12_u64 {
         let desk = Desk::new(256 << 10, 8 << 20);
         let mut writer = desk.writer();
         let (mut index, mut written, mut random) = (Vec::new(), Vec::new(), seed);
@@ -455,7 +464,7 @@ fn nothing_is_lost_or_doubled_by_any_server_and_any_kill() {
             random % below
         };
         // Documents that this server will never take.
-        let doomed = |sent: &Sent| sent.document["number"].as_u64().unwrap() % 37 == 5;
+        let doomed = |sent: &Sent| sent.document()["number"].as_u64().unwrap() % 37 == 5;
         for life in 0..8_u32 {
             let count = u32::try_from(draw(200)).unwrap();
             written.extend(write(&mut writer, life * 1000, count));

@@ -44,7 +44,7 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
     play.passes = Box::new(move |now, until| {
         let end = until.unwrap();
         if now >= ends {
-            return end;
+            return (end, false);
         }
         let to = (now + SECOND).min(end);
         // By absolute time, so that steps of any length add up to the rate.
@@ -53,7 +53,7 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
         most = most.max(disk_use(&dir));
         // `next` is made ahead, the cursor and the notes are small.
         assert!(most <= BUDGET + SEGMENT + (64 << 10), "{most} bytes of log");
-        to
+        (to, true)
     });
     let terms = Terms { batch: 256 << 10, catch_up: 1 << 20, ..TERMS };
     let tally = run(&mut play, &desk.dir, &mark, terms);
