@@ -90,7 +90,7 @@ impl AsRawFd for Timer {
 
 fn timespec(time: Duration) -> libc::timespec {
     libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_sec: time.as_secs().try_into().unwrap_or(i32::MAX.into()), // 68 years are for ever
         tv_nsec: libc::c_long::from(time.subsec_nanos()),
     }
 }
