@@ -7,6 +7,7 @@ pub mod containers;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod identity;
 mod index;
 mod inline;
 pub mod proc;
@@ -18,5 +19,6 @@ pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling,
 };
+pub use identity::{Identity, Role};
 pub use inline::Text;
 pub use reader::{Error, Faults, Mode, Reader, Scan};
