@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod fuzz;
 pub mod host;
 pub mod http;
+mod inbox;
 pub mod log;
 pub mod metric;
 pub mod net;

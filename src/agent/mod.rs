@@ -27,7 +27,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::control::{self, Ask, Caller};
 use crate::evidence::{Capture, Refusal, Ticket};
-use crate::host::{Facts, Key, Reader, Scan};
+use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
@@ -284,6 +284,7 @@ impl Agent {
             desk,
             containers,
             now,
+            filter: slot.settings.filter(),
             slot: index,
             epoch: slot.epoch,
             tracer: slot.spec.name,
@@ -292,7 +293,7 @@ impl Agent {
             kept: None,
             asked: 0,
         };
-        let snapshot = reader.snapshot();
+        let snapshot = Snapshot { filter: slot.settings.filter(), ..reader.snapshot() };
         let event = match *food {
             Food::Tick => Event::Tick(&snapshot),
             Food::Record(record) => Event::Record(record),

@@ -10,7 +10,7 @@ use mio::{Interest, Poll, Token, Waker};
 
 use crate::capture::Captures;
 use crate::config::Config;
-use crate::host::{Mode, Reader};
+use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
 use crate::sys::{self, Signals, Timer};
@@ -154,7 +154,7 @@ fn slots(
     poll: &Poll,
     now: std::time::Duration,
 ) -> Result<Vec<Slot>, Error> {
-    let capacity = Capacity { containers: config.containers };
+    let capacity = Capacity { containers: Containers::slots_for(config.containers) };
     let make = |(index, (spec, settings)): (usize, (&&'static Spec, &Settings))| {
         let timer = Timer::new().map_err(kernel("a timerfd"))?;
         register(poll, std::os::fd::AsRawFd::as_raw_fd(&timer), Token(TIMERS + index), Interest::READABLE)?;

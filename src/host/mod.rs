@@ -14,7 +14,8 @@ pub mod proc;
 pub mod reader;
 mod text;
 
-pub use containers::{Container, Containers};
+pub use containers::filter::Filter;
+pub use containers::{Container, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling,
