@@ -18,6 +18,7 @@ pub mod log;
 pub mod metric;
 pub mod net;
 pub mod page;
+pub mod registrar;
 pub mod ship;
 pub mod stacks;
 pub mod symbol;

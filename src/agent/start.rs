@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
+use crate::registrar::Registrar;
 use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
@@ -85,6 +86,7 @@ impl Agent {
             // An eventfd that is full wakes as well.
             let _ = waker.wake();
         });
+        let registrar = Registrar::new(&config.names, config.containers, wake.clone());
         let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
@@ -96,6 +98,7 @@ impl Agent {
             poll,
             signals,
             reader,
+            registrar,
             desk,
             shipping,
             slots,

@@ -344,7 +344,7 @@ impl Config {
             ("[paths]", self.paths != newer.paths),
             ("[log]", self.log != newer.log),
             ("[http]", self.listen != newer.listen),
-("[containers]", self.containers != newer.containers || self.names != newer.names),
+            ("[containers]", self.containers != newer.containers || self.names != newer.names),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
