@@ -5,6 +5,7 @@ mod bounds;
 mod branches;
 mod census;
 mod leaf;
+mod losses;
 mod population;
 mod source;
 mod tree;
@@ -31,6 +32,7 @@ use source::{Io, Place, Source};
 use tree::Tree;
 
 pub use census::Scan;
+pub use losses::Loss;
 pub use tree::Mode;
 
 /// So many block devices are read, partitions included; more are counted as beyond capacity.
