@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::rig::{
-    Agent, Folder, Killed, SOON, await_that, command, config, done, only, root, run, start, text,
-};
+use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, start, text};
 
-const SPIN: &str = "while :; do :; done";
+/// Ends by itself, should the test be killed. The shell stays the first process: that one could not be
+/// killed from inside.
+const SPIN: &str = "timeout -s KILL 60 sh -c 'while :; do :; done'; true";
 
 /// A root filesystem with a shell in it, and nothing else.
 fn filesystem(folder: &Folder) -> PathBuf {
@@ -27,19 +27,17 @@ fn filesystem(folder: &Folder) -> PathBuf {
     rootfs
 }
 
-/// An agent that sees any container that spins for a second on its fifth of a CPU, and looks for names in these folders.
-fn agent(folder: Folder, capture: &str, names: &str) -> Agent {
+/// An agent that sees any container that spins on its fifth of a CPU, and looks for names in these folders.
+fn agent(capture: &str, names: &str) -> Agent {
     let keys =
-        format!("every = \"300ms\"\ncapture = \"{capture}\"\nsustained_samples = 2\ntotal_percent = 50");
+        format!("every = \"200ms\"\ncapture = \"{capture}\"\nsustained_samples = 1\ntotal_percent = 30");
     let all = ["docker", "containerd", "storage", "runc"];
     let none: String = all
         .iter()
         .filter(|key| !names.contains(&format!("{key} = ")))
         .map(|key| format!("{key} = []\n"))
         .collect();
-    let rest = format!("{}[containers]\n{none}{names}\n", only("cpuidle", &keys));
-    let file = config(&folder, "", &rest);
-    Agent::start_in(folder, file)
+    Agent::start(&format!("{}[containers]\n{none}{names}\n", only("cpuidle", &keys)))
 }
 
 /// Kills what is in these cgroups, in every hierarchy, and takes them away.
@@ -62,7 +60,7 @@ fn clear(path: &str) {
 
 /// A container of runc's, described as a CRI runtime does it.
 struct Runc {
-    folder: PathBuf,
+    folder: Folder,
     cgroup: String,
 }
 
@@ -71,8 +69,12 @@ const POD: &str = "3f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b";
 impl Runc {
     fn command(&self) -> Command {
         let mut runc = command("runc");
-        runc.arg("--root").arg(self.folder.join("state"));
+        runc.arg("--root").arg(self.state());
         runc
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.0.join("state")
     }
 
     fn id(&self) -> &str {
@@ -80,18 +82,16 @@ impl Runc {
     }
 
     /// A bundle that runs this, with at most so much memory.
-    fn new(folder: &Folder, script: &str, memory: u64) -> Runc {
-        let bundle = folder.0.join("runc");
-        fs::create_dir_all(&bundle).unwrap();
+    fn new(script: &str, memory: u64) -> Runc {
         let id = format!("{:064x}", u128::from(std::process::id()) << 64 | 0xc0de);
-        let runc = Runc { folder: bundle, cgroup: format!("kubepods/burstable/pod{POD}/{id}") };
-        done(runc.command().args(["spec", "-b"]).arg(&runc.folder));
-        let file = runc.folder.join("config.json");
+        let runc = Runc { folder: Folder::new(), cgroup: format!("kubepods/burstable/pod{POD}/{id}") };
+        done(runc.command().args(["spec", "-b"]).arg(&runc.folder.0));
+        let file = runc.folder.0.join("config.json");
         let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         spec["process"]["terminal"] = false.into();
         spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
         spec["hostname"] = "web-0.shop".into();
-        spec["root"] = json!({ "path": filesystem(folder) });
+        spec["root"] = json!({ "path": filesystem(&runc.folder) });
         spec["linux"]["cgroupsPath"] = format!("/{}", runc.cgroup).into();
         spec["linux"]["resources"]["memory"] = json!({ "limit": memory });
         spec["linux"]["resources"]["cpu"] = json!({ "quota": 20_000, "period": 100_000 });
@@ -108,10 +108,10 @@ impl Runc {
     /// Starts it. It writes nowhere: a pipe of ours would be held by what it leaves behind.
     fn start(&self) {
         let mut runc = self.command();
-        runc.args(["run", "-d", "-b"]).arg(&self.folder).arg(self.id());
-        let out = fs::File::create(self.folder.join("said")).unwrap();
+        runc.args(["run", "-d", "-b"]).arg(&self.folder.0).arg(self.id());
+        let out = fs::File::create(self.folder.0.join("said")).unwrap();
         let status = runc.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap();
-        assert!(status.success(), "{}", fs::read_to_string(self.folder.join("said")).unwrap());
+        assert!(status.success(), "{}", fs::read_to_string(self.folder.0.join("said")).unwrap());
     }
 }
 
@@ -143,10 +143,8 @@ fn a_container_of_runc_is_named_by_the_annotations_in_its_state() {
     if !root("runc") {
         return;
     }
-    let folder = Folder::new();
-    let runc = Runc::new(&folder, SPIN, 64 << 20);
-    let state = format!("runc = [\"{}/state\"]", runc.folder.display());
-    let agent = agent(folder, "1s", &state);
+    let runc = Runc::new(SPIN, 64 << 20);
+    let agent = agent("1s", &format!("runc = [{:?}]", runc.state()));
     runc.start();
     let event = agent.event("the container's event", SOON, |it| it["container_id"] == runc.id());
     assert_named(&event, &OF_RUNC);
@@ -164,12 +162,9 @@ fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
     if !root("runc") {
         return;
     }
-    let folder = Folder::new();
     let hog = "sleep 1; dd if=/dev/zero of=/dev/null bs=128M count=1";
-    let runc = Runc::new(&folder, hog, 32 << 20);
-    let state = format!("runc = [\"{}/state\"]", runc.folder.display());
-    let file = config(&folder, "", &format!("{}[containers]\n{state}\n", only("oom", "")));
-    let agent = Agent::start_in(folder, file);
+    let runc = Runc::new(hog, 32 << 20);
+    let agent = Agent::start(&format!("{}[containers]\nrunc = [{:?}]\n", only("oom", ""), runc.state()));
     runc.start();
     let event = agent.event("the kill", SOON, |it| it["container_id"] == runc.id());
     assert_eq!(text(&event, "/tracer_name"), "oom");
@@ -180,14 +175,14 @@ fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
 
 /// A containerd of the test's own, without the plugin for Kubernetes.
 struct Containerd {
-    folder: PathBuf,
     _running: Killed,
+    folder: Folder,
 }
 
 impl Containerd {
-    fn start(folder: &Folder) -> Containerd {
-        let at = folder.0.join("containerd");
-        fs::create_dir_all(&at).unwrap();
+    fn start() -> Containerd {
+        let folder = Folder::new();
+        let at = &folder.0;
         let text = format!(
             "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{0}/sock\"\n",
             at.display()
@@ -196,7 +191,7 @@ impl Containerd {
         let said = fs::File::create(at.join("said")).unwrap();
         let mut daemon = command("containerd");
         daemon.arg("--config").arg(at.join("config.toml")).stdout(said.try_clone().unwrap()).stderr(said);
-        let containerd = Containerd { folder: at, _running: start(&mut daemon) };
+        let containerd = Containerd { _running: start(&mut daemon), folder };
         await_that("containerd to answer", SOON, || {
             run(&mut containerd.ctr(&["version"])).status.success().then_some(())
         });
@@ -205,7 +200,7 @@ impl Containerd {
 
     fn ctr(&self, arguments: &[&str]) -> Command {
         let mut ctr = command("timeout");
-        ctr.args(["-k", "1", "60", "ctr", "--address"]).arg(self.folder.join("sock")).args(arguments);
+        ctr.args(["-k", "1", "60", "ctr", "--address"]).arg(self.folder.0.join("sock")).args(arguments);
         ctr
     }
 }
@@ -213,7 +208,7 @@ impl Containerd {
 /// Its shims outlive it, and hold the containers.
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let address = self.folder.join("sock").display().to_string();
+        let address = self.folder.0.join("sock").display().to_string();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -231,13 +226,11 @@ fn a_container_of_containerd_that_lives_two_seconds_is_named_when_it_is_gone() {
     if !root("containerd") {
         return;
     }
-    let folder = Folder::new();
-    let rootfs = filesystem(&folder);
-    let containerd = Containerd::start(&folder);
-    let state = containerd.folder.join("state");
-    let agent = agent(folder, "6s", &format!("containerd = [\"{}\"]", state.display()));
-    // The shell stays the first process: that one could not be killed from inside.
-    let spin = format!("timeout -s KILL 2 sh -c '{SPIN}'; true");
+    let containerd = Containerd::start();
+    let rootfs = filesystem(&containerd.folder);
+    let state = containerd.folder.0.join("state");
+    let agent = agent("10s", &format!("containerd = [\"{}\"]", state.display()));
+    let spin = SPIN.replace("60", "2");
     let rootfs = rootfs.display().to_string();
     let name = format!("redis-{}", std::process::id());
     let arguments = [
@@ -277,15 +270,19 @@ fn a_container_of_containerd_that_lives_two_seconds_is_named_when_it_is_gone() {
 
 /// Podman with folders of the test's own.
 struct Podman {
-    folder: PathBuf,
+    folder: Folder,
     name: &'static str,
 }
 
 impl Podman {
     fn command(&self) -> Command {
         let mut podman = command("podman");
-        podman.arg("--root").arg(self.folder.join("storage")).arg("--runroot").arg(self.folder.join("run"));
-        podman.args(["--tmpdir"]).arg(self.folder.join("tmp"));
+        podman
+            .arg("--root")
+            .arg(self.folder.0.join("storage"))
+            .arg("--runroot")
+            .arg(self.folder.0.join("run"));
+        podman.args(["--tmpdir"]).arg(self.folder.0.join("tmp"));
         podman.args([
             "--runtime",
             "/usr/sbin/runc",
@@ -309,11 +306,10 @@ fn a_container_of_podman_is_named_as_its_owner_named_it() {
     if !root("podman") {
         return;
     }
-    let folder = Folder::new();
-    let rootfs = filesystem(&folder);
-    let podman = Podman { folder: folder.0.join("podman"), name: "shop-db" };
-    let storage = format!("storage = [\"{0}/storage\", \"{0}/run\"]", podman.folder.display());
-    let agent = agent(folder, "1s", &storage);
+    let podman = Podman { folder: Folder::new(), name: "shop-db" };
+    let rootfs = filesystem(&podman.folder);
+    let storage = format!("storage = [\"{0}/storage\", \"{0}/run\"]", podman.folder.0.display());
+    let agent = agent("1s", &storage);
     let mut begin = podman.command();
     begin.args([
         "run",
