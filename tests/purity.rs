@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Each module that does I/O, by the path of its file or folder below `src/`, with those of the
 /// others that it may import.
-const IO: [(&str, &[&str]); 7] = [
+const IO: [(&str, &[&str]); 8] = [
     ("http", &[]),
     ("bpf", &[]),
     ("capture", &["bpf"]),
@@ -14,6 +14,7 @@ const IO: [(&str, &[&str]); 7] = [
     ("ship", &["log"]),
     ("control", &[]),
     ("host/reader", &[]),
+    ("registrar", &[]),
 ];
 
 /// Pure parts of modules that do I/O: all may import them.

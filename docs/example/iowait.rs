@@ -14,7 +14,7 @@ use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
-use crate::host::{Containers, CpuTimes, Facts, Key, Snapshot};
+use crate::host::{CpuTimes, Facts, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -105,7 +105,7 @@ impl Judge for Iowait {
         keep.event(&Blocked::new(head, numbers, tasks, found.containers, &[]))
     }
 
-    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&RATIO, |family| {
             if let Some(level) = self.level {
                 family.value(level.percent.ratio());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::host::Containers;
+use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
 use crate::page::Page;
 use crate::ship::{Shipper, Tally};
@@ -182,7 +182,8 @@ impl View<'_> {
         let mut mishaps = scrape.mishaps();
         for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
             let mut scrape = Scrape::new(page, slot.spec.metrics);
-            slot.tracer.scrape(self.containers, &mut scrape);
+            let watched = Watched::new(self.containers, slot.settings.filter());
+            slot.tracer.scrape(watched, &mut scrape);
             let more = scrape.mishaps();
             mishaps.truncated += more.truncated;
             mishaps.undeclared += more.undeclared;

@@ -27,10 +27,11 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::control::{self, Ask, Caller};
 use crate::evidence::{Capture, Refusal, Ticket};
-use crate::host::{Facts, Key, Reader, Scan};
+use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
+use crate::registrar::Registrar;
 use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out};
 
@@ -69,6 +70,7 @@ pub struct Agent {
     poll: Poll,
     signals: Signals,
     reader: Reader,
+    registrar: Registrar,
     desk: Desk,
     shipping: Shipping,
     slots: Vec<Slot>,
@@ -174,6 +176,7 @@ impl Agent {
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
         }
         self.follow();
+        self.name();
         self.read_for_records();
         self.look(now);
         self.hand_out_records(now);
@@ -227,16 +230,26 @@ impl Agent {
         Going::On
     }
 
-    /// Tells the kernel's side which containers came and went.
+    /// Tells the kernel's side which containers came and went, and has those that came named.
     fn follow(&mut self) {
-        let captures = &mut self.desk.captures;
-        self.reader.changes(|container| {
+        let Agent { reader, registrar, desk, .. } = self;
+        let captures = &mut desk.captures;
+        reader.changes(|container| {
             if container.is_live() {
                 captures.follow(container.cgroup_id(), container.key());
+                registrar.find(container);
             } else {
                 captures.unfollow(container.cgroup_id());
             }
         });
+    }
+
+    /// Takes in the names that were found out. A container that is gone by now gets its names, too:
+    /// its event may be written later.
+    fn name(&mut self) {
+        while let Some((key, told)) = self.registrar.told() {
+            self.reader.describe(key, &told);
+        }
     }
 
     /// Reads what the tracers whose time has come need, once for all, and feeds them.
@@ -284,6 +297,7 @@ impl Agent {
             desk,
             containers,
             now,
+            filter: slot.settings.filter(),
             slot: index,
             epoch: slot.epoch,
             tracer: slot.spec.name,
@@ -292,7 +306,7 @@ impl Agent {
             kept: None,
             asked: 0,
         };
-        let snapshot = reader.snapshot();
+        let snapshot = Snapshot { filter: slot.settings.filter(), ..reader.snapshot() };
         let event = match *food {
             Food::Tick => Event::Tick(&snapshot),
             Food::Record(record) => Event::Record(record),

@@ -3,6 +3,7 @@
 
 use crate::clock::Now;
 use crate::config::Config;
+use crate::host::Containers;
 use crate::tracer::{Capacity, TRACERS};
 
 use super::slot::State;
@@ -26,7 +27,7 @@ impl Agent {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
         self.desk.budget.set(config.capture_percent);
-        let capacity = Capacity { containers: self.config.containers };
+        let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
         let mut changed = Vec::new();
         for (index, settings) in config.tracers.iter().enumerate() {
             let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else {

@@ -10,9 +10,10 @@ use mio::{Interest, Poll, Token, Waker};
 
 use crate::capture::Captures;
 use crate::config::Config;
-use crate::host::{Mode, Reader};
+use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
+use crate::registrar::Registrar;
 use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
@@ -85,6 +86,7 @@ impl Agent {
             // An eventfd that is full wakes as well.
             let _ = waker.wake();
         });
+        let registrar = Registrar::new(&config.names, config.containers, wake.clone());
         let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
@@ -96,6 +98,7 @@ impl Agent {
             poll,
             signals,
             reader,
+            registrar,
             desk,
             shipping,
             slots,
@@ -154,7 +157,7 @@ fn slots(
     poll: &Poll,
     now: std::time::Duration,
 ) -> Result<Vec<Slot>, Error> {
-    let capacity = Capacity { containers: config.containers };
+    let capacity = Capacity { containers: Containers::slots_for(config.containers) };
     let make = |(index, (spec, settings)): (usize, (&&'static Spec, &Settings))| {
         let timer = Timer::new().map_err(kernel("a timerfd"))?;
         register(poll, std::os::fd::AsRawFd::as_raw_fd(&timer), Token(TIMERS + index), Interest::READABLE)?;

@@ -10,7 +10,7 @@ use super::Agent;
 use super::slot::OUTCOMES;
 
 /// By name.
-pub(super) type OwnFaults = [(&'static str, u64); 13];
+pub(super) type OwnFaults = [(&'static str, u64); 15];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -79,6 +79,7 @@ impl Agent {
     /// What went wrong in the agent itself, by name.
     pub(super) fn own_faults(&self) -> OwnFaults {
         let host = self.reader.faults();
+        let names = self.registrar.faults();
         let log = self.desk.log.counters();
         let tally = self.shipping.shipper.tally();
         [
@@ -89,6 +90,8 @@ impl Agent {
             ("file_unreadable", host.unreadable),
             ("file_unparsable", host.unparsable),
             ("cgroup_unwatched", host.unwatched),
+            ("kubelet", names.kubelet),
+            ("container_not_named", names.dropped),
             ("log_append", log.failed_appends),
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),

@@ -8,9 +8,9 @@ use crate::capture::Captures;
 use crate::clock::Now;
 use crate::control::Caller;
 use crate::evidence::{Capture, Refusal, Request, Ticket};
-use crate::host::Containers;
+use crate::host::{Containers, Filter};
 use crate::log::{RecordId, Writer};
-use crate::tracer::{About, Data, World, document};
+use crate::tracer::{About, Data, Trigger, World, document};
 
 use super::budget::Budget;
 use super::slot::{Counts, LastEvent};
@@ -96,6 +96,8 @@ impl Desk {
 pub(super) struct Hands<'a> {
     pub(super) desk: &'a mut Desk,
     pub(super) containers: &'a Containers,
+    /// Which of them the tracer watches.
+    pub(super) filter: &'a Filter,
     pub(super) now: Now,
     pub(super) slot: usize,
     pub(super) epoch: u32,
@@ -144,6 +146,11 @@ impl World for Hands<'_> {
 
     fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
         let container = about.subject.and_then(|key| self.containers.get(key));
+        // The kernel tells of any container, and a name may come after a capture was asked for. What
+        // someone asks for is told.
+        if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
+            return true;
+        }
         let Desk { log, hostname, region, counts, log_fails, .. } = &mut *self.desk;
         let Some(counts) = counts.get_mut(self.slot) else { return false };
         let mut too_large = false;

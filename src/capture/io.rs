@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::answer::Answer;
 use super::disks::{Disks, Mounts};
-use super::inbox::{Found, Inbox, Shift};
 use super::io_rows::{Names, processes, stalls};
 use crate::bpf::{self, IO_SLOTS, IoKey, IoRecord, IoRow, IoStall, Watched};
 use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
 use crate::host::proc::diskstats;
+use crate::inbox::{Found, Inbox, Shift};
 
 /// The ring is emptied this often.
 const TURN: Duration = Duration::from_millis(100);

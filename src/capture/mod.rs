@@ -4,7 +4,6 @@
 
 mod answer;
 mod disks;
-mod inbox;
 mod io;
 mod io_rows;
 mod proc_task;
@@ -19,8 +18,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::inbox::Inbox;
 use answer::{Answer, Answered, Wake};
-use inbox::Inbox;
 use resident::{Members, Residents};
 use stacks::{Sampled, Sampler};
 use tasks::{Looker, WalkJob, Walks};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use super::inbox::{Found, Inbox};
 use super::{OPEN_MAX, page_bytes, proc_task};
 use crate::evidence::{Capture, Resident, Scope, Seen};
+use crate::inbox::{Found, Inbox};
 
 /// Processes that are kept: no document shows more.
 const KEPT: usize = 100;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::OPEN_MAX;
 use super::answer::Answer;
-use super::inbox::{Found, Inbox, Shift};
 use super::resident::{self, Members};
 use crate::bpf;
 use crate::evidence::{Capture, Faults, Kind, Refusal, Resident, Scope, Seen};
 use crate::host::Key;
+use crate::inbox::{Found, Inbox, Shift};
 use crate::stacks::fold;
 use crate::symbol::{EXITED, Stack, Symbolizer};
 

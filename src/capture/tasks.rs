@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use super::inbox::{Found, Inbox};
 use super::walk::{Paths, Walker};
 use crate::bpf;
 use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
+use crate::inbox::{Found, Inbox};
 use crate::symbol::{Names, Stack, Symbolizer};
 
 /// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use super::inbox::{Found, Inbox, Shift};
 use crate::bpf::{self, Group, Tally};
 use crate::evidence::{Capture, Culprit, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
+use crate::inbox::{Found, Inbox, Shift};
 
 /// Cgroups that are looked at to find names: more than any host has.
 const CGROUPS_MAX: usize = 1 << 16;

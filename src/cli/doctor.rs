@@ -7,7 +7,7 @@ use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
 use crate::agent::{Fit, fits};
 use crate::capture::Captures;
-use crate::host::{Mode, Reader};
+use crate::host::{Loss, Mode, Reader};
 use crate::sys;
 use crate::tracer::TRACERS;
 
@@ -26,13 +26,15 @@ struct Findings {
     root: bool,
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
+    cgroups_lost: Vec<Loss>,
     psi: bool,
     tracers: Vec<Fit>,
 }
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let config = given.config()?;
-    let reader = Reader::open(&config.paths, config.containers);
+    let mut reader = Reader::open(&config.paths, config.containers);
+    let lost = reader.as_mut().map(|reader| reader.losses(sys::now())).unwrap_or_default();
     let mode = reader.as_ref().ok().map(Reader::mode);
     let mut captures =
         Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
@@ -42,6 +44,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         kernel: release.trim().to_owned(),
         root: sys::is_root(),
         cgroups: mode.map(words),
+        cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
         tracers: fits(TRACERS.iter().copied().zip(&config.tracers), &mut captures, psi),
@@ -78,6 +81,9 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
         (None, missing) => {
             writeln!(out, "cgroups  missing: {}", text::line(missing.as_deref().unwrap_or("")))?
         }
+    }
+    for Loss { controller, why, cost } in &findings.cgroups_lost {
+        writeln!(out, "         missing: {controller}: {}; {cost}", text::line(why))?;
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;
     for fit in &findings.tracers {

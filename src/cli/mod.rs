@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod arguments;
 mod check;
 mod config;
+mod containers;
 mod doctor;
 mod document;
 mod es_template;
@@ -28,6 +29,7 @@ pub const COMMANDS: &[Command] = &[
     check::COMMAND,
     config::COMMAND,
     doctor::COMMAND,
+    containers::COMMAND,
     status::COMMAND,
     trigger::COMMAND,
     events::COMMAND,

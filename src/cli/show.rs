@@ -25,7 +25,7 @@ pub(super) const COMMAND: Command = Command {
 const ROWS: usize = 20;
 
 /// The envelope's fields, in the order that they are of use.
-const ENVELOPE: [&str; 15] = [
+const ENVELOPE: [&str; 16] = [
     "hostname",
     "region",
     "container_id",
@@ -33,6 +33,7 @@ const ENVELOPE: [&str; 15] = [
     "container_hostname",
     "container_host_namespace",
     "pod",
+    "pod_uid",
     "container_runtime",
     "container_type",
     "container_qos",

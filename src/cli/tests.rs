@@ -346,3 +346,52 @@ fn a_trigger_prints_the_event_s_id_or_why_there_is_none() {
     assert_eq!(desk.fails(&["trigger", "dload"]), "onset: refused: busy??\n");
     agent.join().expect("no panic");
 }
+
+#[test]
+fn containers_are_listed_with_their_names_without_an_agent() {
+    let desk = Desk::new();
+    let id = "7".repeat(64);
+    let write = |path: String, bytes: &[u8]| {
+        let path = desk.path(&path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, bytes).expect("a file");
+    };
+    write("cgroup/cgroup.controllers".into(), b"cpu memory\n");
+    write(format!("cgroup/kubepods/burstable/pod12ab/{id}/cpu.stat"), b"");
+    write("cgroup/default/redis/cpu.stat".into(), b"");
+    write(
+        format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"),
+        include_bytes!("../../fuzz/corpus/oci_spec/containerd-pod"),
+    );
+    let at = desk.path("");
+    let paths = format!("[paths]\ncgroup = \"{0}/cgroup\"\nroot = \"{0}\"\n", at.display());
+    write("onset.toml".into(), paths.as_bytes());
+    let rows: Vec<Value> = desk
+        .prints(&["containers", "--json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(rows.len(), 2);
+    let redis = rows.iter().find(|row| row["container_id"] == "redis").expect("both are there");
+    assert_eq!((&redis["container_name"], &redis["container_type"]), (&"".into(), &Value::Null));
+    let web = rows.iter().find(|row| row["container_id"] == *id).expect("both are there");
+    for (field, value) in [
+        ("container_name", "web"),
+        ("pod", "shop-7d4b9c6f5-x2v9k"),
+        ("pod_uid", "9f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b"),
+        ("container_host_namespace", "shop"),
+        ("container_hostname", "shop-7d4b9c6f5-x2v9k"),
+        ("container_qos", "burstable"),
+    ] {
+        assert_eq!(web[field], value, "{field}");
+    }
+    let table = desk.prints(&["containers"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let line = table.lines().find(|line| line.starts_with("777")).expect("a line of its own");
+    assert!(line.contains(" shop ") && line.contains(" web ") && line.contains(" burstable "), "{line}");
+
+    write("onset.toml".into(), format!("{paths}[containers]\nkubelet = \"http://127.0.0.1:9\"\n").as_bytes());
+    let (code, out, err) = desk.onset(&["containers"]);
+    assert_eq!((code, out.lines().count()), (1, 3), "the list stands");
+    assert!(err.starts_with("onset: no names from the kubelet: "), "{err}");
+}

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::host::containers::filter::Pattern;
+
 /// A key's kind and default value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
@@ -19,6 +21,27 @@ pub enum Value {
     Size(u64, u64, u64),
     /// Any text.
     Text(&'static str),
+    /// A list of texts that each pass a check.
+    Texts(&'static [&'static str], Check),
+}
+
+/// What each text of a list must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A pattern of containers.
+    Pattern,
+    /// A folder's path, from the root on.
+    Folder,
+}
+
+impl Check {
+    fn text(self, text: &str) -> Result<(), String> {
+        match self {
+            Check::Pattern => Pattern::parse(text).map(|_| ()),
+            Check::Folder if text.starts_with('/') => Ok(()),
+            Check::Folder => Err(format!("must be a path that begins with /, not \"{text}\"")),
+        }
+    }
 }
 
 /// One key.
@@ -52,6 +75,7 @@ pub(super) enum Given {
     Time(Duration),
     Size(u64),
     Text(String),
+    Texts(Vec<String>),
 }
 
 /// The values of one table. Asking for a key that its table does not declare, or for another
@@ -84,6 +108,15 @@ impl Values {
     pub fn text(&self, key: &str) -> &str {
         match self.find(key) {
             Given::Text(value) => value,
+            other => panic!("config key {key} is {other:?}"),
+        }
+    }
+
+    /// A `Texts`.
+    #[must_use]
+    pub fn texts(&self, key: &str) -> &[String] {
+        match self.find(key) {
+            Given::Texts(value) => value,
             other => panic!("config key {key} is {other:?}"),
         }
     }
@@ -154,6 +187,7 @@ impl Value {
                 toml::Value::String(text) => Ok(Given::Text(text.clone())),
                 other => Err(format!("must be a text in quotes, not {}", kind(other))),
             },
+            Value::Texts(_, check) => texts(given, check),
         }
     }
 
@@ -166,6 +200,7 @@ impl Value {
             Value::Time(value, ..) => Given::Time(value),
             Value::Size(value, ..) => Given::Size(value),
             Value::Text(value) => Given::Text(value.to_owned()),
+            Value::Texts(value, _) => Given::Texts(value.iter().map(|text| (*text).to_owned()).collect()),
         }
     }
 }
@@ -180,8 +215,24 @@ impl fmt::Display for Value {
             Value::Time(value, ..) => write!(f, "\"{}\"", Shown(*value)),
             Value::Size(value, ..) => write!(f, "\"{}\"", Bytes(*value)),
             Value::Text(value) => write!(f, "\"{value}\""),
+            Value::Texts(value, _) => write!(f, "{value:?}"),
         }
     }
+}
+
+/// A list of texts. The error names the first that does not pass, by its place.
+fn texts(given: &toml::Value, check: Check) -> Result<Given, String> {
+    let toml::Value::Array(list) = given else {
+        return Err(format!("must be a list of texts such as [\"a\", \"b\"], not {}", kind(given)));
+    };
+    let text = |(place, value): (usize, &toml::Value)| match value {
+        toml::Value::String(text) => match check.text(text) {
+            Ok(()) => Ok(text.clone()),
+            Err(error) => Err(format!("[{place}] {error}")),
+        },
+        other => Err(format!("[{place}] must be a text in quotes, not {}", kind(other))),
+    };
+    list.iter().enumerate().map(text).collect::<Result<_, _>>().map(Given::Texts)
 }
 
 fn kind(value: &toml::Value) -> String {

@@ -3,13 +3,15 @@
 //! among them, so `onset config` prints exactly what is read here.
 
 mod knob;
+mod names;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use knob::{Knob, Section, Value, Values, size, time};
+pub use knob::{Check, Knob, Section, Value, Values, size, time};
+pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 
 use crate::tracer::{KnownIssue, Settings, Spec};
@@ -57,8 +59,8 @@ pub struct Config {
     pub elasticsearch: Values,
     /// How many containers are followed at once.
     pub containers: usize,
-    /// The kubelet to ask for names; empty for none.
-    pub kubelet: String,
+    /// Where their names come from.
+    pub names: Names,
     /// Share of wall time, in percent over ten minutes, that captures may run.
     pub capture_percent: u32,
     /// One for each registered tracer, in the registry's order.
@@ -120,6 +122,11 @@ const SECTIONS: [Section; 6] = [
                 key: "cgroup",
                 default: Value::Text("/sys/fs/cgroup"),
                 about: "The cgroup hierarchies, v1, v2 or both",
+            },
+            Knob {
+                key: "root",
+                default: Value::Text("/"),
+                about: "The host's root: the folders of container runtimes are below it",
             },
         ],
     },
@@ -217,22 +224,7 @@ const SECTIONS: [Section; 6] = [
             },
         ],
     },
-    Section {
-        name: "containers",
-        about: "Containers are found by their cgroup paths",
-        knobs: &[
-            Knob {
-                key: "kubelet",
-                default: Value::Text(""),
-                about: "A kubelet to ask for names, e.g. \"https://127.0.0.1:10250\"; empty: paths alone",
-            },
-            Knob {
-                key: "capacity",
-                default: Value::Count(1024, 16, 16_384),
-                about: "How many are followed at once; memory for them is set aside at start",
-            },
-        ],
-    },
+    names::SECTION,
     Section {
         name: "capture",
         about: "Limits of what is expensive",
@@ -291,6 +283,7 @@ impl Config {
         if percent > 100.0 {
             errors.push(format!("capture.budget_percent: must be from 0 to 100, not {percent}"));
         }
+        let names = names::read(&containers, Path::new(paths.text("root")), &mut errors);
         let log = read_log(&log, &mut errors);
         read_elasticsearch(&elasticsearch, &mut errors);
         if !errors.is_empty() {
@@ -309,7 +302,7 @@ impl Config {
             listen,
             elasticsearch,
             containers: containers.len("capacity"),
-            kubelet: containers.text("kubelet").to_owned(),
+            names,
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100, as checked above
             capture_percent: percent as u32,
             tracers,
@@ -351,7 +344,7 @@ impl Config {
             ("[paths]", self.paths != newer.paths),
             ("[log]", self.log != newer.log),
             ("[http]", self.listen != newer.listen),
-            ("[containers]", self.containers != newer.containers || self.kubelet != newer.kubelet),
+            ("[containers]", self.containers != newer.containers || self.names != newer.names),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))

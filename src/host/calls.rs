@@ -49,6 +49,11 @@ impl Folder {
 
     /// The inode of a folder in it; `None` if it is something else.
     pub(crate) fn inode(&self, path: &CStr) -> io::Result<Option<u64>> {
+        Ok(self.about(path)?.map(|about| about.inode))
+    }
+
+    /// What is known of a folder in it; `None` if it is something else.
+    pub(crate) fn about(&self, path: &CStr) -> io::Result<Option<About>> {
         // SAFETY: an all-zero stat is a valid value for the kernel to overwrite.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, `stat` is ours, and both outlive the call.
@@ -58,7 +63,10 @@ impl Folder {
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok((stat.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(stat.st_ino))
+        // A folder's links are its name, its `.`, and the `..` of each folder in it; or 1 where they
+        // are not counted.
+        let about = About { inode: stat.st_ino, has_folders: stat.st_nlink != 2 };
+        Ok((stat.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(about))
     }
 
     /// The next of its entries, as many as fit; for `entries` to read. Empty: there are no more.
@@ -70,6 +78,14 @@ impl Folder {
         let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
         Ok(buffer.get(..got).unwrap_or_default())
     }
+}
+
+/// What is known of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) inode: u64,
+    /// Whether there are folders in it; true where the filesystem does not tell.
+    pub(crate) has_folders: bool,
 }
 
 /// The names of those entries (linux_dirent64) that may be folders, but for `.` and `..`.
@@ -249,7 +265,7 @@ mod tests {
         }
         assert!(names.contains(&b"src".to_vec()) && !names.contains(&b"Cargo.toml".to_vec()));
         assert!(!names.contains(&b"..".to_vec()));
-        assert!(here.inode(c"src").expect("it is there").is_some());
+        assert!(here.about(c"src").expect("it is there").is_some_and(|it| it.has_folders));
         assert_eq!(here.inode(c"Cargo.toml").expect("it is there"), None);
     }
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::containers::{Container, Containers};
+use super::containers::filter::Filter;
+use super::containers::{Container, Containers, Watched};
 
 /// A container's place in the table of containers. The generation tells apart two that had the
 /// same slot at different times, so a key outlives its container without naming another.
@@ -328,17 +329,25 @@ pub struct Snapshot<'a> {
     pub tasks: Option<&'a TaskCounts>,
     /// For how long any task waited for a CPU (`some` of /proc/pressure/cpu), since boot.
     pub cpu_stall: Option<Duration>,
-    /// The containers there are.
+    /// The containers there are, watched or not: anyone may be to blame.
     pub containers: &'a Containers,
     /// What was read of each, by its slot.
     pub readings: &'a [Reading],
+    /// Which of them are watched.
+    pub filter: &'a Filter,
 }
 
 impl<'a> Snapshot<'a> {
-    /// Each container that is there, with what was read of it.
+    /// The containers that are watched.
+    #[must_use]
+    pub fn watched(&self) -> Watched<'a> {
+        Watched::new(self.containers, self.filter)
+    }
+
+    /// Each container that is watched, with what was read of it.
     pub fn each(&self) -> impl Iterator<Item = (&'a Container, &'a Reading)> {
         let readings = self.readings;
-        self.containers
+        self.watched()
             .iter()
             .filter_map(move |container| Some((container, readings.get(usize::from(container.key().slot))?)))
     }

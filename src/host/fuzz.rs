@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use super::containers::path;
+use super::identity::{pods, state};
 use super::{cgroup, proc};
 
 /// /proc/stat.
@@ -85,4 +86,32 @@ pub fn cgroup_path(data: &[u8]) {
             assert!(line.contains(found.id) && !found.id.is_empty());
         }
     }
+}
+
+/// The kubelet's /pods, and whatever else a server may answer.
+pub fn kubelet_pods(data: &[u8]) {
+    black_box(pods::read(data, &mut |whose, told| {
+        black_box((whose, told.role));
+    }))
+    .ok();
+}
+
+/// `config.json` of a bundle.
+pub fn oci_spec(data: &[u8]) {
+    black_box(state::oci(data));
+}
+
+/// Docker's `config.v2.json`.
+pub fn docker_config(data: &[u8]) {
+    black_box(state::docker(data));
+}
+
+/// Podman's `containers.json`.
+pub fn podman_containers(data: &[u8]) {
+    black_box(state::podman(data, "id"));
+}
+
+/// Runc's `state.json`.
+pub fn runc_state(data: &[u8]) {
+    black_box(state::runc(data));
 }

@@ -7,16 +7,19 @@ pub mod containers;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod identity;
 mod index;
 mod inline;
 pub mod proc;
 pub mod reader;
 mod text;
 
-pub use containers::{Container, Containers};
+pub use containers::filter::Filter;
+pub use containers::{Container, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling,
 };
+pub use identity::{Identity, Role};
 pub use inline::Text;
-pub use reader::{Error, Faults, Mode, Reader, Scan};
+pub use reader::{Error, Faults, Loss, Mode, Reader, Scan};

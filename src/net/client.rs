@@ -127,6 +127,21 @@ impl Client {
     /// Asks, and puts the reply's body, of at most `limit` bytes, into `reply`.
     pub fn send(&self, request: Request<'_>, reply: &mut Vec<u8>, limit: usize) -> Result<Reply, Broken> {
         reply.clear();
+        let (head, read) = self.read(request, limit, |head, body| {
+            let read = body.read_to_end(reply);
+            (head.clone(), read)
+        })?;
+        read.map_err(|error| Broken::Failed(ureq::Error::Io(error)))?;
+        Ok(head)
+    }
+
+    /// Asks, and has the reply's body, of at most `limit` bytes, read as it comes.
+    pub fn read<T>(
+        &self,
+        request: Request<'_>,
+        limit: usize,
+        read: impl FnOnce(&Reply, &mut dyn io::Read) -> T,
+    ) -> Result<T, Broken> {
         let mut asked = http::Request::builder().method(request.method).uri(request.url);
         for (name, value) in request.headers {
             asked = asked.header(*name, *value);
@@ -141,11 +156,11 @@ impl Client {
         let retry_after = answered.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let head = Reply { status: answered.status().as_u16(), retry_after: retry_after.map(str::to_owned) };
         let mut body = answered.body_mut().with_config().limit(u64::MAX).reader().take(limit as u64 + 1);
-        body.read_to_end(reply).map_err(|error| Broken::Failed(ureq::Error::Io(error)))?;
-        if reply.len() > limit {
+        let result = read(&head, &mut body);
+        if body.limit() == 0 {
             return Err(Broken::TooLong(limit));
         }
-        Ok(head)
+        Ok(result)
     }
 }
 

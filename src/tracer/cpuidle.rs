@@ -15,7 +15,7 @@ use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
-use crate::host::{ContainerCpu, Containers, Facts, Key, Reading, Snapshot};
+use crate::host::{ContainerCpu, Facts, Key, Reading, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -181,7 +181,7 @@ impl Judge for Cpuidle {
         profile::tell(found, Numbers::new(&self.limits, found.case.readings), keep)
     }
 
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&RATIO, |family| {
             for container in containers.iter() {
                 if let Some(usage) = self.readings(Some(container.key())) {

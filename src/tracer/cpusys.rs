@@ -14,7 +14,7 @@ use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
-use crate::host::{Containers, CpuTimes, Facts, HostCpu, Key, Snapshot};
+use crate::host::{CpuTimes, Facts, HostCpu, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -152,7 +152,7 @@ impl Judge for Cpusys {
         profile::tell(found, Numbers::new(&self.limit, found.case.readings), keep)
     }
 
-    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&RATIO, |family| {
             for (mode, percent) in self.usage.iter().flat_map(|usage| usage.modes) {
                 family.sample(&[mode], percent.ratio());

@@ -16,7 +16,7 @@ use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
-use crate::host::{Containers, Facts, Key, Reading, Snapshot, TaskCounts};
+use crate::host::{Facts, Key, Reading, Snapshot, TaskCounts, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// As the kernel's 1-minute load average is meant.
@@ -192,7 +192,7 @@ impl Judge for Dload {
         keep.event(&Blocked::new(head, numbers, tasks, found.containers, &self.known_issues))
     }
 
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
         let known = |container: &crate::host::Container| {
             let subject = self.subjects.get(container.key())?;
             Some((subject.average.value, subject.counts?))

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::fields::field;
 use super::{About, Data, Field, FieldKind, Shrink, Trigger};
 use crate::clock::{Now, Wall};
-use crate::host::Container;
+use crate::host::{Container, Role};
 
 /// All that a document says beside the tracer's own data.
 #[derive(Clone, Copy)]
@@ -49,9 +49,15 @@ pub const FIELDS: &[Field] = &[
     field("container_name", FieldKind::Keyword, "Name of the container"),
     field("container_hostname", FieldKind::Keyword, "Host name inside the container"),
     field("container_host_namespace", FieldKind::Keyword, "Kubernetes namespace of its pod"),
+    field(
+        "container_type",
+        FieldKind::Keyword,
+        "What it is to its pod: container, init, sidecar, ephemeral, sandbox",
+    ),
     field("container_runtime", FieldKind::Keyword, "docker, containerd, crio, podman"),
     field("container_qos", FieldKind::Keyword, "QoS class of its pod: guaranteed, burstable, besteffort"),
-    field("pod", FieldKind::Keyword, "Its pod"),
+    field("pod", FieldKind::Keyword, "Its pod's name, or uid where nothing tells the name"),
+    field("pod_uid", FieldKind::Keyword, "Its pod's uid"),
     field("cgroup_path", FieldKind::Keyword, "Path of its cgroup below the mount point"),
     field("tracer_name", FieldKind::Keyword, "The tracer"),
     field("tracer_id", FieldKind::Keyword, "The event's id: unique for ever"),
@@ -149,11 +155,15 @@ struct Inside<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     container_host_namespace: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    container_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     container_runtime: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container_qos: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     pod: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod_uid: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     cgroup_path: &'a str,
 }
@@ -175,9 +185,11 @@ impl<'a> Outside<'a> {
                 container_name: container.name(),
                 container_hostname: container.hostname(),
                 container_host_namespace: container.namespace(),
+                container_type: container.role().map(Role::name),
                 container_runtime: container.runtime(),
                 container_qos: container.qos(),
                 pod: container.pod(),
+                pod_uid: container.pod_uid(),
                 cgroup_path: container.cgroup_path(),
             }),
             tracer_name: envelope.tracer_name,

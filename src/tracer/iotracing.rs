@@ -13,7 +13,7 @@ use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Device, Kind, Scope, Seen};
-use crate::host::{Containers, Disk, Facts, Key, Snapshot};
+use crate::host::{Disk, Facts, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// Devices that are watched at once; a host with more has its first ones watched.
@@ -280,7 +280,7 @@ impl Judge for Iotracing {
         keep.event(&Told::new(head, readings, io, found, self.told))
     }
 
-    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
         let known = || self.disks.iter().filter_map(|subject| Some((&*subject.name, subject.rates?)));
         scrape.family(&UTIL, |family| {
             for (name, rates) in known() {

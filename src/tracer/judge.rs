@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
-use crate::host::{Containers, Key, Snapshot};
+use crate::host::{Containers, Key, Snapshot, Watched};
 use crate::metric::Scrape;
 
 use super::cases::{Case, Cases};
@@ -43,7 +43,7 @@ pub trait Judge {
     /// Makes an event of what was captured. False: there was nothing in it, or it was not kept.
     fn tell(&self, found: &Found<'_, Self::Readings>, keep: &mut Keep<'_, '_>) -> bool;
     /// Shows its live state.
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>);
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
 /// A finished capture with the case that it belongs to.
@@ -187,7 +187,7 @@ impl<J: Judge> Tracer for Judged<J> {
         }
     }
 
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
         self.judge.scrape(containers, scrape);
     }
 }

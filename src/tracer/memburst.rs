@@ -15,7 +15,7 @@ use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
-use crate::host::{Containers, Facts, Key, Snapshot};
+use crate::host::{Facts, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
 
@@ -175,7 +175,7 @@ impl Judge for Memburst {
         told::tell(found, self.top, keep)
     }
 
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&CONTAINER, |family| {
             for container in containers.iter() {
                 if let Some(growth) = self.readings(Some(container.key())) {

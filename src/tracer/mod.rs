@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Knob, Value, Values};
+use crate::config::{Check, Knob, Value, Values};
 use crate::evidence::{Capture, Kind, Refusal, Ticket};
-use crate::host::{Containers, Facts, Key, Snapshot};
+use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
 use crate::metric::{Metric, Scrape};
 
 mod blocked;
@@ -60,8 +60,8 @@ pub const TRACERS: &[&Spec] = &[
 pub trait Tracer {
     /// Takes one event in. Cannot fail: what is wrong is counted by `out.fault`.
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>);
-    /// Shows its live state: exactly the families that its spec declares.
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>);
+    /// Shows its live state, of the containers that it watches: exactly the families that its spec declares.
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
 /// What can happen to a tracer.
@@ -112,7 +112,7 @@ pub struct Spec {
 /// How large the host may be: what a tracer sets memory aside for.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Containers at once.
+    /// Slots of the table of containers: no key's slot is at or above it.
     pub containers: usize,
 }
 
@@ -160,7 +160,7 @@ pub enum FieldKind {
 impl Spec {
     /// The keys that every tracer has, with this one's defaults.
     #[must_use]
-    pub const fn common_knobs(&self) -> [Knob; 5] {
+    pub const fn common_knobs(&self) -> [Knob; 7] {
         const HOUR: Duration = Duration::from_secs(3600);
         let every = Value::Time(self.every, Duration::from_millis(100), HOUR);
         let cooldown =
@@ -181,6 +181,16 @@ impl Spec {
                 default: Value::Count(6, 0, 100_000),
                 about: "The `sustained` rule: the level held for so many samples; 0: off",
             },
+            Knob {
+                key: "include",
+                default: Value::Texts(&[], Check::Pattern),
+                about: "Containers that it watches, as [\"namespace:shop\", \"container:web-*\"]; empty: all",
+            },
+            Knob {
+                key: "exclude",
+                default: Value::Texts(&[], Check::Pattern),
+                about: "... but for these; of namespace, container, pod, qos, type, runtime and id",
+            },
         ]
     }
 }
@@ -190,13 +200,15 @@ impl Spec {
 pub struct Settings {
     values: Values,
     known_issues: Vec<KnownIssue>,
+    filter: Filter,
 }
 
 impl Settings {
     /// From a table's values.
     #[must_use]
     pub fn new(values: Values, known_issues: Vec<KnownIssue>) -> Settings {
-        Settings { values, known_issues }
+        let filter = Filter::new(values.texts("include"), values.texts("exclude"));
+        Settings { values, known_issues, filter }
     }
 
     /// Its keys' values.
@@ -221,6 +233,12 @@ impl Settings {
     #[must_use]
     pub fn capture(&self) -> Duration {
         self.values.time("capture")
+    }
+
+    /// Which containers it watches.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// What is known to go wrong.

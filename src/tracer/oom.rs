@@ -13,7 +13,7 @@ use super::{About, Capacity, Event, Field, FieldKind, Out, Settings, Spec, Trace
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
-use crate::host::{Containers, Facts, Key, Memory};
+use crate::host::{Containers, Facts, Key, Memory, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use kill::Kill;
 #[cfg(test)]
@@ -178,7 +178,7 @@ impl Tracer for Oom {
         }
     }
 
-    fn scrape(&self, _: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&KILLS, |family| family.value(self.kills));
     }
 }

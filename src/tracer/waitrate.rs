@@ -18,7 +18,7 @@ use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Request, Scope, Seen, Ticket, Waited};
-use crate::host::{Containers, Facts, Key, Reading, Snapshot};
+use crate::host::{Containers, Facts, Key, Reading, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -116,13 +116,18 @@ fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
         probe_every: values.time("probe_every"),
     };
     let subjects = Subjects::new(capacity.containers);
-    Box::new(Judged::new(Waitrate { rules, subjects, probe: Probe::default() }, settings))
+    Box::new(Judged::new(
+        Waitrate { rules, subjects, probe: Probe::default(), ticked: Duration::ZERO },
+        settings,
+    ))
 }
 
 struct Waitrate {
     rules: Rules,
     subjects: Subjects<Subject>,
     probe: Probe,
+    /// The last tick.
+    ticked: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -150,8 +155,8 @@ struct Subject {
     history: History,
     baseline: Option<Baseline>,
     level: Option<Level>,
-    /// Whether it has no file of pressure.
-    blind: bool,
+    /// The tick that last found it without a file of pressure.
+    blind: Option<Duration>,
     throttled: Option<Duration>,
     /// The same when a probe was last called for.
     throttled_before: Option<Duration>,
@@ -255,8 +260,12 @@ impl Waitrate {
         lasted: Duration,
         desk: &mut Desk<'_, '_, Option<Level>>,
     ) {
+        // One that was not in the last tick is not watched any more.
+        let ticked = Some(self.ticked);
         for key in containers.iter().map(|container| container.key()) {
-            let Some(subject) = self.subjects.get_mut(key).filter(|subject| subject.blind) else { continue };
+            let Some(subject) = self.subjects.get_mut(key).filter(|subject| subject.blind == ticked) else {
+                continue;
+            };
             let place = seen.binary_search_by_key(&key, |(key, _)| *key).ok();
             let time = place.and_then(|place| seen.get(place)).map(|(_, time)| *time).unwrap_or_default();
             let (edge, high) = subject.judge(now.mono, time, lasted, &self.rules);
@@ -270,13 +279,14 @@ impl Judge for Waitrate {
     const CAPTURE: Kind = Kind::Waits;
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+        self.ticked = now.mono;
         let mut blind = false;
         for (container, reading) in snapshot.each() {
             let key = container.key();
             let Some(subject) = self.subjects.of(key) else { continue };
             subject.throttled = reading.throttling.map(|it| it.throttled);
-            subject.blind = reading.cpu.is_some() && reading.cpu_stall.is_none();
-            blind |= subject.blind;
+            subject.blind = (reading.cpu.is_some() && reading.cpu_stall.is_none()).then_some(now.mono);
+            blind |= subject.blind.is_some();
             let Some((time, elapsed)) = subject.read(reading, self.rules.shortest) else { continue };
             let (edge, high) = subject.judge(reading.at, time, elapsed, &self.rules);
             desk.sample(&mut subject.watch, Some(key), edge, high, subject.level);
@@ -327,7 +337,7 @@ impl Judge for Waitrate {
         keep.event(&Waiting { head, readings, waits, containers: found.containers })
     }
 
-    fn scrape(&self, containers: &Containers, scrape: &mut Scrape<'_>) {
+    fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&RATIO, |family| {
             for container in containers.iter() {
                 let Some(Level { time, .. }) = self.readings(Some(container.key())) else { continue };

@@ -10,8 +10,8 @@ use onset::evidence::{
     Request, Resident, Scope, Seen, Stall, Target, Task, Ticket, Times, TopProcess, Waited, Waits, Who,
 };
 use onset::host::{
-    ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot,
-    TaskCounts,
+    ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, Filter, HostCpu, Key, Load, Memory, Reading,
+    Snapshot, TaskCounts, Watched,
 };
 use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
@@ -27,6 +27,7 @@ const TURNS: u32 = 16;
 struct Bench<'a> {
     spec: &'static Spec,
     containers: &'a Containers,
+    filter: &'a Filter,
     now: Now,
     open: [Option<Ticket>; 64],
     next: u32,
@@ -198,6 +199,7 @@ fn turn(
         cpu_stall: None,
         containers,
         readings,
+        filter: bench.filter,
     };
     tracer.on(now, Event::Tick(&snapshot), &mut Out::new(bench));
     if bench.spec.hook.is_some() {
@@ -215,21 +217,32 @@ fn turn(
     }
     page.clear();
     let mut scrape = Scrape::new(page, bench.spec.metrics);
-    tracer.scrape(containers, &mut scrape);
+    tracer.scrape(Watched::new(containers, bench.filter), &mut scrape);
     assert_eq!(scrape.mishaps(), Mishaps::default());
 }
 
 fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let names: Vec<String> = (0..CONTAINERS).map(|index| format!("c{index}")).collect();
-    let list: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "/kubepods/x")).collect();
+    let paths: Vec<String> = names.iter().map(|name| format!("/kubepods/{name}")).collect();
+    let list: Vec<(&str, &str)> =
+        names.iter().zip(&paths).map(|(name, path)| (name.as_str(), path.as_str())).collect();
     let containers = Containers::fixture(&list);
     let (mut sheet, mut page) = (vec![0; 32 << 10], Page::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
     let capture = capture(spec.captures[0]);
     let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
-    let mut bench =
-        Bench { spec, containers: &containers, now, open: [None; 64], next: 0, sheet: &mut sheet, kept: 0 };
+    let filter = config.tracers[place].filter();
+    let mut bench = Bench {
+        spec,
+        containers: &containers,
+        filter,
+        now,
+        open: [None; 64],
+        next: 0,
+        sheet: &mut sheet,
+        kept: 0,
+    };
     let before = ALLOCATIONS.get();
     for number in 0..TURNS {
         bench.now.mono += Duration::from_secs(10);
@@ -242,8 +255,15 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
 
 #[test]
 fn no_tracer_takes_from_the_heap_once_it_is_built() {
-    let text: Vec<String> =
-        TRACERS.iter().map(|spec| format!("[tracer.{}]\ncooldown = \"20s\"\n", spec.name)).collect();
+    let text: Vec<String> = TRACERS
+        .iter()
+        .map(|spec| {
+            format!(
+                "[tracer.{}]\ncooldown = \"20s\"\ninclude = [\"id:c*\"]\nexclude = [\"id:*99\", \"pod:?\"]\n",
+                spec.name
+            )
+        })
+        .collect();
     let config = Config::parse(&text.concat(), TRACERS).expect("valid");
     for (place, spec) in TRACERS.iter().enumerate() {
         plays_without_the_heap(spec, &config, place);

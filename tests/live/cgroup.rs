@@ -22,7 +22,11 @@ impl Cgroup {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let word: u64 = word.bytes().fold(7, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let id = format!("{word:016x}{:024x}{number:024x}", std::process::id());
-        let path = format!("docker/{id}");
+        Cgroup::at(&format!("docker/{id}"), &id)
+    }
+
+    /// One at this path below the hierarchies' roots. The folders above it are left behind.
+    pub fn at(path: &str, id: &str) -> Cgroup {
         let mut folders = Vec::new();
         for controller in ["cpu", "cpuacct", "memory", "unified", "."] {
             let root = Path::new(ROOT).join(controller);
@@ -32,13 +36,13 @@ impl Cgroup {
                 _ => root.join("tasks").exists(),
             };
             if right {
-                let folder = root.join(&path);
+                let folder = root.join(path);
                 fs::create_dir_all(&folder).unwrap();
                 folders.push(folder);
             }
         }
         assert!(!folders.is_empty(), "no cgroup hierarchy under {ROOT}");
-        Cgroup { id, path: format!("/{path}"), folders }
+        Cgroup { id: id.to_owned(), path: format!("/{path}"), folders }
     }
 
     pub fn path(&self) -> &str {

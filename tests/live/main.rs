@@ -4,6 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod cgroup;
+mod churn;
+mod containers;
 mod cpuidle;
 mod cpusys;
 mod crash;
@@ -12,6 +14,7 @@ mod endpoint;
 mod faults;
 mod frozen;
 mod iotracing;
+mod kubelet;
 mod log_fire;
 mod memburst;
 mod oom;

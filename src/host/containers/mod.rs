@@ -2,20 +2,23 @@
 //! can still be looked up by its key, until the slot is needed for another. After the table is
 //! made, nothing here allocates.
 
+pub mod filter;
 pub mod path;
 
 use std::collections::VecDeque;
 
 use super::Key;
+use super::identity::{Identity, Role};
 use super::index::Index;
 use super::inline::Text;
+use filter::Filter;
 use path::Found;
 
 /// Slots beyond the capacity, as a share of it: those that are gone wait there to be reported.
 const SPARE: usize = 4;
 
-/// So many that are gone are kept for look-ups before one of their slots is used again while
-/// there are fresh ones: fresh ones cost memory.
+/// Beside that share, so many that are gone are kept for look-ups: an event is written up to a minute
+/// after it began, and what it tells of may be gone by then.
 const REMEMBERED: usize = 64;
 
 /// One container: a cgroup that a container runtime made.
@@ -28,11 +31,7 @@ pub struct Container {
     cgroup_path: Text<PATH_MAX>,
     cgroup_id: u64,
     runtime: Option<&'static str>,
-    qos: Option<&'static str>,
-    pod: Text<64>,
-    name: Text<128>,
-    namespace: Text<64>,
-    hostname: Text<64>,
+    identity: Identity,
 }
 
 /// A longer cgroup path is not followed: kind's, the longest known, are of 300 bytes.
@@ -72,27 +71,37 @@ impl Container {
     /// The pod's QoS class: `guaranteed`, `burstable`, `besteffort`.
     #[must_use]
     pub fn qos(&self) -> Option<&'static str> {
-        self.qos
+        self.identity.qos
+    }
+    /// What it is to its pod, once something has told it.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.identity.role
+    }
+    /// The pod's name, or its uid while nothing has told the name; empty if it is in none.
+    #[must_use]
+    pub fn pod(&self) -> &str {
+        if self.identity.pod.is_empty() { &self.identity.pod_uid } else { &self.identity.pod }
     }
     /// The pod's uid; empty if it is in none.
     #[must_use]
-    pub fn pod(&self) -> &str {
-        &self.pod
+    pub fn pod_uid(&self) -> &str {
+        &self.identity.pod_uid
     }
     /// Its name; empty while nothing has told it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.identity.name
     }
     /// Its Kubernetes namespace; empty while nothing has told it.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.identity.namespace
     }
     /// Its host name; empty while nothing has told it.
     #[must_use]
     pub fn hostname(&self) -> &str {
-        &self.hostname
+        &self.identity.hostname
     }
 }
 
@@ -133,10 +142,16 @@ pub struct Containers {
 }
 
 impl Containers {
+    /// So many slots has a table for so many at once: those that are gone need some, too.
+    #[must_use]
+    pub fn slots_for(capacity: usize) -> usize {
+        (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX))
+    }
+
     /// An empty table for so many at once.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Containers {
-        let slots = (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX));
+        let slots = Containers::slots_for(capacity);
         Containers {
             slots: Vec::with_capacity(slots),
             capacity: capacity.min(slots),
@@ -259,11 +274,7 @@ impl Containers {
             cgroup_path: path,
             cgroup_id,
             runtime: found.runtime,
-            qos: found.qos,
-            pod: found.pod,
-            name: Text::EMPTY,
-            namespace: Text::EMPTY,
-            hostname: Text::EMPTY,
+            identity: Identity { pod_uid: found.pod, qos: found.qos, ..Identity::UNKNOWN },
         };
         match self.slots.get_mut(usize::from(key.slot)) {
             Some(slot) => *slot = container,
@@ -288,13 +299,11 @@ impl Containers {
         self.note_change(key.slot);
     }
 
-    /// Tells its names. What is too long is cut; a key that is no longer known is left alone.
-    pub fn describe(&mut self, key: Key, name: &str, namespace: &str, hostname: &str) {
+    /// Tells its names: what is not known by them stays. A key that is no longer known is left alone.
+    pub fn describe(&mut self, key: Key, told: &Identity) {
         let slot = self.slots.get_mut(usize::from(key.slot)).filter(|container| container.key == key);
         if let Some(container) = slot {
-            container.name = Text::cut(name);
-            container.namespace = Text::cut(namespace);
-            container.hostname = Text::cut(hostname);
+            container.identity.learn(told);
         }
     }
 
@@ -316,6 +325,11 @@ impl Containers {
         }
     }
 
+    /// So many that are gone are remembered while there are fresh slots: fresh ones cost memory.
+    fn remembered(&self) -> usize {
+        REMEMBERED + self.capacity / SPARE
+    }
+
     /// A fresh slot, or that of the longest gone: never of one whose going was not yet told, for
     /// whoever listens would keep it for ever.
     fn free_slot(&mut self) -> Option<Key> {
@@ -323,13 +337,39 @@ impl Containers {
         let told = self.gone.front().and_then(|slot| self.slots.get(usize::from(*slot)));
         let told = told.filter(|oldest| !oldest.changed).map(|oldest| oldest.key);
         match told {
-            Some(key) if !fresh || self.gone.len() >= REMEMBERED => {
+            Some(key) if !fresh || self.gone.len() >= self.remembered() => {
                 self.gone.pop_front();
                 Some(Key { slot: key.slot, generation: key.generation.wrapping_add(1) })
             }
             _ if fresh => Some(Key { slot: u16::try_from(self.slots.len()).ok()?, generation: 0 }),
             _ => None,
         }
+    }
+}
+
+/// The containers that a tracer watches: those that are there, but for those that its filter leaves out.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched<'a> {
+    containers: &'a Containers,
+    filter: &'a Filter,
+}
+
+impl<'a> Watched<'a> {
+    /// Those of the table that the filter takes.
+    #[must_use]
+    pub fn new(containers: &'a Containers, filter: &'a Filter) -> Watched<'a> {
+        Watched { containers, filter }
+    }
+
+    /// All that are there.
+    #[must_use]
+    pub fn all(containers: &'a Containers) -> Watched<'a> {
+        Watched { containers, filter: &filter::ALL }
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = &'a Container> {
+        self.containers.iter().filter(move |container| self.filter.takes(container))
     }
 }
 

@@ -20,7 +20,13 @@ fn changes(table: &mut Containers) -> Vec<(u64, bool)> {
 fn one_that_is_gone_can_still_be_looked_up() {
     let mut table = Containers::with_capacity(4);
     let key = appear(&mut table, 7).expect("room");
-    table.describe(key, "web", "shop", "web-0");
+    let told = Identity {
+        name: Text::cut("web"),
+        namespace: Text::cut("shop"),
+        hostname: Text::cut("web-0"),
+        ..Identity::UNKNOWN
+    };
+    table.describe(key, &told);
     table.vanish(key);
     assert!(table.is_empty() && table.iter().next().is_none());
     let gone = table.get(key).expect("its slot is not needed yet");
@@ -54,7 +60,7 @@ fn slots_are_used_again_longest_gone_first_and_their_old_keys_name_nobody() {
         table.changes(|_| ());
         keys.push(key);
     }
-    assert!(table.slots() <= 2 + REMEMBERED);
+    assert!(table.slots() <= Containers::slots_for(2));
     let known: Vec<bool> = keys.iter().map(|key| table.get(*key).is_some()).collect();
     let forgotten = known.iter().take_while(|known| !**known).count();
     assert!(known.iter().skip(forgotten).all(|known| *known), "the longest gone went first");
@@ -141,4 +147,40 @@ fn a_path_that_is_too_long_is_refused() {
     let path = format!("/{}/{}", "x".repeat(PATH_MAX), id(1));
     let found = path::recognise(&path).expect("a container");
     assert_eq!(table.appear(&path, &found, 1), Err(Refused::TooLong));
+}
+
+#[test]
+fn names_outlive_the_container_while_three_hundred_others_come_and_go() {
+    let mut table = Containers::with_capacity(1024);
+    let key = appear(&mut table, 1).expect("room");
+    table.describe(key, &Identity { name: Text::cut("web"), ..Identity::UNKNOWN });
+    table.vanish(key);
+    // At ten a second that is half a minute: longer than a capture and its symbols take.
+    for number in 2..302 {
+        let other = appear(&mut table, number).expect("room");
+        table.vanish(other);
+        table.changes(|_| ());
+    }
+    assert_eq!(table.get(key).map(Container::name), Some("web"));
+}
+
+#[test]
+fn a_name_for_a_slot_that_went_to_another_is_left_alone() {
+    let mut table = Containers::with_capacity(2);
+    let key = appear(&mut table, 1).expect("room");
+    let other = Key { generation: key.generation + 1, ..key };
+    table.describe(other, &Identity { name: Text::cut("web"), ..Identity::UNKNOWN });
+    assert_eq!(table.get(key).map(Container::name), Some(""));
+}
+
+#[test]
+fn a_pods_name_takes_the_place_of_its_uid_once_it_is_known() {
+    let mut table = Containers::with_capacity(2);
+    let path = format!("/kubepods/burstable/pod1234-abcd/{}", id(1));
+    let found = path::recognise(&path).expect("a container's path");
+    let key = table.appear(&path, &found, 1).expect("room");
+    assert_eq!(table.get(key).map(Container::pod), Some("1234-abcd"));
+    table.describe(key, &Identity { pod: Text::cut("web-0"), ..Identity::UNKNOWN });
+    let known = table.get(key).expect("it is there");
+    assert_eq!((known.pod(), known.pod_uid(), known.qos()), ("web-0", "1234-abcd", Some("burstable")));
 }

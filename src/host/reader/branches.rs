@@ -1,5 +1,5 @@
-//! The cgroups above containers: folders that can hold some and are none. They are watched, and
-//! their limits hold for all that is in them.
+//! The cgroups above containers: folders that can hold some, also containers that run others. They
+//! are watched, and their limits hold for all that is in them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};

@@ -11,7 +11,7 @@ use super::branches::{Branch, Branches};
 use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
 use super::tree::Tree;
-use crate::host::calls::{Event, Watches, What, entries, events};
+use crate::host::calls::{About, Event, Watches, What, entries, events};
 use crate::host::containers::{PATH_MAX, path};
 use crate::host::inline::Text;
 
@@ -189,14 +189,18 @@ impl Census {
             scene.io.faults.beyond_capacity += u64::from(std::str::from_utf8(name).is_ok());
             return;
         };
-        let inode = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.inode(path).ok().flatten());
+        let about = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
         // It may be gone again; then it needs no more.
-        let Some(inode) = inode else { return };
+        let Some(About { inode, has_folders }) = about else { return };
         let settles = scene.now + SETTLE;
         if let Some(found) = path::recognise(&path) {
             let sighting = Sighting { path: &path, found, inode, branch: parent, sweep: self.sweep, settles };
             scene.population.sight(&sighting, scene.io);
-            return;
+            // It may run containers itself (kind, docker in docker). Most have no cgroups of their own and
+            // need no watch; one that begins to have some is a branch from the next sweep on.
+            if !has_folders && self.branches.at(&path).is_none() {
+                return;
+            }
         }
         if let Some(slot) = self.branches.at(&path) {
             match self.branches.get_mut(slot).filter(|known| known.inode == inode) {
@@ -216,17 +220,18 @@ impl Census {
         let now = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.inode(path).ok().flatten());
         // One that is there again by now is another, unless it was listed after that.
         let gone = |inode: u64| now != Some(inode);
-        if let Some(slot) = self.branches.at(&path) {
-            if self.branches.get(slot).is_some_and(|branch| gone(branch.inode)) {
-                self.remove(slot, scene);
-                let passed = self.branches.slots().len() + scene.population.containers.slots();
-                return FOLDER + u32::try_from(passed / PASSED_IN_A_STEP).unwrap_or(u32::MAX);
-            }
-        } else if let Some(container) = scene.population.containers.at(&path) {
+        if let Some(container) = scene.population.containers.at(&path) {
             let key = container.key();
             if gone(container.cgroup_id()) {
                 scene.population.vanish(key, scene.io);
             }
+        }
+        if let Some(slot) = self.branches.at(&path)
+            && self.branches.get(slot).is_some_and(|branch| gone(branch.inode))
+        {
+            self.remove(slot, scene);
+            let passed = self.branches.slots().len() + scene.population.containers.slots();
+            return FOLDER + u32::try_from(passed / PASSED_IN_A_STEP).unwrap_or(u32::MAX);
         }
         FOLDER
     }

@@ -5,6 +5,7 @@ mod bounds;
 mod branches;
 mod census;
 mod leaf;
+mod losses;
 mod population;
 mod source;
 mod tree;
@@ -15,9 +16,11 @@ use std::time::Duration;
 
 use super::calls::Folder;
 use super::cgroup::cpuset;
+use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample,
+    Container, Containers, Disk, Facts, HostCpu, Identity, Key, Load, Memory, Snapshot, TaskCounts,
+    TaskSample,
 };
 use crate::clock::Now;
 use crate::config::Paths;
@@ -29,6 +32,7 @@ use source::{Io, Place, Source};
 use tree::Tree;
 
 pub use census::Scan;
+pub use losses::Loss;
 pub use tree::Mode;
 
 /// So many block devices are read, partitions included; more are counted as beyond capacity.
@@ -232,6 +236,7 @@ impl Reader {
             cpu_stall: host.cpu_stall,
             containers: &self.population.containers,
             readings: &self.population.readings,
+            filter: &filter::ALL,
         }
     }
 
@@ -241,9 +246,9 @@ impl Reader {
         &self.population.containers
     }
 
-    /// Tells a container's names, as the kubelet knows them.
-    pub fn describe(&mut self, key: Key, name: &str, namespace: &str, hostname: &str) {
-        self.population.containers.describe(key, name, namespace, hostname);
+    /// Tells a container's names, as its runtime or the kubelet knows them.
+    pub fn describe(&mut self, key: Key, told: &Identity) {
+        self.population.containers.describe(key, told);
     }
 
     /// Hands over the containers that appeared or went since this was last asked: which, `is_live`

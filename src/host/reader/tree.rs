@@ -72,12 +72,12 @@ impl Tree {
     }
 }
 
-fn is_unified(path: &Path) -> bool {
+pub(super) fn is_unified(path: &Path) -> bool {
     path.join("cgroup.controllers").is_file() || path.join("cgroup.procs").is_file()
 }
 
 /// The folder of this controller: its own, or one that it shares, as `cpu,cpuacct`.
-fn controller(root: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+pub(super) fn controller(root: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     let own = root.join(name);
     if own.is_dir() {
         return Ok(Some(own));

@@ -12,7 +12,7 @@ use super::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, Trigger, W
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Ticket};
-use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts};
+use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
 use crate::metric::Scrape;
 use crate::page::Page;
 
@@ -165,6 +165,7 @@ impl Play {
     /// A tick that brings these facts, and these readings by slot.
     pub fn tick(&mut self, host: &Host, readings: &[Reading]) {
         let containers = Rc::clone(&self.seen.containers);
+        let filter = self.settings.filter().clone();
         let before = self.seen.asked.len();
         self.event(Event::Tick(&Snapshot {
             cpu: host.cpu.as_ref(),
@@ -175,6 +176,7 @@ impl Play {
             cpu_stall: host.cpu_stall,
             containers: &containers,
             readings,
+            filter: &filter,
         }));
         // How long a probe lasts is the tracer's own matter.
         let asked = self.seen.asked.get(before..).unwrap_or_default().iter();
@@ -214,7 +216,8 @@ impl Play {
     pub fn scrape(&mut self) -> String {
         self.page.clear();
         let mut scrape = Scrape::new(&mut self.page, self.spec.metrics);
-        self.tracer.scrape(&self.seen.containers, &mut scrape);
+        let watched = Watched::new(&self.seen.containers, self.settings.filter());
+        self.tracer.scrape(watched, &mut scrape);
         assert_eq!(scrape.missing().map(|metric| metric.name).collect::<Vec<_>>(), Vec::<&str>::new());
         assert_eq!(scrape.mishaps(), crate::metric::Mishaps::default());
         check::scrape(&self.page)

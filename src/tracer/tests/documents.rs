@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::{Now, Wall};
 use crate::evidence::Ticket;
-use crate::host::{Container, Containers};
+use crate::host::{Container, Containers, Identity, Role, Text};
 use crate::tracer::{About, Data, Shrink, document};
 
 struct List(Vec<u32>);
@@ -59,6 +59,36 @@ fn the_envelope_says_what_is_known_and_leaves_out_what_is_not() {
     let found = read(containers.get(Play::key(0)), Trigger::Sustained, false);
     assert_eq!((&found["container_id"], &found["cgroup_path"]), (&"abc".into(), &"/kubepods/x".into()));
     assert_eq!(found.as_object().map(serde_json::Map::len), Some(12), "and no more of a nameless container");
+}
+
+#[test]
+fn a_container_is_told_by_all_its_names_also_when_it_is_gone() {
+    let mut containers = Containers::with_capacity(4);
+    let path = format!("/kubepods/burstable/pod12ab-34/{}", "7".repeat(64));
+    let found = crate::host::containers::path::recognise(&path).expect("a container's path");
+    let key = containers.appear(&path, &found, 5).expect("room");
+    let told = Identity {
+        name: Text::cut("web"),
+        pod: Text::cut("web-0"),
+        namespace: Text::cut("shop"),
+        hostname: Text::cut("web-0.local"),
+        role: Some(Role::Sidecar),
+        ..Identity::UNKNOWN
+    };
+    containers.describe(key, &told);
+    containers.vanish(key);
+    let found = read(containers.get(key), Trigger::Surge, false);
+    for (field, value) in [
+        ("container_name", "web"),
+        ("container_hostname", "web-0.local"),
+        ("container_host_namespace", "shop"),
+        ("container_type", "sidecar"),
+        ("container_qos", "burstable"),
+        ("pod", "web-0"),
+        ("pod_uid", "12ab-34"),
+    ] {
+        assert_eq!(found[field], value, "{field}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod cpusys;
 mod dload;
 mod documents;
 mod example;
+mod filters;
 mod iotracing;
 mod memburst;
 mod oom;

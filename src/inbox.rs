@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A bounded queue with at most one thread behind it.
-pub(super) struct Inbox<J> {
+pub(crate) struct Inbox<J> {
     state: Mutex<State<J>>,
     changed: Condvar,
     room: usize,
@@ -21,7 +21,7 @@ struct State<J> {
 
 /// What became of work that was brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Brought<J> {
+pub(crate) enum Brought<J> {
     /// A thread has it, or will.
     Taken,
     /// It waits for a thread, which the bringer has to start.
@@ -32,7 +32,7 @@ pub(super) enum Brought<J> {
 
 /// What a thread finds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<J> {
+pub(crate) enum Found<J> {
     /// Work.
     Job(J),
     /// None, for as long as it waited.
@@ -43,7 +43,7 @@ pub(super) enum Found<J> {
 
 impl<J> Inbox<J> {
     /// With room for so many.
-    pub(super) fn new(room: usize) -> Inbox<J> {
+    pub(crate) fn new(room: usize) -> Inbox<J> {
         let state = State { waiting: VecDeque::with_capacity(room), staffed: false, closed: false };
         Inbox { state: Mutex::new(state), changed: Condvar::new(), room }
     }
@@ -53,7 +53,7 @@ impl<J> Inbox<J> {
     }
 
     /// Brings work. Never blocks.
-    pub(super) fn bring(&self, job: J) -> Brought<J> {
+    pub(crate) fn bring(&self, job: J) -> Brought<J> {
         let mut state = self.lock();
         if state.closed || state.waiting.len() >= self.room {
             return Brought::Full(job);
@@ -68,7 +68,7 @@ impl<J> Inbox<J> {
 
     /// Brings work, and starts a thread for it if there is none. Work that finds neither a thread
     /// nor room is dropped: false.
-    pub(super) fn bring_to(&self, name: &str, job: J, life: impl FnOnce() + Send + 'static) -> bool {
+    pub(crate) fn bring_to(&self, name: &str, job: J, life: impl FnOnce() + Send + 'static) -> bool {
         match self.bring(job) {
             Brought::Taken => true,
             Brought::Full(_) => false,
@@ -84,17 +84,17 @@ impl<J> Inbox<J> {
     }
 
     /// Whether a thread is here, or about to be.
-    pub(super) fn is_staffed(&self) -> bool {
+    pub(crate) fn is_staffed(&self) -> bool {
         self.lock().staffed
     }
 
     /// Begins a thread's time here.
-    pub(super) fn shift(&self) -> Shift<'_, J> {
+    pub(crate) fn shift(&self) -> Shift<'_, J> {
         Shift { inbox: self, on: true }
     }
 
     /// Tells the thread to leave, and waits for it, but not for ever. False: it is still there.
-    pub(super) fn close(&self, deadline: Instant) -> bool {
+    pub(crate) fn close(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
         state.closed = true;
         self.changed.notify_all();
@@ -111,14 +111,14 @@ impl<J> Inbox<J> {
 
 /// A thread's time at an inbox. However it ends, work that still waits is dropped then, unless
 /// the thread left in order, when there is none.
-pub(super) struct Shift<'i, J> {
+pub(crate) struct Shift<'i, J> {
     inbox: &'i Inbox<J>,
     on: bool,
 }
 
 impl<J> Shift<'_, J> {
     /// Waits for work.
-    pub(super) fn next(&self, wait: Duration) -> Found<J> {
+    pub(crate) fn next(&self, wait: Duration) -> Found<J> {
         let deadline = Instant::now().checked_add(wait);
         let mut state = self.inbox.lock();
         loop {
@@ -137,7 +137,7 @@ impl<J> Shift<'_, J> {
     }
 
     /// Leaves, if nothing waits.
-    pub(super) fn leave(&mut self) -> bool {
+    pub(crate) fn leave(&mut self) -> bool {
         let mut state = self.inbox.lock();
         if !state.closed && !state.waiting.is_empty() {
             return false;

@@ -1,0 +1,211 @@
+//! What the kubelet's list of pods tells. It is asked when a container appears, and not before ten
+//! seconds are over since it was last asked; one that fails is told of once and asked less often.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Office, Wanted};
+use crate::config::Kubelet;
+use crate::host::Identity;
+use crate::host::identity::pods::{self, Whose};
+use crate::inbox::Found;
+use crate::net::client::{self, Client, Patience, Request, Trust};
+
+/// The kubelet makes the list anew each time: it is not asked more often.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// One that fails is asked as seldom.
+const EVERY_FAILING: Duration = Duration::from_secs(60);
+
+/// Failures in a row after which that is so.
+const FAILING: u32 = 3;
+
+/// Containers of a pod come together: so long are others waited for.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// The kubelet tells of a container some seconds after it began. One that is in so many lists not
+/// is a pod's sandbox, or none of the kubelet's.
+const LISTS: u32 = 6;
+
+/// A list of 500 pods is of 5 MiB.
+const LIST_MAX: usize = 64 << 20;
+
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(3), whole: Duration::from_secs(10) };
+
+/// Why there is no list of pods.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The token.
+    #[error("cannot read {}: {source}; [containers] kubelet_token_file must name a file with a token", path.display())]
+    Token {
+        /// Its file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Certificates or keys.
+    #[error("{0}; see [containers] kubelet_ca_file, kubelet_cert_file and kubelet_key_file")]
+    Client(#[from] client::Error),
+    /// No connection, or not to the end.
+    #[error("{0}")]
+    Broken(#[from] client::Broken),
+    /// It does not know us.
+    #[error(
+        "it answers 401: the token or certificate is not valid for it; see [containers] kubelet_token_file"
+    )]
+    Unknown,
+    /// It knows us, and refuses.
+    #[error("it answers 403: whose token this is must be allowed to get nodes/proxy")]
+    Forbidden,
+    /// It answers something else.
+    #[error("it answers {0} and no list of pods; is [containers] kubelet the kubelet's url?")]
+    Status(u16),
+    /// What it answers with 200 is something else.
+    #[error("{0}; is [containers] kubelet the kubelet's url?")]
+    NoList(#[from] pods::Error),
+}
+
+/// How the kubelet is, from one thread to the next.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    asked: Option<Instant>,
+    failures: u32,
+    said: Option<std::mem::Discriminant<Error>>,
+}
+
+/// What one list told of a container.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// Of itself.
+    own: Option<Identity>,
+    /// Of its pod.
+    pod: Option<Identity>,
+}
+
+impl Told {
+    pub(super) fn identity(self) -> Option<Identity> {
+        self.own.or(self.pod)
+    }
+}
+
+/// A thread's life: until each container that waits was in a list, or in enough of them not.
+pub(super) fn work(office: &Office) {
+    let Some(source) = &office.names.kubelet else { return };
+    let mut shift = office.pods.shift();
+    let mut waiting: Vec<(Wanted, u32)> = Vec::new();
+    let mut due = Instant::now() + GATHER;
+    loop {
+        match shift.next(due.saturating_duration_since(Instant::now())) {
+            Found::Closed => return,
+            Found::Job(wanted) => {
+                if waiting.is_empty() {
+                    due = (Instant::now() + GATHER).max(office.next_list());
+                }
+                waiting.push((wanted, 0));
+            }
+            Found::Nothing if waiting.is_empty() => {
+                if shift.leave() {
+                    return;
+                }
+            }
+            Found::Nothing => {
+                if !office.ask(source, &mut waiting) {
+                    return;
+                }
+                due = office.next_list();
+            }
+        }
+    }
+}
+
+impl Office {
+    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the kubelet may be asked again.
+    fn next_list(&self) -> Instant {
+        let standing = self.standing();
+        let every = if standing.failures < FAILING { EVERY } else { EVERY_FAILING };
+        standing.asked.map_or_else(Instant::now, |asked| asked + every)
+    }
+
+    /// Asks once for all that wait. False: nobody wants to know any more.
+    fn ask(&self, source: &Kubelet, waiting: &mut Vec<(Wanted, u32)>) -> bool {
+        let wanted: Vec<Wanted> = waiting.iter().map(|(wanted, _)| *wanted).collect();
+        let answer = pods(source, &wanted);
+        self.stands(source, answer.as_ref().err());
+        let Ok(told) = answer else { return true };
+        let mut told = told.into_iter();
+        let mut heard = true;
+        waiting.retain_mut(|(wanted, lists)| {
+            let told = told.next().unwrap_or_default();
+            // What its pod is called is told once: the next lists know no more of that.
+            let news = told.own.or(told.pod.filter(|_| *lists == 0));
+            if let Some(identity) = news {
+                heard &= self.tell(wanted.key, identity);
+            }
+            *lists += 1;
+            told.own.is_none() && *lists < LISTS
+        });
+        heard
+    }
+
+    /// Notes how it went, and says so when that changed.
+    fn stands(&self, source: &Kubelet, error: Option<&Error>) {
+        let mut standing = self.standing();
+        standing.asked = Some(Instant::now());
+        let Some(error) = error else {
+            standing.failures = 0;
+            if standing.said.take().is_some() {
+                eprintln!("onset: the kubelet tells names again");
+            }
+            return;
+        };
+        self.kubelet_failures.fetch_add(1, Ordering::Relaxed);
+        standing.failures = standing.failures.saturating_add(1);
+        let kind = std::mem::discriminant(error);
+        if standing.said.replace(kind) != Some(kind) {
+            eprintln!(
+                "onset: no names from the kubelet ({}): {error}; asked again while they are missing",
+                source.url
+            );
+        }
+    }
+}
+
+/// Asks for the list of pods, and says for each of these what is in it.
+pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Told>, Error> {
+    let identity = source.identity.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let trust = Trust { ca_file: source.ca_file.as_deref(), identity };
+    let client = Client::new(&source.url, trust, PATIENCE)?;
+    let bearer = match &source.token_file {
+        Some(path) => {
+            let token = std::fs::read_to_string(path);
+            let token = token.map_err(|source| Error::Token { path: path.clone(), source })?;
+            Some(format!("Bearer {}", token.trim()))
+        }
+        None => None,
+    };
+    let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+    let request = Request { method: "GET", url: &source.url, headers: &headers, body: &[] };
+    let mut told = vec![Told::default(); wanted.len()];
+    client.read(request, LIST_MAX, |reply, body| match reply.status {
+        200 => Ok(pods::read(io::BufReader::new(body), &mut |whose, identity| {
+            for (wanted, told) in wanted.iter().zip(&mut told) {
+                match whose {
+                    Whose::Container(id) if id == &*wanted.id => told.own = Some(*identity),
+                    Whose::Pod(uid) if uid == &*wanted.pod_uid => told.pod = Some(*identity),
+                    Whose::Container(_) | Whose::Pod(_) => {}
+                }
+            }
+        })?),
+        401 => Err(Error::Unknown),
+        403 => Err(Error::Forbidden),
+        status => Err(Error::Status(status)),
+    })??;
+    Ok(told)
+}

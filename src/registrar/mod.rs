@@ -1,0 +1,151 @@
+//! Finds out what containers are called: at first sight from the files of their runtimes, and from
+//! the kubelet. Both are asked by threads that are there only while something is to be found out, so
+//! neither a slow disk nor a dead kubelet holds anything up.
+
+mod kubelet;
+mod runtimes;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::config::Names;
+use crate::host::{Container, Containers, Identity, Key, Text};
+use crate::inbox::Inbox;
+
+/// Wakes the loop.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Answers that wait for the loop; a thread with more of them waits for room.
+const TOLD_MAX: usize = 64;
+
+/// Whose names are wanted.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    key: Key,
+    id: Text<76>,
+    pod_uid: Text<64>,
+}
+
+impl Wanted {
+    fn of(container: &Container) -> Wanted {
+        Wanted {
+            key: container.key(),
+            id: Text::cut(container.id()),
+            pod_uid: Text::cut(container.pod_uid()),
+        }
+    }
+}
+
+/// What the threads share.
+struct Office {
+    names: Names,
+    files: Inbox<Wanted>,
+    pods: Inbox<Wanted>,
+    standing: Mutex<kubelet::Standing>,
+    tell: SyncSender<(Key, Identity)>,
+    wake: Wake,
+    kubelet_failures: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Office {
+    /// Hands an answer to the loop. False: nobody wants any more.
+    fn tell(&self, key: Key, told: Identity) -> bool {
+        let wanted = self.tell.send((key, told)).is_ok();
+        (self.wake)();
+        wanted
+    }
+}
+
+/// The one who finds out.
+pub struct Registrar {
+    office: Arc<Office>,
+    told: Receiver<(Key, Identity)>,
+}
+
+/// What went wrong so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Times that the kubelet gave no list of pods.
+    pub kubelet: u64,
+    /// Containers that were not asked about: no thread could be started, or there are too many.
+    pub dropped: u64,
+}
+
+impl Registrar {
+    /// For so many containers at once.
+    #[must_use]
+    pub fn new(names: &Names, capacity: usize, wake: Wake) -> Registrar {
+        let (tell, told) = sync_channel(TOLD_MAX);
+        let room = Containers::slots_for(capacity);
+        let office = Office {
+            names: names.clone(),
+            files: Inbox::new(room),
+            pods: Inbox::new(room),
+            standing: Mutex::default(),
+            tell,
+            wake,
+            kubelet_failures: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        };
+        Registrar { office: Arc::new(office), told }
+    }
+
+    /// Has the names of a container found out; `told` has them later, if there are any.
+    pub fn find(&self, container: &Container) {
+        let wanted = Wanted::of(container);
+        let office = Arc::clone(&self.office);
+        let mut brought = self.office.files.bring_to("onset-names", wanted, move || runtimes::work(&office));
+        if self.office.names.kubelet.is_some() {
+            let office = Arc::clone(&self.office);
+            brought &= self.office.pods.bring_to("onset-kubelet", wanted, move || kubelet::work(&office));
+        }
+        if !brought {
+            self.office.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The next answer. Of one container there may be several: each knows more, or knows better.
+    pub fn told(&self) -> Option<(Key, Identity)> {
+        self.told.try_recv().ok()
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults {
+            kubelet: self.office.kubelet_failures.load(Ordering::Relaxed),
+            dropped: self.office.dropped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        // A thread that waits for the kubelet is not waited for: it holds nothing that is to be saved.
+        self.office.files.close(Instant::now());
+        self.office.pods.close(Instant::now());
+    }
+}
+
+/// Finds out at once what all of these are called, and why the kubelet does not help, if it does not.
+#[must_use]
+pub fn look_up(names: &Names, containers: &Containers) -> (Vec<(Key, Identity)>, Option<String>) {
+    let all: Vec<Wanted> = containers.iter().map(Wanted::of).collect();
+    let found = all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id)?)));
+    let mut found: Vec<_> = found.collect();
+    let Some(source) = &names.kubelet else { return (found, None) };
+    match kubelet::pods(source, &all) {
+        Ok(told) => {
+            let told = all.iter().zip(told);
+            found.extend(told.filter_map(|(wanted, told)| Some((wanted.key, told.identity()?))));
+            (found, None)
+        }
+        Err(error) => (found, Some(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

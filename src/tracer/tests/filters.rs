@@ -1,0 +1,70 @@
+//! What a tracer is not to watch is neither judged nor shown, whichever tracer it is.
+
+use super::*;
+use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts};
+use crate::tracer::play::Host;
+
+const OF_CONTAINERS: [&str; 4] = ["cpuidle", "dload", "waitrate", "memburst"];
+
+/// Two containers that are idle, and then both in need by every rule.
+fn reading(at: Duration, busy: bool) -> Reading {
+    let time = if busy { TEN } else { Duration::ZERO };
+    Reading {
+        at,
+        cpu: Some(ContainerCpu { user: time, system: Duration::ZERO, total: time }),
+        capacity_cores: Some(1.0),
+        cpu_stall: Some(time),
+        tasks: Some(TaskCounts {
+            uninterruptible: 90 * u32::from(busy),
+            longest: Duration::from_secs(90) * u32::from(busy),
+            ..TaskCounts::default()
+        }),
+        memory: Some(ContainerMemory {
+            anon_bytes: if busy { 90 } else { 10 },
+            usage_bytes: 90,
+            limit_bytes: Some(100),
+        }),
+        ..Reading::default()
+    }
+}
+
+fn played(tracer: &str, keys: &str) -> (Play, Vec<Scope>) {
+    let mut play = Play::new(tracer, &format!("[tracer.{tracer}]\n{keys}"), SIZE);
+    play.containers(&[("aa", "/docker/aa"), ("bb", "/docker/bb")]);
+    for busy in [false, false, true] {
+        play.pass(TEN);
+        play.tick(&Host::default(), &[reading(play.now.mono, busy); 2]);
+    }
+    let scopes = play.seen.asked.iter().map(|request| request.scope).collect();
+    (play, scopes)
+}
+
+#[test]
+fn every_tracer_of_containers_judges_and_shows_only_those_that_it_watches() {
+    for tracer in OF_CONTAINERS {
+        let of = |slot| Scope::Container(Play::key(slot));
+        let (mut play, scopes) = played(tracer, "");
+        assert_eq!(scopes, [of(0), of(1)], "{tracer}");
+        let page = play.scrape();
+        assert!(page.contains("\"aa\"") && page.contains("\"bb\""), "{tracer}: {page}");
+        for keys in ["exclude = [\"id:a*\"]", "include = [\"id:b?\", \"pod:x\"]"] {
+            let (mut play, scopes) = played(tracer, keys);
+            assert_eq!(scopes, [of(1)], "{tracer}: {keys}");
+            let page = play.scrape();
+            assert!(!page.contains("\"aa\"") && page.contains("\"bb\""), "{tracer}: {page}");
+        }
+    }
+}
+
+#[test]
+fn what_someone_asks_about_is_captured_whatever_the_filter() {
+    for tracer in OF_CONTAINERS {
+        let mut play = Play::new(tracer, &format!("[tracer.{tracer}]\nexclude = [\"id:*\"]"), SIZE);
+        play.containers(&[("aa", "/docker/aa")]);
+        let ticket = play.ask(Some(Play::key(0))).expect("a capture");
+        let scope = Scope::Container(Play::key(0));
+        let kind = play.seen.asked[0].kind;
+        assert_eq!(play.answer(ticket, Ok(&capture(kind, scope))), Some(Trigger::Manual), "{tracer}");
+        assert_eq!(play.seen.events[0].1["container_id"], "aa");
+    }
+}

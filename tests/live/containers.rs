@@ -1,0 +1,340 @@
+//! Real containers by runc, containerd and podman: each is told by its names in the event that it
+//! causes, also when it lives for two seconds only and its runtime has forgotten it by then.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, start, text};
+
+/// Ends by itself, should the test be killed. The shell stays the first process: that one could not be
+/// killed from inside.
+const SPIN: &str = "timeout -s KILL 60 sh -c 'while :; do :; done'; true";
+
+/// A root filesystem with a shell in it, and nothing else.
+fn filesystem(folder: &Folder) -> PathBuf {
+    let rootfs = folder.0.join("rootfs");
+    for name in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
+        fs::create_dir_all(rootfs.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+    for name in ["sh", "dd", "sleep", "timeout"] {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
+    }
+    rootfs
+}
+
+/// An agent that sees any container that spins on its fifth of a CPU, and looks for names in these folders.
+fn agent(capture: &str, names: &str) -> Agent {
+    let keys =
+        format!("every = \"200ms\"\ncapture = \"{capture}\"\nsustained_samples = 1\ntotal_percent = 30");
+    let all = ["docker", "containerd", "storage", "runc"];
+    let none: String = all
+        .iter()
+        .filter(|key| !names.contains(&format!("{key} = ")))
+        .map(|key| format!("{key} = []\n"))
+        .collect();
+    Agent::start(&format!("{}[containers]\n{none}{names}\n", only("cpuidle", &keys)))
+}
+
+/// Kills what is in these cgroups, in every hierarchy, and takes them away.
+fn clear(path: &str) {
+    let roots = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<_> =
+        roots.chain([PathBuf::from("/sys/fs/cgroup")]).map(|root| root.join(path)).collect();
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in list.lines().filter_map(|line| line.parse().ok()) {
+            // SAFETY: takes no pointers; these processes are in a cgroup of ours.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        let end = std::time::Instant::now() + Duration::from_secs(5);
+        while fs::remove_dir(folder).is_err() && folder.exists() && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A container of runc's, described as a CRI runtime does it.
+struct Runc {
+    folder: Folder,
+    cgroup: String,
+}
+
+const POD: &str = "3f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b";
+
+impl Runc {
+    fn command(&self) -> Command {
+        let mut runc = command("runc");
+        runc.arg("--root").arg(self.state());
+        runc
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.0.join("state")
+    }
+
+    fn id(&self) -> &str {
+        self.cgroup.rsplit('/').next().unwrap()
+    }
+
+    /// A bundle that runs this, with at most so much memory.
+    fn new(script: &str, memory: u64) -> Runc {
+        let id = format!("{:064x}", u128::from(std::process::id()) << 64 | 0xc0de);
+        let runc = Runc { folder: Folder::new(), cgroup: format!("kubepods/burstable/pod{POD}/{id}") };
+        done(runc.command().args(["spec", "-b"]).arg(&runc.folder.0));
+        let file = runc.folder.0.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        spec["process"]["terminal"] = false.into();
+        spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
+        spec["hostname"] = "web-0.shop".into();
+        spec["root"] = json!({ "path": filesystem(&runc.folder) });
+        spec["linux"]["cgroupsPath"] = format!("/{}", runc.cgroup).into();
+        spec["linux"]["resources"]["memory"] = json!({ "limit": memory });
+        spec["linux"]["resources"]["cpu"] = json!({ "quota": 20_000, "period": 100_000 });
+        spec["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.container-name": "web",
+            "io.kubernetes.cri.sandbox-name": "web-0",
+            "io.kubernetes.cri.sandbox-namespace": "shop",
+        });
+        fs::write(file, spec.to_string()).unwrap();
+        runc
+    }
+
+    /// Starts it. It writes nowhere: a pipe of ours would be held by what it leaves behind.
+    fn start(&self) {
+        let mut runc = self.command();
+        runc.args(["run", "-d", "-b"]).arg(&self.folder.0).arg(self.id());
+        let out = fs::File::create(self.folder.0.join("said")).unwrap();
+        let status = runc.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap();
+        assert!(status.success(), "{}", fs::read_to_string(self.folder.0.join("said")).unwrap());
+    }
+}
+
+impl Drop for Runc {
+    fn drop(&mut self) {
+        let _ = self.command().args(["delete", "-f", self.id()]).stderr(Stdio::null()).status();
+        clear(&self.cgroup);
+        clear(&format!("kubepods/burstable/pod{POD}"));
+    }
+}
+
+fn assert_named(event: &Value, names: &[(&str, &str)]) {
+    for (field, value) in names {
+        assert_eq!(event[*field], *value, "{field} of {event:#}");
+    }
+}
+
+const OF_RUNC: [(&str, &str); 6] = [
+    ("container_name", "web"),
+    ("pod", "web-0"),
+    ("pod_uid", POD),
+    ("container_host_namespace", "shop"),
+    ("container_hostname", "web-0.shop"),
+    ("container_qos", "burstable"),
+];
+
+#[test]
+fn a_container_of_runc_is_named_by_the_annotations_in_its_state() {
+    if !root("runc") {
+        return;
+    }
+    let runc = Runc::new(SPIN, 64 << 20);
+    let agent = agent("1s", &format!("runc = [{:?}]", runc.state()));
+    runc.start();
+    let event = agent.event("the container's event", SOON, |it| it["container_id"] == runc.id());
+    assert_named(&event, &OF_RUNC);
+    let label = format!("container_id=\"{}\",container=\"web\",pod=\"web-0\",namespace=\"shop\"", runc.id());
+    await_that("its metrics", SOON, || agent.get("/metrics").1.contains(&label).then_some(()));
+    let listed = done(&mut agent.onset(&["containers", "--json"]));
+    let rows: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let row = rows.iter().find(|row| row["container_id"] == runc.id()).unwrap();
+    assert_named(row, &OF_RUNC);
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
+    if !root("runc") {
+        return;
+    }
+    let hog = "sleep 1; dd if=/dev/zero of=/dev/null bs=128M count=1";
+    let runc = Runc::new(hog, 32 << 20);
+    let agent = Agent::start(&format!("{}[containers]\nrunc = [{:?}]\n", only("oom", ""), runc.state()));
+    runc.start();
+    let event = agent.event("the kill", SOON, |it| it["container_id"] == runc.id());
+    assert_eq!(text(&event, "/tracer_name"), "oom");
+    assert_eq!(text(&event, "/tracer_data/victim/comm"), "dd");
+    assert_named(&event, &OF_RUNC);
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// A containerd of the test's own, without the plugin for Kubernetes.
+struct Containerd {
+    _running: Killed,
+    folder: Folder,
+}
+
+impl Containerd {
+    fn start() -> Containerd {
+        let folder = Folder::new();
+        let at = &folder.0;
+        let text = format!(
+            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{0}/sock\"\n",
+            at.display()
+        );
+        fs::write(at.join("config.toml"), text).unwrap();
+        let said = fs::File::create(at.join("said")).unwrap();
+        let mut daemon = command("containerd");
+        daemon.arg("--config").arg(at.join("config.toml")).stdout(said.try_clone().unwrap()).stderr(said);
+        let containerd = Containerd { _running: start(&mut daemon), folder };
+        await_that("containerd to answer", SOON, || {
+            run(&mut containerd.ctr(&["version"])).status.success().then_some(())
+        });
+        containerd
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Command {
+        let mut ctr = command("timeout");
+        ctr.args(["-k", "1", "60", "ctr", "--address"]).arg(self.folder.0.join("sock")).args(arguments);
+        ctr
+    }
+}
+
+/// Its shims outlive it, and hold the containers.
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let address = self.folder.0.join("sock").display().to_string();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let shim = line.starts_with(b"/usr/bin/containerd-shim-runc-v2");
+            if let Some(pid) = pid.filter(|_| shim && String::from_utf8_lossy(&line).contains(&address)) {
+                // SAFETY: takes no pointers; this process has our folder in its arguments.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
+    }
+}
+
+#[test]
+fn a_container_of_containerd_that_lives_two_seconds_is_named_when_it_is_gone() {
+    if !root("containerd") {
+        return;
+    }
+    let containerd = Containerd::start();
+    let rootfs = filesystem(&containerd.folder);
+    let state = containerd.folder.0.join("state");
+    let agent = agent("10s", &format!("containerd = [\"{}\"]", state.display()));
+    let spin = SPIN.replace("60", "2");
+    let rootfs = rootfs.display().to_string();
+    let name = format!("redis-{}", std::process::id());
+    let arguments = [
+        "run",
+        "--rm",
+        "--cpus",
+        "0.2",
+        "--rootfs",
+        "--env",
+        "PATH=/bin",
+        "--env",
+        "HOSTNAME=cache-1",
+        &rootfs,
+        &name,
+        "/bin/sh",
+        "-c",
+        &spin,
+    ];
+    let ended = run(&mut containerd.ctr(&arguments));
+    let task = state.join("io.containerd.runtime.v2.task/default").join(&name);
+    assert!(!task.exists(), "containerd has forgotten it: {ended:?}");
+    assert!(agent.events().is_empty(), "its capture still goes on");
+    let event = agent.event("the container's event", SOON, |it| it["container_id"] == name.as_str());
+    assert_named(
+        &event,
+        &[
+            ("container_name", &name),
+            ("container_hostname", "cache-1"),
+            ("container_runtime", "containerd"),
+            ("container_type", "container"),
+            ("cgroup_path", &format!("/default/{name}")),
+        ],
+    );
+    assert_eq!(agent.leave(), Some(0));
+    clear(&format!("default/{name}"));
+}
+
+/// Podman with folders of the test's own.
+struct Podman {
+    folder: Folder,
+    name: &'static str,
+}
+
+impl Podman {
+    fn command(&self) -> Command {
+        let mut podman = command("podman");
+        podman
+            .arg("--root")
+            .arg(self.folder.0.join("storage"))
+            .arg("--runroot")
+            .arg(self.folder.0.join("run"));
+        podman.args(["--tmpdir"]).arg(self.folder.0.join("tmp"));
+        podman.args([
+            "--runtime",
+            "/usr/sbin/runc",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--storage-driver",
+            "vfs",
+        ]);
+        podman
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = run(self.command().args(["rm", "-f", "-t", "0", self.name]));
+    }
+}
+
+#[test]
+fn a_container_of_podman_is_named_as_its_owner_named_it() {
+    if !root("podman") {
+        return;
+    }
+    let podman = Podman { folder: Folder::new(), name: "shop-db" };
+    let rootfs = filesystem(&podman.folder);
+    let storage = format!("storage = [\"{0}/storage\", \"{0}/run\"]", podman.folder.0.display());
+    let agent = agent("1s", &storage);
+    let mut begin = podman.command();
+    begin.args([
+        "run",
+        "-d",
+        "--name",
+        podman.name,
+        "--hostname",
+        "db-1",
+        "--network",
+        "none",
+        "--cpus",
+        "0.2",
+    ]);
+    begin.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "none"]);
+    begin.arg("--rootfs").arg(&rootfs).args(["/bin/sh", "-c", SPIN]);
+    let id = done(&mut begin);
+    let event = agent.event("the container's event", SOON, |it| it["container_id"] == id.trim());
+    assert_named(
+        &event,
+        &[
+            ("container_name", "shop-db"),
+            ("container_hostname", "db-1"),
+            ("container_runtime", "podman"),
+            ("container_type", "container"),
+        ],
+    );
+    assert_eq!(agent.leave(), Some(0));
+}
