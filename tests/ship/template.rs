@@ -202,6 +202,13 @@ fn every_document_goes_into_a_plain_index_too() {
     }
     all_are_taken_and_found(&server, "plain");
     odd_ones_are_taken_too(&server, "plain");
+    // An alias with an index behind it is as good.
+    let alias = json!({ "aliases": { "aliased": { "is_write_index": true } } });
+    assert_eq!(server.ask("PUT", "/aliased-1", Some(&alias.to_string())).0, 200);
+    let aliased = self::config(&folder, &server.url(), "aliased", "");
+    let (code, said, complained) = es_template(&aliased, &["--apply", "--plain"]);
+    assert!(code == 0 && said.contains("index aliased: was there"), "{said}{complained}");
+    odd_ones_are_taken_too(&server, "aliased");
     // Each of the two is told from the other before anything is changed.
     let (code, _, complained) = es_template(&config, &["--apply", "--retention", "none"]);
     assert!(code == 1 && complained.contains("say --plain"), "{complained}");

@@ -51,6 +51,14 @@ impl Answer {
         part("_seq_no").zip(part("_primary_term"))
     }
 
+    /// Of the data streams that it showed.
+    fn backing_indices(&self) -> Vec<String> {
+        let streams = self.body.get("data_streams").and_then(Value::as_array);
+        let indices = streams.into_iter().flatten().filter_map(|stream| stream.get("indices")?.as_array());
+        let name = |index: &Value| Some(index.get("index_name")?.as_str()?.to_owned());
+        indices.flatten().filter_map(name).collect()
+    }
+
     fn reason(&self) -> String {
         let error = self.body.get("error").unwrap_or(&self.body);
         let part = |name: &str| error.get(name).and_then(Value::as_str);
@@ -103,17 +111,6 @@ impl Server {
         if answer.is_well() { Ok(answer.body) } else { Err(self.refused(call, &answer)) }
     }
 
-    /// What it says, or nothing where there is no such thing.
-    pub fn find(&self, path: String) -> Result<Option<Value>, Failure> {
-        let call = get(path);
-        let answer = self.ask(&call)?;
-        match answer.status {
-            404 => Ok(None),
-            _ if answer.is_well() => Ok(Some(answer.body)),
-            _ => Err(self.refused(&call, &answer)),
-        }
-    }
-
     /// In words, with what to do about it.
     pub fn refused(&self, call: &Call, answer: &Answer) -> Failure {
         let remedy = match answer.status {
@@ -145,17 +142,26 @@ impl Server {
 
     /// What has the plan's name already.
     pub fn there(&self, plan: &Plan) -> Result<There, Failure> {
-        if let Some(found) = self.find(format!("/_data_stream/{}", plan.name))? {
-            let streams = found.get("data_streams").and_then(Value::as_array);
-            let indices =
-                streams.into_iter().flatten().filter_map(|stream| stream.get("indices")?.as_array());
-            let name = |index: &Value| Some(index.get("index_name")?.as_str()?.to_owned());
-            let names: Vec<String> = indices.flatten().filter_map(name).collect();
-            if !names.is_empty() {
-                return Ok(There::Stream(names));
+        let call = get(format!("/_data_stream/{}", plan.name));
+        let answer = self.ask(&call)?;
+        match answer.status {
+            404 => {}
+            // OpenSearch, of an alias.
+            400 if answer.reason().contains("alias") => return Ok(There::Index),
+            _ if answer.is_well() => {
+                let indices = answer.backing_indices();
+                if !indices.is_empty() {
+                    return Ok(There::Stream(indices));
+                }
             }
+            _ => return Err(self.refused(&call, &answer)),
         }
-        let index = self.find(format!("/{}", plan.name))?;
-        Ok(if index.is_some() { There::Index } else { There::Nothing })
+        let call = get(format!("/{}", plan.name));
+        let answer = self.ask(&call)?;
+        match answer.status {
+            404 => Ok(There::Nothing),
+            _ if answer.is_well() => Ok(There::Index),
+            _ => Err(self.refused(&call, &answer)),
+        }
     }
 }
