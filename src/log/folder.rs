@@ -129,7 +129,8 @@ impl Folder {
         Ok(())
     }
 
-    fn held(&self) -> bool {
+    /// Whether the folder in its place is still the one that is locked.
+    pub(super) fn held(&self) -> bool {
         let there = std::fs::symlink_metadata(self.dir.join(LOCK));
         match (self.lock.metadata(), there) {
             (Ok(ours), Ok(there)) => ours.dev() == there.dev() && ours.ino() == there.ino(),

@@ -248,7 +248,9 @@ impl Thread {
                 }
             }
         }
-        let _ = remove(&self.folder.dir().join(NEXT)); // else the next start removes it
+        if self.folder.held() {
+            let _ = remove(&self.folder.dir().join(NEXT)); // else the next start removes it
+        }
     }
 
     /// Waits until there is something to do.

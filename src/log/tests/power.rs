@@ -438,3 +438,32 @@ fn a_record_whose_sync_failed_is_never_reported_as_synced() {
     lives(400..415, 4, |scratch| config::Log { sync: Duration::ZERO, ..scratch.log() });
     lives(500..508, 3, Scratch::log);
 }
+
+#[test]
+fn a_full_segment_whose_sync_failed_is_synced_again() {
+    let scratch = Scratch::new();
+    fs::create_dir(&scratch.0).expect("made");
+    let disk = Disk::insert(&scratch.0, 0, u32::MAX, 0);
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    writer.flush().expect("synced");
+    let mut ids = Vec::new();
+    while segments(&scratch.0).len() < 3 {
+        ids.push(put(&mut writer, &[1; 4000]));
+    }
+    disk.platter().failing = 1;
+    writer.flush().expect_err("every sync fails");
+    assert!(writer.counters().unsynced_records > 0 && writer.counters().sync_failures > 0);
+    disk.platter().failing = 0;
+    writer.flush().expect("synced");
+    assert_eq!(writer.counters().unsynced_records, 0);
+    let left = Scratch::new();
+    fs::create_dir(&left.0).expect("made");
+    let platter = disk.platter();
+    for (name, ino) in &platter.durable {
+        let durable = platter.files[ino].durable.clone().unwrap_or_default();
+        fs::write(left.0.join(name), durable).expect("written");
+    }
+    drop(platter);
+    DISKS.lock().expect("no test fails here").retain(|other| !Arc::ptr_eq(other, &disk));
+    assert_eq!(read(&left.0).iter().map(|record| record.0).collect::<Vec<_>>(), ids);
+}

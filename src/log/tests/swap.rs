@@ -188,3 +188,20 @@ fn the_shipper_passes_over_segments_of_another_log_and_the_writer_keeps_its_own(
         assert_eq!(ids(&read(&scratch.0)).last(), Some(&id));
     }
 }
+
+#[test]
+fn a_log_that_is_made_anew_under_the_same_names_is_followed() {
+    let mut bench = Bench::new(1);
+    let mut reader = Reader::open(&bench.scratch.0).expect("a log");
+    assert_eq!(ids(&drain(&mut reader)), bench.ids);
+    let aside = Scratch::new();
+    fs::rename(&bench.scratch.0, &aside.0).expect("renamed");
+    let new = Bench { writer: Writer::open(&bench.scratch.log()).expect("opens").0, ..bench };
+    bench = new;
+    let first = segments(&bench.scratch.0);
+    assert_eq!(first, [folder::path(&bench.scratch.0, 0)], "of the old log's name");
+    let before = bench.ids.len();
+    bench.put(3);
+    assert_ne!(bench.ids[0].log, bench.ids[before].log);
+    assert_eq!(ids(&drain(&mut reader)), bench.ids[before..]);
+}
