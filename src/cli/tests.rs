@@ -50,6 +50,10 @@ fn a_misuse_ends_with_2_and_one_line_that_says_what_is_wrong() {
         (&["flame", "1", "--format", "png"], "--format: not png"),
         (&["trigger"], "TRACER is missing"),
         (&["trigger", "dload", "--seconds", "-1"], "--seconds: not -1"),
+        (&["es-template", "--flavor", "solr"], "--flavor: not solr"),
+        (&["es-template", "--retention", "1s"], "--retention: not 1s"),
+        (&["es-template", "--retention", "1d", "--plain"], "leave out --plain"),
+        (&["es-template", "--json", "--apply"], "--json prints"),
         (&["fly\n\u{1b}[2J"], "fly??[2J"),
     ] {
         let (code, out, err) = onset(args);
