@@ -64,9 +64,15 @@ fn onset(arguments: &[&str], dir: &Path) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// Has it capture now. Returns the event's id.
+/// Has it capture now. Returns the event's id. A slow disk may not have the next segment made in
+/// the time that the loop waits for it: then the event is refused and counted, and asked for again.
 fn trigger(agent: &Agent) -> String {
-    done(&mut agent.onset(&["trigger", "dload"])).trim().to_owned()
+    await_that("an event", SOON, || {
+        let tried = run(&mut agent.onset(&["trigger", "dload"]));
+        let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+        assert!(tried.status.success() || said.contains("could not be kept in the log"), "{said}");
+        tried.status.success().then(|| String::from_utf8(tried.stdout).unwrap().trim().to_owned())
+    })
 }
 
 /// Follows the log, whoever writes it. Returns its lines of JSON.
