@@ -80,7 +80,7 @@ const LOG_BYTES: Metric =
     metric("onset_log_bytes_total", "Bytes appended to the log since start.", Kind::Counter, &[]);
 const LOG_DROPPED: Metric = metric(
     "onset_log_dropped_records_total",
-    "Records that are gone: deleted to keep the budget, those of them that were still to be shipped, or found rotten when they were to be shipped.",
+    "Records that are gone: deleted to keep the budget; deleted for it and never shipped; found rotten when they were to be shipped.",
     Kind::Counter,
     &["reason"],
 );
@@ -207,7 +207,8 @@ impl View<'_> {
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
         let tally = self.shipper.tally();
         scrape.family(&LOG_DROPPED, |to| {
-            to.sample(&["budget"], log.dropped_by_budget);
+            let in_time = log.dropped_by_budget.saturating_sub(log.dropped_unshipped);
+            to.sample(&["budget"], in_time);
             to.sample(&["unshipped"], log.dropped_unshipped);
             to.sample(&["rotten"], Tally::get(&tally.rotten));
         });

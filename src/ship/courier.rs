@@ -161,7 +161,6 @@ impl<O: Outside> Courier<O> {
             );
             self.outside.say(&line);
         }
-        (self.leaving, self.unread) = (false, true);
         while self.step() {}
         let _ = self.cursor.sync(); // it spares sending again, no more
     }
@@ -205,7 +204,6 @@ impl<O: Outside> Courier<O> {
             self.terms = terms;
             // Whoever changed the config wants to see what comes of it.
             self.not_before = Duration::ZERO;
-            self.leaving = false;
         }
         if news.leave {
             // What came with the last turn is sent too.
@@ -232,10 +230,9 @@ impl<O: Outside> Courier<O> {
     }
 
     fn read(&mut self, now: Duration) -> Result<(), Error> {
-        let mut reader = match (self.reader.take(), self.read) {
-            (Some(reader), _) => reader,
-            (None, Some(id)) => Reader::after(&self.dir, id)?,
-            (None, None) => Reader::open(&self.dir)?,
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.mark.reader(&self.dir, self.read)?,
         };
         while !self.batch.is_full() {
             let before = reader.report();

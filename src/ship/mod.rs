@@ -70,17 +70,17 @@ impl Shipper {
         let (mark, tally) = (self.mark.clone(), self.tally.clone());
         let seed = std::hash::RandomState::new().build_hasher().finish();
         let body = move || {
-            if let Some(place) = open(&dir, &mark, &theirs, &tally) {
-                let terms = settings.terms;
-                let world = World::new(theirs.clone(), settings);
-                let mut courier = Courier::new(world, place, terms, seed, tally.clone());
-                courier.run();
-                while !theirs.goes() {
-                    courier.run();
+            let mut next = Some(settings);
+            while let Some(settings) = next {
+                if let Some(place) = open(&dir, &mark, &theirs, &tally) {
+                    let terms = settings.terms;
+                    let world = World::new(theirs.clone(), settings);
+                    Courier::new(world, place, terms, seed, tally.clone()).run();
                 }
+                mark.end();
+                tally.change(Course::Off, "");
+                next = theirs.goes();
             }
-            theirs.ends();
-            tally.change(Course::Off, "");
         };
         Builder::new().name("ship".to_owned()).stack_size(STACK).spawn(body)?;
         Ok(link)

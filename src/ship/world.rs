@@ -69,12 +69,6 @@ impl Link {
         state.gone
     }
 
-    /// The thread has ended.
-    pub(super) fn ends(&self) {
-        self.state().gone = true;
-        self.gone.notify_all();
-    }
-
     /// Whether the thread has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.state().gone
@@ -90,13 +84,14 @@ impl Link {
         !waited.timed_out()
     }
 
-    /// The thread ends, unless it was configured anew meanwhile. Returns whether it does.
-    pub(super) fn goes(&self) -> bool {
+    /// The thread ends, unless it was configured anew meanwhile: then it goes on with that.
+    pub(super) fn goes(&self) -> Option<Settings> {
         let mut state = self.state();
-        let again = state.settings.as_ref().is_some_and(Settings::is_on);
-        state.gone = state.leave || !again;
+        let leave = state.leave;
+        let next = state.settings.take().filter(|settings| settings.is_on() && !leave);
+        state.gone = next.is_none();
         self.gone.notify_all();
-        state.gone
+        next
     }
 }
 
