@@ -47,6 +47,8 @@ pub struct Config {
     pub region: String,
     /// The agent's unix socket.
     pub socket: PathBuf,
+    /// Whose members may use it beside root and the agent's own user.
+    pub socket_group: Option<String>,
     /// Roots of the host's trees.
     pub paths: Paths,
     /// The local log.
@@ -104,7 +106,12 @@ const TOP: Section = Section {
         Knob {
             key: "socket",
             default: Value::Text("/run/onset.sock"),
-            about: "For `onset status` and `onset trigger`; only root can use it",
+            about: "For `onset status` and `onset trigger`; root and onset's own user can use it",
+        },
+        Knob {
+            key: "socket_group",
+            default: Value::Text(""),
+            about: "... and the members of this group, by name or number; empty: nobody else",
         },
     ],
 };
@@ -300,6 +307,7 @@ impl Config {
             hostname: top.text("hostname").to_owned(),
             region: top.text("region").to_owned(),
             socket: top.text("socket").into(),
+            socket_group: Some(top.text("socket_group").to_owned()).filter(|group| !group.is_empty()),
             paths: Paths {
                 proc: paths.text("proc").into(),
                 sys: paths.text("sys").into(),
@@ -348,6 +356,7 @@ impl Config {
             ("hostname", self.hostname != newer.hostname),
             ("region", self.region != newer.region),
             ("socket", self.socket != newer.socket),
+            ("socket_group", self.socket_group != newer.socket_group),
             ("[paths]", self.paths != newer.paths),
             ("[log]", self.log != newer.log),
             ("[http]", self.listen != newer.listen),

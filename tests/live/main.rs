@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod cgroup;
+mod confined;
 mod cpuidle;
 mod cpusys;
 mod crash;
