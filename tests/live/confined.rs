@@ -27,17 +27,34 @@ pub const CAPABILITIES: [&str; 5] =
 const SET: u64 = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2 | 1 << 34;
 
 /// As ProtectSystem=strict does: nothing can be written but what is bound beforehand.
-const READ_ONLY: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro / && { ! mountpoint -q /tmp || mount -o remount,bind,ro /tmp; } && exec \"$@\"";
+const READ_ONLY: &str = "set -e
+mount --bind \"$0\" \"$0\"
+mount -o remount,bind,ro /
+if mountpoint -q /tmp; then mount -o remount,bind,ro /tmp; fi
+";
 
-/// A command that runs another as this user, with the rights that the unit gives.
+/// As the DaemonSet mounts the host's cgroups, elsewhere and read-only.
+const CGROUPS: &str = "mkdir -p \"$0/cgroup\"
+mount --rbind /sys/fs/cgroup \"$0/cgroup\"
+findmnt -rno TARGET | grep -F \"$0/cgroup\" | while read -r mount; do mount -o remount,bind,ro \"$mount\"; done
+";
+
+/// A command that runs another with the rights that the unit gives to its user, or the DaemonSet to a
+/// container's root.
 fn as_deployed(user: u32, folder: &Folder, program: &Path) -> Command {
     let list = CAPABILITIES.map(|name| format!("+{}", name[4..].to_lowercase())).join(",");
     let mut by = command("unshare");
-    by.args(["--mount", "--propagation", "private", "sh", "-c", READ_ONLY]).arg(&folder.0);
+    by.args(["--mount", "--propagation", "private"]);
+    let pod = user == 0;
+    if pod {
+        by.arg("--cgroup");
+    }
+    by.args(["sh", "-c", &format!("{READ_ONLY}{}exec \"$@\"", if pod { CGROUPS } else { "" })]);
+    by.arg(&folder.0);
     by.args(["setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--clear-groups"]);
     by.arg(format!("--bounding-set=-all,{list}")).arg(format!("--inh-caps=-all,{list}"));
-    if user == 0 {
-        // As a container's root: no ambient set is needed.
+    if pod {
+        // Root has what the bounding set leaves: no ambient set is needed.
         by.args(["--ambient-caps=-all"]);
     } else {
         by.arg(format!("--reuid={user}")).arg(format!("--regid={user}"));
@@ -149,7 +166,7 @@ fn hidden_spinner(folder: &Folder, cgroup: &Cgroup) -> rig::Killed {
 
 /// Asks for a capture of each tracer and gives the events, by tracer.
 fn trigger_all(agent: &Agent, cgroup: &Cgroup) -> BTreeMap<&'static str, Value> {
-    let per_container = ["cpuidle", "waitrate"];
+    let per_container = ["cpuidle", "waitrate", "memburst"];
     let tracers = onset::tracer::TRACERS.iter().map(|spec| spec.name).filter(|name| *name != "oom");
     let asked = tracers.map(|tracer| {
         let mut arguments = vec!["trigger", tracer];
@@ -170,11 +187,13 @@ fn all_works_as(user: u32) {
     let folder = given_to(user);
     let work = Folder::new();
     let shipped_to = server::start();
+    let paths = format!("[paths]\ncgroup = \"{}/cgroup\"\n", folder.0.display());
     let config = rig::config(
         &folder,
         "",
         &format!(
-            "[elasticsearch]\nurl = \"http://{shipped_to}\"\ncompress = false\n[capture]\nbudget_percent = 100\n"
+            "{}[elasticsearch]\nurl = \"http://{shipped_to}\"\ncompress = false\n[capture]\nbudget_percent = 100\n",
+            if user == 0 { &paths } else { "" }
         ),
     );
     chown(&config, Some(0), Some(0)).unwrap();
@@ -184,6 +203,9 @@ fn all_works_as(user: u32) {
     // So that the host's flame has frames of the kernel.
     let _calls = start(command("dd").args(["if=/dev/zero", "of=/dev/null", "bs=1", "status=none"]));
     let mut by = as_deployed(user, &folder, Path::new(ONSET));
+    // Its namespace of cgroups begins at its own: it sees those of others from there.
+    let own = Cgroup::new("agent");
+    own.hold(&mut by);
     let agent = Agent::start_by(&mut by, folder, config);
     let said = agent.said.come();
     assert!(said.iter().all(|line| !line.contains("confine") && !line.contains(" off: ")), "{said:?}");
@@ -198,6 +220,8 @@ fn all_works_as(user: u32) {
     let events = trigger_all(&agent, &burning);
     let flame = &events["cpuidle"];
     assert!(share(flame, "burn_in_a_container") > 0.8, "in another mount namespace: {flame:#}");
+    let largest = events["memburst"]["tracer_data"]["top_memory_usage"].as_array().unwrap();
+    assert!(largest.iter().any(|one| one["comm"] == "hidden"), "its processes are known: {largest:?}");
     let id = text(&events["cpusys"], "/tracer_id");
     let folded = done(&mut agent.onset(&["flame", id, "--format", "folded"]));
     let kernel = ["SYSCALL_64", "el0_svc"].iter().any(|name| folded.contains(name));
