@@ -100,7 +100,7 @@ const TOP: Section = Section {
         Knob {
             key: "hostname",
             default: Value::Text(""),
-            about: "Name of this host in documents; empty: the kernel's",
+            about: "Name of this host in documents; empty: $ONSET_HOSTNAME, or else the kernel's",
         },
         Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
         Knob {

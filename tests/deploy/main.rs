@@ -3,6 +3,12 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[allow(dead_code)] // it is the live tests' too
+#[path = "../live/cgroup.rs"]
+mod cgroup;
+mod install;
+mod kubernetes;
+mod prometheus;
+#[allow(dead_code)] // it is the live tests' too
 #[path = "../live/rig.rs"]
 mod rig;
 mod unit;
