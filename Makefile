@@ -2,7 +2,9 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 ONSET = $(CARGO_TARGET_DIR)/release/onset
 
-.PHONY: run test demo release bench fuzz check fmt dependencies test-dependencies build
+STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
+
+.PHONY: run test demo release install uninstall dist bench fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -14,12 +16,23 @@ test: test-dependencies   ## every test; those of the real agent one after the o
 	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations -- --show-output
 	cargo test --locked --test live -- --test-threads=1 --show-output
 	cargo test --locked --test ship -- --test-threads=1 --show-output
+	cargo test --locked --test deploy -- --test-threads=1 --show-output
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
 	deploy/demo/run $(ONSET)
 
 release: dependencies ## one static binary
 	deploy/static/build
+
+# Not built here: who installs is root, and the build need not be. PREFIX, DESTDIR, BINARY, PURGE: see deploy/install.
+install:              ## what `make release` built, with its unit and a default config; keeps a config that is there
+	@BINARY=$(or $(BINARY),$(STATIC)) deploy/install
+
+uninstall:            ## leaves config and log, unless PURGE=1
+	@deploy/install uninstall
+
+dist: dependencies    ## the release's tarball and checksums, in out/
+	@deploy/dist
 
 bench: dependencies   ## the hot paths, beside what they are measured against
 	cargo bench --locked --bench hot --bench armed

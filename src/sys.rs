@@ -162,9 +162,15 @@ pub fn page_size() -> Option<u64> {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()
 }
 
-/// The host's name (gethostname(2)).
+/// Names the host for an agent in a container, where the kernel's name is the container's.
+pub const HOSTNAME: &str = "ONSET_HOSTNAME";
+
+/// The host's name: that of the environment, else the kernel's (gethostname(2)).
 #[must_use]
 pub fn hostname() -> String {
+    if let Some(given) = std::env::var(HOSTNAME).ok().filter(|name| !name.is_empty()) {
+        return given;
+    }
     let mut name = [0_u8; 256];
     // SAFETY: the pointer and the length are those of a buffer of ours.
     let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } == 0;
@@ -223,8 +229,17 @@ pub fn discard(memory: &mut [MaybeUninit<u8>]) {
     }
 }
 
-/// Who is at the other end of a unix socket (unix(7), SO_PEERCRED): its user id.
-pub fn peer_user(socket: &impl AsRawFd) -> io::Result<u32> {
+/// Whether the kernel lets this process lock as much memory as it likes.
+#[must_use]
+pub fn memlock_is_free() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to an rlimit of ours.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    got == 0 && limit.rlim_max == libc::RLIM_INFINITY
+}
+
+/// Who is at the other end of a unix socket (unix(7), SO_PEERCRED): its user and its group.
+pub fn peer(socket: &impl AsRawFd) -> io::Result<(u32, u32)> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
     // SAFETY: the kernel writes at most `len` bytes to a ucred of ours.
@@ -237,7 +252,29 @@ pub fn peer_user(socket: &impl AsRawFd) -> io::Result<u32> {
             &raw mut len,
         )
     })?;
-    Ok(peer.uid)
+    Ok((peer.uid, peer.gid))
+}
+
+/// Whether the other end of a unix socket has this group among its others (SO_PEERGROUPS). One that
+/// has more groups than anyone needs is not looked at: false.
+#[must_use]
+pub fn peer_is_in(socket: &impl AsRawFd, group: u32) -> bool {
+    /// Of the 65,536 that the kernel allows.
+    const GROUPS_MAX: usize = 1024;
+    let mut groups = [0_u32; GROUPS_MAX];
+    let mut len = libc::socklen_t::try_from(size_of_val(&groups)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to an array of ours.
+    let got = checked(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    });
+    let count = usize::try_from(len).unwrap_or(0) / size_of::<u32>();
+    got.is_ok() && groups.iter().take(count).any(|theirs| *theirs == group)
 }
 
 /// The user that this process acts as.

@@ -10,6 +10,8 @@ use mio::{Interest, Poll, Token, Waker};
 
 use crate::capture::Captures;
 use crate::config::Config;
+use crate::confine;
+use crate::evidence::Kind;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
@@ -65,7 +67,9 @@ fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Agent {
-    /// Opens the log, the endpoint, the socket and the host's trees, and loads the BPF programs.
+    /// Opens the endpoint, the socket and the host's trees, and loads the BPF programs. Then it gives
+    /// its rights away, before it starts a thread or opens the log: what could not be done without
+    /// them later fails now.
     pub fn start(config: Config, config_file: Option<PathBuf>) -> Result<Agent, Error> {
         let started = sys::now();
         // Signals first: threads that are started later must not take them.
@@ -74,10 +78,14 @@ impl Agent {
         // A refusal leaves the old limit, and what does not fit that is counted as a fault.
         let _ = sys::raise_open_files();
         let poll = Poll::new().map_err(kernel("an epoll"))?;
-        let (log, recovered) = Writer::open(&config.log)?;
         let registry = poll.registry();
         let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 1 + HTTP_MAX, PAGE_MAX)?;
-        let control = control::Server::bind(&config.socket, registry, CONTROL..CONTROL + 1 + CONTROL_MAX)?;
+        let control = control::Server::bind(
+            &config.socket,
+            config.socket_group.as_deref(),
+            registry,
+            CONTROL..CONTROL + 1 + CONTROL_MAX,
+        )?;
         let reader = Reader::open(&config.paths, config.containers)?;
         register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
         register(&poll, std::os::fd::AsRawFd::as_raw_fd(&signals), SIGNALS, Interest::READABLE)?;
@@ -90,6 +98,8 @@ impl Agent {
         let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
+        confine(&captures);
+        let (log, recovered) = Writer::open(&config.log)?;
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
@@ -144,6 +154,15 @@ impl Agent {
             self.http.address(),
             self.config.log.dir.display(),
         );
+    }
+}
+
+/// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.
+fn confine(captures: &Captures) {
+    let walks = captures.lesser(Kind::Tasks).is_some();
+    let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 });
+    if let Some(complaint) = confined.complaint() {
+        eprintln!("onset: {complaint}");
     }
 }
 

@@ -396,7 +396,8 @@ fn cpu_list(text: &str) -> Vec<u32> {
 }
 
 /// The kernel's release: `6.18.44-generic` is (6, 18).
-fn release(proc: &Path) -> Option<(u32, u32)> {
+#[must_use]
+pub fn release(proc: &Path) -> Option<(u32, u32)> {
     let text = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?;
     let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::answer::Answer;
 use super::{OPEN_MAX, page_bytes, proc_task};
 use crate::evidence::{Capture, Resident, Scope, Seen};
+use crate::host::proc::cgroups;
 use crate::inbox::{Found, Inbox};
 
 /// Processes that are kept: no document shows more.
@@ -36,14 +37,10 @@ impl Members {
             Members::Host => true,
             Members::Cgroup { path, unified } => {
                 let text = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-                proc_task::cgroup(&text, *unified).is_some_and(|cgroup| is_below(cgroup, path))
+                proc_task::cgroup(&text, *unified).is_some_and(|cgroup| cgroups::is_below(cgroup, path))
             }
         }
     }
-}
-
-fn is_below(cgroup: &str, path: &str) -> bool {
-    cgroup.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// One look at who holds most memory.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::proc_task::{self, Stat};
 use crate::evidence::Task;
+use crate::host::proc::cgroups;
 use crate::host::{Containers, Key, TaskSample, TaskState};
 
 /// The containers by their cgroups' paths.
@@ -163,6 +164,11 @@ fn numbered(dir: &Path) -> std::io::Result<impl Iterator<Item = (u32, PathBuf)> 
 
 /// The container of a cgroup, or of the nearest one above it.
 fn nearest(by_path: &HashMap<&str, Key>, cgroup: &str) -> Option<Key> {
+    if cgroup.starts_with("/..") {
+        // Seen from a cgroup namespace of our own.
+        let above = by_path.iter().filter(|(path, _)| cgroups::is_below(cgroup, path));
+        return above.max_by_key(|(path, _)| path.len()).map(|(_, key)| *key);
+    }
     let mut path = cgroup.strip_suffix('/').unwrap_or(cgroup);
     loop {
         if let Some(key) = by_path.get(path) {
@@ -191,6 +197,9 @@ mod tests {
         assert_eq!(nearest(&by_path, "/pod/ab"), None);
         assert_eq!(nearest(&by_path, "/pod"), None);
         assert_eq!(nearest(&by_path, "/"), None);
+        assert_eq!(nearest(&by_path, "/../a/x"), Some(A), "seen from a namespace of its own");
+        assert_eq!(nearest(&by_path, "/../../pod/a/b"), Some(B));
+        assert_eq!(nearest(&by_path, "/../c"), None);
     }
 
     /// A tree that looks like /proc, with one task.

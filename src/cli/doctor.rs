@@ -1,4 +1,5 @@
-//! `onset doctor`: whether each tracer can run here, in which way, and what is missing.
+//! `onset doctor`: whether each tracer can run here, in which way, and what is missing; which
+//! capabilities there are, and what the lack of one costs.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -6,7 +7,10 @@ use std::sync::Arc;
 use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
 use crate::agent::{Fit, fits};
-use crate::capture::Captures;
+use crate::bpf;
+use crate::capture::{self, Captures};
+use crate::config::Paths;
+use crate::confine::{self, Host, RIGHTS};
 use crate::host::{Loss, Mode, Reader};
 use crate::sys;
 use crate::tracer::TRACERS;
@@ -24,6 +28,7 @@ pub(super) const COMMAND: Command = Command {
 struct Findings {
     kernel: String,
     root: bool,
+    capabilities: Vec<Capability>,
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
     cgroups_lost: Vec<Loss>,
@@ -31,18 +36,30 @@ struct Findings {
     tracers: Vec<Fit>,
 }
 
+/// One of them, and how it stands.
+#[derive(serde::Serialize)]
+struct Capability {
+    name: &'static str,
+    held: bool,
+    needed: bool,
+    purpose: &'static str,
+    without: &'static str,
+}
+
 fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let config = given.config()?;
+    let psi = config.paths.proc.join("pressure").exists();
+    let capabilities = capabilities(&host(&config.paths, psi));
     let mut reader = Reader::open(&config.paths, config.containers);
     let lost = reader.as_mut().map(|reader| reader.losses(sys::now())).unwrap_or_default();
     let mode = reader.as_ref().ok().map(Reader::mode);
     let mut captures =
         Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
-    let psi = config.paths.proc.join("pressure").exists();
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let findings = Findings {
         kernel: release.trim().to_owned(),
         root: sys::is_root(),
+        capabilities,
         cgroups: mode.map(words),
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
@@ -60,6 +77,33 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     Ok(if well { Done::Well } else { Done::Badly })
 }
 
+fn host(paths: &Paths, psi: bool) -> Host {
+    let knob = |name: &str| -> Option<i32> {
+        std::fs::read_to_string(paths.proc.join("sys/kernel").join(name)).ok()?.trim().parse().ok()
+    };
+    Host {
+        // One that does not say is taken for a new one.
+        release: capture::release(&paths.proc).unwrap_or((u32::MAX, 0)),
+        btf: bpf::btf(&paths.sys).is_ok(),
+        psi,
+        memlock: sys::memlock_is_free(),
+        open_symbols: knob("kptr_restrict") == Some(0)
+            && knob("perf_event_paranoid").is_some_and(|paranoid| paranoid <= 1),
+    }
+}
+
+fn capabilities(host: &Host) -> Vec<Capability> {
+    let held = confine::held();
+    let stand = |right: &confine::Right| Capability {
+        name: right.name,
+        held: right.is_in(held),
+        needed: right.needed(host),
+        purpose: right.purpose,
+        without: right.without,
+    };
+    RIGHTS.iter().map(stand).collect()
+}
+
 fn words(mode: Mode) -> &'static str {
     match mode {
         Mode::V1 => "v1",
@@ -70,12 +114,7 @@ fn words(mode: Mode) -> &'static str {
 
 fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "kernel   {}", text::line(&findings.kernel))?;
-    let root = if findings.root {
-        "root"
-    } else {
-        "not root: needs CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
-    };
-    writeln!(out, "rights   {root}")?;
+    show_rights(findings, out)?;
     match (&findings.cgroups, &findings.cgroups_missing) {
         (Some(mode), _) => writeln!(out, "cgroups  {mode}")?,
         (None, missing) => {
@@ -99,6 +138,18 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
         for missing in &fit.missing {
             writeln!(out, "         missing: {}", text::line(missing))?;
         }
+    }
+    Ok(())
+}
+
+fn show_rights(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
+    let wanted = || findings.capabilities.iter().filter(|one| one.needed);
+    let held: Vec<_> = wanted().filter(|one| one.held).map(|one| one.name).collect();
+    let who = if findings.root { "root" } else { "not root" };
+    let held = if held.is_empty() { "no capability that onset uses".to_owned() } else { held.join(", ") };
+    writeln!(out, "rights   {who}, with {held}")?;
+    for one in wanted().filter(|one| !one.held) {
+        writeln!(out, "         missing: {}, which {}; without it {}", one.name, one.purpose, one.without)?;
     }
     Ok(())
 }

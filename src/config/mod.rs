@@ -49,6 +49,8 @@ pub struct Config {
     pub region: String,
     /// The agent's unix socket.
     pub socket: PathBuf,
+    /// Whose members may use it beside root and the agent's own user.
+    pub socket_group: Option<String>,
     /// Roots of the host's trees.
     pub paths: Paths,
     /// The local log.
@@ -100,13 +102,18 @@ const TOP: Section = Section {
         Knob {
             key: "hostname",
             default: Value::Text(""),
-            about: "Name of this host in documents; empty: the kernel's",
+            about: "Name of this host in documents; empty: $ONSET_HOSTNAME, or else the kernel's",
         },
         Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
         Knob {
             key: "socket",
             default: Value::Text("/run/onset.sock"),
-            about: "For `onset status` and `onset trigger`; only root can use it",
+            about: "For `onset status` and `onset trigger`; root and onset's own user can use it",
+        },
+        Knob {
+            key: "socket_group",
+            default: Value::Text(""),
+            about: "... and the members of this group, by name or number; empty: nobody else",
         },
     ],
 };
@@ -293,6 +300,7 @@ impl Config {
             hostname: top.text("hostname").to_owned(),
             region: top.text("region").to_owned(),
             socket: top.text("socket").into(),
+            socket_group: Some(top.text("socket_group").to_owned()).filter(|group| !group.is_empty()),
             paths: Paths {
                 proc: paths.text("proc").into(),
                 sys: paths.text("sys").into(),
@@ -341,6 +349,7 @@ impl Config {
             ("hostname", self.hostname != newer.hostname),
             ("region", self.region != newer.region),
             ("socket", self.socket != newer.socket),
+            ("socket_group", self.socket_group != newer.socket_group),
             ("[paths]", self.paths != newer.paths),
             ("[log]", self.log != newer.log),
             ("[http]", self.listen != newer.listen),

@@ -1,17 +1,16 @@
 //! The agent's unix socket: one JSON request a line, one JSON line back, then it closes. Only
-//! root and the agent's own user may speak.
+//! root, the agent's own user and the members of one group, if one is configured, may speak.
 
 use std::io;
-use std::net::Shutdown;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mio::net::{UnixListener, UnixStream};
 use mio::{Registry, Token};
 use serde::{Deserialize, Serialize};
 
 mod client;
+mod door;
 mod socket;
 mod status;
 
@@ -19,9 +18,9 @@ pub use client::ask;
 pub use status::{LastEvent, LogStatus, LoopStatus, Outcome, ShipStatus, Status, TracerStatus};
 
 pub use crate::net::Caller;
-use crate::net::{Limits, Listen, Next, Slots, Stream};
+use crate::net::{Limits, Next, Slots};
 use crate::page::Page;
-use crate::sys;
+use door::Door;
 use socket::Socket;
 
 /// A longer request is none of ours.
@@ -37,7 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
 
 const FULL: &[u8] = b"{\"refused\":\"too many ask at once: try again\"}\n";
-const STRANGER: &[u8] = b"{\"refused\":\"only root and the agent's own user may ask\"}\n";
 const TOO_LARGE: &[u8] = b"{\"refused\":\"the reply is too long for one line\"}\n";
 
 /// What can be asked of a running agent.
@@ -74,13 +72,21 @@ pub enum Error {
     /// it cannot be made
     #[error("cannot make the socket {0}: {1}; see `socket` in the config")]
     Make(PathBuf, io::Error),
+    /// a group that is not there
+    #[error("{0} names no group \"{1}\"; see `socket_group` in the config, which also takes a number")]
+    NoGroup(PathBuf, String),
+    /// a group that is not ours to give
+    #[error(
+        "cannot give the socket {0} to group {1}: {2}; onset's user has to be in that group, see `socket_group` in the config"
+    )]
+    Give(PathBuf, String, io::Error),
     /// no agent runs
     #[error(
         "no onset answers on {0}: is it running? If it has another `socket`, name its config with --config"
     )]
     Silent(PathBuf),
     /// not for this user
-    #[error("only root and onset's own user may ask it on {0}")]
+    #[error("only root, onset's own user and members of its `socket_group` may ask it on {0}")]
     NotAllowed(PathBuf),
     /// the agent is there but does not answer
     #[error("onset on {0} did not answer within {1:?}")]
@@ -98,17 +104,24 @@ pub enum Error {
 /// `deadline`. The socket's file goes when this does.
 #[derive(Debug)]
 pub struct Server {
-    slots: Slots<UnixListener>,
+    slots: Slots<Door>,
     _socket: Socket,
 }
 
 impl Server {
     /// Listens, with one token for that and one for each caller. The socket of an agent that died
-    /// is replaced, that of one that lives is an error.
-    pub fn bind(path: &Path, registry: &Registry, tokens: Range<usize>) -> Result<Server, Error> {
-        let (listener, socket) = Socket::bind(path)?;
+    /// is replaced, that of one that lives is an error. Members of the group may ask too.
+    pub fn bind(
+        path: &Path,
+        group: Option<&str>,
+        registry: &Registry,
+        tokens: Range<usize>,
+    ) -> Result<Server, Error> {
+        let group = group.map(|name| Ok((name, door::group(name)?))).transpose()?;
+        let (listener, socket) = Socket::bind(path, group)?;
+        let door = Door::new(listener, group.map(|(_, number)| number));
         let limits = Limits { request: REQUEST_MAX, reply: REPLY_MAX, patience: PATIENCE, full: FULL };
-        let slots = Slots::new(listener, registry, tokens, limits);
+        let slots = Slots::new(door, registry, tokens, limits);
         Ok(Server { slots: slots.map_err(|error| Error::Make(path.to_owned(), error))?, _socket: socket })
     }
 
@@ -191,28 +204,6 @@ fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
     let _ = serde_json::to_writer(&mut *reply, &outcome);
     let _ = reply.push(b"\n");
     Next::Reply { took: received.len(), last: true }
-}
-
-impl Listen for UnixListener {
-    type Stream = UnixStream;
-
-    fn take(&self) -> io::Result<UnixStream> {
-        self.accept().map(|(stream, _)| stream)
-    }
-}
-
-impl Stream for UnixStream {
-    fn admit(&self) -> Result<(), &'static [u8]> {
-        match sys::peer_user(self) {
-            Ok(user) if user == 0 || user == sys::user() => Ok(()),
-            _ => Err(STRANGER),
-        }
-    }
-
-    fn finish(&self) {
-        // It fails only where the caller is gone already.
-        let _ = self.shutdown(Shutdown::Write);
-    }
 }
 
 #[cfg(test)]

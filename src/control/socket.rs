@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens on a path, unless another agent does.
-    pub(super) fn bind(path: &Path) -> Result<(UnixListener, Socket), Error> {
+    /// Listens on a path, unless another agent does. The file is for us alone, or for a group too.
+    pub(super) fn bind(path: &Path, group: Option<(&str, u32)>) -> Result<(UnixListener, Socket), Error> {
         let fail = |error: io::Error| match error.kind() {
             io::ErrorKind::InvalidInput => Error::TooLong(path.to_owned()),
             _ => Error::Make(path.to_owned(), error),
@@ -39,7 +39,13 @@ impl Socket {
                 _ => return Err(Error::Live(path.to_owned())),
             },
         }
-        let (listener, metadata) = make(path).map_err(fail)?;
+        let (listener, metadata) =
+            make(path, group.map(|(_, number)| number)).map_err(|error| match (error.kind(), group) {
+                (io::ErrorKind::PermissionDenied, Some((name, _))) => {
+                    Error::Give(path.to_owned(), name.to_owned(), error)
+                }
+                _ => fail(error),
+            })?;
         let identity = identity(&metadata);
         Ok((UnixListener::from_std(listener), Socket { path: path.to_owned(), identity }))
     }
@@ -62,7 +68,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn make(path: &Path) -> io::Result<(StdListener, Metadata)> {
+fn make(path: &Path, group: Option<u32>) -> io::Result<(StdListener, Metadata)> {
     let mut folder = path.as_os_str().to_owned();
     folder.push(".new");
     let folder = PathBuf::from(folder);
@@ -74,14 +80,17 @@ fn make(path: &Path) -> io::Result<(StdListener, Metadata)> {
     };
     clear();
     DirBuilder::new().mode(0o700).create(&folder)?;
-    let made = listen(&inside).and_then(|made| fs::rename(&inside, path).map(|()| made));
+    let made = listen(&inside, group).and_then(|made| fs::rename(&inside, path).map(|()| made));
     clear();
     made
 }
 
-fn listen(path: &Path) -> io::Result<(StdListener, Metadata)> {
+fn listen(path: &Path, group: Option<u32>) -> io::Result<(StdListener, Metadata)> {
     let listener = StdListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    if group.is_some() {
+        chown(path, None, group)?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(if group.is_some() { 0o660 } else { 0o600 }))?;
     Ok((listener, fs::symlink_metadata(path)?))
 }

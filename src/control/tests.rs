@@ -7,6 +7,7 @@ use std::thread;
 use mio::{Events, Poll};
 
 use super::*;
+use crate::sys;
 
 const TOKENS: Range<usize> = 200..209;
 
@@ -48,9 +49,9 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    fn new(group: Option<&str>) -> World {
         let (poll, folder) = (Poll::new().expect("epoll"), Folder::new());
-        let server = Server::bind(&folder.socket(), poll.registry(), TOKENS).expect("nobody is there");
+        let server = Server::bind(&folder.socket(), group, poll.registry(), TOKENS).expect("nobody is there");
         World { poll, server, now: Duration::from_secs(1000), asked: Vec::new(), folder }
     }
 
@@ -128,7 +129,7 @@ fn requests_look_on_the_wire_as_documented() {
 
 #[test]
 fn a_caller_gets_one_line_when_its_answer_is_there_and_not_before() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let mut client = world.connect();
     world.send(&mut client, b"{\"status\"");
     assert!(world.asked.is_empty());
@@ -142,7 +143,7 @@ fn a_caller_gets_one_line_when_its_answer_is_there_and_not_before() {
 
 #[test]
 fn what_is_not_understood_is_refused_with_the_reason() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let long = vec![b' '; REQUEST_MAX];
     for (request, why) in [
         (&b"{\"reboot\":{}}\n"[..], "unknown variant"),
@@ -165,7 +166,7 @@ fn what_is_not_understood_is_refused_with_the_reason() {
 
 #[test]
 fn a_request_has_five_seconds_to_come_and_an_answer_two_minutes() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let (silent, mut patient) = (world.connect(), world.connect());
     world.send(&mut patient, b"{\"status\":{}}\n");
     world.pass(PATIENCE);
@@ -179,7 +180,7 @@ fn a_request_has_five_seconds_to_come_and_an_answer_two_minutes() {
 
 #[test]
 fn a_caller_that_left_frees_its_slot_and_its_name_reaches_nobody_else() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let mut first = world.connect();
     world.send(&mut first, b"{\"status\":{}}\n");
     drop(first);
@@ -196,10 +197,10 @@ fn a_caller_that_left_frees_its_slot_and_its_name_reaches_nobody_else() {
 
 #[test]
 fn a_caller_that_only_ended_its_side_is_waited_for() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let mut client = world.connect();
     world.send(&mut client, b"{\"status\":{}}\n");
-    client.shutdown(Shutdown::Write).expect("a socket");
+    client.shutdown(std::net::Shutdown::Write).expect("a socket");
     world.settle();
     assert!(world.reply(world.asked[0].0, "well"));
     assert_eq!(heard(client), "\"well\"\n");
@@ -207,7 +208,7 @@ fn a_caller_that_only_ended_its_side_is_waited_for() {
 
 #[test]
 fn a_reply_that_does_not_fit_is_refused_and_not_cut_off() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let mut client = world.connect();
     world.send(&mut client, b"{\"status\":{}}\n");
     assert!(world.reply(world.asked[0].0, &"x".repeat(REPLY_MAX)));
@@ -216,7 +217,7 @@ fn a_reply_that_does_not_fit_is_refused_and_not_cut_off() {
 
 #[test]
 fn the_ninth_caller_is_told_to_try_again() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let _eight: Vec<Client> = (0..8).map(|_| world.connect()).collect();
     let ninth = world.connect();
     assert_eq!(heard(ninth).as_bytes(), FULL);
@@ -224,7 +225,7 @@ fn the_ninth_caller_is_told_to_try_again() {
 
 #[test]
 fn the_socket_is_for_its_user_only_and_goes_with_the_server() {
-    let world = World::new();
+    let world = World::new(None);
     let mode = std::fs::metadata(world.folder.socket()).expect("a socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(world.folder.names(), ["onset.sock"], "nothing else is left there");
@@ -241,8 +242,8 @@ fn the_socket_of_a_dead_agent_is_replaced_that_of_a_live_one_is_not() {
     // And one that was killed between two steps left this.
     std::fs::create_dir(folder.0.join("onset.sock.new")).expect("a folder");
     std::fs::write(folder.0.join("onset.sock.new/s"), "").expect("a file");
-    let server = Server::bind(&folder.socket(), poll.registry(), TOKENS).expect("it is dead");
-    let again = Server::bind(&folder.socket(), poll.registry(), 300..309).expect_err("it lives");
+    let server = Server::bind(&folder.socket(), None, poll.registry(), TOKENS).expect("it is dead");
+    let again = Server::bind(&folder.socket(), None, poll.registry(), 300..309).expect_err("it lives");
     assert!(again.to_string().starts_with("another onset answers on "), "{again}");
     assert!(Client::connect(folder.socket()).is_ok(), "the refused one took nothing away");
     drop(server);
@@ -250,7 +251,7 @@ fn the_socket_of_a_dead_agent_is_replaced_that_of_a_live_one_is_not() {
 
 #[test]
 fn a_server_leaves_a_socket_that_is_no_longer_its_own() {
-    let world = World::new();
+    let world = World::new(None);
     std::fs::remove_file(world.folder.socket()).expect("someone removes it");
     let _other = StdListener::bind(world.folder.socket()).expect("and another takes the place");
     let World { server, folder, .. } = world;
@@ -261,7 +262,7 @@ fn a_server_leaves_a_socket_that_is_no_longer_its_own() {
 #[test]
 fn a_path_that_cannot_be_a_socket_is_an_error_that_says_what_to_do() {
     let (poll, folder) = (Poll::new().expect("epoll"), Folder::new());
-    let error = |path: &Path| match Server::bind(path, poll.registry(), TOKENS) {
+    let error = |path: &Path| match Server::bind(path, None, poll.registry(), TOKENS) {
         Ok(_) => panic!("{} was taken", path.display()),
         Err(error) => error.to_string(),
     };
@@ -274,7 +275,7 @@ fn a_path_that_cannot_be_a_socket_is_an_error_that_says_what_to_do() {
 
 #[test]
 fn the_client_asks_and_hears() {
-    let mut world = World::new();
+    let mut world = World::new(None);
     let socket = world.folder.socket();
     let asking = thread::spawn(move || ask(&socket, &Ask::Status {}, Duration::from_secs(10)));
     while world.asked.is_empty() {
@@ -302,34 +303,94 @@ fn a_client_without_an_agent_is_told_so() {
     assert!(matches!(error(Duration::from_secs(1)), Error::Silent(_)), "it died");
 }
 
+/// Calls the server as another user, with these groups, and gives what that one heard. The test that
+/// calls this is run again as that user.
+fn called_by(world: &mut World, test: &str, groups: &[u32]) -> String {
+    use std::os::unix::process::CommandExt as _;
+    let heard = world.folder.0.join("heard");
+    std::fs::write(&heard, "").expect("ours");
+    std::fs::set_permissions(&heard, std::fs::Permissions::from_mode(0o666)).expect("ours");
+    std::fs::set_permissions(&world.folder.0, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let [first, more @ ..] = groups else { panic!("everyone has a group") };
+    let more: Vec<libc::gid_t> = more.to_vec();
+    let mut guest = std::process::Command::new("/proc/self/exe");
+    guest.args(["--exact", &format!("control::tests::{test}")]).stdout(std::process::Stdio::null());
+    guest.env("ONSET_TEST_GUEST", world.folder.socket()).env("ONSET_TEST_HEARD", &heard);
+    guest.gid(*first);
+    // SAFETY: setgroups(2) and setuid(2) are async-signal-safe, and the groups outlive the call.
+    unsafe {
+        guest.pre_exec(move || {
+            let done = libc::setgroups(more.len(), more.as_ptr()) == 0 && libc::setuid(65_534) == 0;
+            if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+        });
+    }
+    let mut guest = guest.spawn().expect("this program again");
+    let status = loop {
+        world.turn(Duration::from_millis(50));
+        for (caller, _) in std::mem::take(&mut world.asked) {
+            world.reply(caller, "well");
+        }
+        if let Some(status) = guest.try_wait().expect("our child") {
+            break status;
+        }
+    };
+    assert!(status.success());
+    std::fs::read_to_string(heard).expect("ours")
+}
+
+/// The guest's side of `called_by`. Whether this is a guest.
+fn guest() -> bool {
+    let (Some(socket), Some(to)) =
+        (std::env::var_os("ONSET_TEST_GUEST"), std::env::var_os("ONSET_TEST_HEARD"))
+    else {
+        return false;
+    };
+    let said = match Client::connect(socket) {
+        Ok(mut client) => {
+            let _ = client.write_all(b"{\"status\":{}}\n");
+            heard(client)
+        }
+        Err(error) => error.kind().to_string(),
+    };
+    std::fs::write(to, said).expect("it is for everyone");
+    true
+}
+
 #[test]
 fn a_stranger_is_refused_even_where_the_mode_would_let_it_in() {
-    if let Some(socket) = std::env::var_os("ONSET_TEST_STRANGER") {
-        let client = Client::connect(socket).expect("the mode lets it in");
-        assert_eq!(heard(client).as_bytes(), STRANGER);
+    const TEST: &str = "a_stranger_is_refused_even_where_the_mode_would_let_it_in";
+    if guest() {
         return;
     }
     if sys::user() != 0 {
         eprintln!("not root: cannot act as another user");
         return;
     }
-    use std::os::unix::process::CommandExt as _;
-    let mut world = World::new();
+    let mut world = World::new(None);
+    assert_eq!(called_by(&mut world, TEST, &[65_534]), "permission denied");
     std::fs::set_permissions(world.folder.socket(), std::fs::Permissions::from_mode(0o666)).expect("ours");
-    let mut stranger = std::process::Command::new("/proc/self/exe")
-        .args(["--exact", "control::tests::a_stranger_is_refused_even_where_the_mode_would_let_it_in"])
-        .env("ONSET_TEST_STRANGER", world.folder.socket())
-        .stdout(std::process::Stdio::null())
-        .uid(65_534)
-        .gid(65_534)
-        .spawn()
-        .expect("this program again");
-    let status = loop {
-        world.turn(Duration::from_millis(50));
-        if let Some(status) = stranger.try_wait().expect("our child") {
-            break status;
-        }
-    };
-    assert!(status.success());
-    assert!(world.asked.is_empty());
+    let heard = called_by(&mut world, TEST, &[65_534]);
+    assert!(heard.contains("only root and the agent's own user"), "{heard}");
+}
+
+#[test]
+fn members_of_the_sockets_group_are_served_and_nobody_else() {
+    const TEST: &str = "members_of_the_sockets_group_are_served_and_nobody_else";
+    if guest() {
+        return;
+    }
+    if sys::user() != 0 {
+        eprintln!("not root: cannot act as another user");
+        return;
+    }
+    let mut world = World::new(Some("64318"));
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(world.folder.socket()).expect("it listens");
+    assert_eq!((file.mode() & 0o777, file.uid(), file.gid()), (0o660, 0, 64_318));
+    assert_eq!(called_by(&mut world, TEST, &[64_318]), "\"well\"\n", "its first group");
+    assert_eq!(called_by(&mut world, TEST, &[65_534, 7, 64_318]), "\"well\"\n", "one of its others");
+    assert_eq!(called_by(&mut world, TEST, &[65_534, 7]), "permission denied");
+    std::fs::set_permissions(world.folder.socket(), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let heard = called_by(&mut world, TEST, &[65_534, 7]);
+    assert!(heard.contains("members of its socket_group"), "{heard}");
 }

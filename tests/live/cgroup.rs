@@ -65,13 +65,18 @@ impl Cgroup {
 
     /// Starts a command that is in this cgroup from its first instruction on.
     pub fn start(&self, command: &mut Command) -> Killed {
+        self.hold(command);
+        rig::start(command)
+    }
+
+    /// From now on this command is in this cgroup when it starts.
+    pub fn hold(&self, command: &mut Command) {
         use std::os::unix::process::CommandExt;
         let files: Vec<PathBuf> = self.folders.iter().map(|folder| folder.join("cgroup.procs")).collect();
         // SAFETY: the child only writes to files before it execs; no other thread's lock is taken.
         unsafe {
             command.pre_exec(move || files.iter().try_for_each(|file| fs::write(file, "0")));
         }
-        rig::start(command)
     }
 
     /// Resident memory of its processes, in bytes.

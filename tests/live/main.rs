@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod churn;
+mod confined;
 mod containers;
 mod cpuidle;
 mod cpusys;

@@ -10,7 +10,7 @@ use crate::rig::{Agent, Folder, SOON, await_that, command, compile, number, only
 const MIB: u64 = 1 << 20;
 
 /// Takes memory until it is killed.
-const EATER: &str = r#"
+pub const EATER: &str = r#"
 #include <sys/mman.h>
 int main(void)
 {
@@ -23,7 +23,7 @@ int main(void)
 }
 "#;
 
-fn small(cgroup: &Cgroup) {
+pub fn small(cgroup: &Cgroup) {
     let bytes = (64 * MIB).to_string();
     assert!(cgroup.write("memory.limit_in_bytes", &bytes) || cgroup.write("memory.max", &bytes));
     // Without this it would be swapped out instead, where there is swap.
@@ -31,7 +31,7 @@ fn small(cgroup: &Cgroup) {
 }
 
 /// Runs it until it is killed. Its id.
-fn eat(cgroup: &Cgroup, eater: &mut Command) -> u32 {
+pub fn eat(cgroup: &Cgroup, eater: &mut Command) -> u32 {
     use std::os::unix::process::ExitStatusExt;
     let mut eater = cgroup.start(eater);
     let status = await_that("the kill", SOON, || eater.0.try_wait().unwrap());

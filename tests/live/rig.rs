@@ -177,19 +177,19 @@ impl Agent {
     }
 
     pub fn start_in(folder: Folder, config: PathBuf) -> Agent {
-        let (child, said, address) = Agent::spawn(&config);
+        let (child, said, address) = Agent::spawn(&mut command(ONSET), &config);
         Agent { folder, config, child, said, address }
     }
 
-    fn spawn(config: &Path) -> (Killed, Lines, SocketAddr) {
-        let mut child = start(
-            command(ONSET)
-                .arg("run")
-                .arg("--config")
-                .arg(config)
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped()),
-        );
+    /// One that another command runs, which is given onset's arguments.
+    pub fn start_by(by: &mut Command, folder: Folder, config: PathBuf) -> Agent {
+        let (child, said, address) = Agent::spawn(by, &config);
+        Agent { folder, config, child, said, address }
+    }
+
+    fn spawn(by: &mut Command, config: &Path) -> (Killed, Lines, SocketAddr) {
+        let mut child =
+            start(by.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped()));
         let said = Lines::of(child.0.stderr.take().unwrap());
         let address = said.wait("ready line", SOON, |line| {
             let (_, rest) = line.split_once(" ready: ")?;
@@ -201,7 +201,7 @@ impl Agent {
 
     /// Starts it again on the same config, after it died.
     pub fn again(&mut self) {
-        let (child, said, address) = Agent::spawn(&self.config);
+        let (child, said, address) = Agent::spawn(&mut command(ONSET), &self.config);
         (self.child, self.said, self.address) = (child, said, address);
     }
 

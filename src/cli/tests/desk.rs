@@ -101,7 +101,7 @@ impl Desk {
     pub(super) fn agent(&self, reply: impl FnOnce(Ask) -> Value + Send + 'static) -> thread::JoinHandle<()> {
         const TOKENS: Range<usize> = 0..9;
         let mut poll = Poll::new().expect("epoll");
-        let mut server = Server::bind(&self.path("s"), poll.registry(), TOKENS).expect("a new socket");
+        let mut server = Server::bind(&self.path("s"), None, poll.registry(), TOKENS).expect("a new socket");
         thread::spawn(move || {
             let mut events = Events::with_capacity(16);
             let mut asked = None;

@@ -42,6 +42,26 @@ fn membership(line: &[u8]) -> Option<Membership<'_>> {
     path.starts_with(b"/").then_some(Membership { hierarchy, controllers, path })
 }
 
+/// Whether a process in the cgroup `seen` is in the cgroup `path`, or below it. A reader in a cgroup
+/// namespace of its own, as in a container, sees what is outside by how to get there: `/../../pod/id`.
+/// The last name of `path` is then to be a container's, which no other has.
+#[must_use]
+pub fn is_below(seen: &str, path: &str) -> bool {
+    let within =
+        |seen: &str| seen.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let Some(mut outside) = seen.strip_prefix("/..") else { return within(seen) };
+    while let Some(rest) = outside.strip_prefix("/..") {
+        outside = rest;
+    }
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty());
+    let ends =
+        name.into_iter().flat_map(|name| outside.match_indices(name).map(|(at, name)| at + name.len()));
+    ends.into_iter().any(|end| {
+        let (head, rest) = outside.split_at(end);
+        path.ends_with(head) && (rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +91,28 @@ mod tests {
         for line in ["", "1", "1:cpu", "x:cpu:/", "1:cpu:relative", "::/"] {
             assert_eq!(membership(line.as_bytes()), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_cgroup_is_found_from_within_another_namespace() {
+        let path = "/kubepods/burstable/podA/c1";
+        for inside in
+            ["/kubepods/burstable/podA/c1", "/../c1", "/../../podA/c1", "/../../../burstable/podA/c1/deeper"]
+        {
+            assert!(is_below(inside, path), "{inside}");
+        }
+        for other in [
+            "/",
+            "/..",
+            "/../c2",
+            "/../../podB/c1",
+            "/../c11",
+            "/../xc1",
+            "/kubepods/burstable/podA/c12",
+            "/c1",
+        ] {
+            assert!(!is_below(other, path), "{other}");
+        }
+        assert!(is_below("/a", ""), "all is below the root");
     }
 }

@@ -1,0 +1,57 @@
+//! What the agent gives away once its programs are loaded: every capability but those that it still
+//! uses, the hope of any new one, and the system calls that it never makes. What the kernel does not
+//! let go of is told, and the agent goes on.
+
+use std::io;
+
+mod filter;
+mod rights;
+
+pub use rights::{Host, KEPT, RIGHTS, Right, SYS_ADMIN, held};
+
+/// What this kernel did not let go of.
+#[derive(Debug, Default)]
+pub struct Confined {
+    refused: Vec<(&'static str, io::Error)>,
+}
+
+impl Confined {
+    /// For a person; `None` if all went well.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let words: Vec<_> = self.refused.iter().map(|(what, error)| format!("{what}: {error}")).collect();
+        (!words.is_empty()).then(|| {
+            format!(
+                "the kernel does not confine it as it should ({}); it goes on with more rights than it needs",
+                words.join("; ")
+            )
+        })
+    }
+
+    fn note(&mut self, what: &'static str, done: io::Result<()>) {
+        self.refused.extend(done.err().map(|error| (what, error)));
+    }
+}
+
+/// Keeps, of the capabilities that this thread has, `KEPT` and `more`, and lays the filter over all
+/// threads. Capabilities are each thread's own: to be called before any other thread is started.
+pub fn apply(more: u64) -> Confined {
+    let mut confined = Confined::default();
+    let permitted = rights::permitted();
+    let keep =
+        permitted.as_ref().map_or(0, |permitted| permitted & (KEPT | more | rights::stand_ins(*permitted)));
+    match permitted {
+        Ok(permitted) => {
+            // It takes CAP_SETPCAP, which a container may not have; then what it has is its bound.
+            if permitted & rights::SETPCAP != 0 {
+                confined.note("bounding set", rights::bound(keep));
+            }
+            confined.note("ambient set", rights::clear_ambient());
+            confined.note("capabilities", rights::keep(keep));
+        }
+        Err(error) => confined.note("capabilities", Err(error)),
+    }
+    confined.note("no_new_privs", filter::no_new_privileges());
+    confined.note("seccomp filter (CONFIG_SECCOMP_FILTER)", filter::install());
+    confined
+}
