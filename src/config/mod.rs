@@ -2,8 +2,11 @@
 //! its key path; an unknown key is an error. The keys are tables (`knob`), the tracers' own keys
 //! among them, so `onset config` prints exactly what is read here.
 
+mod elasticsearch;
+mod issues;
 mod knob;
 mod names;
+mod sections;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -14,12 +17,12 @@ pub use knob::{Check, Knob, Section, Value, Values, size, time};
 pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 
-use crate::tracer::{KnownIssue, Settings, Spec};
+use crate::tracer::{Settings, Spec};
+use issues::known_issues;
+use sections::{SECTIONS, TOP};
 
 /// Where the config is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/onset/onset.toml";
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,154 +98,6 @@ pub struct Log {
     pub sync: Duration,
 }
 
-const TOP: Section = Section {
-    name: "",
-    about: "",
-    knobs: &[
-        Knob {
-            key: "hostname",
-            default: Value::Text(""),
-            about: "Name of this host in documents; empty: $ONSET_HOSTNAME, or else the kernel's",
-        },
-        Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
-        Knob {
-            key: "socket",
-            default: Value::Text("/run/onset.sock"),
-            about: "For `onset status` and `onset trigger`; root and onset's own user can use it",
-        },
-        Knob {
-            key: "socket_group",
-            default: Value::Text(""),
-            about: "... and the members of this group, by name or number; empty: nobody else",
-        },
-    ],
-};
-
-const SECTIONS: [Section; 6] = [
-    Section {
-        name: "paths",
-        about: "Roots of the host's trees, for a container that sees them elsewhere",
-        knobs: &[
-            Knob { key: "proc", default: Value::Text("/proc"), about: "procfs" },
-            Knob { key: "sys", default: Value::Text("/sys"), about: "sysfs" },
-            Knob {
-                key: "cgroup",
-                default: Value::Text("/sys/fs/cgroup"),
-                about: "The cgroup hierarchies, v1, v2 or both",
-            },
-            Knob {
-                key: "root",
-                default: Value::Text("/"),
-                about: "The host's root: the folders of container runtimes are below it",
-            },
-        ],
-    },
-    Section {
-        name: "log",
-        about: "The local log: every event is here before it is anywhere else",
-        knobs: &[
-            Knob {
-                key: "dir",
-                default: Value::Text("/var/lib/onset"),
-                about: "Its folder; one agent writes to it",
-            },
-            Knob {
-                key: "segment",
-                default: Value::Size(16 << 20, 64 << 10, 1 << 30),
-                about: "Size of one file of it",
-            },
-            Knob {
-                key: "budget",
-                default: Value::Size(256 << 20, 128 << 10, 1 << 40),
-                about: "Size of all of it: the oldest files go first",
-            },
-            Knob {
-                key: "document",
-                default: Value::Size(1 << 20, 16 << 10, 16 << 20),
-                about: "The largest document: what is least in a larger one is left out and counted",
-            },
-            Knob {
-                key: "sync",
-                default: Value::Time(SECOND, Duration::ZERO, Duration::from_secs(3600)),
-                about: "Written to the disk at most this often; \"0s\": after every event",
-            },
-        ],
-    },
-    Section {
-        name: "http",
-        about: "The endpoint: /metrics, /healthz, /readyz",
-        knobs: &[Knob { key: "listen", default: Value::Text("127.0.0.1:9710"), about: "Address and port" }],
-    },
-    Section {
-        name: "elasticsearch",
-        about: "Elasticsearch or OpenSearch; off while url is empty",
-        knobs: &[
-            Knob { key: "url", default: Value::Text(""), about: "http:// or https://" },
-            Knob { key: "index", default: Value::Text("onset"), about: "A data stream's or an index's name" },
-            Knob {
-                key: "username",
-                default: Value::Text(""),
-                about: "For basic authentication, with password_file",
-            },
-            Knob { key: "password_file", default: Value::Text(""), about: "A file that holds the password" },
-            Knob { key: "api_key_file", default: Value::Text(""), about: "A file that holds an API key" },
-            Knob {
-                key: "ca_file",
-                default: Value::Text(""),
-                about: "A CA's certificate in PEM; empty: the system's",
-            },
-            Knob {
-                key: "flush",
-                default: Value::Time(SECOND, Duration::from_millis(10), Duration::from_secs(3600)),
-                about: "A batch is sent at least this often",
-            },
-            Knob {
-                key: "batch",
-                default: Value::Size(1 << 20, 16 << 10, 64 << 20),
-                about: "... or at this size",
-            },
-            Knob {
-                key: "timeout",
-                default: Value::Time(
-                    Duration::from_secs(30),
-                    Duration::from_millis(100),
-                    Duration::from_secs(600),
-                ),
-                about: "A server that has not answered by then is asked again",
-            },
-            Knob {
-                key: "retry",
-                default: Value::Time(
-                    Duration::from_secs(60),
-                    Duration::from_millis(500),
-                    Duration::from_secs(3600),
-                ),
-                about: "The longest pause between attempts; pauses double up to it, each with some chance in it",
-            },
-            Knob {
-                key: "catch_up",
-                default: Value::Size(1 << 20, 0, 1 << 40),
-                about: "Bytes per second at most, so that a fleet does not flood a server that comes back; \"0B\": no cap",
-            },
-            Knob {
-                key: "compress",
-                default: Value::Flag(true),
-                about: "Requests of more than a packet are gzipped",
-            },
-        ],
-    },
-    names::SECTION,
-    Section {
-        name: "capture",
-        about: "Limits of what is expensive",
-        knobs: &[Knob {
-            key: "budget_percent",
-            default: Value::Number(10.0),
-            about: "Share of wall time, over 10 min, that captures may run",
-        }],
-    },
-];
-
 impl Config {
     /// Reads a file; with none named, `/etc/onset/onset.toml` where it exists, else the defaults.
     pub fn load(named: Option<&Path>, specs: &[&'static Spec]) -> Result<Config, Error> {
@@ -292,7 +147,7 @@ impl Config {
         }
         let names = names::read(&containers, Path::new(paths.text("root")), &mut errors);
         let log = read_log(&log, &mut errors);
-        read_elasticsearch(&elasticsearch, &mut errors);
+        elasticsearch::check(&elasticsearch, &mut errors);
         if !errors.is_empty() {
             return Err(Error::Keys(errors));
         }
@@ -425,105 +280,6 @@ fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
     }
     let document = usize::try_from(document).unwrap_or(usize::MAX);
     Log { dir: log.text("dir").into(), segment, budget, document, sync: log.time("sync") }
-}
-
-fn read_elasticsearch(values: &Values, errors: &mut Vec<String>) {
-    let url = values.text("url");
-    if let Some(wrong) = wrong_url(url) {
-        errors.push(format!("elasticsearch.url: {wrong}"));
-    }
-    if let Some(wrong) = wrong_index(values.text("index")) {
-        errors.push(format!("elasticsearch.index: {wrong}"));
-    }
-    let set = |key| !values.text(key).is_empty();
-    if set("username") && !set("password_file") {
-        errors.push("elasticsearch.password_file: must be set where username is".to_owned());
-    }
-    if set("password_file") && !set("username") {
-        errors.push("elasticsearch.username: must be set where password_file is".to_owned());
-    }
-    if set("username") && set("api_key_file") {
-        errors.push("elasticsearch.api_key_file: must not be set where username is; choose one".to_owned());
-    }
-}
-
-fn wrong_url(url: &str) -> Option<String> {
-    if url.is_empty() {
-        return None;
-    }
-    let Some(rest) = url.strip_prefix("http://").or(url.strip_prefix("https://")) else {
-        return Some(format!("must begin with http:// or https://, not \"{url}\""));
-    };
-    let host = rest.split('/').next().unwrap_or_default();
-    if host.contains('@') {
-        return Some("must not hold a password; use username and password_file".to_owned());
-    }
-    let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || "?#\"<>".contains(c);
-    if host.is_empty() || host.starts_with(':') || rest.contains(strange) {
-        return Some(format!("must be like \"https://es.example:9200\", not \"{url}\""));
-    }
-    None
-}
-
-/// As Elasticsearch has it ("Create index API", index names).
-fn wrong_index(index: &str) -> Option<String> {
-    let strange =
-        |c: char| c.is_uppercase() || c.is_whitespace() || c.is_control() || "\\/*?\"<>|,#:%".contains(c);
-    let bad = index.is_empty()
-        || index.len() > 255
-        || index.starts_with(['-', '_', '+', '.'])
-        || index.contains(strange);
-    bad.then(|| {
-        format!("must be a name in lower case without /, *, ?, \", <, >, |, comma or #, not \"{index}\"")
-    })
-}
-
-fn known_issues(file: &mut Table, errors: &mut Vec<String>) -> Vec<KnownIssue> {
-    let list = match file.remove("known_issue") {
-        None => return Vec::new(),
-        Some(Toml::Array(list)) => list,
-        Some(other) => {
-            errors.push(format!("known_issue: must be a list ([[known_issue]]), not {}", other.type_str()));
-            return Vec::new();
-        }
-    };
-    let mut issues = Vec::new();
-    for (index, given) in list.into_iter().enumerate() {
-        let path = format!("known_issue[{index}]");
-        let Toml::Table(mut table) = given else {
-            errors.push(format!("{path}: must be a table with name and frames"));
-            continue;
-        };
-        let name = match table.remove("name") {
-            Some(Toml::String(name)) if !name.is_empty() => name,
-            _ => {
-                errors.push(format!("{path}.name: must be a text"));
-                continue;
-            }
-        };
-        let frames = match table.remove("frames") {
-            Some(Toml::Array(list)) if !list.is_empty() => list,
-            _ => {
-                errors
-                    .push(format!("{path}.frames: must be a list of parts of frame names, innermost first"));
-                continue;
-            }
-        };
-        let texts: Vec<String> = frames
-            .iter()
-            .filter_map(Toml::as_str)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-            .collect();
-        if texts.len() != frames.len() {
-            errors.push(format!("{path}.frames: each must be a text that is not empty"));
-        }
-        for key in table.keys() {
-            errors.push(format!("{path}.{key}: unknown key; here are name, frames"));
-        }
-        issues.push(KnownIssue { name, frames: texts });
-    }
-    issues
 }
 
 /// The reader as a fuzz target: a file that is taken can be printed and read again.
