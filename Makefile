@@ -24,7 +24,7 @@ demo: build           ## causes a real anomaly in a throw-away cgroup and shows 
 release: dependencies ## one static binary
 	deploy/static/build
 
-# Not built here: who installs is root, and the build need not be. PREFIX, DESTDIR, BINARY, PURGE: see deploy/install.
+# Not built here: who installs is root, and the build need not be. PREFIX, DESTDIR, BINARY, SYSCTL, PURGE: see deploy/install.
 install:              ## what `make release` built, with its unit and a default config; keeps a config that is there
 	@BINARY=$(or $(BINARY),$(STATIC)) deploy/install
 

@@ -160,7 +160,7 @@ impl Agent {
 /// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.
 fn confine(captures: &Captures) {
     let walks = captures.lesser(Kind::Tasks).is_some();
-    let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 });
+    let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 }, || captures.may_sample());
     if let Some(complaint) = confined.complaint() {
         eprintln!("onset: {complaint}");
     }

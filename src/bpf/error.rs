@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// Samples cannot be taken.
     #[error(
-        "perf_event_open of {event} failed: {source}; kernel.perf_event_paranoid or a seccomp filter may forbid it, see onset doctor"
+        "perf_event_open of {event} failed: {source}; it takes CAP_PERFMON, and on Debian and its kin kernel.perf_event_paranoid=2 or CAP_SYS_ADMIN too; a seccomp filter may also forbid it; see onset doctor"
     )]
     Perf {
         /// What was to be sampled by.

@@ -44,6 +44,13 @@ pub fn btf(sys: &Path) -> Result<(), Error> {
     if sys.join("kernel/btf/vmlinux").exists() { Ok(()) } else { Err(Error::NoBtf) }
 }
 
+/// Whether this thread may sample a CPU: false only where rights are missing for it.
+#[must_use]
+pub fn may_sample(cpu: u32) -> bool {
+    !perf::open(cpu, perf::Event::Clock { hz: HZ })
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// Where a skeleton keeps its object. Each program is loaded once in a process's life, so these
 /// eight bytes may stay behind.
 fn place() -> &'static mut MaybeUninit<OpenObject> {

@@ -131,6 +131,12 @@ impl Captures {
         }
     }
 
+    /// Whether this thread has the rights to sample, as it is now.
+    #[must_use]
+    pub fn may_sample(&self) -> bool {
+        bpf::may_sample(online_cpus(&self.sys).first().copied().unwrap_or(0))
+    }
+
     /// Why this kind of capture cannot be made here.
     #[must_use]
     pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {

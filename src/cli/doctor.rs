@@ -1,6 +1,7 @@
 //! `onset doctor`: whether each tracer can run here, in which way, and what is missing; which
 //! capabilities there are, and what the lack of one costs.
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -81,14 +82,19 @@ fn host(paths: &Paths, psi: bool) -> Host {
     let knob = |name: &str| -> Option<i32> {
         std::fs::read_to_string(paths.proc.join("sys/kernel").join(name)).ok()?.trim().parse().ok()
     };
+    let held = confine::held();
+    let paranoid = knob("perf_event_paranoid");
+    let pressure = paths.proc.join("pressure/io");
     Host {
         // One that does not say is taken for a new one.
         release: capture::release(&paths.proc).unwrap_or((u32::MAX, 0)),
         btf: bpf::btf(&paths.sys).is_ok(),
-        psi,
+        // Opening it arms none yet.
+        triggers_refused: psi && OpenOptions::new().read(true).write(true).open(pressure).is_err(),
+        sampling_guarded: paranoid.is_some_and(|level| level > 2)
+            && (held & confine::SYS_ADMIN != 0 || !bpf::may_sample(0)),
         memlock: sys::memlock_is_free(),
-        open_symbols: knob("kptr_restrict") == Some(0)
-            && knob("perf_event_paranoid").is_some_and(|paranoid| paranoid <= 1),
+        open_symbols: knob("kptr_restrict") == Some(0) && paranoid.is_some_and(|level| level <= 1),
     }
 }
 
@@ -96,7 +102,7 @@ fn capabilities(host: &Host) -> Vec<Capability> {
     let held = confine::held();
     let stand = |right: &confine::Right| Capability {
         name: right.name,
-        held: right.is_in(held),
+        held: right.is_held(held),
         needed: right.needed(host),
         purpose: right.purpose,
         without: right.without,

@@ -34,20 +34,25 @@ impl Confined {
 }
 
 /// Keeps, of the capabilities that this thread has, `KEPT` and `more`, and lays the filter over all
-/// threads. Capabilities are each thread's own: to be called before any other thread is started.
-pub fn apply(more: u64) -> Confined {
+/// threads. Some kernels want CAP_SYS_ADMIN for what CAP_PERFMON is for: it is kept if, with what is kept
+/// otherwise, `works` says no. Capabilities are each thread's own: to be called before another is started.
+pub fn apply(more: u64, works: impl FnOnce() -> bool) -> Confined {
     let mut confined = Confined::default();
-    let permitted = rights::permitted();
-    let keep =
-        permitted.as_ref().map_or(0, |permitted| permitted & (KEPT | more | rights::stand_ins(*permitted)));
-    match permitted {
+    match rights::permitted() {
         Ok(permitted) => {
+            let mut keep = permitted & (KEPT | more | rights::stand_ins(permitted));
+            let tried = rights::set(keep, permitted);
+            let narrow = tried.is_ok() && permitted & SYS_ADMIN != 0 && !works();
+            if narrow {
+                keep |= SYS_ADMIN;
+            }
+            confined.note("effective set", tried.and_then(|()| rights::set(permitted, permitted)));
             // It takes CAP_SETPCAP, which a container may not have; then what it has is its bound.
             if permitted & rights::SETPCAP != 0 {
                 confined.note("bounding set", rights::bound(keep));
             }
             confined.note("ambient set", rights::clear_ambient());
-            confined.note("capabilities", rights::keep(keep));
+            confined.note("capabilities", rights::set(keep, keep));
         }
         Err(error) => confined.note("capabilities", Err(error)),
     }

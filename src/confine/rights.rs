@@ -25,8 +25,10 @@ pub struct Host {
     pub release: (u32, u32),
     /// Whether the kernel describes its types.
     pub btf: bool,
-    /// Whether it has PSI.
-    pub psi: bool,
+    /// Whether it has PSI, but does not let this process arm a trigger.
+    pub triggers_refused: bool,
+    /// Whether it is one that lets nobody sample for CAP_PERFMON alone (kernel.perf_event_paranoid).
+    pub sampling_guarded: bool,
     /// Whether this process may lock as much memory as it likes.
     pub memlock: bool,
     /// Whether everyone is shown the kernel's addresses.
@@ -35,9 +37,6 @@ pub struct Host {
 
 /// The first kernel whose maps are not locked memory.
 const MAPS_ACCOUNTED: (u32, u32) = (5, 11);
-
-/// The first kernel where anyone may arm a PSI trigger of whole two seconds.
-const OPEN_TRIGGERS: (u32, u32) = (6, 5);
 
 /// Every capability that is of use, the most important first.
 pub const RIGHTS: [Right; 8] = [
@@ -86,18 +85,16 @@ pub const RIGHTS: [Right; 8] = [
     Right {
         name: "CAP_SYS_RESOURCE",
         number: 24,
-        purpose: "before Linux 5.11 locks memory for maps, before 6.5 arms PSI triggers",
-        without: "before 5.11 maps are refused (LimitMEMLOCK=infinity helps); before 6.5 tracers look at their interval only",
-        needed: |host| {
-            host.release < MAPS_ACCOUNTED && !host.memlock || host.psi && host.release < OPEN_TRIGGERS
-        },
+        purpose: "before Linux 5.11 locks memory for maps, and on some kernels before 6.5 arms PSI triggers",
+        without: "maps are refused before 5.11 (LimitMEMLOCK=infinity helps), and tracers look at their interval only",
+        needed: |host| host.release < MAPS_ACCOUNTED && !host.memlock || host.triggers_refused,
     },
     Right {
         name: "CAP_SYS_ADMIN",
         number: SYS_ADMIN.trailing_zeros(),
-        purpose: "reads /proc/PID/stack on a kernel without BTF",
-        without: "tasks in D state have no kernel stacks",
-        needed: |host| !host.btf,
+        purpose: "samples where kernel.perf_event_paranoid is over 2 on Debian and its kin, and reads /proc/PID/stack without BTF",
+        without: "there are no flame graphs there (sysctl kernel.perf_event_paranoid=2 helps), and no kernel stacks without BTF",
+        needed: |host| !host.btf || host.sampling_guarded,
     },
 ];
 
@@ -109,9 +106,13 @@ pub(super) const SETPCAP: u64 = 1 << 8;
 
 const BPF: u64 = 1 << 39;
 const PERFMON: u64 = 1 << 38;
+const SYSLOG: u64 = 1 << 34;
+const SYS_PTRACE: u64 = 1 << 19;
+const DAC_READ_SEARCH: u64 = 1 << 2;
+const CHECKPOINT_RESTORE: u64 = 1 << 40;
 
 /// What is kept after start wherever it is held: the first six of `RIGHTS`.
-pub const KEPT: u64 = BPF | PERFMON | 1 << 19 | 1 << 2 | 1 << 34 | 1 << 40;
+pub const KEPT: u64 = BPF | PERFMON | SYS_PTRACE | DAC_READ_SEARCH | SYSLOG | CHECKPOINT_RESTORE;
 
 impl Right {
     /// Whether this host asks for it.
@@ -124,6 +125,14 @@ impl Right {
     #[must_use]
     pub fn is_in(&self, set: u64) -> bool {
         set >> self.number & 1 == 1
+    }
+
+    /// Whether the kernel lets one with this set do what it is for: it takes CAP_SYS_ADMIN in the place of
+    /// what was once a part of it.
+    #[must_use]
+    pub fn is_held(&self, set: u64) -> bool {
+        self.is_in(set)
+            || set & SYS_ADMIN != 0 && (BPF | PERFMON | CHECKPOINT_RESTORE) >> self.number & 1 == 1
     }
 }
 
@@ -177,14 +186,16 @@ pub(super) fn permitted() -> io::Result<u64> {
     sets().map(|halves| joined(halves, |half| half.permitted))
 }
 
-/// From now on this thread has these, and can have no others.
-pub(super) fn keep(set: u64) -> io::Result<()> {
-    let half = |bits: u64| {
-        let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
-        Half { effective: bits, permitted: bits, inheritable: 0 }
+/// From now on this thread acts with the first set, and can take on no more than the second.
+pub(super) fn set(effective: u64, permitted: u64) -> io::Result<()> {
+    let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+    let half = |shift: u32| Half {
+        effective: low(effective >> shift),
+        permitted: low(permitted >> shift),
+        inheritable: 0,
     };
     let mut header = Header { version: VERSION_3, pid: 0 };
-    let halves = [half(set), half(set >> 32)];
+    let halves = [half(0), half(32)];
     // SAFETY: version 3 of the header makes the kernel read two halves, which are ours.
     checked(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) })
 }
@@ -235,11 +246,20 @@ mod tests {
 
     #[test]
     fn older_kernels_ask_for_more() {
-        let host = |release, btf, memlock| Host { release, btf, psi: true, memlock, open_symbols: false };
+        let host = |release, btf, memlock| Host {
+            release,
+            btf,
+            triggers_refused: false,
+            sampling_guarded: false,
+            memlock,
+            open_symbols: false,
+        };
         let asks =
             |name: &str, host: Host| RIGHTS.iter().any(|right| right.name == name && right.needed(&host));
         assert!(asks("CAP_SYS_RESOURCE", host((5, 10), true, false)));
-        assert!(asks("CAP_SYS_RESOURCE", host((6, 1), true, true)), "for PSI");
+        assert!(!asks("CAP_SYS_RESOURCE", host((5, 10), true, true)), "nothing is left to be locked for");
+        assert!(asks("CAP_SYS_RESOURCE", Host { triggers_refused: true, ..host((6, 1), true, true) }));
+        assert!(asks("CAP_SYS_ADMIN", Host { sampling_guarded: true, ..host((6, 1), true, true) }));
         assert!(!asks("CAP_SYS_RESOURCE", host((6, 12), true, false)));
         assert!(!asks("CAP_SYS_ADMIN", host((5, 10), true, false)));
         assert!(asks("CAP_SYS_ADMIN", host((6, 12), false, false)));
@@ -251,5 +271,8 @@ mod tests {
         assert_eq!(stand_ins(u64::MAX), 0);
         assert_eq!(stand_ins(!BPF), SYS_ADMIN);
         assert_eq!(stand_ins(!PERFMON), SYS_ADMIN);
+        let held: Vec<_> =
+            RIGHTS.iter().filter(|right| right.is_held(SYS_ADMIN)).map(|right| right.name).collect();
+        assert_eq!(held, ["CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE", "CAP_SYS_ADMIN"]);
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -15,14 +15,12 @@ use crate::rig::{Agent, Folder, ONSET, command, done, root, run};
 
 /// The program without what a debugger wants, as a release is: it is copied, packed and read often.
 fn program() -> &'static Path {
-    static MADE: OnceLock<(Folder, PathBuf)> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let folder = Folder::new();
-        let path = folder.0.join("onset");
+    static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onset");
         done(command("strip").arg("-o").arg(&path).arg(ONSET));
-        (folder, path)
+        path
     });
-    &made.1
+    &MADE
 }
 
 fn make(target: &str, at: &Path, more: &[&str]) -> Command {
@@ -30,7 +28,7 @@ fn make(target: &str, at: &Path, more: &[&str]) -> Command {
     make.arg("-s").arg("-C").arg(file("")).arg(target).arg(format!("DESTDIR={}", at.display()));
     make.arg(format!("BINARY={}", program().display())).args(more);
     // What runs these tests may have an environment of its own.
-    make.env_remove("MAKEFLAGS").env_remove("PREFIX").env_remove("PURGE");
+    make.env_remove("MAKEFLAGS").env_remove("PREFIX").env_remove("PURGE").env_remove("SYSCTL");
     make
 }
 
@@ -82,6 +80,10 @@ fn it_installs_the_same_twice_and_leaves_config_and_log_when_it_goes() {
     assert!(parsed.socket.starts_with("/run/onset/") && parsed.log.dir == Path::new("/var/lib/onset"));
     done(&mut make("install", &at, &["PREFIX=/usr"]));
     assert_eq!(files(&at), first, "again");
+
+    done(&mut make("install", &at, &["PREFIX=/usr", "SYSCTL=1"]));
+    let knobs = fs::read_to_string(at.join("usr/lib/sysctl.d/50-onset.conf")).unwrap();
+    assert!(knobs.contains("\nkernel.perf_event_paranoid = 2\n"), "{knobs}");
 
     fs::write(&config, "region = \"mine\"\n").unwrap();
     fs::write(at.join("var/lib/onset/kept"), "").unwrap();
