@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 ONSET = $(CARGO_TARGET_DIR)/release/onset
 
-.PHONY: run test demo release bench fuzz check fmt dependencies test-dependencies build
+.PHONY: run test demo release bench compare soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -21,8 +21,15 @@ demo: build           ## causes a real anomaly in a throw-away cgroup and shows 
 release: dependencies ## one static binary
 	deploy/static/build
 
-bench: dependencies   ## the hot paths, beside what they are measured against
-	cargo bench --locked --bench hot --bench armed
+bench: test-dependencies  ## the hot paths, beside what they are measured against; kept in docs/performance.md
+	benches/run
+
+compare: test-dependencies  ## the agent beside node_exporter, and what its captures cost; kept in docs/performance.md
+	benches/compare $(or $(SECONDS),120)
+
+soak: test-dependencies   ## all anomalies, outages and reloads for SECONDS=300: nothing grows, nothing is lost
+	ONSET_SOAK_SECONDS=$(or $(SECONDS),300) ONSET_TESTED=$$(deploy/static/build | tail -n 1) \
+		cargo test --locked --test soak -- --nocapture
 
 fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 	fuzz/run $(or $(SECONDS),10)

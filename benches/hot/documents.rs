@@ -83,7 +83,9 @@ pub fn document(number: usize) -> Vec<u8> {
     );
     for level in 0.. {
         let label = (number * 31 + level * 7) % 977;
-        let node = format!("{{\"level\":{level},\"value\":{number},\"self\":{level},\"label\":\"function_{label}\"}}");
+        let node = format!(
+            "{{\"level\":{level},\"value\":{number},\"self\":{level},\"label\":\"function_{label}\"}}"
+        );
         if text.len() + node.len() + 64 > DOCUMENT {
             break;
         }

@@ -52,8 +52,10 @@ impl Fed {
         let mut tracers: Vec<Box<dyn Tracer>> =
             built.map(|(spec, settings)| (spec.build)(settings, capacity)).collect();
         let mut tree = Tree::new(&scratch.0, CONTAINERS);
-        let facts =
-            TRACERS.iter().fold(OF_CONTAINERS, |facts, spec| facts.and(spec.facts)).and(Facts { cpu: true, ..Facts::NONE });
+        let facts = TRACERS
+            .iter()
+            .fold(OF_CONTAINERS, |facts, spec| facts.and(spec.facts))
+            .and(Facts { cpu: true, ..Facts::NONE });
         let mut calm = Calm(0);
         for _ in 0..4 {
             tree.works();
@@ -100,7 +102,12 @@ pub fn lines(scratch: &Scratch) {
     assert_eq!(encode_samples(&mut encode, &registry), samples, "the same samples");
     let theirs = ns(|| _ = black_box(encode()));
     line("rendered", ours, Some(("prometheus crate", theirs)), BUDGET);
-    line("a sample", ours / samples as f64, Some(("prometheus crate", theirs / samples as f64)), Budget::None);
+    line(
+        "a sample",
+        ours / samples as f64,
+        Some(("prometheus crate", theirs / samples as f64)),
+        Budget::None,
+    );
 }
 
 /// How many samples its page has.
@@ -120,7 +127,8 @@ fn sample(line: &str) -> Option<(Vec<&str>, f64)> {
 fn registered(text: &str) -> Registry {
     let registry = Registry::new();
     for metric in TRACERS.iter().flat_map(|spec| spec.metrics) {
-        let mine = |line: &&str| line.strip_prefix(metric.name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let mine =
+            |line: &&str| line.strip_prefix(metric.name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let samples = text.lines().filter(mine).filter_map(sample);
         let options = Opts::new(metric.name, metric.help);
         if metric.kind == Kind::Counter {
