@@ -4,7 +4,7 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
-.PHONY: run test demo release install uninstall dist bench fuzz check fmt dependencies test-dependencies build
+.PHONY: run test demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -34,8 +34,15 @@ uninstall:            ## leaves config and log, unless PURGE=1
 dist: dependencies    ## the release's tarball and checksums, in out/
 	@deploy/dist
 
-bench: dependencies   ## the hot paths, beside what they are measured against
-	cargo bench --locked --bench hot --bench armed
+bench: test-dependencies  ## the hot paths, beside what they are measured against; kept in docs/performance.md
+	benches/run
+
+compare: test-dependencies  ## the agent beside node_exporter, and what its captures cost; kept in docs/performance.md
+	benches/compare $(or $(SECONDS),120)
+
+soak: test-dependencies   ## all anomalies, outages and reloads for SECONDS=300: nothing grows, nothing is lost
+	ONSET_SOAK_SECONDS=$(or $(SECONDS),300) ONSET_TESTED=$$(deploy/static/build | tail -n 1) \
+		cargo test --locked --test soak -- --nocapture
 
 fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 	fuzz/run $(or $(SECONDS),10)

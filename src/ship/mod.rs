@@ -11,6 +11,8 @@ use std::time::Duration;
 
 mod answer;
 mod batch;
+#[doc(hidden)]
+pub mod bench;
 mod courier;
 #[doc(hidden)]
 pub mod fuzz;

@@ -6,12 +6,30 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub const ONSET: &str = env!("CARGO_BIN_EXE_onset");
+/// The one that is tested: that of this build, or the one that `ONSET_TESTED` names.
+pub struct Tested;
+pub const ONSET: Tested = Tested;
+
+impl AsRef<std::ffi::OsStr> for Tested {
+    fn as_ref(&self) -> &std::ffi::OsStr {
+        static NAMED: LazyLock<Option<std::ffi::OsString>> =
+            LazyLock::new(|| std::env::var_os("ONSET_TESTED"));
+        NAMED.as_deref().unwrap_or(env!("CARGO_BIN_EXE_onset").as_ref())
+    }
+}
+
+impl AsRef<Path> for Tested {
+    fn as_ref(&self) -> &Path {
+        let name: &std::ffi::OsStr = self.as_ref();
+        Path::new(name)
+    }
+}
 
 /// What a machine under load may take for something that is usually at once.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -1,0 +1,84 @@
+//! A tick: all files of all containers. Linear in their number.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use onset::config::Config;
+use onset::host::Reader;
+use onset::tracer::TRACERS;
+
+use crate::Scratch;
+use crate::table::{Budget, head, line, ns_of};
+use crate::tree::{OF_CONTAINERS, Tree};
+
+/// One sampling of one container, all its files.
+const EACH: Budget = Budget::Us(15.0);
+
+pub fn lines(scratch: &Scratch) {
+    head("tick, CPU of one container, all its files");
+    let mut least = None;
+    for count in [100, 500, 1000, 2000, 5000] {
+        let mut tree = Tree::new(&scratch.0, count);
+        let rounds = if count > 1000 { 5 } else { 25 };
+        let each = ns_of(rounds, 1, || {
+            tree.read(OF_CONTAINERS);
+        }) / count as f64;
+        let beside = least.map(|least| ("at 100", least));
+        line(&format!("a written tree of {count} containers"), each, beside, EACH);
+        least = least.or(Some(each));
+    }
+    for count in [100, 500] {
+        real(count);
+    }
+}
+
+/// Empty cgroups of this kernel; gone when it is dropped.
+struct Cgroups(Vec<PathBuf>);
+
+impl Cgroups {
+    fn new(count: usize) -> Cgroups {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let mut roots: Vec<PathBuf> = hierarchies.map(|entry| entry.path()).collect();
+        // v1 and hybrid hosts have one folder for each hierarchy, v2 hosts are one hierarchy.
+        roots.retain(|root| !root.is_symlink() && root.join("cgroup.procs").exists());
+        let unified = Path::new("/sys/fs/cgroup");
+        if unified.join("cgroup.controllers").exists() {
+            roots = vec![unified.into()];
+        }
+        let mut made = Vec::new();
+        for number in 0..count {
+            for root in &roots {
+                let folder = root.join(format!("docker/{:064x}", 0xbe_0000 + number));
+                if fs::create_dir_all(&folder).is_ok() {
+                    made.push(folder);
+                }
+            }
+        }
+        Cgroups(made)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The kernel makes these files' texts anew at each reading, which is most of what it costs.
+fn real(count: usize) {
+    let _cgroups = Cgroups::new(count);
+    let config = Config::parse("", TRACERS).expect("the defaults");
+    let Ok(mut reader) = Reader::open(&config.paths, 1024) else {
+        println!("{count} cgroups of this kernel: there are none to read here");
+        return;
+    };
+    let found = reader.containers().len();
+    if found < count {
+        println!("{count} cgroups of this kernel: only {found} could be made (this takes root)");
+        return;
+    }
+    let each = ns_of(25, 1, || reader.read(OF_CONTAINERS, onset::sys::now())) / found as f64;
+    line(&format!("{found} cgroups of this kernel ({:?})", reader.mode()), each, None, EACH);
+}
