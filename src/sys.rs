@@ -162,15 +162,9 @@ pub fn page_size() -> Option<u64> {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()
 }
 
-/// Names the host for an agent in a container, where the kernel's name is the container's.
-pub const HOSTNAME: &str = "ONSET_HOSTNAME";
-
-/// The host's name: that of the environment, else the kernel's (gethostname(2)).
+/// The host's name (gethostname(2)).
 #[must_use]
 pub fn hostname() -> String {
-    if let Some(given) = std::env::var(HOSTNAME).ok().filter(|name| !name.is_empty()) {
-        return given;
-    }
     let mut name = [0_u8; 256];
     // SAFETY: the pointer and the length are those of a buffer of ours.
     let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } == 0;

@@ -3,6 +3,7 @@
 //! among them, so `onset config` prints exactly what is read here.
 
 mod elasticsearch;
+mod environment;
 mod issues;
 mod knob;
 mod names;
@@ -148,12 +149,13 @@ impl Config {
         let names = names::read(&containers, Path::new(paths.text("root")), &mut errors);
         let log = read_log(&log, &mut errors);
         elasticsearch::check(&elasticsearch, &mut errors);
+        let [hostname, region] = ["hostname", "region"].map(|key| variables(&top, "", key, &mut errors));
         if !errors.is_empty() {
             return Err(Error::Keys(errors));
         }
         Ok(Config {
-            hostname: top.text("hostname").to_owned(),
-            region: top.text("region").to_owned(),
+            hostname,
+            region,
             socket: top.text("socket").into(),
             socket_group: Some(top.text("socket_group").to_owned()).filter(|group| !group.is_empty()),
             paths: Paths {
@@ -266,6 +268,15 @@ fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<Stri
         errors.push(format!("{}: unknown key; here are {}", full(key), names.join(", ")));
     }
     read
+}
+
+/// A text with the environment's variables in it.
+fn variables(values: &Values, path: &str, key: &str, errors: &mut Vec<String>) -> String {
+    let read = environment::expanded(values.text(key), |name| std::env::var(name).ok());
+    read.unwrap_or_else(|error| {
+        errors.push(format!("{path}{key}: {error}"));
+        String::new()
+    })
 }
 
 fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {

@@ -40,7 +40,7 @@ pub(super) const SECTION: Section = Section {
         Knob {
             key: "kubelet",
             default: Value::Text(""),
-            about: "The kubelet to ask for pods, by the name in its certificate, e.g. \"https://node-1:10250\"; empty: none",
+            about: "The kubelet to ask for pods, by the name in its certificate, e.g. \"https://node-1:10250\" or \"https://${NODE_NAME}:10250\"; empty: none",
         },
         Knob {
             key: "kubelet_ca_file",
@@ -111,7 +111,8 @@ fn kubelet(values: &Values, errors: &mut Vec<String>) -> Option<Kubelet> {
         let missing = if key.is_none() { "kubelet_key_file" } else { "kubelet_cert_file" };
         errors.push(format!("containers.{missing}: a certificate and its key are set together"));
     }
-    let given = values.text("kubelet").trim_end_matches('/');
+    let given = super::variables(values, "containers.", "kubelet", errors);
+    let given = given.trim_end_matches('/');
     if given.is_empty() {
         return None;
     }

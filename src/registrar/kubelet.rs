@@ -7,10 +7,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Office, Wanted};
+use super::{Office, Wanted, runtimes};
 use crate::config::Kubelet;
-use crate::host::Identity;
 use crate::host::identity::pods::{self, Whose};
+use crate::host::{Identity, Role};
 use crate::inbox::Found;
 use crate::net::client::{self, Client, Patience, Request, Trust};
 
@@ -27,7 +27,7 @@ const FAILING: u32 = 3;
 const GATHER: Duration = Duration::from_millis(500);
 
 /// The kubelet tells of a container some seconds after it began. One that is in so many lists not
-/// is a pod's sandbox, or none of the kubelet's.
+/// is none of the kubelet's, or a sandbox whose runtime does not say so.
 const LISTS: u32 = 6;
 
 /// A list of 500 pods is of 5 MiB.
@@ -115,7 +115,7 @@ pub(super) fn work(office: &Office) {
                 if !office.ask(source, &mut waiting) {
                     return;
                 }
-                due = office.next_list();
+                due = if waiting.is_empty() { Instant::now() } else { office.next_list() };
             }
         }
     }
@@ -149,9 +149,14 @@ impl Office {
                 heard &= self.tell(wanted.key, identity);
             }
             *lists += 1;
-            told.own.is_none() && *lists < LISTS
+            told.own.is_none() && *lists < LISTS && !self.is_sandbox(wanted)
         });
         heard
+    }
+
+    /// Whether its runtime says that it is a sandbox: no list has those.
+    fn is_sandbox(&self, wanted: &Wanted) -> bool {
+        runtimes::find(&self.names, &wanted.id).is_some_and(|told| told.role == Some(Role::Sandbox))
     }
 
     /// Notes how it went, and says so when that changed.

@@ -313,3 +313,32 @@ fn containers_that_come_together_are_asked_about_once() {
     assert_eq!(names, ["istio-proxy", "metrics", "migrate", "web"]);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
+    let root = Root::new();
+    root.write(
+        &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json", id(1)),
+        "oci_spec/containerd-sandbox",
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a caller");
+        answer(stream, "200 OK", SYSTEMD);
+    });
+    let (table, key) = pod_container(&id(1));
+    let bell = Arc::new(Bell::default());
+    let registrar = Registrar::new(&names, 16, bell.wake());
+    registrar.find(table.get(key).expect("there"));
+    // Its runtime's word and its pod's.
+    let told = [bell.told(&registrar).1, bell.told(&registrar).1];
+    assert!(told.iter().any(|it| it.role == Some(Role::Sandbox)));
+    assert!(told.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
+    server.join().expect("it answered");
+    let end = Instant::now() + Duration::from_secs(30);
+    while registrar.office.pods.is_staffed() {
+        assert!(Instant::now() < end, "the thread waits for another list");
+        std::thread::yield_now();
+    }
+}

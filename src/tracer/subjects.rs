@@ -7,14 +7,21 @@ use crate::host::{Container, Key};
 pub struct Subjects<T>(Vec<Option<(Key, T)>>);
 
 impl<T: Default> Subjects<T> {
-    /// Room for so many.
+    /// Room for so many. What no container had a slot in yet is not written to, and so costs nothing.
     pub fn new(capacity: usize) -> Subjects<T> {
-        Subjects(std::iter::repeat_with(|| None).take(capacity).collect())
+        Subjects(Vec::with_capacity(capacity))
     }
 
     /// What is remembered of this container; something new if nothing is. `None` beyond capacity.
     pub fn of(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.0.get_mut(usize::from(key.slot))?;
+        let slot = usize::from(key.slot);
+        if slot >= self.0.capacity() {
+            return None;
+        }
+        while self.0.len() <= slot {
+            self.0.push(None);
+        }
+        let slot = self.0.get_mut(slot)?;
         if slot.as_ref().is_none_or(|(owner, _)| *owner != key) {
             *slot = Some((key, T::default()));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onset::clock::{Now, Wall};
 use onset::config::Paths;
-use onset::host::{Facts, Reader, Scan};
+use onset::host::{Facts, Identity, Reader, Scan, Text};
 
 use crate::allocations;
 
@@ -58,6 +58,7 @@ fn a_hundred_containers_cost_no_heap_allocation() {
         container_memory: true,
         ..Facts::NONE
     };
+    let named = Identity { name: Text::cut(&"n".repeat(200)), ..Identity::UNKNOWN };
     for turn in 0..60 {
         let now = Now { mono: Duration::from_secs(turn), wall: Wall(0) };
         // Five go and five come each turn, so that slots, watches and files are used again.
@@ -67,11 +68,13 @@ fn a_hundred_containers_cost_no_heap_allocation() {
             tree.make(number + 100);
         }
         let mut told = 0;
+        let key = reader.containers().iter().next().expect("a hundred").key();
         let made = allocations(|| {
             assert!(reader.changed(now) == Scan::Whole);
             reader.read(all, now);
             reader.count_tasks(|_, _| true);
             reader.changes(|_| told += 1);
+            reader.describe(key, &named);
             assert!(reader.rescan(now) == Scan::Whole);
         });
         assert_eq!(made, 0, "in turn {turn}");

@@ -91,8 +91,10 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
     let config = object("ConfigMap")["data"]["onset.toml"].as_str().unwrap().to_owned();
     let folder = Folder::new();
     let path = folder.file("onset.toml", &config);
-    done(command(ONSET).arg("check").arg("--config").arg(&path));
+    done(command(ONSET).arg("check").arg("--config").arg(&path).env("NODE_NAME", "node-1"));
+    let config = config.replace("${NODE_NAME}", "node-1");
     let config = onset::config::Config::parse(&config, onset::tracer::TRACERS).unwrap();
+    assert_eq!(config.hostname, "node-1");
     let pod = object("DaemonSet")["spec"]["template"].clone();
     let container = &pod["spec"]["containers"][0];
     let mounted = |path: &std::path::Path| {
@@ -115,7 +117,7 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
     let arguments = words(&container["args"]);
     let file = arguments.iter().find(|argument| argument.starts_with('/')).unwrap();
     assert!(mounted(std::path::Path::new(file)));
-    assert_eq!(container["env"][0]["name"], onset::sys::HOSTNAME);
+    assert_eq!(container["env"][0]["name"], "NODE_NAME");
 }
 
 #[test]

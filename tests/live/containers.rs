@@ -173,6 +173,22 @@ fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
     assert_eq!(agent.leave(), Some(0));
 }
 
+#[test]
+fn a_kill_in_a_container_that_is_filtered_is_counted_and_makes_no_event() {
+    if !root("runc") {
+        return;
+    }
+    let runc = Runc::new("sleep 1; dd if=/dev/zero of=/dev/null bs=128M count=1", 32 << 20);
+    let filter = "exclude = [\"container:w?b\"]";
+    let agent = Agent::start(&format!("{}[containers]\nrunc = [{:?}]\n", only("oom", filter), runc.state()));
+    runc.start();
+    await_that("the kill", SOON, || agent.metric("onset_oom_kills_total").filter(|kills| *kills >= 1.0));
+    let done = "onset_captures_total{tracer=\"oom\",outcome=\"done\"}";
+    await_that("its answer", SOON, || agent.metric(done).filter(|done| *done >= 1.0));
+    assert!(agent.events().iter().all(|event| event["container_id"] != runc.id()));
+    assert_eq!(agent.leave(), Some(0));
+}
+
 /// A containerd of the test's own, without the plugin for Kubernetes.
 struct Containerd {
     _running: Killed,

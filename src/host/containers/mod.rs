@@ -120,7 +120,7 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// No container that is there has this id.
-    #[error("no container's id begins so; `onset status` lists them")]
+    #[error("no container's id begins so; `onset containers` lists them")]
     None,
     /// More than one does.
     #[error("several containers' ids begin so; give more of it")]

@@ -1,6 +1,7 @@
 //! What a tracer is not to watch is neither judged nor shown, whichever tracer it is.
 
 use super::*;
+use crate::evidence::{Culprit, Waited, Waits, Who};
 use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts};
 use crate::tracer::play::Host;
 
@@ -67,4 +68,20 @@ fn what_someone_asks_about_is_captured_whatever_the_filter() {
         assert_eq!(play.answer(ticket, Ok(&capture(kind, scope))), Some(Trigger::Manual), "{tracer}");
         assert_eq!(play.seen.events[0].1["container_id"], "aa");
     }
+}
+
+#[test]
+fn who_is_not_watched_is_still_to_blame() {
+    let mut play = Play::new("waitrate", "[tracer.waitrate]\nexclude = [\"id:bb\"]", SIZE);
+    play.containers(&[("aa", "/docker/aa"), ("bb", "/docker/bb")]);
+    let ticket = play.ask(Some(Play::key(0))).expect("a capture");
+    let waits = Waits {
+        whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
+        culprits: vec![Culprit { who: Who::Container(Play::key(1)), held: TEN }],
+        waiters: Vec::new(),
+    };
+    let found =
+        Capture { scope: Scope::Container(Play::key(0)), lasted: TEN, lost: 0, seen: Seen::Waits(waits) };
+    play.answer(ticket, Ok(&found)).expect("an event");
+    assert_eq!(play.seen.events[0].1["tracer_data"]["interferer_list"][0]["container_id"], "bb");
 }
