@@ -38,6 +38,9 @@ impl Cgroup {
             if right {
                 let folder = root.join(path);
                 fs::create_dir_all(&folder).unwrap();
+                if controller == "." {
+                    delegate(&root);
+                }
                 folders.push(folder);
             }
         }
@@ -91,6 +94,13 @@ impl Cgroup {
         lists
             .flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
             .collect()
+    }
+}
+
+/// On v2 a cgroup has the controllers that each one above it passes on.
+fn delegate(root: &Path) {
+    for above in [root, &root.join("docker")] {
+        fs::write(above.join("cgroup.subtree_control"), "+cpu +memory +io").unwrap();
     }
 }
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub const ONSET: &str = env!("CARGO_BIN_EXE_onset");
+/// The one that is tested: that of this build, or the one that `ONSET_TESTED` names.
+pub static ONSET: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+    std::env::var("ONSET_TESTED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_onset").to_owned())
+});
 
 /// What a machine under load may take for something that is usually at once.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -183,7 +186,7 @@ impl Agent {
 
     fn spawn(config: &Path) -> (Killed, Lines, SocketAddr) {
         let mut child = start(
-            command(ONSET)
+            command(&*ONSET)
                 .arg("run")
                 .arg("--config")
                 .arg(config)
@@ -220,7 +223,7 @@ impl Agent {
 
     /// A command of onset's with this agent's config.
     pub fn onset(&self, arguments: &[&str]) -> Command {
-        let mut onset = command(ONSET);
+        let mut onset = command(&*ONSET);
         let (name, rest) = arguments.split_first().unwrap();
         onset.arg(name).arg("--config").arg(&self.config).args(rest);
         onset
