@@ -28,6 +28,21 @@ pub fn root(test: &str) -> bool {
     root
 }
 
+/// What makes devices runs in a VM of the lab, never on the machine itself.
+pub fn lab() {
+    assert!(in_lab(), "run it by `make lab`");
+}
+
+fn in_lab() -> bool {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap();
+    line.split_ascii_whitespace().any(|word| word == "onset_lab=1")
+}
+
+/// How far two looks at the same thing may lie apart, in milliseconds: a VM there is emulated.
+pub fn apart() -> u64 {
+    if in_lab() { 1000 } else { 100 }
+}
+
 /// Asks until there is an answer. Panics with what was waited for.
 pub fn await_that<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
