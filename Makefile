@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 ONSET = $(CARGO_TARGET_DIR)/release/onset
 
-.PHONY: run test demo release bench fuzz check fmt dependencies test-dependencies build
+.PHONY: run test lab demo release bench fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -14,6 +14,9 @@ test: test-dependencies   ## every test; those of the real agent one after the o
 	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations -- --show-output
 	cargo test --locked --test live -- --test-threads=1 --show-output
 	cargo test --locked --test ship -- --test-threads=1 --show-output
+
+lab: test-dependencies    ## the static binary on each kernel of KERNELS, in VMs: docs/kernels.md
+	tests/lab/run $(KERNELS)
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
 	deploy/demo/run $(ONSET)

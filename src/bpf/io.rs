@@ -167,6 +167,10 @@ impl IoArmed<'_> {
         };
         let wanted: BTreeMap<u32, u32> =
             devices.iter().map(|(device, watched)| (pack(*device), bits(watched))).collect();
+        // First, so that all of them begin to count at the same moment: when a device is named.
+        if self.links.is_empty() {
+            self.attach()?;
+        }
         let disks = &self.program.skeleton.maps.disks;
         attempt("a device for the io program", || {
             for gone in self.watched.keys().filter(|device| !wanted.contains_key(device)) {
@@ -178,8 +182,7 @@ impl IoArmed<'_> {
             Ok(())
         })?;
         self.watched = wanted;
-        // Only now, so that all that is seen is of a device that is watched.
-        if self.links.is_empty() { self.attach() } else { Ok(()) }
+        Ok(())
     }
 
     /// Hands out what came through the ring, at most `budget`.

@@ -140,25 +140,30 @@ impl Session<'_> {
                 disks.all().into_iter().filter(|device| device.major != RAM).collect()
             }
         };
-        let before = self.counters();
         let began = Instant::now();
         self.running.push(Running {
             slot,
             devices,
             began,
-            // No clock reaches the end of a time that overflows it; a day is longer than any capture.
-            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
+            until: began,
             lost_before: self.armed.lost(),
-            before,
+            before: HashMap::new(),
             waits: Vec::new(),
             job,
         });
-        if self.aim(&disks).is_err()
-            && let Some(running) = self.running.pop()
-        {
+        let aimed = self.aim(&disks);
+        let Some(mut running) = self.running.pop() else { return };
+        if aimed.is_err() {
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
-            running.job.answer.give(Err(refusal));
+            return running.job.answer.give(Err(refusal));
         }
+        // To attach them may take longer than a short capture: its time is that in which they watch.
+        running.before = self.counters();
+        running.began = Instant::now();
+        // No clock reaches the end of a time that overflows it; a day is longer than any capture.
+        let until = running.began.checked_add(running.job.lasting);
+        running.until = until.unwrap_or(running.began + Duration::from_secs(86_400));
+        self.running.push(running);
     }
 
     /// Watches all devices that a running capture wants.
