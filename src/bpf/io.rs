@@ -76,7 +76,7 @@ impl Io {
         Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
     }
 
-    /// Prepares to watch: nothing is attached until a device is named. Tasks that are in D state for as long as `stall` are told.
+    /// Prepares to watch: nothing is seen until they are attached and a device is named. Tasks that are in D state for as long as `stall` are told.
     pub fn arm(&mut self, stall: Duration) -> Result<IoArmed<'_>, Error> {
         self.runs += 1;
         if self.direct_end.is_none() {
@@ -167,10 +167,6 @@ impl IoArmed<'_> {
         };
         let wanted: BTreeMap<u32, u32> =
             devices.iter().map(|(device, watched)| (pack(*device), bits(watched))).collect();
-        // First, so that all of them begin to count at the same moment: when a device is named.
-        if self.links.is_empty() {
-            self.attach()?;
-        }
         let disks = &self.program.skeleton.maps.disks;
         attempt("a device for the io program", || {
             for gone in self.watched.keys().filter(|device| !wanted.contains_key(device)) {
@@ -248,7 +244,12 @@ impl IoArmed<'_> {
         attempt("steering the io program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
     }
 
-    fn attach(&mut self) -> Result<(), Error> {
+    /// Attaches the programs, if they are not. They see nothing until a device is named, so that all of
+    /// them begin at the same moment.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        if !self.links.is_empty() {
+            return Ok(());
+        }
         let progs = &mut self.program.skeleton.progs;
         let all = [
             &mut progs.bio_completed,

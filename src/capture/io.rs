@@ -140,30 +140,27 @@ impl Session<'_> {
                 disks.all().into_iter().filter(|device| device.major != RAM).collect()
             }
         };
+        // To attach may take longer than a short capture: its time is that in which they watch.
+        let attached = self.armed.attach();
+        let before = self.counters();
         let began = Instant::now();
         self.running.push(Running {
             slot,
             devices,
             began,
-            until: began,
+            // No clock reaches the end of a time that overflows it; a day is longer than any capture.
+            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
             lost_before: self.armed.lost(),
-            before: HashMap::new(),
+            before,
             waits: Vec::new(),
             job,
         });
-        let aimed = self.aim(&disks);
-        let Some(mut running) = self.running.pop() else { return };
-        if aimed.is_err() {
+        if attached.and_then(|()| self.aim(&disks)).is_err()
+            && let Some(running) = self.running.pop()
+        {
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
-            return running.job.answer.give(Err(refusal));
+            running.job.answer.give(Err(refusal));
         }
-        // To attach them may take longer than a short capture: its time is that in which they watch.
-        running.before = self.counters();
-        running.began = Instant::now();
-        // No clock reaches the end of a time that overflows it; a day is longer than any capture.
-        let until = running.began.checked_add(running.job.lasting);
-        running.until = until.unwrap_or(running.began + Duration::from_secs(86_400));
-        self.running.push(running);
     }
 
     /// Watches all devices that a running capture wants.
@@ -226,10 +223,8 @@ impl Session<'_> {
         if due.is_empty() {
             return;
         }
+        // One right after the other: what moves between the two is not in both.
         let after = self.counters();
-        let lost = self.armed.lost();
-        let mounts = self.mounts();
-        let disks = self.disks(&mounts);
         let ended: Vec<_> = due
             .into_iter()
             .map(|running| {
@@ -237,6 +232,9 @@ impl Session<'_> {
                 (running, rows)
             })
             .collect();
+        let lost = self.armed.lost();
+        let mounts = self.mounts();
+        let disks = self.disks(&mounts);
         // Rows are told apart by what was read just now: names may take longer. Should this fail,
         // more is watched than is asked for, and nobody reads it.
         let _ = self.aim(&disks);

@@ -47,9 +47,14 @@ fn patient(within: Duration) -> Duration {
     if in_lab() { within * 3 } else { within }
 }
 
+/// How much of a share may be chance: there are fewer samples where a machine is emulated.
+pub fn chance() -> f64 {
+    if in_lab() { 0.35 } else { 0.1 }
+}
+
 /// How far two looks at the same thing may lie apart, in milliseconds: a VM there is emulated.
 pub fn apart() -> u64 {
-    if in_lab() { 1000 } else { 100 }
+    if in_lab() { 3000 } else { 100 }
 }
 
 /// Asks until there is an answer. Panics with what was waited for.
