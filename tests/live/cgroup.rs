@@ -39,7 +39,7 @@ impl Cgroup {
                 let folder = root.join(path);
                 fs::create_dir_all(&folder).unwrap();
                 if controller == "." {
-                    delegate(&root);
+                    delegate(&root, &folder);
                 }
                 folders.push(folder);
             }
@@ -98,8 +98,9 @@ impl Cgroup {
 }
 
 /// On v2 a cgroup has the controllers that each one above it passes on.
-fn delegate(root: &Path) {
-    for above in [root, &root.join("docker")] {
+fn delegate(root: &Path, folder: &Path) {
+    let above: Vec<&Path> = folder.ancestors().skip(1).take_while(|above| above.starts_with(root)).collect();
+    for above in above.iter().rev() {
         fs::write(above.join("cgroup.subtree_control"), "+cpu +memory +io").unwrap();
     }
 }

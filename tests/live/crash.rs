@@ -30,7 +30,7 @@ fn what_was_shown_survives_a_kill_at_any_moment() {
             for _ in 0..2 {
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        run(command(&*ONSET).args(["trigger", "dload", "--config"]).arg(config));
+                        run(command(ONSET).args(["trigger", "dload", "--config"]).arg(config));
                     }
                 });
             }

@@ -16,7 +16,7 @@ fn refused(output: &Output, code: i32, words: &[&str]) {
 }
 
 fn onset_run(config: &std::path::Path) -> Output {
-    run(command("timeout").args(["20", &*ONSET, "run", "--config"]).arg(config))
+    run(command("timeout").arg("20").arg(ONSET).args(["run", "--config"]).arg(config))
 }
 
 #[test]
@@ -24,27 +24,27 @@ fn a_bad_config_is_named_by_its_keys() {
     let folder = Folder::new();
     let bad = folder.file("bad.toml", "[tracer.cpuidle]\nevery = \"10 parsecs\"\n[logg]\n");
     for command_name in ["run", "check"] {
-        let output = run(command(&*ONSET).args([command_name, "--config"]).arg(&bad));
+        let output = run(command(ONSET).args([command_name, "--config"]).arg(&bad));
         refused(&output, 2, &["tracer.cpuidle.every", "logg"]);
     }
     refused(
-        &run(command(&*ONSET).args(["check", "--config", "/nowhere/onset.toml"])),
+        &run(command(ONSET).args(["check", "--config", "/nowhere/onset.toml"])),
         2,
         &["/nowhere/onset.toml"],
     );
-    refused(&run(command(&*ONSET).arg("frobnicate")), 2, &["frobnicate"]);
-    refused(&run(command(&*ONSET).args(["show"])), 2, &["ID"]);
+    refused(&run(command(ONSET).arg("frobnicate")), 2, &["frobnicate"]);
+    refused(&run(command(ONSET).args(["show"])), 2, &["ID"]);
     let no_log = config(&folder, "", "");
     for reader in [&["events"][..], &["verify"], &["show", "0123"]] {
         refused(
-            &run(command(&*ONSET).args(reader).arg("--config").arg(&no_log)),
+            &run(command(ONSET).args(reader).arg("--config").arg(&no_log)),
             1,
             &["no onset has written there"],
         );
     }
-    let printed = done(command(&*ONSET).arg("config"));
+    let printed = done(command(ONSET).arg("config"));
     let default = folder.file("default.toml", &printed);
-    done(command(&*ONSET).args(["check", "--config"]).arg(default));
+    done(command(ONSET).args(["check", "--config"]).arg(default));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn without_root_it_says_what_to_do() {
     std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o755)).unwrap();
     let file = config(&folder, "", "");
     let binary = folder.0.join("onset");
-    std::fs::copy(&*ONSET, &binary).unwrap();
+    std::fs::copy(ONSET, &binary).unwrap();
     let nobody = |arguments: &[&str]| {
         run(command("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
@@ -124,11 +124,11 @@ fn doctor_finds_nothing_missing_here() {
     }
     let folder = Folder::new();
     let file = config(&folder, "", "");
-    let text = done(command(&*ONSET).args(["doctor", "--config"]).arg(&file));
+    let text = done(command(ONSET).args(["doctor", "--config"]).arg(&file));
     for word in ["cpuidle", "cpusys", "dload", "perf_event", "iter/task"] {
         assert!(text.contains(word), "{word} in {text}");
     }
-    let json = done(command(&*ONSET).args(["doctor", "--json", "--config"]).arg(&file));
+    let json = done(command(ONSET).args(["doctor", "--json", "--config"]).arg(&file));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(json["tracers"].as_array().unwrap().iter().all(|tracer| tracer["runs"] == true), "{json:#}");
 }

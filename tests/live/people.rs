@@ -40,7 +40,7 @@ fn status_and_trigger_speak_with_the_running_agent() {
     assert_eq!(std::fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(agent.leave(), Some(0));
     let folder = Folder::new();
-    let none = run(command(&*ONSET).args(["status", "--config"]).arg(config(&folder, "", "")));
+    let none = run(command(ONSET).args(["status", "--config"]).arg(config(&folder, "", "")));
     assert_eq!(none.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&none.stderr).contains("is it running"), "{none:?}");
 }

@@ -13,9 +13,23 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The one that is tested: that of this build, or the one that `ONSET_TESTED` names.
-pub static ONSET: LazyLock<String> = LazyLock::new(|| {
-    std::env::var("ONSET_TESTED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_onset").to_owned())
-});
+pub struct Tested;
+pub const ONSET: Tested = Tested;
+
+impl AsRef<std::ffi::OsStr> for Tested {
+    fn as_ref(&self) -> &std::ffi::OsStr {
+        static NAMED: LazyLock<Option<std::ffi::OsString>> =
+            LazyLock::new(|| std::env::var_os("ONSET_TESTED"));
+        NAMED.as_deref().unwrap_or(env!("CARGO_BIN_EXE_onset").as_ref())
+    }
+}
+
+impl AsRef<Path> for Tested {
+    fn as_ref(&self) -> &Path {
+        let name: &std::ffi::OsStr = self.as_ref();
+        Path::new(name)
+    }
+}
 
 /// What a machine under load may take for something that is usually at once.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -215,7 +229,7 @@ impl Agent {
 
     fn spawn(config: &Path) -> (Killed, Lines, SocketAddr) {
         let mut child = start(
-            command(&*ONSET)
+            command(ONSET)
                 .arg("run")
                 .arg("--config")
                 .arg(config)
@@ -252,7 +266,7 @@ impl Agent {
 
     /// A command of onset's with this agent's config.
     pub fn onset(&self, arguments: &[&str]) -> Command {
-        let mut onset = command(&*ONSET);
+        let mut onset = command(ONSET);
         let (name, rest) = arguments.split_first().unwrap();
         onset.arg(name).arg("--config").arg(&self.config).args(rest);
         onset
