@@ -4,7 +4,7 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
-.PHONY: run test demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
+.PHONY: run test lab demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -17,6 +17,9 @@ test: test-dependencies   ## every test; those of the real agent one after the o
 	cargo test --locked --test live -- --test-threads=1 --show-output
 	cargo test --locked --test ship -- --test-threads=1 --show-output
 	cargo test --locked --test deploy -- --test-threads=1 --show-output
+
+lab: test-dependencies    ## the static binary on each kernel of KERNELS, in VMs: docs/kernels.md
+	tests/lab/run $(KERNELS)
 
 demo: build           ## causes a real anomaly in a throw-away cgroup and shows what was caught
 	deploy/demo/run $(ONSET)

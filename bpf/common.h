@@ -51,7 +51,11 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
 	return READ(css, cgroup);
 }
 
-/* The container of a task: that of its cgroup or of the nearest one above. 0 is none. */
+/*
+ * The container of a task: that of its cgroup or of the nearest one above. 0 is none. Above the
+ * topmost there is nothing, and that is asked for: to follow a plain pointer to nowhere costs an
+ * exception, and before 6.5 in a program of several functions it may cost the kernel.
+ */
 static __always_inline __u64 container_of_task(struct task_struct *task)
 {
 	struct cgroup *cgroup = cgroup_of(task);
@@ -59,10 +63,14 @@ static __always_inline __u64 container_of_task(struct task_struct *task)
 	for (int level = 0; level < CGROUP_LEVELS_MAX && cgroup; level++) {
 		__u64 id = READ(cgroup, kn, id);
 		__u64 *container = bpf_map_lookup_elem(&containers, &id);
+		struct cgroup_subsys_state *above;
 
 		if (container)
 			return *container;
-		cgroup = READ(cgroup, self.parent, cgroup);
+		above = READ(cgroup, self.parent);
+		if (!above)
+			return 0;
+		cgroup = READ(above, cgroup);
 	}
 	return 0;
 }

@@ -18,6 +18,9 @@
 #define DISK_ABOVE  (1 << (SLOTS_MAX + 1)) /* it makes clones of bios for another one */
 #define MAPPING_ODD 3			   /* include/linux/page-flags.h: anonymous or movable memory */
 
+/* No page's place is that high, and the bits of no page's place that tell its first are fewer. */
+#define LEAST_MASK (~0ULL << 30)
+
 /* include/linux/blk_types.h */
 #define REQ_OP_MASK    0xff
 #define REQ_OP_DISCARD 3
@@ -195,8 +198,9 @@ struct {
 	__type(value, __u64);
 } lost SEC(".maps");
 
-/* Before 5.11 some block tracepoints had the queue as their first argument. */
-const volatile bool queue_first = false;
+/* Whether these tracepoints have the queue as their first argument: before 5.11 some do. */
+const volatile bool bio_after_queue = false;
+const volatile bool rq_after_queue = false;
 
 static __always_inline void count_lost(void)
 {
@@ -324,6 +328,21 @@ static __always_inline void tell_path(struct file_id *file, struct dentry *dentr
 	bpf_map_update_elem(&told, file, &yes, BPF_ANY);
 }
 
+/* The first page of those that are one. A later one tells where it is, or what bits of its own place tell. */
+static __always_inline struct page *first_page(struct page *page)
+{
+	struct page___info *newer = (void *)page;
+	__u64 told = 0;
+
+	if (bpf_core_field_exists(page->compound_head))
+		told = BPF_CORE_READ(page, compound_head);
+	else if (bpf_core_field_exists(newer->compound_info))
+		told = BPF_CORE_READ(newer, compound_info);
+	if (!(told & 1))
+		return page;
+	return (void *)(told >= LEAST_MASK ? (__u64)page & told : told - 1);
+}
+
 /* The inode that the memory of a bio belongs to. */
 static __always_inline struct inode *cached_inode(struct bio *bio)
 {
@@ -334,12 +353,7 @@ static __always_inline struct inode *cached_inode(struct bio *bio)
 	struct folio *folio;
 
 	bpf_probe_read_kernel(&page, sizeof(page), &vector[index].bv_page);
-	if (bpf_core_field_exists(page->compound_head)) {
-		unsigned long head = BPF_CORE_READ(page, compound_head);
-
-		if (head & 1)
-			page = (void *)(head - 1);
-	}
+	page = first_page(page);
 	folio = (void *)page;
 	if (bpf_core_field_exists(folio->mapping))
 		mapping = BPF_CORE_READ(folio, mapping);
@@ -647,16 +661,25 @@ static __always_inline int wake(struct task_struct *task)
 	return 0;
 }
 
+/* What follows the queue. A load of its own: 5.10's verifier takes no place that is worked out. */
+static __always_inline void *after_queue(__u64 *ctx)
+{
+	void *second;
+
+	asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(second) : "r"(ctx));
+	return second;
+}
+
 SEC("tp_btf/block_bio_queue")
 int bio_queued(__u64 *ctx)
 {
-	return queue_bio(queue_first ? (struct bio *)ctx[1] : (struct bio *)ctx[0]);
+	return queue_bio(bio_after_queue ? after_queue(ctx) : (void *)ctx[0]);
 }
 
 SEC("tp_btf/block_rq_issue")
 int rq_issued(__u64 *ctx)
 {
-	return issue_request(queue_first ? (struct request *)ctx[1] : (struct request *)ctx[0]);
+	return issue_request(rq_after_queue ? after_queue(ctx) : (void *)ctx[0]);
 }
 
 SEC("tp_btf/block_rq_complete")
@@ -691,13 +714,14 @@ int BPF_PROG(task_wakes, struct task_struct *task)
 	return wake(task);
 }
 
-SEC("tp_btf/ext4_da_write_end")
+/* Of a module: before 5.11 its types are not to be had, and these need none. */
+SEC("raw_tp/ext4_da_write_end")
 int BPF_PROG(ext4_delayed, struct inode *inode, long long at, unsigned int length, unsigned int copied)
 {
 	return take(inode, copied);
 }
 
-SEC("tp_btf/ext4_write_end")
+SEC("raw_tp/ext4_write_end")
 int BPF_PROG(ext4_written, struct inode *inode, long long at, unsigned int length, unsigned int copied)
 {
 	return take(inode, copied);

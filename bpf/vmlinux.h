@@ -117,6 +117,8 @@ struct cfs_rq___task {
 
 struct sched_entity {
 	__u64 exec_start;
+	__u64 sum_exec_runtime;
+	__u64 prev_sum_exec_runtime;
 	struct cfs_rq *cfs_rq;
 };
 
@@ -204,6 +206,11 @@ struct page {
 	void *mapping;
 };
 
+/* 7.1 and later. */
+struct page___info {
+	unsigned long compound_info;
+};
+
 /* 5.16 and later. */
 struct folio {
 	void *mapping;
@@ -279,7 +286,7 @@ struct dentry {
 	} d_u;
 };
 
-/* 7.0 and later, maybe: the union has no name. */
+/* 7.1 and later: the union has no name. */
 struct dentry___flat {
 	struct hlist_node d_alias;
 };

@@ -321,7 +321,8 @@ static __always_inline int take_move(struct task_struct *task)
 	struct memory *memory;
 	struct cpu *cpu;
 
-	if (task->on_rq != TASK_ON_RQ_MIGRATING)
+	/* Of four bytes, or of one: as 7.1 and later have it. */
+	if (BPF_CORE_READ_BITFIELD(task, on_rq) != TASK_ON_RQ_MIGRATING)
 		return 0;
 	memory = memory_of(task, true);
 	if (!memory)

@@ -22,12 +22,14 @@ pub struct Fit {
     pub missing: Vec<String>,
 }
 
-/// Looks at every tracer. `pressure` says whether the kernel has PSI.
+/// Looks at every tracer. `pressure` says whether the kernel has PSI, `of_cgroups` whether it tells
+/// that of each cgroup.
 #[must_use]
 pub fn fits<'a>(
     tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
     captures: &mut Captures,
     pressure: bool,
+    of_cgroups: bool,
 ) -> Vec<Fit> {
     tracers
         .map(|(spec, settings)| {
@@ -51,6 +53,10 @@ pub fn fits<'a>(
                         fit.missing.push(format!("{}: {reason}", kind.name()));
                     }
                 }
+            }
+            if spec.facts.cpu_pressure {
+                let source = if of_cgroups { "cpu.pressure" } else { "a probe of the run queues" };
+                fit.modes.push(format!("source: {source}"));
             }
             match spec.hook.map(|name| (name, captures.hook(name))) {
                 Some((name, Ok(_))) => fit.modes.push(format!("events: {name} by tp_btf")),

@@ -9,6 +9,8 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
+use libbpf_rs::btf::types::FuncProto;
+use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
@@ -29,10 +31,6 @@ const WHAT: &str = "the io program";
 /// How a watched device lies to the others, beside the slots' bits.
 const BELOW: u32 = 1 << SLOTS;
 const ABOVE: u32 = 1 << (SLOTS + 1);
-
-/// The first kernels whose tracepoints are as they are now.
-const WITHOUT_QUEUE: (u32, u32) = (5, 11);
-const WITH_FOLIOS: (u32, u32) = (5, 16);
 
 /// The function that ends direct I/O.
 const DIRECT_END: &str = "iomap_dio_bio_end_io";
@@ -62,13 +60,10 @@ impl Io {
         paths: &crate::config::Paths,
         followed: &Followed,
         unified: bool,
-        release: Option<(u32, u32)>,
         meter: &mut Meter,
     ) -> Result<Io, Error> {
         btf(&paths.sys)?;
-        // A kernel without ext4 has not its tracepoints.
-        let skeleton =
-            load(followed, unified, release, true).or_else(|_| load(followed, unified, release, false))?;
+        let skeleton = load(followed, unified, Tracepoints::of_kernel()?)?;
         let progs = &skeleton.progs;
         for (name, program) in [
             ("bio_queued", &progs.bio_queued),
@@ -81,7 +76,7 @@ impl Io {
         Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
     }
 
-    /// Prepares to watch: nothing is attached until a device is named. Tasks that are in D state for as long as `stall` are told.
+    /// Prepares to watch: nothing is seen until they are attached and a device is named. Tasks that are in D state for as long as `stall` are told.
     pub fn arm(&mut self, stall: Duration) -> Result<IoArmed<'_>, Error> {
         self.runs += 1;
         if self.direct_end.is_none() {
@@ -100,24 +95,46 @@ impl Io {
     }
 }
 
-fn load(
-    followed: &Followed,
-    unified: bool,
-    release: Option<(u32, u32)>,
-    ext4: bool,
-) -> Result<IoSkel<'static>, Error> {
+/// How this kernel has its tracepoints: its release does not tell, for stable kernels change them too.
+#[derive(Clone, Copy, Debug)]
+struct Tracepoints {
+    bio_after_queue: bool,
+    rq_after_queue: bool,
+    folios: bool,
+}
+
+impl Tracepoints {
+    fn of_kernel() -> Result<Tracepoints, Error> {
+        attempt("the kernel's types", || {
+            let btf = Btf::from_vmlinux()?;
+            Ok(Tracepoints {
+                bio_after_queue: parameters(&btf, "btf_trace_block_bio_queue") == Some(2),
+                rq_after_queue: parameters(&btf, "btf_trace_block_rq_issue") == Some(2),
+                folios: parameters(&btf, "btf_trace_writeback_dirty_folio").is_some(),
+            })
+        })
+    }
+}
+
+/// How many a tracepoint hands over; `None` where there is no such one.
+fn parameters(btf: &Btf<'_>, tracepoint: &str) -> Option<usize> {
+    let pointer = btf.type_by_name::<BtfType<'_>>(tracepoint)?.skip_mods_and_typedefs();
+    let function = FuncProto::try_from(pointer.next_type()?).ok()?;
+    // The first is for whoever registers.
+    function.iter().count().checked_sub(1)
+}
+
+fn load(followed: &Followed, unified: bool, tracepoints: Tracepoints) -> Result<IoSkel<'static>, Error> {
     attempt(WHAT, || {
         let mut open = IoSkelBuilder::default().open(place())?;
         open.maps.containers.reuse_fd(followed.as_fd())?;
         if let Some(knobs) = &mut open.maps.rodata_data {
             knobs.unified = unified;
-            knobs.queue_first = release.is_some_and(|release| release < WITHOUT_QUEUE);
+            knobs.bio_after_queue = tracepoints.bio_after_queue;
+            knobs.rq_after_queue = tracepoints.rq_after_queue;
         }
-        let pages = release.is_some_and(|release| release < WITH_FOLIOS);
-        open.progs.folio_dirtied.set_autoload(!pages);
-        open.progs.page_dirtied.set_autoload(pages);
-        open.progs.ext4_delayed.set_autoload(ext4);
-        open.progs.ext4_written.set_autoload(ext4);
+        open.progs.folio_dirtied.set_autoload(tracepoints.folios);
+        open.progs.page_dirtied.set_autoload(!tracepoints.folios);
         open.load()
     })
 }
@@ -161,8 +178,7 @@ impl IoArmed<'_> {
             Ok(())
         })?;
         self.watched = wanted;
-        // Only now, so that all that is seen is of a device that is watched.
-        if self.links.is_empty() { self.attach() } else { Ok(()) }
+        Ok(())
     }
 
     /// Hands out what came through the ring, at most `budget`.
@@ -228,7 +244,12 @@ impl IoArmed<'_> {
         attempt("steering the io program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
     }
 
-    fn attach(&mut self) -> Result<(), Error> {
+    /// Attaches the programs, if they are not. They see nothing until a device is named, so that all of
+    /// them begin at the same moment.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        if !self.links.is_empty() {
+            return Ok(());
+        }
         let progs = &mut self.program.skeleton.progs;
         let all = [
             &mut progs.bio_completed,
@@ -238,12 +259,13 @@ impl IoArmed<'_> {
             &mut progs.folio_dirtied,
             &mut progs.page_dirtied,
             &mut progs.task_wakes,
-            &mut progs.ext4_delayed,
-            &mut progs.ext4_written,
         ];
         for program in all.into_iter().filter(|program| program.autoload()) {
             self.links.push(attempt("attaching the io program", || program.attach())?);
         }
+        // A kernel in which ext4 is not loaded has not its tracepoints.
+        let ext4 = [&mut progs.ext4_delayed, &mut progs.ext4_written];
+        self.links.extend(ext4.into_iter().filter_map(|program| program.attach().ok()));
         Ok(())
     }
 }

@@ -140,6 +140,8 @@ impl Session<'_> {
                 disks.all().into_iter().filter(|device| device.major != RAM).collect()
             }
         };
+        // To attach may take longer than a short capture: its time is that in which they watch.
+        let attached = self.armed.attach();
         let before = self.counters();
         let began = Instant::now();
         self.running.push(Running {
@@ -153,7 +155,7 @@ impl Session<'_> {
             waits: Vec::new(),
             job,
         });
-        if self.aim(&disks).is_err()
+        if attached.and_then(|()| self.aim(&disks)).is_err()
             && let Some(running) = self.running.pop()
         {
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
@@ -221,10 +223,8 @@ impl Session<'_> {
         if due.is_empty() {
             return;
         }
+        // One right after the other: what moves between the two is not in both.
         let after = self.counters();
-        let lost = self.armed.lost();
-        let mounts = self.mounts();
-        let disks = self.disks(&mounts);
         let ended: Vec<_> = due
             .into_iter()
             .map(|running| {
@@ -232,6 +232,9 @@ impl Session<'_> {
                 (running, rows)
             })
             .collect();
+        let lost = self.armed.lost();
+        let mounts = self.mounts();
+        let disks = self.disks(&mounts);
         // Rows are told apart by what was read just now: names may take longer. Should this fail,
         // more is watched than is asked for, and nobody reads it.
         let _ = self.aim(&disks);

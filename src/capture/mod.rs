@@ -85,8 +85,7 @@ impl Captures {
             bpf::Tasks::load(&paths.sys, followed, unified, release, &mut meter).map_err(sentence)
         });
         let io = followed.as_ref().map_err(|why| *why).and_then(|followed| {
-            let release = release(&paths.proc);
-            let program = bpf::Io::load(paths, followed, unified, release, &mut meter).map_err(sentence)?;
+            let program = bpf::Io::load(paths, followed, unified, &mut meter).map_err(sentence)?;
             let lost = program.lost().map_err(sentence)?;
             let (proc, sys) = (paths.proc.as_path().into(), paths.sys.as_path().into());
             let (program, inbox) = (Mutex::new(program), Inbox::new(OPEN_MAX));

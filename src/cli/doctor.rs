@@ -65,7 +65,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
-        tracers: fits(TRACERS.iter().copied().zip(&config.tracers), &mut captures, psi),
+        tracers: fits(
+            TRACERS.iter().copied().zip(&config.tracers),
+            &mut captures,
+            psi,
+            psi && mode == Some(Mode::V2),
+        ),
     };
     if given.flag(JSON.long) {
         let json =

@@ -38,6 +38,9 @@ impl Cgroup {
             if right {
                 let folder = root.join(path);
                 fs::create_dir_all(&folder).unwrap();
+                if controller == "." {
+                    delegate(&root, &folder);
+                }
                 folders.push(folder);
             }
         }
@@ -96,6 +99,14 @@ impl Cgroup {
         lists
             .flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
             .collect()
+    }
+}
+
+/// On v2 a cgroup has the controllers that each one above it passes on.
+fn delegate(root: &Path, folder: &Path) {
+    let above: Vec<&Path> = folder.ancestors().skip(1).take_while(|above| above.starts_with(root)).collect();
+    for above in above.iter().rev() {
+        fs::write(above.join("cgroup.subtree_control"), "+cpu +memory +io").unwrap();
     }
 }
 

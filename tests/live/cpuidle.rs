@@ -5,14 +5,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Folder, SOON, command, compile, done, number, only, root, text};
+use crate::rig::{Agent, Folder, SOON, await_that, command, compile, done, number, only, root, text};
 
-/// A program that spends its time in one function, which has this name.
+/// A program that spends its time in one function, which has this name; once there is the file that
+/// it is told, if it is told one.
 pub fn spinner(folder: &Folder, function: &str) -> std::path::PathBuf {
     let source = format!(
-        "volatile unsigned long sink;\n\
+        "#include <unistd.h>\n\
+         volatile unsigned long sink;\n\
          __attribute__((noinline)) void {function}(void) {{ for (unsigned long i = 0; i < 100000000UL; i++) sink += i; }}\n\
-         int main(void) {{ for (;;) {function}(); }}\n"
+         int main(int argc, char **argv) {{\n\
+         while (argc > 1 && access(argv[1], F_OK)) usleep(1000);\n\
+         for (;;) {function}(); }}\n"
     );
     compile(folder, function, &source)
 }
@@ -41,10 +45,17 @@ fn a_spinner_at_its_quota_is_caught_with_its_function_and_without_its_neighbours
         "cpuidle",
         "every = \"1s\"\ncapture = \"3s\"\nsustained_samples = 0\ncooldown = \"1h\"",
     ));
-    crate::rig::await_that("two samples", SOON, || {
-        agent.metric("onset_samples_total{tracer=\"cpuidle\"}").filter(|samples| *samples >= 3.0)
+    let samples = || agent.metric("onset_samples_total{tracer=\"cpuidle\"}").unwrap();
+    let go = folder.0.join("go");
+    let spinner = mine.start(command(spinner(&folder, "burn_here")).arg(&go));
+    await_that("the spinner", SOON, || {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", spinner.0.id())).unwrap();
+        (name.trim() == "burn_here").then_some(())
     });
-    let _mine = mine.start(&mut command(spinner(&folder, "burn_here")));
+    // Right after a sample: a rise that two samples share is none.
+    let before = samples().max(2.0);
+    await_that("the next sample", SOON, || (samples() > before).then_some(()));
+    std::fs::write(&go, "").unwrap();
     let event = agent.event("the spinner's event", SOON, |event| event["container_id"] == mine.id.as_str());
     assert_eq!(text(&event, "/tracer_name"), "cpuidle");
     assert_eq!(text(&event, "/tracer_data/trigger"), "surge");
@@ -94,7 +105,7 @@ fn a_program_whose_file_is_deleted_is_still_named() {
     let spinner = cgroup.start(&mut command(&binary));
     let mut trigger = agent.onset(&["trigger", "cpuidle", "--container", &cgroup.id, "--seconds", "3"]);
     let waiting = std::thread::spawn(move || done(&mut trigger));
-    crate::rig::await_that("the capture", SOON, || {
+    await_that("the capture", SOON, || {
         let status: Value = serde_json::from_str(&done(&mut agent.onset(&["status", "--json"]))).unwrap();
         (status["captures_open"] == 1).then_some(())
     });

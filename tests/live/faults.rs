@@ -16,7 +16,7 @@ fn refused(output: &Output, code: i32, words: &[&str]) {
 }
 
 fn onset_run(config: &std::path::Path) -> Output {
-    run(command("timeout").args(["20", ONSET, "run", "--config"]).arg(config))
+    run(command("timeout").arg("20").arg(ONSET).args(["run", "--config"]).arg(config))
 }
 
 #[test]

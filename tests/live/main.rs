@@ -10,6 +10,7 @@ mod containers;
 mod cpuidle;
 mod cpusys;
 mod crash;
+mod disks;
 mod dload;
 mod endpoint;
 mod faults;

@@ -43,9 +43,37 @@ pub fn root(test: &str) -> bool {
     root
 }
 
+/// What makes devices runs in a VM of the lab, never on the machine itself.
+pub fn lab() {
+    assert!(in_lab(), "run it by `make lab`");
+}
+
+fn in_lab() -> bool {
+    static LAB: LazyLock<bool> = LazyLock::new(|| {
+        let line = std::fs::read_to_string("/proc/cmdline").unwrap();
+        line.split_ascii_whitespace().any(|word| word == "onset_lab=1")
+    });
+    *LAB
+}
+
+/// An emulated machine takes longer for everything.
+fn patient(within: Duration) -> Duration {
+    if in_lab() { within * 3 } else { within }
+}
+
+/// How much of a share may be chance: there are fewer samples where a machine is emulated.
+pub fn chance() -> f64 {
+    if in_lab() { 0.35 } else { 0.1 }
+}
+
+/// How far two looks at the same thing may lie apart, in milliseconds: a VM there is emulated.
+pub fn apart() -> u64 {
+    if in_lab() { 3000 } else { 100 }
+}
+
 /// Asks until there is an answer. Panics with what was waited for.
 pub fn await_that<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
+    let (began, within) = (Instant::now(), patient(within));
     loop {
         if let Some(answer) = ask() {
             return answer;
@@ -142,7 +170,7 @@ impl Lines {
 
     /// The next line that fits, the others passed over.
     pub fn wait<T>(&self, what: &str, within: Duration, mut fits: impl FnMut(&str) -> Option<T>) -> T {
-        let end = Instant::now() + within;
+        let end = Instant::now() + patient(within);
         let mut passed = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
