@@ -3,6 +3,7 @@
 //! among them, so `onset config` prints exactly what is read here.
 
 mod elasticsearch;
+mod environment;
 mod issues;
 mod knob;
 mod names;

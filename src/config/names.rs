@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::environment;
 use super::knob::{Check, Knob, Section, Value, Values};
 
 /// Where names of containers come from.
@@ -40,7 +41,7 @@ pub(super) const SECTION: Section = Section {
         Knob {
             key: "kubelet",
             default: Value::Text(""),
-            about: "The kubelet to ask for pods, by the name in its certificate, e.g. \"https://node-1:10250\"; empty: none",
+            about: "The kubelet to ask for pods, by the name in its certificate, e.g. \"https://node-1:10250\" or \"https://${ONSET_HOSTNAME}:10250\"; empty: none",
         },
         Knob {
             key: "kubelet_ca_file",
@@ -111,7 +112,12 @@ fn kubelet(values: &Values, errors: &mut Vec<String>) -> Option<Kubelet> {
         let missing = if key.is_none() { "kubelet_key_file" } else { "kubelet_cert_file" };
         errors.push(format!("containers.{missing}: a certificate and its key are set together"));
     }
-    let given = values.text("kubelet").trim_end_matches('/');
+    let url = environment::expanded(values.text("kubelet"), |name| std::env::var(name).ok());
+    let url = url.unwrap_or_else(|error| {
+        errors.push(format!("containers.kubelet: {error}"));
+        String::new()
+    });
+    let given = url.trim_end_matches('/');
     if given.is_empty() {
         return None;
     }

@@ -64,6 +64,11 @@ fn a_value_of_another_kind_or_out_of_its_range_is_refused_with_what_would_be_rig
             "[tracer.dload]\ninclude = [\"pod:a\", \"kube-*\"]",
             "tracer.dload.include: [1] must be WHAT:PATTERN",
         ),
+        (
+            "[containers]\nkubelet = \"https://${ONSET_NO_SUCH_VARIABLE}\"",
+            "no variable ONSET_NO_SUCH_VARIABLE",
+        ),
+        ("[containers]\nkubelet = \"https://${ONSET\"", "containers.kubelet: has a ${"),
         ("[containers]\ndocker = [\"var/lib\"]", "begins with /"),
         ("[containers]\nkubelet = \"10.0.0.1:10250\"", "https://"),
         ("[containers]\nkubelet = \"http://127.0.0.1:10255\"\nkubelet_token_file = \"/t\"", "only to https"),
