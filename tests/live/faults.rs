@@ -53,18 +53,21 @@ fn a_second_agent_and_a_port_in_use_are_refused() {
         return;
     }
     let agent = Agent::start("");
-    refused(&onset_run(&agent.config), 1, &["another onset", &agent.log().display().to_string()]);
+    let socket = agent.folder.0.join("socket").display().to_string();
+    refused(&onset_run(&agent.config), 1, &["another onset", &socket]);
     let folder = Folder::new();
+    let same_log = config(&folder, "", "");
+    let text = std::fs::read_to_string(&same_log).unwrap();
+    let log = agent.log().display().to_string();
+    std::fs::write(&same_log, text.replace(&folder.0.join("log").display().to_string(), &log)).unwrap();
+    refused(&onset_run(&same_log), 1, &["another onset", &log]);
     let taken = config(&folder, "", "");
     let text = std::fs::read_to_string(&taken).unwrap().replace("127.0.0.1:0", &agent.address.to_string());
     std::fs::write(&taken, text).unwrap();
     refused(&onset_run(&taken), 1, &[&agent.address.to_string(), "`listen` in [http]"]);
     let same_socket = config(&folder, "", "");
     let text = std::fs::read_to_string(&same_socket).unwrap();
-    let text = text.replace(
-        &folder.0.join("socket").display().to_string(),
-        &agent.folder.0.join("socket").display().to_string(),
-    );
+    let text = text.replace(&folder.0.join("socket").display().to_string(), &socket);
     std::fs::write(&same_socket, text).unwrap();
     refused(&onset_run(&same_socket), 1, &["socket"]);
     assert_eq!(agent.get("/healthz").0, 200, "the first goes on");

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, compile, done, start};
+use crate::rig::{Agent, Folder, Killed, await_that, command, compile, done, start};
 
 /// An anomaly is told within this; a machine that is busy with something else takes its time.
 const LONG: Duration = Duration::from_secs(60);
