@@ -104,6 +104,19 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
     assert!(mounted(&config.socket) && mounted(&config.log.dir) && mounted(&config.paths.cgroup));
     // Its own: with hostPID they show the node.
     assert_eq!((config.paths.proc.to_str(), config.paths.sys.to_str()), (Some("/proc"), Some("/sys")));
+    let names = &config.names;
+    let folders = [&names.docker, &names.containerd, &names.storage, &names.runc];
+    let of_runtimes = |at: &str| {
+        folders
+            .into_iter()
+            .flatten()
+            .any(|folder| folder.starts_with(at) || at.starts_with(folder.to_str().unwrap()))
+    };
+    for mount in container["volumeMounts"].as_array().unwrap() {
+        let (name, at) = (&mount["name"], mount["mountPath"].as_str().unwrap());
+        let own = ["config", "socket", "log", "cgroup"].iter().any(|own| name == own);
+        assert!(own || of_runtimes(at), "{at} is where names are looked for");
+    }
     assert!(config.listen.ip().is_unspecified());
     let port = u64::from(config.listen.port());
     assert_eq!(container["ports"][0]["containerPort"], port);
