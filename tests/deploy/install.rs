@@ -207,3 +207,39 @@ fn the_tarball_is_the_same_twice_its_sums_hold_and_it_installs_itself() {
     done(command(there.join("install")).env("DESTDIR", &at).env_remove("BINARY").env_remove("PREFIX"));
     assert!(fs::read(at.join("usr/local/bin/onset")).unwrap() == fs::read(program()).unwrap());
 }
+
+/// What an installation changes of the host, kept in memory: nothing of it is there afterwards.
+const ON_TOP: &str = "set -e
+work=$1
+mount -t tmpfs none \"$work\"
+for folder in etc usr/local var/lib; do
+    mkdir -p \"$work/$folder/upper\" \"$work/$folder/work\"
+    mount -t overlay overlay -o \"lowerdir=/$folder,upperdir=$work/$folder/upper,workdir=$work/$folder/work\" \"/$folder\"
+done
+make -s -C \"$0\" install
+make -s -C \"$0\" install
+echo \"user $(getent passwd onset)\"
+echo \"log $(stat -c '%U:%G %a' /var/lib/onset)\"
+systemd-analyze verify /usr/local/lib/systemd/system/onset.service
+make -s -C \"$0\" uninstall
+[ -d /var/lib/onset ] && [ -e /etc/onset/onset.toml ] && [ ! -e /usr/local/bin/onset ]
+make -s -C \"$0\" uninstall PURGE=1
+[ ! -e /var/lib/onset ] && [ ! -e /etc/onset ] && ! getent passwd onset
+";
+
+#[test]
+fn on_the_host_itself_it_makes_its_user_and_gives_it_its_log() {
+    if !root("an installation") {
+        return;
+    }
+    let folder = Folder::new();
+    let mut there = command("unshare");
+    there.args(["--mount", "--propagation", "private", "bash", "-c", ON_TOP]).arg(file("")).arg(&folder.0);
+    there.env("BINARY", program()).env_remove("MAKEFLAGS").env_remove("PREFIX").env_remove("DESTDIR");
+    let said = done(there.env_remove("PURGE").env_remove("SYSCTL"));
+    let line = |word: &str| {
+        said.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_else(|| panic!("{said}"))
+    };
+    assert!(line("user ").starts_with("onset:x:") && line("user ").ends_with("/nologin"), "{said}");
+    assert_eq!(line("log "), "onset:onset 700");
+}

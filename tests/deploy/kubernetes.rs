@@ -11,10 +11,15 @@ use crate::unit::CAPABILITIES;
 use crate::{file, read};
 
 const MANIFEST: &str = "deploy/kubernetes/onset.yaml";
+const KUBELET: &str = "deploy/kubernetes/kubelet.yaml";
 
 fn objects() -> Vec<Value> {
+    parsed(MANIFEST)
+}
+
+fn parsed(path: &str) -> Vec<Value> {
     let words = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
-    let from = Stdio::from(std::fs::File::open(file(MANIFEST)).unwrap());
+    let from = Stdio::from(std::fs::File::open(file(path)).unwrap());
     serde_json::from_str(&done(command("python3").args(["-c", words]).stdin(from))).unwrap()
 }
 
@@ -104,6 +109,19 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
     assert!(mounted(&config.socket) && mounted(&config.log.dir) && mounted(&config.paths.cgroup));
     // Its own: with hostPID they show the node.
     assert_eq!((config.paths.proc.to_str(), config.paths.sys.to_str()), (Some("/proc"), Some("/sys")));
+    let names = &config.names;
+    let folders = [&names.docker, &names.containerd, &names.storage, &names.runc];
+    let of_runtimes = |at: &str| {
+        folders
+            .into_iter()
+            .flatten()
+            .any(|folder| folder.starts_with(at) || at.starts_with(folder.to_str().unwrap()))
+    };
+    for mount in container["volumeMounts"].as_array().unwrap() {
+        let (name, at) = (&mount["name"], mount["mountPath"].as_str().unwrap());
+        let own = ["config", "socket", "log", "cgroup"].iter().any(|own| name == own);
+        assert!(own || of_runtimes(at), "{at} is where names are looked for");
+    }
     assert!(config.listen.ip().is_unspecified());
     let port = u64::from(config.listen.port());
     assert_eq!(container["ports"][0]["containerPort"], port);
@@ -131,4 +149,31 @@ fn the_image_is_the_program_alone() {
     let first: Vec<_> = words.iter().map(|line| line[0]).collect();
     assert_eq!(first, ["FROM", "LABEL", "COPY", "USER", "ENTRYPOINT", "CMD"]);
     assert_eq!((&words[0][1..], &words[2][1..]), (&["scratch"][..], &["onset", "/onset"][..]));
+}
+
+#[test]
+fn the_kubelet_is_asked_with_no_more_than_it_takes() {
+    let [role, binding] = &parsed(KUBELET)[..] else { panic!("a role and its binding") };
+    let account = object("ServiceAccount")["metadata"].clone();
+    assert_eq!(
+        role["rules"],
+        serde_json::json!([{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]}])
+    );
+    assert_eq!(
+        (&binding["roleRef"]["name"], &binding["roleRef"]["kind"]),
+        (&role["metadata"]["name"], &role["kind"])
+    );
+    let subject = &binding["subjects"][0];
+    assert_eq!((&subject["name"], &subject["namespace"]), (&account["name"], &account["namespace"]));
+    // What it says to put into the config is a config.
+    let text = read(KUBELET);
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#   "));
+    let config = lines.map(|line| format!("{line}\n")).collect::<String>().replace("${NODE_NAME}", "node-1");
+    let config = onset::config::Config::parse(&config, onset::tracer::TRACERS).unwrap();
+    let kubelet = config.names.kubelet.unwrap();
+    assert!(
+        kubelet.url.starts_with("https://node-1:10250")
+            && kubelet.token_file.is_some()
+            && kubelet.ca_file.is_some()
+    );
 }

@@ -31,8 +31,7 @@ fn its_exposure_is_under_three() {
 fn systemd_finds_nothing_wrong_with_it() {
     // Where it is not installed, its program is not there: one that is stands in.
     let folder = Folder::new();
-    let program: &std::path::Path = ONSET.as_ref();
-    let unit = read(UNIT).replace("/usr/local/bin/onset", &program.display().to_string());
+    let unit = read(UNIT).replace("/usr/local/bin/onset", std::path::Path::new(&ONSET).to_str().unwrap());
     let path = folder.file("onset.service", &unit);
     let output = run(command("systemd-analyze").arg("verify").arg(path));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

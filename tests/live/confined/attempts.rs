@@ -132,3 +132,28 @@ fn what_it_is_not_for_the_kernel_refuses() {
         assert_eq!((bare["run a program"], bare["kill"]), (0, 0), "{bare:#?}");
     }
 }
+
+#[test]
+fn the_right_to_everything_stays_only_where_nothing_less_works() {
+    use onset::confine::{SYS_ADMIN, apply, held};
+    const THIS: &str = "confined::attempts::the_right_to_everything_stays_only_where_nothing_less_works";
+    if let Some(works) = std::env::var_os("ONSET_TEST_WORKS") {
+        let works = works == "yes";
+        let mut tried = 0;
+        let confined = apply(0, || {
+            tried += 1;
+            assert_eq!(held() & SYS_ADMIN, 0, "it is tried without");
+            works
+        });
+        assert_eq!((confined.complaint(), tried), (None, 1));
+        assert_eq!(held() & SYS_ADMIN != 0, !works);
+        return;
+    }
+    if !root("rights to give away") {
+        return;
+    }
+    for works in ["yes", "no"] {
+        let this = std::env::current_exe().unwrap();
+        done(command(this).args(["--exact", THIS, "--test-threads=1"]).env("ONSET_TEST_WORKS", works));
+    }
+}
