@@ -48,6 +48,13 @@ impl<J> Inbox<J> {
         Inbox { state: Mutex::new(state), changed: Condvar::new(), room }
     }
 
+    /// With room for so many, and with a thread that is there from the start.
+    pub(crate) fn staffed(room: usize) -> Inbox<J> {
+        let inbox = Inbox::new(room);
+        inbox.lock().staffed = true;
+        inbox
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,8 +73,8 @@ impl<J> Inbox<J> {
         Brought::NeedsThread
     }
 
-    /// Brings work, and starts a thread for it if there is none. Work that finds neither a thread
-    /// nor room is dropped: false.
+    /// Brings work, and starts a thread for it if there is none, which takes memory: the loop has
+    /// a `Starter` for that. Work that finds neither a thread nor room is dropped: false.
     pub(crate) fn bring_to(&self, name: &str, job: J, life: impl FnOnce() + Send + 'static) -> bool {
         match self.bring(job) {
             Brought::Taken => true,

@@ -22,6 +22,7 @@ pub mod page;
 pub mod registrar;
 pub mod ship;
 pub mod stacks;
+mod starter;
 pub mod symbol;
 pub mod sys;
 pub mod tracer;

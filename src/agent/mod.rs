@@ -4,6 +4,7 @@
 
 mod asked;
 mod budget;
+mod drill;
 mod fit;
 mod metrics;
 mod pages;
@@ -35,6 +36,8 @@ use crate::registrar::Registrar;
 use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out};
 
+#[doc(hidden)]
+pub use drill::Drill;
 pub use fit::{Fit, fits};
 pub use start::Error;
 
@@ -130,20 +133,29 @@ impl Agent {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             let patience = self.patience(sys::now().mono);
-            if let Err(error) = self.poll.poll(&mut events, patience)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                // Nothing that we do makes epoll_wait(2) fail; if it does, the timers go on.
-                self.own.polls += 1;
-            }
-            let now = sys::now();
-            let tokens = events.iter().map(mio::event::Event::token);
-            let going = self.turn(now, tokens);
-            self.turns.observe(sys::now().mono.saturating_sub(now.mono));
-            if going == Going::Leaving {
-                break;
+            if self.once(&mut events, patience) == Going::Leaving {
+                return self.leave();
             }
         }
+    }
+
+    /// Waits for something to happen, and takes one turn.
+    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> Going {
+        if let Err(error) = self.poll.poll(events, patience)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Nothing that we do makes epoll_wait(2) fail; if it does, the timers go on.
+            self.own.polls += 1;
+        }
+        let now = sys::now();
+        let tokens = events.iter().map(mio::event::Event::token);
+        let going = self.turn(now, tokens);
+        self.turns.observe(sys::now().mono.saturating_sub(now.mono));
+        going
+    }
+
+    /// Ends in order: the log is on the disk, and what can be shipped is.
+    fn leave(mut self) -> Result<(), Error> {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
         let flushed = self.desk.log.flush().map_err(Error::Log);

@@ -94,8 +94,9 @@ impl Agent {
             // An eventfd that is full wakes as well.
             let _ = waker.wake();
         });
-        let registrar = Registrar::new(&config.names, config.containers, wake.clone());
-        let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, config.containers, wake);
+        let unified = reader.mode() == Mode::V2;
+        let mut captures = Captures::load(&config.paths, unified, config.containers, wake.clone());
+        let registrar = Registrar::new(&config.names, config.containers, wake, captures.starter());
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);

@@ -4,19 +4,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::capture::Captures;
+use crate::capture::{Captures, OPEN_ALL_MAX};
 use crate::clock::Now;
 use crate::control::Caller;
 use crate::evidence::{Capture, Refusal, Request, Ticket};
 use crate::host::{Containers, Filter};
 use crate::log::{RecordId, Writer};
-use crate::tracer::{About, Data, Trigger, World, document};
+use crate::tracer::{About, CASES_MAX, Data, Trigger, World, document};
 
 use super::budget::Budget;
 use super::slot::{Counts, LastEvent};
-
-/// Captures that are open at once, of all tracers. More are refused as busy.
-const OPEN_MAX: usize = 256;
 
 /// A capture that was asked for and is not yet answered.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +60,9 @@ impl Desk {
             counts: std::iter::repeat_with(Counts::new).take(slots).collect(),
             log_fails: false,
             tickets: 0,
-            open: Vec::with_capacity(OPEN_MAX),
-            refused: VecDeque::with_capacity(OPEN_MAX),
+            open: Vec::with_capacity(OPEN_ALL_MAX),
+            // Each is of a case; one that ended may have been opened anew in the same turn.
+            refused: VecDeque::with_capacity(slots * 2 * CASES_MAX),
         }
     }
 
@@ -135,8 +133,11 @@ impl World for Hands<'_> {
         let ticket = Ticket(self.desk.tickets);
         self.asked += 1;
         let open = Open { ticket, slot: self.slot, epoch: self.epoch, caller: self.caller };
-        let begun =
-            if self.desk.open.len() >= OPEN_MAX { Err(Refusal::Busy) } else { self.begin(ticket, request) };
+        let begun = if self.desk.open.len() >= OPEN_ALL_MAX {
+            Err(Refusal::Busy)
+        } else {
+            self.begin(ticket, request)
+        };
         match begun {
             Ok(()) => self.desk.open.push(open),
             Err(refusal) => self.desk.refused.push_back((open, refusal)),

@@ -1,9 +1,9 @@
 //! Which cgroups are containers, as the programs see it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use libbpf_rs::libbpf_sys::bpf_map_create_opts;
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use libbpf_rs::libbpf_sys::{self, bpf_map_create_opts};
+use libbpf_rs::{MapHandle, MapType};
 
 use super::error::{Error, attempt};
 use crate::host::Key;
@@ -27,15 +27,27 @@ impl Followed {
     }
 
     /// From now on the tasks of this cgroup, and of those below it, are the container's. False:
-    /// there is no room.
+    /// there is no room. Takes no memory, which libbpf-rs does to tell of an error.
     pub fn follow(&self, cgroup_id: u64, key: Key) -> bool {
-        self.0.update(&cgroup_id.to_ne_bytes(), &key.to_bits().to_ne_bytes(), MapFlags::ANY).is_ok()
+        let (fd, value) = (self.0.as_fd().as_raw_fd(), key.to_bits());
+        // SAFETY: the map's keys and values are of eight bytes, as both of these are.
+        let error = unsafe {
+            libbpf_sys::bpf_map_update_elem(
+                fd,
+                (&raw const cgroup_id).cast(),
+                (&raw const value).cast(),
+                libbpf_sys::BPF_ANY.into(),
+            )
+        };
+        error == 0
     }
 
     /// From now on they are nobody's.
     pub fn unfollow(&self, cgroup_id: u64) {
+        let fd = self.0.as_fd().as_raw_fd();
         // It may never have found room.
-        let _ = self.0.delete(&cgroup_id.to_ne_bytes());
+        // SAFETY: the map's keys are of eight bytes, as this one is.
+        let _ = unsafe { libbpf_sys::bpf_map_delete_elem(fd, (&raw const cgroup_id).cast()) };
     }
 }
 

@@ -1,14 +1,15 @@
 //! All tasks of the host by the kernel's task iterator: each in passing, or those in D state with
 //! their kernel stacks. Nothing is attached: it costs only while it is read.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _};
 use std::path::Path;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Iter, IterOpts, Link};
+use libbpf_rs::{IterOpts, Link, libbpf_sys};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
@@ -110,7 +111,7 @@ impl Tasks {
 impl Passers {
     /// Hands out every task of the host. Allocates nothing.
     pub fn look(&mut self, mut each: impl FnMut(Passing)) -> io::Result<()> {
-        let mut tasks = Iter::new(&self.link).map_err(io::Error::other)?;
+        let mut tasks = begin(&self.link)?;
         each_record(&mut tasks, &mut self.buffer, |record| each(Passing::parse(record)))
     }
 }
@@ -118,12 +119,24 @@ impl Passers {
 impl StuckTasks {
     /// Hands out every task in D state.
     pub fn look(&mut self, mut each: impl FnMut(Stuck)) -> io::Result<()> {
-        let mut tasks = Iter::new(&self.link).map_err(io::Error::other)?;
+        let mut tasks = begin(&self.link)?;
         each_record(&mut tasks, &mut self.buffer, |record| {
             if let Some(task) = Stuck::parse(record) {
                 each(task);
             }
         })
+    }
+}
+
+/// Begins a look. libbpf-rs takes memory to tell of an error, which the loop must not.
+fn begin(link: &Link) -> io::Result<File> {
+    // SAFETY: takes no pointers; the link is open.
+    let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_fd().as_raw_fd()) };
+    match fd {
+        // libbpf gives errors as negative numbers.
+        ..0 => Err(io::Error::from_raw_os_error(-fd)),
+        // SAFETY: the kernel has just made it, for us alone.
+        0.. => Ok(unsafe { File::from_raw_fd(fd) }),
     }
 }
 

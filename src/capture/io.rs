@@ -13,6 +13,7 @@ use crate::bpf::{self, IO_SLOTS, IoKey, IoRecord, IoRow, IoStall, Watched};
 use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
 use crate::host::proc::diskstats;
 use crate::inbox::{Found, Inbox, Shift};
+use crate::starter::{Crew, Starter};
 
 /// The ring is emptied this often.
 const TURN: Duration = Duration::from_millis(100);
@@ -53,9 +54,22 @@ pub(super) struct Tracing {
 
 impl Tracing {
     /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, job: Job) {
-        let tracing = Arc::clone(self);
-        self.inbox.bring_to("onset-io", job, move || trace(&tracing));
+    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+    }
+}
+
+impl Crew for Tracing {
+    fn name(&self) -> &'static str {
+        "onset-io"
+    }
+
+    fn work(self: Arc<Self>) {
+        trace(&self);
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 

@@ -19,12 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::inbox::Inbox;
+use crate::starter::Starter;
 use answer::{Answer, Answered, Wake};
 use resident::{Members, Residents};
 use stacks::{Sampled, Sampler};
-use tasks::{Looker, WalkJob, Walks};
+use tasks::{Looker, Walks};
 use waits::Waiting;
-use walk::Paths;
+use walk::Cgroups;
 
 use crate::bpf::{self, Followed, Meter};
 use crate::config;
@@ -34,6 +35,9 @@ use crate::sys;
 
 /// Requests of one kind that may be open at once.
 pub const OPEN_MAX: usize = 64;
+
+/// Requests that may be open at once, of all kinds.
+pub const OPEN_ALL_MAX: usize = 256;
 
 /// How long threads are waited for at the end.
 const LEAVE: Duration = Duration::from_millis(900);
@@ -55,6 +59,7 @@ pub struct Captures {
     to: SyncSender<Answered>,
     from: Receiver<Answered>,
     wake: Wake,
+    starter: Starter,
 }
 
 /// A request that has no answer yet.
@@ -110,7 +115,7 @@ impl Captures {
             }
             Err(why) => Looks::Walks { walks: Arc::new(Walks::new(&proc, unified, capacity, OPEN_MAX)), why },
         };
-        let (to, from) = sync_channel(2 * OPEN_MAX);
+        let (to, from) = sync_channel(OPEN_ALL_MAX);
         Captures {
             followed: followed.ok(),
             not_followed: 0,
@@ -123,10 +128,11 @@ impl Captures {
             io,
             meter,
             sys: paths.sys.as_path().into(),
-            open: Vec::with_capacity(2 * OPEN_MAX),
+            open: Vec::with_capacity(OPEN_ALL_MAX),
             to,
             from,
             wake,
+            starter: Starter::new(),
         }
     }
 
@@ -134,6 +140,12 @@ impl Captures {
     #[must_use]
     pub fn may_sample(&self) -> bool {
         bpf::may_sample(online_cpus(&self.sys).first().copied().unwrap_or(0))
+    }
+
+    /// The one who starts its threads; it is there as long as the captures are.
+    #[must_use]
+    pub fn starter(&self) -> Starter {
+        self.starter.clone()
     }
 
     /// Why this kind of capture cannot be made here.
@@ -225,25 +237,18 @@ impl Captures {
         {
             return Err(Refusal::Gone);
         }
-        self.start(ticket, request, || {
-            let mut paths = Paths::default();
-            paths.fill(containers);
-            paths
+        self.start(ticket, request, &|each| {
+            containers.iter().for_each(|container| each(container.cgroup_path(), container.key()));
         })
     }
 
-    fn start(
-        &mut self,
-        ticket: Ticket,
-        request: Request,
-        paths: impl FnOnce() -> Paths,
-    ) -> Result<(), Refusal> {
+    fn start(&mut self, ticket: Ticket, request: Request, containers: Cgroups<'_>) -> Result<(), Refusal> {
         let Request { kind, scope, lasting } = request;
         let alike = self.open.iter().filter(|open| open.request.kind == kind);
         let sampler = self.sampler(kind);
         let twice =
             (sampler.is_some() || kind == Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
-        if twice || alike.count() >= OPEN_MAX {
+        if twice || alike.count() >= OPEN_MAX || self.open.len() >= OPEN_ALL_MAX {
             return Err(Refusal::Busy);
         }
         let sampler = sampler.transpose().map_err(Refusal::Unsupported)?.map(Arc::clone);
@@ -260,38 +265,47 @@ impl Captures {
         // From here on a job answers even if it is dropped, for want of a thread.
         let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
         self.open.push(Open { ticket, request });
+        let starter = &self.starter;
         match (kind, sampler, &self.tasks) {
             (Kind::Waits | Kind::Probe, ..) => {
                 if let Ok((waiting, _)) = &self.waits {
-                    waiting.bring(waits::Job { answer, scope, lasting, probe: kind == Kind::Probe });
+                    let probe = kind == Kind::Probe;
+                    waiting.bring(starter, waits::Job { answer, scope, lasting, probe });
                 }
             }
             (Kind::Io, ..) => {
                 if let Ok((tracing, _)) = &self.io {
-                    tracing.bring(io::Job { answer, scope, lasting });
+                    tracing.bring(starter, io::Job { answer, scope, lasting });
                 }
             }
             (Kind::Memory, ..) => {
-                let members = self.members(scope, paths);
-                self.residents.bring(resident::Job { answer, scope, members });
+                let members = self.members(scope, containers);
+                self.residents.bring(starter, resident::Job { answer, scope, members });
             }
             (_, Some(sampler), _) => {
-                let members = if kind == Kind::Faults { self.members(scope, paths) } else { Members::Host };
-                sampler.bring(stacks::Job { answer, scope, lasting, members });
+                let whose = if kind == Kind::Faults { scope } else { Scope::Host };
+                let members = self.members(whose, containers);
+                sampler.bring(starter, stacks::Job { answer, scope, lasting, members });
             }
-            (_, None, Looks::Iterator { looker, .. }) => looker.bring(tasks::Job { answer, scope }),
+            (_, None, Looks::Iterator { looker, .. }) => looker.bring(starter, tasks::Job { answer, scope }),
             (_, None, Looks::Walks { walks, .. }) => {
-                walks.bring(WalkJob::Capture(tasks::Job { answer, scope }, paths()));
+                walks.capture(starter, tasks::Job { answer, scope }, containers);
             }
         }
         Ok(())
     }
 
     /// Whose memory is looked at in a capture of this scope.
-    fn members(&self, scope: Scope, paths: impl FnOnce() -> Paths) -> Members {
-        let Scope::Container(key) = scope else { return Members::Host };
-        let path = paths().of(key).into();
-        Members::Cgroup { path, unified: self.unified }
+    fn members(&self, scope: Scope, containers: Cgroups<'_>) -> Members {
+        let Scope::Container(key) = scope else { return Members::HOST };
+        // Of one that is not there, the root's: every process of the host.
+        let mut members = Members::of("", self.unified);
+        containers(&mut |path, other| {
+            if other == key {
+                members = Members::of(path, self.unified);
+            }
+        });
+        members
     }
 
     /// The next answer, if one waits.
@@ -312,7 +326,7 @@ impl Captures {
     pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
         match &mut self.tasks {
             Looks::Iterator { passers, .. } => passers.look(|task| each(task.sample())).is_ok(),
-            Looks::Walks { walks, .. } => walks.sample(containers, each),
+            Looks::Walks { walks, .. } => walks.sample(&self.starter, containers, each),
         }
     }
 
@@ -355,6 +369,8 @@ impl Drop for Captures {
             Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
             Looks::Walks { walks, .. } => walks.inbox.close(deadline),
         };
+        // Last: it may have been about to start a thread that one of these waits for.
+        self.starter.close(deadline);
     }
 }
 

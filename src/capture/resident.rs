@@ -11,35 +11,38 @@ use std::time::{Duration, Instant};
 use super::answer::Answer;
 use super::{OPEN_MAX, page_bytes, proc_task};
 use crate::evidence::{Capture, Resident, Scope, Seen};
+use crate::host::Text;
+use crate::host::containers::PATH_MAX;
 use crate::host::proc::cgroups;
 use crate::inbox::{Found, Inbox};
+use crate::starter::{Crew, Starter};
 
 /// Processes that are kept: no document shows more.
 const KEPT: usize = 100;
 
-/// Whose memory is looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Members {
-    /// Every process of the host.
-    Host,
-    /// Those in this cgroup, and in those below it.
-    Cgroup {
-        /// Its path below the mount point.
-        path: Box<str>,
-        /// Whether it is in the unified hierarchy, else in v1's cpu hierarchy.
-        unified: bool,
-    },
+/// Whose memory is looked at. All of it inside: the loop hands it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Members {
+    /// Those in this cgroup and in those below it, by its path below the mount point; `None`:
+    /// every process of the host.
+    cgroup: Option<Text<PATH_MAX>>,
+    /// Whether it is in the unified hierarchy, else in v1's cpu hierarchy.
+    unified: bool,
 }
 
 impl Members {
+    /// Every process of the host.
+    pub(super) const HOST: Members = Members { cgroup: None, unified: false };
+
+    /// Those in the cgroup of this path.
+    pub(super) fn of(path: &str, unified: bool) -> Members {
+        Members { cgroup: Some(Text::cut(path)), unified }
+    }
+
     fn hold(&self, process: &Path) -> bool {
-        match self {
-            Members::Host => true,
-            Members::Cgroup { path, unified } => {
-                let text = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-                proc_task::cgroup(&text, *unified).is_some_and(|cgroup| cgroups::is_below(cgroup, path))
-            }
-        }
+        let Some(path) = &self.cgroup else { return true };
+        let text = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        proc_task::cgroup(&text, self.unified).is_some_and(|cgroup| cgroups::is_below(cgroup, path))
     }
 }
 
@@ -63,9 +66,8 @@ impl Residents {
     }
 
     /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, job: Job) {
-        let residents = Arc::clone(self);
-        self.inbox.bring_to("onset-memory", job, move || residents.look());
+    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
     }
 
     /// The life of the thread.
@@ -83,6 +85,20 @@ impl Residents {
                 Found::Closed => return,
             }
         }
+    }
+}
+
+impl Crew for Residents {
+    fn name(&self) -> &'static str {
+        "onset-memory"
+    }
+
+    fn work(self: Arc<Self>) {
+        self.look();
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 
@@ -156,15 +172,15 @@ mod tests {
     #[test]
     fn the_largest_come_first_and_kernel_threads_not_at_all() {
         let proc = Proc::new("largest", &[(1, 5, "/"), (2, 0, "/"), (30, 700, "/a"), (4, 60, "/a/b")]);
-        assert_eq!(proc.pids(&Members::Host), [30, 4, 1]);
-        let largest = top(&proc.0, &Members::Host, 4096).remove(0);
+        assert_eq!(proc.pids(&Members::HOST), [30, 4, 1]);
+        let largest = top(&proc.0, &Members::HOST, 4096).remove(0);
         assert_eq!(largest, Resident { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
     }
 
     #[test]
     fn a_cgroup_holds_its_own_processes_and_those_below_it() {
         let proc = Proc::new("cgroup", &[(1, 5, "/"), (3, 7, "/a"), (4, 6, "/a/b"), (5, 9, "/ab")]);
-        let members = |unified| Members::Cgroup { path: "/a".into(), unified };
+        let members = |unified| Members::of("/a", unified);
         assert_eq!(proc.pids(&members(false)), [3, 4]);
         assert!(proc.pids(&members(true)).is_empty());
     }
@@ -176,13 +192,13 @@ mod tests {
         let mut want = many.clone();
         want.sort_by_key(|(_, pages, _)| Reverse(*pages));
         let want: Vec<u64> = want.iter().take(KEPT).map(|(_, pages, _)| pages * 4096).collect();
-        let rss: Vec<_> = top(&proc.0, &Members::Host, 4096).iter().map(|one| one.rss_bytes).collect();
+        let rss: Vec<_> = top(&proc.0, &Members::HOST, 4096).iter().map(|one| one.rss_bytes).collect();
         assert_eq!(rss, want);
     }
 
     #[test]
     fn without_a_proc_nobody_is_told_of() {
-        assert!(top(Path::new("/nonexistent"), &Members::Host, 4096).is_empty());
+        assert!(top(Path::new("/nonexistent"), &Members::HOST, 4096).is_empty());
         assert_eq!(resident_pages(b""), None);
         assert_eq!(resident_pages(b"1"), None);
         assert_eq!(resident_pages(b"1 -2"), None);

@@ -15,6 +15,7 @@ use crate::evidence::{Capture, Faults, Kind, Refusal, Resident, Scope, Seen};
 use crate::host::Key;
 use crate::inbox::{Found, Inbox, Shift};
 use crate::stacks::fold;
+use crate::starter::{Crew, Starter};
 use crate::symbol::{EXITED, Stack, Symbolizer};
 
 /// The counts are read this often: soon enough that a process is looked at while it is there.
@@ -94,19 +95,31 @@ impl Sampler {
     }
 
     /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, job: Job) {
-        let sampler = Arc::clone(self);
-        let name = match self.sampled {
-            Sampled::Running => "onset-stacks",
-            Sampled::Faults { .. } => "onset-faults",
-        };
-        self.inbox.bring_to(name, job, move || sample(&sampler));
+    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
     }
 
     /// Tells its threads to leave, and waits for them, but not for ever.
     pub(super) fn close(&self, deadline: Instant) {
         self.inbox.close(deadline);
         self.endings.close(deadline);
+    }
+}
+
+impl Crew for Sampler {
+    fn name(&self) -> &'static str {
+        match self.sampled {
+            Sampled::Running => "onset-stacks",
+            Sampled::Faults { .. } => "onset-faults",
+        }
+    }
+
+    fn work(self: Arc<Self>) {
+        sample(&self);
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 

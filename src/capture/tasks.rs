@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use super::walk::{Paths, Walker};
+use super::walk::{Cgroups, Paths, Walker};
 use crate::bpf;
 use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
 use crate::inbox::{Found, Inbox};
+use crate::starter::{Crew, Starter};
 use crate::symbol::{Names, Stack, Symbolizer};
 
 /// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
@@ -36,9 +37,22 @@ pub(super) struct Looker {
 
 impl Looker {
     /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, job: Job) {
-        let looker = Arc::clone(self);
-        self.inbox.bring_to("onset-tasks", job, move || look(&looker));
+    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+    }
+}
+
+impl Crew for Looker {
+    fn name(&self) -> &'static str {
+        "onset-tasks"
+    }
+
+    fn work(self: Arc<Self>) {
+        look(&self);
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 
@@ -142,6 +156,8 @@ fn named<'s>(
 pub(super) struct Walks {
     pub(super) inbox: Inbox<WalkJob>,
     sampled: Mutex<Sampled>,
+    /// The containers as they were when a capture was last asked for.
+    asked: Mutex<Paths>,
     proc: Box<Path>,
     unified: bool,
 }
@@ -150,8 +166,8 @@ pub(super) struct Walks {
 pub(super) enum WalkJob {
     /// The next sample.
     Sample,
-    /// A capture, with the containers of that moment.
-    Capture(Job, Paths),
+    /// A capture.
+    Capture(Job),
 }
 
 /// What a walk saw, until it is taken.
@@ -170,15 +186,17 @@ enum SampleState {
 
 impl Walks {
     pub(super) fn new(proc: &Path, unified: bool, containers: usize, requests: usize) -> Walks {
+        let asked = Mutex::new(Paths::with_capacity(containers));
         let containers = Paths::with_capacity(containers);
-        let sampled = Sampled { containers, tasks: Vec::new(), state: SampleState::Idle };
+        let sampled = Mutex::new(Sampled { containers, tasks: Vec::new(), state: SampleState::Idle });
         // One more than the requests: the sample.
-        Walks { inbox: Inbox::new(requests + 1), sampled: Mutex::new(sampled), proc: proc.into(), unified }
+        Walks { inbox: Inbox::new(requests + 1), sampled, asked, proc: proc.into(), unified }
     }
 
     /// Hands out the last walk, if one was made since this was last called, and has the next made.
     pub(super) fn sample(
         self: &Arc<Self>,
+        starter: &Starter,
         containers: &Containers,
         each: &mut dyn FnMut(TaskSample),
     ) -> bool {
@@ -191,26 +209,33 @@ impl Walks {
         if ready {
             sampled.tasks.iter().copied().for_each(each);
         }
-        sampled.containers.fill(containers);
-        sampled.state = if self.bring(WalkJob::Sample) { SampleState::Walking } else { SampleState::Idle };
+        sampled.containers.fill(&|each| containers.iter().for_each(|it| each(it.cgroup_path(), it.key())));
+        let brought = self.bring(starter, WalkJob::Sample);
+        sampled.state = if brought { SampleState::Walking } else { SampleState::Idle };
         ready
     }
 
-    /// Takes work. False: it cannot be done.
-    pub(super) fn bring(self: &Arc<Self>, job: WalkJob) -> bool {
-        let walks = Arc::clone(self);
-        self.inbox.bring_to("onset-walk", job, move || walks.work())
+    /// Takes a request.
+    pub(super) fn capture(self: &Arc<Self>, starter: &Starter, job: Job, containers: Cgroups<'_>) {
+        // The thread holds this lock only to copy what is there.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).fill(containers);
+        self.bring(starter, WalkJob::Capture(job));
+    }
+
+    fn bring(self: &Arc<Self>, starter: &Starter, job: WalkJob) -> bool {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _)
     }
 
     /// The life of the thread.
-    pub(super) fn work(&self) {
+    fn look(&self) {
         let shift = self.inbox.shift();
         let mut walker = Walker::new(&self.proc, self.unified);
         let mut tasks = Vec::new();
         loop {
             match shift.next(LONG) {
-                Found::Job(WalkJob::Capture(job, containers)) => {
+                Found::Job(WalkJob::Capture(job)) => {
                     let began = Instant::now();
+                    let containers = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     let kept = walked(&mut walker, &containers, job.scope);
                     job.finish(began.elapsed(), kept);
                 }
@@ -230,6 +255,20 @@ impl Walks {
         sampled.containers = containers;
         std::mem::swap(&mut sampled.tasks, tasks);
         sampled.state = if walked.is_ok() { SampleState::Ready } else { SampleState::Idle };
+    }
+}
+
+impl Crew for Walks {
+    fn name(&self) -> &'static str {
+        "onset-walk"
+    }
+
+    fn work(self: Arc<Self>) {
+        self.look();
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 

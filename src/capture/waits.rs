@@ -13,6 +13,7 @@ use super::answer::Answer;
 use crate::bpf::{self, Group, Tally};
 use crate::evidence::{Capture, Culprit, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
 use crate::inbox::{Found, Inbox, Shift};
+use crate::starter::{Crew, Starter};
 
 /// Cgroups that are looked at to find names: more than any host has.
 const CGROUPS_MAX: usize = 1 << 16;
@@ -53,9 +54,22 @@ struct Ended {
 
 impl Waiting {
     /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, job: Job) {
-        let waiting = Arc::clone(self);
-        self.inbox.bring_to("onset-waits", job, move || watch(&waiting));
+    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
+        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+    }
+}
+
+impl Crew for Waiting {
+    fn name(&self) -> &'static str {
+        "onset-waits"
+    }
+
+    fn work(self: Arc<Self>) {
+        watch(&self);
+    }
+
+    fn give_up(&self) {
+        drop(self.inbox.shift());
     }
 }
 

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::proc_task::{self, Stat};
 use crate::evidence::Task;
+use crate::host::containers::PATH_MAX;
 use crate::host::proc::cgroups;
-use crate::host::{Containers, Key, TaskSample, TaskState};
+use crate::host::{Key, TaskSample, TaskState};
+
+/// Tells of each container: its cgroup's path, and its key.
+pub(super) type Cgroups<'c> = &'c dyn Fn(&mut dyn FnMut(&str, Key));
 
 /// The containers by their cgroups' paths.
 #[derive(Clone, Debug, Default)]
@@ -20,37 +24,25 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// With room for so many, so that filling it again needs no memory.
+    /// With room for so many, so that filling it needs no memory. Room that is never written to
+    /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
-        /// A pod's container of Kubernetes takes 160 bytes.
-        const USUAL: usize = 192;
         Paths {
-            text: String::with_capacity(containers.saturating_mul(USUAL)),
+            text: String::with_capacity(containers.saturating_mul(PATH_MAX)),
             ends: Vec::with_capacity(containers),
         }
     }
 
     /// Takes the containers that are there in place of those it had.
-    pub(super) fn fill(&mut self, containers: &Containers) {
-        self.clear();
-        for container in containers.iter() {
-            self.push(container.cgroup_path(), container.key());
-        }
-    }
-
-    fn clear(&mut self) {
+    pub(super) fn fill(&mut self, containers: Cgroups<'_>) {
         self.text.clear();
         self.ends.clear();
+        containers(&mut |path, key| self.push(path, key));
     }
 
-    pub(super) fn push(&mut self, path: &str, key: Key) {
+    fn push(&mut self, path: &str, key: Key) {
         self.text.push_str(path);
         self.ends.push((self.text.len(), key));
-    }
-
-    /// The cgroup of this container; empty, which is the root's, for one that is not there.
-    pub(super) fn of(&self, key: Key) -> &str {
-        self.iter().find(|(_, other)| *other == key).map_or("", |(path, _)| path)
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, Key)> {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::config::Names;
 use crate::host::{Container, Containers, Identity, Key, Text};
 use crate::inbox::Inbox;
+use crate::starter::{Crew, Starter};
 
 /// Wakes the loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -59,9 +60,48 @@ impl Office {
     }
 }
 
+/// Whose thread reads the runtimes' files.
+struct Files(Arc<Office>);
+
+/// Whose thread asks the kubelet.
+struct Pods(Arc<Office>);
+
+impl Crew for Files {
+    fn name(&self) -> &'static str {
+        "onset-names"
+    }
+
+    fn work(self: Arc<Self>) {
+        runtimes::work(&self.0);
+    }
+
+    fn give_up(&self) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        drop(self.0.files.shift());
+    }
+}
+
+impl Crew for Pods {
+    fn name(&self) -> &'static str {
+        "onset-kubelet"
+    }
+
+    fn work(self: Arc<Self>) {
+        kubelet::work(&self.0);
+    }
+
+    fn give_up(&self) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        drop(self.0.pods.shift());
+    }
+}
+
 /// The one who finds out.
 pub struct Registrar {
     office: Arc<Office>,
+    files: Arc<Files>,
+    pods: Arc<Pods>,
+    starter: Starter,
     told: Receiver<(Key, Identity)>,
 }
 
@@ -77,7 +117,7 @@ pub struct Faults {
 impl Registrar {
     /// For so many containers at once.
     #[must_use]
-    pub fn new(names: &Names, capacity: usize, wake: Wake) -> Registrar {
+    pub fn new(names: &Names, capacity: usize, wake: Wake, starter: Starter) -> Registrar {
         let (tell, told) = sync_channel(TOLD_MAX);
         let room = Containers::slots_for(capacity);
         let office = Office {
@@ -90,17 +130,18 @@ impl Registrar {
             kubelet_failures: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
-        Registrar { office: Arc::new(office), told }
+        let office = Arc::new(office);
+        let (files, pods) = (Arc::new(Files(Arc::clone(&office))), Arc::new(Pods(Arc::clone(&office))));
+        Registrar { office, files, pods, starter, told }
     }
 
     /// Has the names of a container found out; `told` has them later, if there are any.
     pub fn find(&self, container: &Container) {
+        let Registrar { office, files, pods, starter, .. } = self;
         let wanted = Wanted::of(container);
-        let office = Arc::clone(&self.office);
-        let mut brought = self.office.files.bring_to("onset-names", wanted, move || runtimes::work(&office));
-        if self.office.names.kubelet.is_some() {
-            let office = Arc::clone(&self.office);
-            brought &= self.office.pods.bring_to("onset-kubelet", wanted, move || kubelet::work(&office));
+        let mut brought = starter.bring(&office.files, wanted, || Arc::clone(files) as _);
+        if office.names.kubelet.is_some() {
+            brought &= starter.bring(&office.pods, wanted, || Arc::clone(pods) as _);
         }
         if !brought {
             self.office.dropped.fetch_add(1, Ordering::Relaxed);

@@ -180,7 +180,7 @@ fn a_file_that_comes_late_is_still_read() {
     let root = Root::new();
     let (table, key) = container(&format!("/docker/{}", id(1)));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&root.names(), 16, bell.wake());
+    let registrar = Registrar::new(&root.names(), 16, bell.wake(), Starter::new());
     registrar.find(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let (whose, told) = bell.told(&registrar);
@@ -199,7 +199,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     });
     let (mut table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake());
+    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
     registrar.find(table.get(key).expect("there"));
     let (whose, told) = bell.told(&registrar);
     table.describe(whose, &told);
@@ -237,7 +237,7 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
     let (table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake());
+    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
     registrar.find(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
@@ -297,7 +297,7 @@ fn containers_that_come_together_are_asked_about_once() {
     };
     let mut table = Containers::with_capacity(16);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake());
+    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");

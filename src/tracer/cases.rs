@@ -6,8 +6,8 @@ use crate::host::Key;
 
 use super::watch::Trigger;
 
-/// More at once than all captures together have room for.
-pub(super) const CASES_MAX: usize = 64;
+/// So many captures a tracer waits for at once, and asks for no more.
+pub const CASES_MAX: usize = 64;
 
 /// One capture asked for, with what was known then.
 #[derive(Clone, Debug)]

@@ -38,6 +38,7 @@ mod waiting;
 mod waitrate;
 mod watch;
 
+pub use cases::CASES_MAX;
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
 pub use out::{About, Data, Out, Shrink, World};

@@ -84,10 +84,9 @@ fn of_faults(scope: Scope, lasting: Duration) -> Request {
 /// Begins a capture as the agent does, which knows the containers' paths.
 fn begin_at(captures: &mut Captures, cgroup: &Cgroup, key: Key, lasting: Duration) {
     let path = cgroup.path.strip_prefix(V1).expect("a v1 cgroup").display().to_string();
-    let mut paths = Paths::default();
-    paths.push(&format!("/{path}"), key);
+    let path = format!("/{path}");
     let request = of_faults(Scope::Container(key), lasting);
-    captures.start(Ticket(1), request, || paths).expect("nothing else of this scope runs");
+    captures.start(Ticket(1), request, &|each| each(&path, key)).expect("nothing else of this scope runs");
 }
 
 fn both_functions_are_seen_with_their_bytes(pages: &str) {

@@ -72,7 +72,7 @@ fn traced(
 ) -> (Capture, DiskIo) {
     let request = Request { kind: Kind::Io, scope, lasting };
     let before = attached();
-    captures.start(Ticket(1), request, Paths::default).expect("nothing else runs");
+    captures.start(Ticket(1), request, &|_| ()).expect("nothing else runs");
     until("it to be attached", || (attached() >= before + HOOKS).then_some(()));
     work();
     let (_, capture) = answer(captures);
@@ -249,7 +249,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let begin = |captures: &mut Captures, ticket, disk: &Disk, ms| {
         let scope = Scope::Device(disk.device);
         let request = Request { kind: Kind::Io, scope, lasting: Duration::from_millis(ms) };
-        captures.start(Ticket(ticket), request, Paths::default)
+        captures.start(Ticket(ticket), request, &|_| ())
     };
     begin(&mut captures, 1, &disks[0], 1500).expect("the first");
     begin(&mut captures, 2, &disks[1], 3000).expect("another disk's");

@@ -111,7 +111,7 @@ fn of_stacks(scope: Scope, lasting: Duration) -> Request {
 }
 
 fn begin(captures: &mut Captures, ticket: u32, request: Request) {
-    captures.start(Ticket(ticket), request, Paths::default).expect("nothing else of this scope runs");
+    captures.start(Ticket(ticket), request, &|_| ()).expect("nothing else of this scope runs");
 }
 
 fn answer(captures: &mut Captures) -> (Ticket, Capture) {

@@ -6,8 +6,8 @@ use crate::host::{TaskCounts, TaskState};
 
 const STUCK: Request = Request { kind: Kind::Tasks, scope: Scope::Host, lasting: Duration::ZERO };
 
-fn tasks(captures: &mut Captures, paths: Paths) -> Vec<Task> {
-    captures.start(Ticket(1), STUCK, || paths).expect("there is room");
+fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task> {
+    captures.start(Ticket(1), STUCK, containers).expect("there is room");
     match answer(captures).1.seen {
         Seen::Tasks(tasks) => tasks,
         other => panic!("tasks were asked for, not {other:?}"),
@@ -155,7 +155,7 @@ fn a_writer_to_a_frozen_filesystem_is_found_with_its_stack_and_its_time() {
     let writer = Writer::new("stuck");
     let mut captures = load(false);
     captures.follow(writer.cgroup.id(), key(8));
-    let found = tasks(&mut captures, Paths::default());
+    let found = tasks(&mut captures, &|_| ());
     let task = writer.among(&found);
     assert_eq!((&*task.comm, task.state, task.container), ("sh", 'D', Some(key(8))));
     let functions = task.stack.join(" ");
@@ -184,15 +184,15 @@ fn the_walk_over_proc_finds_the_same_writer_with_the_same_stack() {
     let writer = Writer::new("walk");
     let mut captures = load(false);
     captures.follow(writer.cgroup.id(), key(8));
-    let by_iterator = tasks(&mut captures, Paths::default());
+    let by_iterator = tasks(&mut captures, &|_| ());
     let mut walking = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
-    let mut paths = Paths::default();
     let path = writer.cgroup.path.strip_prefix(V1).expect("it is below");
-    paths.push(&format!("/{}", path.display()), key(8));
-    let walked = tasks(&mut walking, paths.clone());
+    let path = format!("/{}", path.display());
+    let containers: Cgroups<'_> = &|each| each(&path, key(8));
+    let walked = tasks(&mut walking, containers);
     let (one, two) = (writer.among(&by_iterator), writer.among(&walked));
     assert_eq!(two, &Task { blocked: Duration::ZERO, ..one.clone() }, "how long is not known at first");
-    assert!(writer.among(&tasks(&mut walking, paths)).blocked > Duration::ZERO);
+    assert!(writer.among(&tasks(&mut walking, containers)).blocked > Duration::ZERO);
     let ids = |tasks: &[Task]| {
         let inside = tasks.iter().filter(|task| task.container == Some(key(8)));
         inside.map(|task| task.tid).collect::<Vec<_>>()
