@@ -24,7 +24,7 @@ demo: build           ## causes a real anomaly in a throw-away cgroup and shows 
 release: dependencies ## one static binary
 	deploy/static/build
 
-bench: dependencies   ## the hot paths, beside what they are measured against
+bench: test-dependencies  ## the hot paths, beside what they are measured against
 	cargo bench --locked --bench hot --bench armed
 
 fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
