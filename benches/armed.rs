@@ -97,7 +97,30 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Seconds that `perf bench sched pipe`'s two processes take to pass a byte back and forth so often.
+fn perf() -> Option<f64> {
+    let loops = LOOPS.to_string();
+    let ran =
+        std::process::Command::new("perf").args(["bench", "sched", "pipe", "-l", &loops]).output().ok()?;
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let line = said.lines().find(|line| line.contains("usecs/op"))?;
+    let each: f64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(each * f64::from(LOOPS) / 1e6)
+}
+
 fn pipes(captures: &mut Captures, reader: &Reader) {
+    rounds(captures, reader, "pipe", || Some(pass()));
+    if perf().is_none() {
+        eprintln!(
+            "MISSING: perf bench sched pipe cannot be run; deploy/dependencies tests installs it (linux-perf)"
+        );
+        return;
+    }
+    rounds(captures, reader, "perf bench sched pipe", perf);
+}
+
+/// Both kinds of rounds in a random order, and the median of each.
+fn rounds(captures: &mut Captures, reader: &Reader, what: &str, pass: impl Fn() -> Option<f64>) {
     let mut random = u64::from(std::process::id()) | 1;
     let mut order: Vec<bool> = (0..2 * ROUNDS).map(|round| round % 2 == 0).collect();
     for at in (1..order.len()).rev() {
@@ -107,7 +130,7 @@ fn pipes(captures: &mut Captures, reader: &Reader) {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for (ticket, armed) in (0..).zip(order) {
         if !armed {
-            on_one_cpu(|| without.push(pass()));
+            on_one_cpu(|| without.extend(pass()));
             continue;
         }
         if !arm(captures, reader, ticket, Kind::Waits, Duration::from_secs(1)) {
@@ -116,13 +139,13 @@ fn pipes(captures: &mut Captures, reader: &Reader) {
         }
         // Armed within a millisecond; it outlasts the round.
         std::thread::sleep(Duration::from_millis(50));
-        on_one_cpu(|| with.push(pass()));
+        on_one_cpu(|| with.extend(pass()));
         over(captures);
     }
     let (with, without) = (median(with), median(without));
     let us = |seconds: f64| seconds * 1e6 / f64::from(LOOPS);
-    println!("pipe, a byte there and back                    {:8.3} us unarmed", us(without));
-    println!("pipe, while waits is armed                     {:8.3} us, {:.3} x", us(with), with / without);
+    println!("{what:<21}, there and back   {:8.3} us unarmed", us(without));
+    println!("{what:<21}, waits armed      {:8.3} us, {:.3} x", us(with), with / without);
 }
 
 /// Switches, page faults and block I/O, until told to stop.

@@ -7,15 +7,15 @@ use serde_json::Value;
 use crate::cgroup::Cgroup;
 use crate::rig::{Agent, Folder, SOON, await_that, command, compile, done, number, only, root, text};
 
-/// A program that spends its time in one function, which has this name; once there is the file that
-/// it is told, if it is told one.
+/// A program that spends its time in one function, which has this name; once someone opens the
+/// pipe that it is told, if it is told one.
 pub fn spinner(folder: &Folder, function: &str) -> std::path::PathBuf {
     let source = format!(
-        "#include <unistd.h>\n\
+        "#include <fcntl.h>\n\
          volatile unsigned long sink;\n\
          __attribute__((noinline)) void {function}(void) {{ for (unsigned long i = 0; i < 100000000UL; i++) sink += i; }}\n\
          int main(int argc, char **argv) {{\n\
-         while (argc > 1 && access(argv[1], F_OK)) usleep(1000);\n\
+         if (argc > 1) open(argv[1], O_RDONLY);\n\
          for (;;) {function}(); }}\n"
     );
     compile(folder, function, &source)
@@ -47,6 +47,7 @@ fn a_spinner_at_its_quota_is_caught_with_its_function_and_without_its_neighbours
     ));
     let samples = || agent.metric("onset_samples_total{tracer=\"cpuidle\"}").unwrap();
     let go = folder.0.join("go");
+    done(command("mkfifo").arg(&go));
     let spinner = mine.start(command(spinner(&folder, "burn_here")).arg(&go));
     await_that("the spinner", SOON, || {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", spinner.0.id())).unwrap();
@@ -55,7 +56,7 @@ fn a_spinner_at_its_quota_is_caught_with_its_function_and_without_its_neighbours
     // Right after a sample: a rise that two samples share is none.
     let before = samples().max(2.0);
     await_that("the next sample", SOON, || (samples() > before).then_some(()));
-    std::fs::write(&go, "").unwrap();
+    drop(std::fs::File::options().write(true).open(&go).unwrap());
     let event = agent.event("the spinner's event", SOON, |event| event["container_id"] == mine.id.as_str());
     assert_eq!(text(&event, "/tracer_name"), "cpuidle");
     assert_eq!(text(&event, "/tracer_data/trigger"), "surge");
