@@ -37,6 +37,7 @@ fn main() {
         return;
     };
     let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, 128, Arc::new(|| ()));
+    captures.staff();
     pipes(&mut captures, &reader);
     costs(&mut captures, &reader);
 }

@@ -48,11 +48,9 @@ impl<J> Inbox<J> {
         Inbox { state: Mutex::new(state), changed: Condvar::new(), room }
     }
 
-    /// With room for so many, and with a thread that is there from the start.
-    pub(crate) fn staffed(room: usize) -> Inbox<J> {
-        let inbox = Inbox::new(room);
-        inbox.lock().staffed = true;
-        inbox
+    /// A thread is on its way, whether there is work or not.
+    pub(crate) fn staff(&self) {
+        self.lock().staffed = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {

@@ -34,18 +34,23 @@ pub(crate) trait Crew: Send + Sync {
 pub struct Starter(Arc<Inbox<Arc<dyn Crew>>>);
 
 impl Starter {
-    /// Begins to wait for requests. Without a thread of its own it says no to all of them.
+    /// One that does not begin yet: what it is asked for waits until it does.
     pub(crate) fn new() -> Starter {
-        let inbox = Arc::new(Inbox::staffed(ROOM));
-        let theirs = Arc::clone(&inbox);
+        Starter(Arc::new(Inbox::new(ROOM)))
+    }
+
+    /// Begins to start threads, on one of its own, which has the rights and the signals of whoever
+    /// calls, and hands them on. Without that thread it says no to all requests.
+    pub(crate) fn begin(&self) {
+        self.0.staff();
+        let theirs = Arc::clone(&self.0);
         let begun =
             Builder::new().name("onset-starter".into()).stack_size(STACK).spawn(move || serve(&theirs));
         if let Err(error) = begun {
             say(&error);
-            drop(inbox.shift());
-            inbox.close(Instant::now());
+            drop(self.0.shift());
+            self.0.close(Instant::now());
         }
-        Starter(inbox)
     }
 
     /// Brings work to an inbox, and has a thread started for it if there is none. Takes no memory.

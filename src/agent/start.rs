@@ -100,6 +100,7 @@ impl Agent {
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
+        captures.staff();
         let (log, recovered) = Writer::open(&config.log)?;
         let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =

@@ -148,6 +148,12 @@ impl Captures {
         self.starter.clone()
     }
 
+    /// From now on captures get their threads, which have the rights that the caller has now. Before
+    /// that they wait.
+    pub fn staff(&self) {
+        self.starter.begin();
+    }
+
     /// Why this kind of capture cannot be made here.
     #[must_use]
     pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {

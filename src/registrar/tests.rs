@@ -58,6 +58,12 @@ fn id(number: u32) -> String {
     format!("{number:064x}")
 }
 
+fn starter() -> Starter {
+    let starter = Starter::new();
+    starter.begin();
+    starter
+}
+
 #[test]
 fn each_runtimes_folder_is_looked_into() {
     let root = Root::new();
@@ -180,7 +186,7 @@ fn a_file_that_comes_late_is_still_read() {
     let root = Root::new();
     let (table, key) = container(&format!("/docker/{}", id(1)));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&root.names(), 16, bell.wake(), Starter::new());
+    let registrar = Registrar::new(&root.names(), 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let (whose, told) = bell.told(&registrar);
@@ -199,7 +205,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     });
     let (mut table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
+    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     let (whose, told) = bell.told(&registrar);
     table.describe(whose, &told);
@@ -237,7 +243,7 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
     let (table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
+    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
@@ -297,7 +303,7 @@ fn containers_that_come_together_are_asked_about_once() {
     };
     let mut table = Containers::with_capacity(16);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), Starter::new());
+    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");
@@ -329,7 +335,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     });
     let (table, key) = pod_container(&id(1));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake());
+    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     // Its runtime's word and its pod's.
     let told = [bell.told(&registrar).1, bell.told(&registrar).1];

@@ -78,13 +78,16 @@ fn drilled(config: &Path) {
     let mut turn = 0_usize;
     while !OVER.load(Ordering::Relaxed) {
         let in_turn = TRACERS.get(turn % TRACERS.len()).map_or("", |spec| spec.name);
-        assert!(drill.turn(|name| turn % ALL_DUE_EACH == 0 || name == in_turn), "nobody told it to leave");
+        assert!(
+            drill.turn(|name| turn.is_multiple_of(ALL_DUE_EACH) || name == in_turn),
+            "nobody told it to leave"
+        );
         for _ in 0..RECORDS_PER_TURN {
             assert!(drill.record("oom", &record));
         }
         for (tracer, each, ms, container) in ASKED {
             let each = usize::try_from(each).unwrap_or(1);
-            if turn % each == 0 {
+            if turn.is_multiple_of(each) {
                 let of = ids.get(turn / each % ids.len()).copied().filter(|_| container);
                 drill.ask(tracer, of, Duration::from_millis(ms));
             }

@@ -1,7 +1,7 @@
 //! What runs on the loop takes nothing from the heap once it is built: the endpoint, the host's
 //! readers, the tracers and their documents, and the loop of the real agent. Each thread's takings
 //! are counted apart. `ONSET_SHOW_TAKINGS=1` shows where the real agent's first ones are made.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod agent;
 #[allow(dead_code)]

@@ -99,7 +99,9 @@ fn without_btf() -> config::Paths {
 }
 
 fn load(unified: bool) -> Captures {
-    Captures::load(&paths(), unified, 16, Arc::new(|| {}))
+    let captures = Captures::load(&paths(), unified, 16, Arc::new(|| {}));
+    captures.staff();
+    captures
 }
 
 fn key(slot: u16) -> Key {
@@ -133,6 +135,7 @@ fn open(what: &str) -> usize {
 #[test]
 fn without_btf_stacks_are_refused_with_the_remedy_and_tasks_are_walked_over() {
     let mut captures = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
+    captures.staff();
     let reason = captures.unsupported(Kind::Stacks).expect("there is no BTF");
     assert!(reason.contains("CONFIG_DEBUG_INFO_BTF") && reason.contains("onset doctor"), "{reason}");
     let request = of_stacks(Scope::Host, Duration::from_secs(1));
@@ -185,6 +188,7 @@ fn a_container_that_finds_no_room_is_counted() {
         return;
     }
     let mut captures = Captures::load(&paths(), false, 2, Arc::new(|| {}));
+    captures.staff();
     for id in 1..=5 {
         captures.follow(id, key(1));
     }

@@ -186,6 +186,7 @@ fn the_walk_over_proc_finds_the_same_writer_with_the_same_stack() {
     captures.follow(writer.cgroup.id(), key(8));
     let by_iterator = tasks(&mut captures, &|_| ());
     let mut walking = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
+    walking.staff();
     let path = writer.cgroup.path.strip_prefix(V1).expect("it is below");
     let path = format!("/{}", path.display());
     let containers: Cgroups<'_> = &|each| each(&path, key(8));
