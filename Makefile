@@ -4,7 +4,7 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
-.PHONY: run test lab demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
+.PHONY: run test lab aarch64 demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -36,6 +36,11 @@ uninstall:            ## leaves config and log, unless PURGE=1
 
 dist: dependencies    ## the release's tarball and checksums, in out/
 	@deploy/dist
+
+aarch64: test-dependencies  ## the same for another architecture: built and linked, not run
+	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	cargo build --locked --target aarch64-unknown-linux-gnu --bin onset
 
 bench: test-dependencies  ## the hot paths, beside what they are measured against; kept in docs/performance.md
 	benches/run

@@ -34,7 +34,8 @@ static __always_inline __u64 left_cpu(struct task_struct *task, struct rq *rq)
 	return since < latest ? since : latest;
 }
 
-/* For how long a task has been off the CPU. The clock of an idle CPU stands still: that of this one does not. */
+/* For how long a task has been off the CPU. The clock of an idle CPU stands still: that of this one does not.
+ */
 static __always_inline __u64 off_cpu_for(struct task_struct *task)
 {
 	struct task_struct *here = (void *)bpf_get_current_task();
