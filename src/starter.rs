@@ -97,3 +97,62 @@ fn start(crew: Arc<dyn Crew>) {
 fn say(error: &io::Error) {
     eprintln!("onset: cannot start a thread: {error}; there will be no captures and no names (ulimit -u)");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    struct Adder {
+        inbox: Inbox<Arc<u32>>,
+        told: Sender<u32>,
+    }
+
+    impl Crew for Adder {
+        fn name(&self) -> &'static str {
+            "adder"
+        }
+
+        fn work(self: Arc<Self>) {
+            let mut shift = self.inbox.shift();
+            loop {
+                match shift.next(Duration::ZERO) {
+                    Found::Job(number) => self.told.send(*number + 1).expect("the test waits"),
+                    Found::Nothing if shift.leave() => return,
+                    Found::Nothing => {}
+                    Found::Closed => return,
+                }
+            }
+        }
+
+        fn give_up(&self) {
+            drop(self.inbox.shift());
+        }
+    }
+
+    #[test]
+    fn work_gets_a_thread_each_time_that_there_is_none() {
+        let starter = Starter::new();
+        let (told, tell) = channel();
+        let adder = Arc::new(Adder { inbox: Inbox::new(4), told });
+        for number in 0..100 {
+            assert!(starter.bring(&adder.inbox, Arc::new(number), || Arc::clone(&adder) as _));
+            assert_eq!(tell.recv(), Ok(number + 1));
+        }
+        adder.inbox.close(Instant::now() + Duration::from_secs(10));
+        starter.close(Instant::now() + Duration::from_secs(10));
+    }
+
+    #[test]
+    fn work_for_which_no_thread_can_be_had_is_dropped_and_told_so() {
+        let starter = Starter::new();
+        starter.close(Instant::now() + Duration::from_secs(10));
+        let adder = Arc::new(Adder { inbox: Inbox::new(4), told: channel().0 });
+        let job = Arc::new(1);
+        for _ in 0..2 {
+            assert!(!starter.bring(&adder.inbox, Arc::clone(&job), || Arc::clone(&adder) as _));
+            assert_eq!((Arc::strong_count(&job), adder.inbox.is_staffed()), (1, false));
+        }
+    }
+}

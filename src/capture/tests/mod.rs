@@ -224,3 +224,25 @@ fn without_rights_the_reason_says_which_are_needed() {
     assert!(reason.contains("needs root, or CAP_BPF"), "{reason}");
     assert_eq!((captures.mode(Kind::Tasks), captures.lesser(Kind::Tasks)), ("/proc walk", Some(reason)));
 }
+
+#[test]
+fn more_requests_than_there_is_room_for_answers_are_refused_as_busy() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let mut captures = load(false);
+    let kinds = [Kind::Memory, Kind::Tasks, Kind::Waits, Kind::Probe];
+    let requests = kinds.into_iter().flat_map(|kind| std::iter::repeat_n(kind, OPEN_MAX));
+    for (ticket, kind) in (0..).zip(requests) {
+        let request = Request { kind, scope: Scope::Host, lasting: Duration::from_millis(200) };
+        captures.start(Ticket(ticket), request, &|_| ()).expect("there is room");
+    }
+    assert_eq!(captures.running(), OPEN_ALL_MAX);
+    let more = captures.start(Ticket(999), of_stacks(Scope::Host, Duration::ZERO), &|_| ());
+    assert_eq!(more, Err(Refusal::Busy));
+    until("an answer to each", || {
+        while captures.finished().is_some() {}
+        (captures.running() == 0).then_some(())
+    });
+}
