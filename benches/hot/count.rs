@@ -40,7 +40,7 @@ pub fn run(path: &str, times: u64, scratch: &Scratch) {
             again(Box::new(move || _ = fed.scrape()));
         }
         "document" => {
-            let (mut writer, document) = (writer(&scratch.0.join("log"), "1MiB"), document(1));
+            let (mut writer, document) = (writer(&scratch.0.join("log"), "4MiB"), document(1));
             again(Box::new(move || append(&mut writer, &document)));
         }
         "bulk" => {
@@ -63,7 +63,7 @@ pub fn lines() {
                 let each = many.saturating_sub(few) / (MANY - FEW) / divided;
                 println!("{what:<50} {each:>13}");
             }
-            None => println!("{what}: not counted; it takes valgrind"),
+            None => println!("{what}: not counted: valgrind is not here, or it failed"),
         }
     }
 }

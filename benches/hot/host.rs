@@ -27,6 +27,10 @@ pub fn lines(scratch: &Scratch) {
         line(&format!("a written tree of {count} containers"), each, beside, EACH);
         least = least.or(Some(each));
     }
+    println!(
+        "limit on open files: {}; beyond it files are opened for each reading",
+        onset::sys::raise_open_files().unwrap_or(0)
+    );
     for count in [100, 500] {
         real(count);
     }

@@ -8,15 +8,15 @@ use std::path::Path;
 use onset::fuzz::{TARGETS, Target};
 use procfs_core::process::{MemoryMaps, MountInfos, Stat};
 use procfs_core::{
-    CpuPressure, DiskStats, ExplicitSystemInfo, FromBufRead, FromBufReadSI, FromRead, KernelStats,
+    DiskStats, ExplicitSystemInfo, FromBufRead, FromBufReadSI, FromRead, IoPressure, KernelStats,
     LoadAverage, Meminfo, ProcessCGroups,
 };
 
 use crate::table::{head, ns, speed};
 use crate::tree::corpus;
 
-/// Not the parser of one file: they write files, make whole configs, or play whole stories.
-const OTHERS: [&str; 3] = ["log_segment", "elf_file", "tracer_events"];
+/// Not the parser of one file: they write files, feed a connection byte by byte, or play whole stories.
+const OTHERS: [&str; 4] = ["log_segment", "elf_file", "http_request", "tracer_events"];
 
 /// Reads a text.
 type Beside = fn(&[u8]) -> bool;
@@ -42,7 +42,7 @@ const BESIDE: [(&str, &str, Beside); 8] = [
     ("meminfo", "6.18", lines_of::<Meminfo>),
     ("loadavg", "6.18", read::<LoadAverage>),
     ("diskstats", "6.18", lines_of::<DiskStats>),
-    ("pressure", "cpu-5.10", lines_of::<CpuPressure>),
+    ("pressure", "io-6.18", lines_of::<IoPressure>),
     ("task_stat", "cat-6.18", read::<Stat>),
     ("task_cgroup", "hybrid", lines_of::<ProcessCGroups>),
     ("mountinfo", "hybrid-6.18", lines_of::<MountInfos>),
