@@ -13,10 +13,8 @@ build: dependencies
 	cargo build --release --locked
 
 test: test-dependencies   ## every test; those of the real agent one after the other: they measure. What a test skips is shown
-	cargo test --locked --no-fail-fast --lib --bins --test purity --test allocations -- --show-output
-	cargo test --locked --test live -- --test-threads=1 --show-output
-	cargo test --locked --test ship -- --test-threads=1 --show-output
-	cargo test --locked --test deploy -- --test-threads=1 --show-output
+	tests/twice --lib --bins --test purity --test allocations -- --show-output
+	tests/twice --test live --test ship --test deploy -- --test-threads=1 --show-output
 
 lab: test-dependencies    ## the static binary on each kernel of KERNELS, in VMs: docs/kernels.md
 	tests/lab/run $(KERNELS)
