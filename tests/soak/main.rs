@@ -42,7 +42,7 @@ fn config(url: &str, ours: &str, changing: usize) -> String {
         .iter()
         .map(|spec| {
             let more = match spec.name {
-                "cpusys" => "system_percent = 25\nsystem_rise = 5",
+                "cpusys" => "system_percent = 10\nsystem_rise = 1\nsustained_samples = 3",
                 "dload" => "load = 2.0\nstuck = \"3s\"",
                 "waitrate" => "probe = \"500ms\"\nprobe_every = \"1s\"",
                 "memburst" if changing % 2 == 1 => "top = 9",

@@ -170,10 +170,11 @@ impl Work {
         await_that("an event of the device", LONG, || (events_of(agent, &device) > before).then_some(()));
     }
 
-    /// Whether that is a rise depends on what else runs: it need not be told each time.
+    /// Told as a rise or, where the host was busy before, as a level that holds; not in each round, for the
+    /// host has one cooldown.
     fn works_the_kernel(&mut self, agent: &Agent) {
         let samples = || agent.metric("onset_samples_total{tracer=\"cpusys\"}").unwrap();
-        let until = samples() + 6.0;
+        let until = samples() + 8.0;
         let _load = start(command("stress-ng").args(["--mmap", "2", "-t", "60", "-q"]));
         await_that("samples of it", LONG, || (samples() >= until).then_some(()));
     }
