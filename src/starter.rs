@@ -138,7 +138,11 @@ mod tests {
         let adder = Arc::new(Adder { inbox: Inbox::new(4), told });
         for number in 0..100 {
             assert!(starter.bring(&adder.inbox, Arc::new(number), || Arc::clone(&adder) as _));
-            assert_eq!(tell.recv(), Ok(number + 1));
+            if number == 0 {
+                assert!(tell.try_recv().is_err(), "it waits until threads are begun");
+                starter.begin();
+            }
+            assert_eq!(tell.recv_timeout(Duration::from_secs(10)), Ok(number + 1));
         }
         adder.inbox.close(Instant::now() + Duration::from_secs(10));
         starter.close(Instant::now() + Duration::from_secs(10));
@@ -147,6 +151,7 @@ mod tests {
     #[test]
     fn work_for_which_no_thread_can_be_had_is_dropped_and_told_so() {
         let starter = Starter::new();
+        starter.begin();
         starter.close(Instant::now() + Duration::from_secs(10));
         let adder = Arc::new(Adder { inbox: Inbox::new(4), told: channel().0 });
         let job = Arc::new(1);
