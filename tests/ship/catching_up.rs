@@ -41,7 +41,11 @@ fn by_onset(server: &Borrowed, index: &str) -> Duration {
     let (folder, config) = folder(&server.url(), "", &more);
     write(&config, DOCUMENTS);
     let agent = Agent::start_in(folder, config);
-    let created = || agent.metric("onset_ship_documents_total{outcome=\"created\"}").unwrap();
+    // Not often: a scrape takes CPU that the server wants.
+    let created = || {
+        std::thread::sleep(Duration::from_millis(30));
+        agent.metric("onset_ship_documents_total{outcome=\"created\"}").unwrap()
+    };
     // From its first batch on: a start is no catching up.
     let (began, first) = await_that("the first batch", SOON * 2, || {
         let first = created();

@@ -9,6 +9,9 @@ use crate::rig::{Agent, Folder, SOON, await_that, root};
 
 const DOCUMENTS: usize = 20_000;
 const ROUNDS: usize = 10;
+/// Events of one round at the most, and the time between two: the rest is for the end.
+const PER_ROUND: usize = DOCUMENTS / ROUNDS * 4 / 5;
+const PACE: Duration = Duration::from_millis(4);
 
 #[test]
 fn each_of_20000_documents_is_in_the_index_once_though_the_server_stops_and_the_agent_is_killed_ten_times() {
@@ -30,8 +33,16 @@ fn each_of_20000_documents_is_in_the_index_once_though_the_server_stops_and_the_
         let busy = AtomicBool::new(true);
         std::thread::scope(|scope| {
             let (socket, busy) = (socket(&agent), &busy);
-            // Events come all the while, whatever the server does, until the agent is gone.
-            scope.spawn(move || while busy.load(Ordering::Relaxed) && events_by(&socket, 50) > 0 {});
+            // Events come all the while, whatever the server does, until the agent is gone: at a pace at
+            // which no machine is done with all of them before the last round.
+            scope.spawn(move || {
+                for _ in 0..PER_ROUND {
+                    if !busy.load(Ordering::Relaxed) || events_by(&socket, 1) == 0 {
+                        break;
+                    }
+                    std::thread::sleep(PACE);
+                }
+            });
             if round % 2 == 0 {
                 server.stop();
             } else {
