@@ -37,7 +37,8 @@ fn by_curl(server: &Borrowed, bodies: &Folder, index: &str) -> Duration {
 
 /// Has an agent catch up with a log that is there already. Returns how long that took.
 fn by_onset(server: &Borrowed, index: &str) -> Duration {
-    let more = format!("index = \"{index}\"\ncatch_up = \"0B\"");
+    // Plain, as curl sends it.
+    let more = format!("index = \"{index}\"\ncatch_up = \"0B\"\ncompress = false");
     let (folder, config) = folder(&server.url(), "", &more);
     write(&config, DOCUMENTS);
     let agent = Agent::start_in(folder, config);
