@@ -95,7 +95,12 @@ pub fn shipped(agent: &Agent, index: &Index, refused: u64) -> usize {
         assert!(taken.contains(text(&event, "/tracer_id")), "{event:#}");
     }
     assert!(value("onset_ship_retries_total") > 0.0, "the outages were met");
-    for (source, lost) in family(&page, "onset_lost_records_total") {
+    // The maps of `io` are bounded, and what else this host writes to the disk below the loop device
+    // meanwhile fills them too: that is counted, here and in the document.
+    let told = |source: &str| source.contains("\"io\"");
+    for (source, lost) in
+        family(&page, "onset_lost_records_total").into_iter().filter(|(name, _)| !told(name))
+    {
         assert_eq!(lost, 0.0, "{source}");
     }
     let faults: BTreeMap<String, f64> =
