@@ -2,6 +2,7 @@
 //! a page that never grows. A family is on the page whole or not at all.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::page::{Full, Page};
@@ -209,8 +210,8 @@ impl<'a> Scrape<'a> {
         }
         self.seen |= bit;
         let start = self.page.len();
-        let last = [(0, 0); LABELS_MAX];
-        let mut family = Family { page: self.page, metric, samples: 0, misshapen: 0, full: false, last };
+        let mut family =
+            Family { page: self.page, metric, samples: 0, misshapen: 0, full: false, last: Line::default() };
         family.full = family.head().is_err();
         write(&mut family);
         let Family { samples, misshapen, full, .. } = family;
@@ -246,9 +247,39 @@ pub struct Family<'a> {
     samples: u32,
     misshapen: u32,
     full: bool,
-    /// Where the last line's labels are on the page and how long they are, those that needed no
-    /// escape: samples of one container follow one another, and what was looked through once is copied.
-    last: [(usize, usize); LABELS_MAX],
+    last: Line,
+}
+
+/// What a line tells of its metric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Value,
+    Bucket,
+    Sum,
+    Count,
+}
+
+impl Part {
+    fn suffix(self) -> &'static [u8] {
+        match self {
+            Part::Value => b"",
+            Part::Bucket => b"_bucket",
+            Part::Sum => b"_sum",
+            Part::Count => b"_count",
+        }
+    }
+}
+
+/// Where the last line is on the page. Samples of one container follow one another: what they begin
+/// with is copied, and not looked through again.
+#[derive(Debug, Default)]
+struct Line {
+    start: usize,
+    part: Part,
+    /// The texts of its first labels that needed no escape, as far as there is room here.
+    labels: [Range<usize>; LABELS_MAX],
+    known: usize,
 }
 
 /// Labels that are remembered; a metric with more is written all the same.
@@ -264,7 +295,7 @@ impl Family<'_> {
     /// the same.
     pub fn sample<L: AsRef<[u8]>>(&mut self, labels: &[L], value: impl Into<Value>) {
         if self.fits(labels.len(), self.metric.kind != Kind::Histogram) {
-            self.line("", labels, None, value.into());
+            self.line(Part::Value, labels, None, value.into());
         }
     }
 
@@ -276,11 +307,11 @@ impl Family<'_> {
         let mut below = 0;
         for (bound, count) in histogram.bounds.iter().zip(histogram.counts) {
             below += count;
-            self.line("_bucket", labels, Some((*bound).into()), below.into());
+            self.line(Part::Bucket, labels, Some((*bound).into()), below.into());
         }
-        self.line("_bucket", labels, Some(f64::INFINITY.into()), histogram.count.into());
-        self.line("_sum", labels, None, histogram.sum.into());
-        self.line("_count", labels, None, histogram.count.into());
+        self.line(Part::Bucket, labels, Some(f64::INFINITY.into()), histogram.count.into());
+        self.line(Part::Sum, labels, None, histogram.sum.into());
+        self.line(Part::Count, labels, None, histogram.count.into());
     }
 
     fn fits(&mut self, labels: usize, kind: bool) -> bool {
@@ -296,27 +327,27 @@ impl Family<'_> {
         writeln!(self.page, "\n# TYPE {name} {}", kind.name())
     }
 
-    fn line<L: AsRef<[u8]>>(&mut self, suffix: &str, labels: &[L], bound: Option<Value>, value: Value) {
+    fn line<L: AsRef<[u8]>>(&mut self, part: Part, labels: &[L], bound: Option<Value>, value: Value) {
         self.samples += 1;
-        self.full = self.full || self.try_line(suffix.as_bytes(), labels, bound, value).is_err();
+        self.full = self.full || self.try_line(part, labels, bound, value).is_err();
     }
 
     fn try_line<L: AsRef<[u8]>>(
         &mut self,
-        suffix: &[u8],
+        part: Part,
         labels: &[L],
         bound: Option<Value>,
         value: Value,
     ) -> Result<(), Full> {
-        self.page.push(self.metric.name.as_bytes())?;
-        self.page.push(suffix)?;
-        let mut before: &[u8] = b"{";
-        for (place, (label, text)) in self.metric.labels.iter().zip(labels).enumerate() {
+        let mut place = self.begin(part, labels)?;
+        let mut before: &[u8] = if place == 0 { b"{" } else { b"\"," };
+        while let (Some(label), Some(text)) = (self.metric.labels.get(place), labels.get(place)) {
             self.page.push(before)?;
             self.page.push(label.as_bytes())?;
             self.page.push(b"=\"")?;
             self.label(place, text.as_ref())?;
             before = b"\",";
+            place += 1;
         }
         if let Some(bound) = bound {
             self.page.push(before)?;
@@ -329,19 +360,63 @@ impl Family<'_> {
         self.page.push(b"\n")
     }
 
-    /// A label's text. What stands in the line before needs no second look.
-    fn label(&mut self, place: usize, text: &[u8]) -> Result<(), Full> {
-        let (start, len) = self.last.get(place).copied().unwrap_or_default();
-        let known = len > 0 && self.page.get(start..start + len) == Some(text);
-        let here = self.page.len();
-        if known || is_plain(text) {
-            self.page.push(text)?;
-            if let Some(last) = self.last.get_mut(place) {
-                *last = (here, text.len());
-            }
-            return Ok(());
+    /// Begins a line as the last one began, as far as they have the same labels: so many.
+    fn begin<L: AsRef<[u8]>>(&mut self, part: Part, labels: &[L]) -> Result<usize, Full> {
+        let Family { page, metric, last, .. } = self;
+        let known = if part == last.part { last.known } else { 0 };
+        last.part = part;
+        let written = last.labels.get(..known).unwrap_or_default();
+        let again = |(place, text): &(&Range<usize>, &L)| {
+            page.get((*place).clone()).is_some_and(|written| same(written, text.as_ref()))
+        };
+        let shared = written.iter().zip(labels).take_while(again).count();
+        let start = std::mem::replace(&mut last.start, page.len());
+        last.known = shared;
+        let Some(end) = shared.checked_sub(1).and_then(|at| Some(last.labels.get(at)?.end)) else {
+            page.push(metric.name.as_bytes())?;
+            page.push(part.suffix())?;
+            return Ok(0);
+        };
+        page.repeat(start..end)?;
+        for place in last.labels.iter_mut().take(shared) {
+            *place = place.start - start + last.start..place.end - start + last.start;
         }
-        escaped(self.page, text, true)
+        Ok(shared)
+    }
+
+    /// A label's text.
+    fn label(&mut self, place: usize, text: &[u8]) -> Result<(), Full> {
+        if !is_plain(text) {
+            return escaped(self.page, text, true);
+        }
+        let start = self.page.len();
+        self.page.push(text)?;
+        if let Some(label) = self.last.labels.get_mut(place)
+            && self.last.known == place
+        {
+            *label = start..self.page.len();
+            self.last.known += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Whether these are the same bytes. musl's memcmp goes byte by byte, and glibc's waits for what was
+/// just written.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    /// The last of a longer text overlaps the one before.
+    const WORD: usize = size_of::<u64>();
+    let word = |bytes: &[u8; WORD]| u64::from_ne_bytes(*bytes);
+    if one.len() != other.len() {
+        return false;
+    }
+    match (one.last_chunk(), other.last_chunk()) {
+        (Some(last), Some(other_last)) => {
+            let (words, others) = (one.as_chunks().0, other.as_chunks().0);
+            word(last) == word(other_last)
+                && words.iter().zip(others).all(|(one, other)| word(one) == word(other))
+        }
+        _ => one.iter().zip(other).all(|(one, other)| one == other),
     }
 }
 

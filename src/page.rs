@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::sys;
 
 /// A buffer that never grows.
 #[derive(Debug)]
 pub struct Page {
-    bytes: Vec<u8>,
-    size: usize,
+    /// All of it, zeros where nothing was written yet.
+    bytes: Box<[u8]>,
+    len: usize,
 }
 
 /// the page is full
@@ -34,60 +35,67 @@ impl Page {
     /// An empty page of so many bytes.
     #[must_use]
     pub fn new(size: usize) -> Page {
-        Page { bytes: Vec::with_capacity(size), size }
+        Page { bytes: vec![0; size].into(), len: 0 }
     }
 
     /// How many bytes still fit.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.size.saturating_sub(self.bytes.len())
+        self.bytes.len().saturating_sub(self.len)
     }
 
     /// Appends all of these bytes or none.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        if bytes.len() > self.room() {
-            return Err(Full);
-        }
-        self.bytes.extend_from_slice(bytes);
+        let end = self.len.checked_add(bytes.len()).ok_or(Full)?;
+        copy(self.bytes.get_mut(self.len..end).ok_or(Full)?, bytes);
+        self.len = end;
+        Ok(())
+    }
+
+    /// Appends once more what is in this range already.
+    pub fn repeat(&mut self, range: Range<usize>) -> Result<(), Full> {
+        let (written, rest) = self.bytes.split_at_mut_checked(self.len).ok_or(Full)?;
+        let again = written.get(range).ok_or(Full)?;
+        copy(rest.get_mut(..again.len()).ok_or(Full)?, again);
+        self.len += again.len();
         Ok(())
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.len = 0;
     }
 
     /// Empties it, and gives what memory it took beyond `keep` bytes back to the system.
     pub fn release(&mut self, keep: usize) {
-        let used = self.bytes.len();
-        self.bytes.clear();
-        if let Some(memory) = self.bytes.spare_capacity_mut().get_mut(keep..used) {
+        if let Some(memory) = self.bytes.get_mut(keep..self.len) {
             sys::discard(memory);
         }
+        self.len = 0;
     }
 
     /// Forgets all but the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
-        self.bytes.truncate(len);
+        self.len = self.len.min(len);
     }
 
     /// Forgets the first `len` bytes.
     pub fn consume(&mut self, len: usize) {
-        self.bytes.drain(..len.min(self.bytes.len()));
+        let len = len.min(self.len);
+        self.bytes.copy_within(len..self.len, 0);
+        self.len -= len;
     }
 
     /// Appends what one read gives. A full page reads nothing and says `Empty`.
     pub fn read_from(&mut self, stream: &mut impl Read) -> io::Result<Filled> {
-        let mut chunk = [0; 4096];
-        let want = self.room().min(chunk.len());
-        if want == 0 {
+        let Some(room) = self.bytes.get_mut(self.len..).filter(|room| !room.is_empty()) else {
             return Ok(Filled::Empty);
-        }
+        };
         loop {
-            match stream.read(&mut chunk[..want]) {
+            match stream.read(room) {
                 Ok(0) => return Ok(Filled::Ended),
                 Ok(got) => {
-                    self.bytes.extend_from_slice(&chunk[..got.min(want)]);
+                    self.len += got.min(room.len());
                     return Ok(Filled::Some);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -100,7 +108,7 @@ impl Page {
     /// Writes what comes after the first `sent` bytes and moves `sent` on. False: the stream would
     /// block, and will tell when it no longer does.
     pub fn write_to(&self, sent: &mut usize, stream: &mut impl Write) -> io::Result<bool> {
-        while let Some(rest) = self.bytes.get(*sent..)
+        while let Some(rest) = self.get(*sent..)
             && !rest.is_empty()
         {
             match stream.write(rest) {
@@ -119,7 +127,35 @@ impl Deref for Page {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Copies between slices of one length. Most are short, and musl's memcpy (`rep movs`) takes longer to
+/// begin than to copy them.
+fn copy(to: &mut [u8], from: &[u8]) {
+    /// Both ends of what has between `N` and `2 * N` bytes: they meet or overlap.
+    fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+        if let (Some(place), Some(first)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+            *place = *first;
+        }
+        if let (Some(place), Some(last)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
+            *place = *last;
+        }
+    }
+    match from.len() {
+        ..2 => {
+            if let (Some(place), Some(byte)) = (to.first_mut(), from.first()) {
+                *place = *byte;
+            }
+        }
+        2..4 => ends::<2>(to, from),
+        4..8 => ends::<4>(to, from),
+        8..16 => ends::<8>(to, from),
+        16..32 => ends::<16>(to, from),
+        32..64 => ends::<32>(to, from),
+        64..=128 => ends::<64>(to, from),
+        _ => to.copy_from_slice(from),
     }
 }
 
@@ -156,6 +192,25 @@ mod tests {
         assert_eq!((&page[..], page.room()), (&b"78"[..], 6));
         page.consume(100);
         assert!(page.is_empty());
+    }
+
+    #[test]
+    fn what_is_pushed_or_repeated_is_the_same_at_every_length() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(300).collect();
+        for len in 0..bytes.len() {
+            let mut page = Page::new(2 * len + 1);
+            assert_eq!(page.push(&bytes[..len]), Ok(()));
+            assert_eq!(&page[..], &bytes[..len]);
+            assert_eq!(page.repeat(len / 3..len), Ok(()));
+            assert_eq!(&page[len..], &bytes[len / 3..len]);
+            assert_eq!(page.repeat(0..page.len() + 1), Err(Full), "there is no such range");
+            page.truncate(len);
+            assert_eq!(page.repeat(0..len), Ok(()));
+            assert_eq!(
+                (page.room(), page.repeat(0..2.min(len))),
+                (1, if len > 1 { Err(Full) } else { Ok(()) })
+            );
+        }
     }
 
     #[test]

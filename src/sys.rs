@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -209,16 +208,17 @@ pub fn entries(folder: &File) -> io::Result<u64> {
         }
     }
 }
-/// Gives the whole memory pages in here back to the system (madvise(2)). It can be written again.
-pub fn discard(memory: &mut [MaybeUninit<u8>]) {
+
+/// Gives the whole memory pages in here back to the system (madvise(2)). What was in them is lost: they
+/// are zeros, or as they were where the kernel refuses.
+pub fn discard(memory: &mut [u8]) {
     // SAFETY: takes no pointers.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
     let skip = memory.as_ptr().align_offset(page.max(1));
     let Some(whole) = memory.get_mut(skip..) else { return };
     let len = whole.len().checked_div(page).unwrap_or(0) * page;
     if len > 0 {
-        // SAFETY: whole pages inside memory that is ours alone and holds no value: it may become
-        // zeros. A kernel that refuses leaves it as it is.
+        // SAFETY: whole pages inside memory that is ours alone, and zeros are bytes too.
         unsafe { libc::madvise(whole.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
     }
 }

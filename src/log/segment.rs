@@ -1,5 +1,5 @@
-//! A segment that is written: a whole file in a mapping, with all its blocks. The name's file
-//! and its length are looked at before each record, since others may cut, delete or move it.
+//! A segment that is written: a whole file in a mapping, with all its blocks. The file is looked at
+//! before each record, since others may cut or delete it; its name, since they may move it, in its turn.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -78,11 +78,14 @@ impl Segment {
         &self.file
     }
 
-    /// Whether the file is still whole, and this is its name.
-    pub(super) fn intact(&self, path: &Path) -> bool {
-        std::fs::symlink_metadata(path).is_ok_and(|there| {
-            (there.dev(), there.ino()) == self.inode && there.len() >= self.map.len() as u64
-        })
+    /// Whether the file is still whole, and has a name.
+    pub(super) fn whole(&self) -> bool {
+        self.file.metadata().is_ok_and(|data| data.nlink() > 0 && data.len() >= self.map.len() as u64)
+    }
+
+    /// Whether this is still the file's name. Dearer than `whole`: the kernel walks the path.
+    pub(super) fn named(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode)
     }
 
     /// Whether there is no way left to the file.

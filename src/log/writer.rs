@@ -20,6 +20,8 @@ use crate::config;
 
 /// An append waits no longer for a segment that is being made: the loop's longest turn.
 const STALL_MAX: Duration = Duration::from_millis(8);
+/// The current segment's name is looked up no more often: the events of a burst share one look.
+pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// An agent that is told to leave has two seconds.
 const FLUSH_MAX: Duration = Duration::from_millis(1500);
 
@@ -57,6 +59,8 @@ pub struct Writer {
     id: Id,
     seq: u64,
     segment: Segment,
+    /// When its name was last looked up.
+    looked: Instant,
     /// Someone took the current segment away, and there is no other yet.
     lost: bool,
     document: usize,
@@ -106,6 +110,7 @@ impl Writer {
             id: found.id,
             seq: first + 1, // below SEQ_END
             segment,
+            looked: Instant::now(),
             lost: false,
             document: config.document,
             inline_sync: config.sync.is_zero(),
@@ -192,7 +197,7 @@ impl Writer {
 
     /// The segment for the next record: the current one while it is whole and has room.
     fn room(&mut self, reserve: usize) -> Result<&mut Segment, Error> {
-        if !self.lost && !self.segment.intact(&self.path) {
+        if !self.lost && !self.intact() {
             self.counters.lost_segments += 1;
             self.lost = true;
         }
@@ -202,6 +207,19 @@ impl Writer {
         Ok(&mut self.segment)
     }
 
+    /// Whether the current segment is still there and whole.
+    fn intact(&mut self) -> bool {
+        if !self.segment.whole() {
+            return false;
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(self.looked) < LOOK {
+            return true;
+        }
+        self.looked = now;
+        self.segment.named(&self.path)
+    }
+
     /// Takes the segment that was made ahead, and gives it its name.
     fn switch(&mut self) -> Result<(), Error> {
         let until = Instant::now() + STALL_MAX;
@@ -209,7 +227,7 @@ impl Writer {
             let Some(mut next) = self.syncer.take_next(until)? else {
                 return Err(self.stalled(STALL_MAX));
             };
-            if !next.intact(&self.next_path) {
+            if !next.whole() || !next.named(&self.next_path) {
                 continue; // someone took it away: it is made once more, folder and all
             }
             next.begin(&Header { log: self.id, first: self.seq, size: next.size() as u64 });

@@ -143,6 +143,20 @@ fn what_is_written_fast_is_what_is_written_slowly() {
 }
 
 #[test]
+fn texts_are_the_same_only_if_every_byte_is() {
+    let text: Vec<u8> = (0..40).collect();
+    for len in 0..text.len() {
+        let one = &text[..len];
+        assert!(same(one, one) && !same(one, &text[..len + 1]));
+        for at in 0..len {
+            let mut other = one.to_vec();
+            other[at] ^= 0x80;
+            assert!(!same(one, &other), "byte {at} of {len}");
+        }
+    }
+}
+
+#[test]
 fn a_family_that_does_not_fit_is_left_out_whole_and_a_later_smaller_one_is_not() {
     let (whole, _) = scraped(all_kinds);
     let heads: Vec<usize> = whole.match_indices("# HELP").map(|(at, _)| at).chain([whole.len()]).collect();

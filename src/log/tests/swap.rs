@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::log::cursor::peek;
+use crate::log::writer::LOOK;
 
 /// A writer whose log has several segments, and all that was appended.
 struct Bench {
@@ -37,6 +38,11 @@ impl Bench {
         let (writer, _) = Writer::open(&config).expect("opens");
         (self.scratch, writer)
     }
+}
+
+/// Until the writer looks at its segment's name again.
+fn a_look_later() {
+    std::thread::sleep(LOOK);
 }
 
 fn ids(records: &[(RecordId, Vec<u8>)]) -> Vec<RecordId> {
@@ -82,6 +88,7 @@ fn a_segment_that_is_moved_away_or_replaced_costs_a_follower_nothing() {
             }
             let taken = last(&bench.scratch.0);
             take(&taken);
+            a_look_later();
             seen.extend(ids(&drain(&mut reader)));
             bench.put(3);
             seen.extend(ids(&drain(&mut reader)));
@@ -106,6 +113,7 @@ fn names_that_are_exchanged_cost_nothing_and_no_number_comes_twice() {
         let mut seen = ids(&drain(&mut reader));
         let there = segments(&bench.scratch.0);
         exchange(&there[one], &there[two]);
+        a_look_later();
         bench.put(3);
         seen.extend(ids(&drain(&mut reader)));
         assert_eq!(seen, bench.ids, "a follower sees all, once");
@@ -145,6 +153,7 @@ fn the_folder_may_be_moved_away_under_a_running_writer() {
     let mut seen = ids(&drain(&mut reader));
     let aside = Scratch::new();
     fs::rename(&bench.scratch.0, &aside.0).expect("renamed");
+    a_look_later();
     let before = bench.ids.len();
     bench.put(2);
     assert_eq!(ids(&read(&bench.scratch.0)), bench.ids[before..]);
