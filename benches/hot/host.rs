@@ -19,7 +19,7 @@ pub fn lines(scratch: &Scratch) {
     let mut least = None;
     for count in [100, 500, 1000, 2000, 5000] {
         let mut tree = Tree::new(&scratch.0, count);
-        let rounds = if count > 1000 { 5 } else { 25 };
+        let rounds = if count > 1000 { 9 } else { 25 };
         let each = ns_of(rounds, 1, || {
             tree.read(OF_CONTAINERS);
         }) / count as f64;
@@ -28,7 +28,7 @@ pub fn lines(scratch: &Scratch) {
         least = least.or(Some(each));
     }
     println!(
-        "limit on open files: {}; beyond it files are opened for each reading",
+        "limit on open files: {}; where it is too low for all, bounds are read once a minute",
         onset::sys::raise_open_files().unwrap_or(0)
     );
     for count in [100, 500] {

@@ -5,28 +5,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
-use super::bounds::{Bounds, Group};
+use super::bounds::{Bounds, Group, Turn};
 use super::source::Io;
 use super::tree::Tree;
 use crate::host::containers::PATH_MAX;
 use crate::host::index::Index;
 use crate::host::inline::Text;
-
-/// A value that is read at most once a turn.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cached<T> {
-    turn: Option<Duration>,
-    value: Option<T>,
-}
-
-impl<T: Copy> Cached<T> {
-    fn get(&mut self, turn: Duration, read: impl FnOnce() -> Option<T>) -> Option<T> {
-        if self.turn != Some(turn) {
-            *self = Cached { turn: Some(turn), value: read() };
-        }
-        self.value
-    }
-}
 
 /// One such cgroup.
 #[derive(Debug)]
@@ -41,9 +25,6 @@ pub(super) struct Branch {
     live: bool,
     queued: bool,
     bounds: Bounds,
-    cores: Cached<f64>,
-    cpus: Cached<u32>,
-    limit: Cached<u64>,
 }
 
 impl Branch {
@@ -58,9 +39,6 @@ impl Branch {
             live: true,
             queued: false,
             bounds: Bounds::default(),
-            cores: Cached::default(),
-            cpus: Cached::default(),
-            limit: Cached::default(),
         }
     }
 }
@@ -159,43 +137,45 @@ impl Branches {
         branch.is_some_and(|branch| std::mem::replace(&mut branch.queued, queued) != queued)
     }
 
+    /// Lets go of the open files of all.
+    pub(super) fn rest(&mut self, io: &mut Io) {
+        self.slots.iter_mut().for_each(|branch| branch.bounds.rest(io));
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
     /// The lowest quota from here up to the root, in cores.
-    pub(super) fn cores(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<f64> {
-        self.lowest(from, |branch, lowest: Option<f64>| {
-            let (cores, bounds, group) = (&mut branch.cores, &mut branch.bounds, &branch.path);
-            let group = Group { tree, path: group, again: turn < branch.settles };
-            let own = cores.get(turn, || bounds.cores(group, io));
-            lower(lowest, own, f64::min)
+    pub(super) fn cores(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<f64> {
+        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, lowest: Option<f64>| {
+            lower(lowest, bounds.cores(Group::new(tree, path, turn, *settles, slot.into()), io), f64::min)
         })
     }
 
     /// The lowest memory limit from here up to the root, in bytes.
-    pub(super) fn limit(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<u64> {
-        self.lowest(from, |branch, lowest: Option<u64>| {
-            let (limit, bounds, group) = (&mut branch.limit, &mut branch.bounds, &branch.path);
-            let group = Group { tree, path: group, again: turn < branch.settles };
-            let own = limit.get(turn, || bounds.memory(group, io));
-            lower(lowest, own, u64::min)
+    pub(super) fn limit(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u64> {
+        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, lowest: Option<u64>| {
+            lower(lowest, bounds.memory(Group::new(tree, path, turn, *settles, slot.into()), io), u64::min)
         })
     }
 
     /// The CPUs of the nearest cpuset from here up to the root.
-    pub(super) fn cpus(&mut self, from: u16, turn: Duration, tree: &Tree, io: &mut Io) -> Option<u32> {
-        self.lowest(from, |branch, nearest: Option<u32>| {
-            let (cpus, bounds, group) = (&mut branch.cpus, &mut branch.bounds, &branch.path);
-            let group = Group { tree, path: group, again: turn < branch.settles };
-            nearest.or_else(|| cpus.get(turn, || bounds.cpus(group, io)))
+    pub(super) fn cpus(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u32> {
+        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, nearest: Option<u32>| {
+            nearest.or_else(|| bounds.cpus(Group::new(tree, path, turn, *settles, slot.into()), io))
         })
     }
 
     fn lowest<T>(
         &mut self,
         from: u16,
-        mut step: impl FnMut(&mut Branch, Option<T>) -> Option<T>,
+        mut step: impl FnMut(u16, &mut Branch, Option<T>) -> Option<T>,
     ) -> Option<T> {
         let (mut next, mut lowest) = (Some(from), None);
-        while let Some(branch) = next.and_then(|slot| self.get_mut(slot)) {
-            lowest = step(branch, lowest);
+        while let Some((slot, branch)) = next.and_then(|slot| Some((slot, self.get_mut(slot)?))) {
+            lowest = step(slot, branch, lowest);
             next = branch.parent;
         }
         lowest

@@ -24,9 +24,10 @@ use super::{
 };
 use crate::clock::Now;
 use crate::config::Paths;
-use bounds::Group;
+use bounds::{Group, Turn};
 use branches::lower;
 use census::{Census, Scene};
+use leaf::Leaf;
 use population::Population;
 use source::{Io, Place, Source};
 use tree::Tree;
@@ -40,6 +41,9 @@ const DISKS_MAX: usize = 2048;
 
 /// Open files that are left to the rest of the agent.
 const FILES_KEPT_FREE: u64 = 512;
+
+/// So many files of each cgroup, its bounds and some more, must have room before all are kept open again.
+const ROOM_FOR_BOUNDS: usize = 6;
 
 /// Why the host cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,7 @@ pub struct Reader {
     io: Io,
     census: Census,
     population: Population,
-    turn: Duration,
+    turn: Turn,
     done: Facts,
     host: Host,
 }
@@ -143,7 +147,7 @@ impl Reader {
             io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
             census: Census::new(capacity).map_err(Error::Inotify)?,
             population: Population::with_capacity(capacity),
-            turn: Duration::ZERO,
+            turn: Turn::default(),
             done: Facts::NONE,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
         };
@@ -170,7 +174,7 @@ impl Reader {
     /// Reads these facts, but for those that were read in this turn already. The first call with
     /// another time begins a turn and forgets the facts of the one before.
     pub fn read(&mut self, facts: Facts, now: Now) {
-        if self.turn != now.mono {
+        if self.turn.at != now.mono {
             self.begin(now.mono);
         }
         let due = facts.but(self.done);
@@ -287,7 +291,7 @@ impl Reader {
     }
 
     fn begin(&mut self, turn: Duration) {
-        self.turn = turn;
+        self.turn = Turn { at: turn, rationed: self.ration() };
         self.done = Facts::NONE;
         let host = &mut self.host;
         (host.cpu, host.load, host.memory, host.tasks) = (None, None, None, None);
@@ -297,6 +301,21 @@ impl Reader {
         for reading in &mut self.population.readings {
             *reading = super::Reading { at: turn, ..super::Reading::default() };
         }
+    }
+
+    /// Opening a file costs several readings of it. Where not all can stay open, those that change with
+    /// every reading do, and bounds give way.
+    fn ration(&mut self) -> bool {
+        let Reader { io, census, population, turn, .. } = self;
+        if std::mem::take(&mut io.refused) {
+            if !turn.rationed {
+                population.each(|_, leaf, _| leaf.bounds.rest(io));
+                census.branches.rest(io);
+            }
+            return true;
+        }
+        let room = ROOM_FOR_BOUNDS * (population.containers.len() + census.branches.len());
+        turn.rationed && io.spare < room as u64
     }
 
     fn read_disks(&mut self) {
@@ -320,10 +339,10 @@ impl Reader {
 
     fn read_container_cpu(&mut self) {
         let Reader { tree, io, census, population, turn, online, files, .. } = self;
-        let online = Place { folder: online.as_ref(), path: "", again: false };
+        let online = Place { folder: online.as_ref(), path: "", again: false, keep: true };
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
         population.each(|container, leaf, reading| {
-            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            let group = group(container, leaf, tree, *turn);
             (reading.cpu, reading.throttling) = leaf.cpu(group, io);
             let own = leaf.bounds.cores(group, io);
             let quota = lower(own, census.branches.cores(leaf.branch, *turn, tree, io), f64::min);
@@ -336,11 +355,11 @@ impl Reader {
     /// A kernel without PSI has none of these files, and is not asked again.
     fn read_cpu_pressure(&mut self) {
         let Reader { tree, io, population, turn, files, proc, host, .. } = self;
-        let place = Place { folder: Some(proc), path: "pressure", again: false };
+        let place = Place { folder: Some(proc), path: "pressure", again: false, keep: true };
         let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
         host.cpu_stall = stalls.map(|stalls| stalls.some.total);
         population.each(|container, leaf, reading| {
-            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            let group = group(container, leaf, tree, *turn);
             reading.cpu_stall = leaf.cpu_stall(group, io);
         });
     }
@@ -348,12 +367,16 @@ impl Reader {
     fn read_container_memory(&mut self) {
         let Reader { tree, io, census, population, turn, .. } = self;
         population.each(|container, leaf, reading| {
-            let group = Group { tree, path: container.cgroup_path(), again: *turn < leaf.settles };
+            let group = group(container, leaf, tree, *turn);
             let branch = leaf.branch;
             let above = |io: &mut Io| census.branches.limit(branch, *turn, tree, io);
             reading.memory = leaf.memory(group, io, above);
         });
     }
+}
+
+fn group<'a>(container: &'a Container, leaf: &Leaf, tree: &'a Tree, turn: Turn) -> Group<'a> {
+    Group::new(tree, container.cgroup_path(), turn, leaf.settles, container.key().slot.into())
 }
 
 #[cfg(test)]

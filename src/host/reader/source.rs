@@ -18,14 +18,16 @@ pub(super) struct Io {
     text: Vec<u8>,
     path: Vec<u8>,
     /// How many files may still be kept open; past it, files are opened for each reading.
-    spare: u64,
+    pub(super) spare: u64,
+    /// One was not kept open for want of room.
+    pub(super) refused: bool,
     pub(super) faults: Faults,
 }
 
 impl Io {
     pub(super) fn new(open_files: u64) -> Io {
         let path = Vec::with_capacity(usize::try_from(libc::PATH_MAX).unwrap_or(4096));
-        Io { text: vec![0; TEXT_MAX], path, spare: open_files, faults: Faults::default() }
+        Io { text: vec![0; TEXT_MAX], path, spare: open_files, refused: false, faults: Faults::default() }
     }
 
     /// A path for the kernel: these parts in one, or the folder itself where there are none.
@@ -55,6 +57,8 @@ pub(super) struct Place<'a> {
     pub(super) path: &'a str,
     /// Whether a file that was not there is looked for again.
     pub(super) again: bool,
+    /// Whether the file is kept open for the next reading, if there is room.
+    pub(super) keep: bool,
 }
 
 /// The file.
@@ -91,7 +95,7 @@ impl Source {
         io: &mut Io,
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
-        let place = Place { folder: Some(folder), path: "", again: true };
+        let place = Place { folder: Some(folder), path: "", again: true, keep: true };
         let result = self.with_file(place, name, io, |file, text| {
             let mut length = 0;
             while let Some(room) = text.get_mut(length..).filter(|room| !room.is_empty()) {
@@ -108,11 +112,17 @@ impl Source {
         io.parsed(result?, parse)
     }
 
-    /// Closes it; another file of the same name may be opened later.
-    pub(super) fn close(&mut self, io: &mut Io) {
+    /// Lets go of an open file, which is opened again for the next reading.
+    pub(super) fn rest(&mut self, io: &mut Io) {
         if let Source::Open(_) = self {
             io.spare += 1;
+            *self = Source::Closed;
         }
+    }
+
+    /// Closes it; another file of the same name may be opened later.
+    pub(super) fn close(&mut self, io: &mut Io) {
+        self.rest(io);
         *self = Source::Closed;
     }
 
@@ -137,8 +147,10 @@ impl Source {
         let result = read(file, &mut io.text);
         match result {
             Ok(length) => {
-                if let Some(file) = opened {
-                    self.keep(file, io);
+                match opened {
+                    Some(file) if place.keep => self.keep(file, io),
+                    Some(_) => *self = Source::Closed,
+                    None => {}
                 }
                 Some(length)
             }
@@ -178,7 +190,10 @@ impl Source {
                 io.spare = spare;
                 Source::Open(file)
             }
-            None => Source::Closed,
+            None => {
+                io.refused = true;
+                Source::Closed
+            }
         };
     }
 }

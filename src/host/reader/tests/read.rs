@@ -216,6 +216,60 @@ fn without_open_files_to_spare_each_reading_opens_its_own() {
 }
 
 #[test]
+fn where_open_files_run_short_bounds_are_as_of_the_last_minute_and_never_older() {
+    const CONTAINERS: u32 = 12;
+    let host = Host::v2();
+    for number in 0..CONTAINERS {
+        host.v2_container(&pod(number));
+    }
+    let quota = |cores: u64| {
+        for number in 0..CONTAINERS {
+            let text = format!("{} 100000\n", cores * 100_000);
+            host.write(&format!("cgroup{}/cpu.max", pod(number)), text.as_bytes());
+        }
+    };
+    let known = |reader: &Reader, cores: f64| {
+        (0..CONTAINERS).filter(|number| reading(reader, &id(*number)).capacity_cores == Some(cores)).count()
+    };
+    quota(1);
+    let mut reader = host.open();
+    // Room for the files that change with every reading (4 of each container, 5 of the host), not for all.
+    reader.io.spare = 0;
+    reader.population.each(|_, leaf, _| leaf.close(&mut reader.io));
+    reader.io.spare = 5 + 5 * u64::from(CONTAINERS);
+    let start = at(0).mono.as_secs() / 60 * 60;
+    let tick = |number: u64| Now { mono: Duration::from_secs(start + 60 + 10 * number), wall: Wall(0) };
+    reader.read(ALL, tick(0));
+    reader.read(ALL, tick(1));
+    assert!(reader.turn.rationed);
+    assert_eq!(known(&reader, 1.0), 12);
+    quota(2);
+    let mut before = 0;
+    for number in 2..8 {
+        reader.read(ALL, tick(number));
+        let now = known(&reader, 2.0);
+        assert_eq!(now, before + 2, "not all at once: a sixth in tick {number}");
+        before = now;
+    }
+    let open = reader.io.spare;
+    reader.read(ALL, tick(8));
+    assert_eq!(reader.io.spare, open, "nothing is opened and kept any more");
+    assert!(!reader.io.refused, "all that change have room");
+    // Some go: there is room for all again.
+    for number in 3..CONTAINERS {
+        host.remove(&format!("cgroup{}", pod(number)));
+    }
+    assert_eq!(reader.rescan(tick(8)), Scan::Whole);
+    let now = reader.io.spare;
+    quota(3);
+    reader.read(ALL, tick(9));
+    assert!(!reader.turn.rationed);
+    let read = (0..3).filter(|number| reading(&reader, &id(*number)).capacity_cores == Some(3.0)).count();
+    assert_eq!(read, 3, "each turn reads them again");
+    assert!(reader.io.spare < now, "and they stay open");
+}
+
+#[test]
 fn a_reading_of_one_that_is_gone_is_not_given_to_the_next_in_its_slot() {
     let host = Host::v2();
     host.v2_container(&pod(1));

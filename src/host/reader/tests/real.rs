@@ -70,7 +70,7 @@ fn watched(reader: &Reader) -> Vec<u64> {
 #[test]
 fn a_real_cgroup_is_followed_read_and_forgotten() {
     let paths = Paths { proc: "/proc".into(), sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into() };
-    let Ok(mut reader) = Reader::open(&paths, 64) else { return };
+    let Ok(mut reader) = Reader::open(&paths, 4096) else { return };
     let Some(groups) = RealGroups::new(&reader) else { return };
     assert_eq!(reader.changed(at(0)), Scan::Whole);
     let id = format!("{:064x}", std::process::id());
