@@ -20,6 +20,7 @@ pub mod record;
 mod scan;
 mod segment;
 mod syncer;
+mod tail;
 mod writer;
 
 pub use cursor::Cursor;
