@@ -87,7 +87,7 @@ impl Reader {
         let segments = folder::list(dir)?;
         if let Some(listed) = segments.iter().rfind(|listed| listed.first <= id.seq) {
             reader.enter(*listed, Between::Unknown)?;
-            if reader.log().is_some_and(|log| log != id.log) {
+            if reader.log().is_some_and(|log| !log.same_log(id.log)) {
                 reader = Reader::open(dir)?;
             }
         }
@@ -120,8 +120,9 @@ impl Reader {
             match step {
                 Step::Record { id, body, missing } => {
                     self.report.missing_records = self.report.missing_records.saturating_add(missing);
-                    let wanted = self.after.is_none_or(|after| id.log != after.log || id.seq > after.seq)
-                        && self.only.is_none_or(|only| id.log == only);
+                    let wanted =
+                        self.after.is_none_or(|after| !id.log.same_log(after.log) || id.seq > after.seq)
+                            && self.only.is_none_or(|only| id.log.same_log(only));
                     if body.is_empty() || !wanted {
                         continue; // a run's first record, or one that is known
                     }
@@ -173,7 +174,7 @@ impl Reader {
         let Some(oldest) = segments.iter().find(|listed| self.takes(listed)) else { return Ok(false) };
         let entered = self.enter(*oldest, Between::Unknown)?;
         if let (Some(after), Some(current)) = (self.after, &self.current)
-            && current.scan.log() == Some(after.log)
+            && current.is_of(after.log)
         {
             let gap = record::gap(after.seq.saturating_add(1), current.scan.floor());
             self.report.dropped_records = self.report.dropped_records.saturating_add(gap);
@@ -226,15 +227,15 @@ impl Reader {
             return true;
         }
         match self.log_of(listed) {
-            Some(log) if current.scan.log() == Some(log) => true,
-            Some(log) if self.others.iter().any(|other| other.scan.log() == Some(log)) => false,
+            Some(log) if current.is_of(log) => true,
+            Some(log) if self.others.iter().any(|other| other.is_of(log)) => false,
             _ => listed.first > passed,
         }
     }
 
     /// Whether a segment is of a log that is read. One that does not say is.
     fn takes(&self, listed: &Listed) -> bool {
-        self.only.is_none_or(|only| self.log_of(listed).is_none_or(|log| log == only))
+        self.only.is_none_or(|only| self.log_of(listed).is_none_or(|log| log.same_log(only)))
     }
 
     /// The log that a segment says it is of.
@@ -278,7 +279,7 @@ impl Reader {
         self.report.segments += 1;
         let new = tail.scan.log();
         let Some(left) = self.current.replace(tail) else { return Ok(true) };
-        if new.is_none_or(|new| left.scan.log().is_none_or(|old| old == new)) {
+        if new.is_none_or(|new| left.scan.log().is_none_or(|old| old.same_log(new))) {
             let floor = self.current.as_ref().map_or(0, |entered| entered.scan.floor());
             let gap = record::gap(left.scan.floor(), floor);
             match between {

@@ -139,6 +139,7 @@ impl Scan {
         let most = (found.saturating_sub(self.offset) / HEAD as u64).max(1);
         let records = record::gap(self.floor, head.id.seq).clamp(1, most);
         self.offset = found;
+        self.log = Some(head.id.log);
         self.floor = head.id.seq;
         Ok(Step::Bad { records })
     }

@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Error;
 use super::folder::Listed;
 use super::record::Opening;
 use super::scan::Scan;
+use super::{Error, Id};
 
 /// A folder with segments of more logs is an archive: nobody writes there, so nothing is to be followed.
 const TAILS_MAX: usize = 32;
@@ -79,9 +79,14 @@ impl Tail {
         }
     }
 
+    /// Whether it is known to be of this log.
+    pub(super) fn is_of(&self, log: Id) -> bool {
+        self.scan.log().is_some_and(|ours| ours.same_log(log))
+    }
+
     /// Whether both are known to be of one log.
     pub(super) fn is_along(&self, other: &Tail) -> bool {
-        self.scan.log().is_some_and(|log| other.scan.log() == Some(log))
+        self.scan.log().is_some_and(|log| other.is_of(log))
     }
 }
 
