@@ -111,6 +111,11 @@ impl Scan {
         self.floor
     }
 
+    /// Gives its memory back until the next step.
+    pub(super) fn rest(&mut self) {
+        self.window = Window::default();
+    }
+
     /// The log, once it is known.
     pub(super) fn log(&self) -> Option<Id> {
         self.log

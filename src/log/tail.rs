@@ -79,6 +79,12 @@ impl Tail {
         }
     }
 
+    /// As one that nothing comes behind yet, without a piece of its segment in memory.
+    fn rested(mut self) -> Tail {
+        self.scan.rest();
+        Tail { follow: Follow::Live, ..self }
+    }
+
     /// Whether it is known to be of this log.
     pub(super) fn is_of(&self, log: Id) -> bool {
         self.scan.log().is_some_and(|ours| ours.same_log(log))
@@ -109,7 +115,7 @@ impl Others {
         if left.scan.log().is_none() {
             return left.torn;
         }
-        self.0.push(Tail { follow: Follow::Live, ..left });
+        self.0.push(left.rested());
         let over = self.0.len().saturating_sub(TAILS_MAX);
         self.0.drain(..over).map(|tail| tail.torn).fold(0, u64::saturating_add)
     }
