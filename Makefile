@@ -4,6 +4,9 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
+# All C but the kernel's types, which are written as the kernel writes them.
+C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c)
+
 .PHONY: run test lab aarch64 demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
@@ -55,12 +58,12 @@ fuzz: dependencies    ## every parser of foreign bytes, SECONDS=10 each
 
 check: test-dependencies  ## formatting and lints, as the gate has them
 	cargo fmt --check
-	clang-format --dry-run --Werror bpf/*.bpf.c bpf/common.h bpf/sampled.h deploy/demo/*.c
+	clang-format --dry-run --Werror $(C)
 	cargo clippy --locked --all-targets -- -D warnings
 
 fmt: test-dependencies
 	cargo fmt
-	clang-format -i bpf/*.bpf.c bpf/common.h bpf/sampled.h deploy/demo/*.c
+	clang-format -i $(C)
 
 dependencies:
 	@deploy/dependencies

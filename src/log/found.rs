@@ -43,8 +43,9 @@ impl End {
 
 /// What is in the folder.
 pub(super) struct Found {
+    /// The name of the run that begins now.
     pub(super) id: Id,
-    /// The first number of the run that begins now.
+    /// Its first number.
     pub(super) seq: u64,
     /// The last segment, if it can be gone on with.
     pub(super) end: Option<End>,
@@ -61,8 +62,11 @@ impl Found {
         for listed in segments {
             all.push((listed, Walk::begin(folder, listed)?));
         }
-        let shipped =
-            shipped.filter(|shipped| all.iter().any(|(_, walk)| walk.scan.log() == Some(shipped.log)));
+        let random = Id(calls::random().map_err(Error::io("make an id for", folder.dir()))?);
+        // Of a log that is gone but for that, the number goes on: what comes is behind what was shipped.
+        let gone =
+            shipped.and_then(|shipped| Some((shipped.log.next(random), record::next_run(shipped.seq)?)));
+        let shipped = shipped.filter(|shipped| all.iter().any(|(_, walk)| walk.is_of(shipped.log)));
         // Numbers that are known to have been given out, whatever is left of their records.
         let mut least = shipped.map_or(0, |shipped| shipped.seq + 1);
         let mut last = true;
@@ -70,38 +74,37 @@ impl Found {
             let torn = walk.on(folder, listed, &mut recovered)?;
             // Someone may have renamed the file: what is in it is not written over.
             least = least.max(listed.first + u64::from(walk.scan.offset() > HEADER as u64));
-            let Some(id) = walk.scan.log() else {
+            let Some(log) = walk.scan.log() else {
                 folder::remove(&folder::path(folder.dir(), listed.first))?;
                 recovered.empty_segments += 1;
                 least = least.max(listed.first + 1);
                 continue;
             };
-            if shipped.is_some_and(|shipped| shipped.log != id) {
+            if shipped.is_some_and(|shipped| !shipped.log.same_log(log)) {
                 (recovered.records, recovered.bad_records, last) = (0, 0, false);
                 continue; // copied in
             }
             recovered.torn_bytes = torn;
-            least = least.max(walk.scan.floor()).max(strayed(folder, all, id)?);
-            let seq = match least {
-                0 => Some(0), // a log in which nothing was ever written
-                floor => record::next_run(floor - 1),
-            };
+            least = least.max(walk.scan.floor()).max(strayed(folder, all, log)?);
+            // A header without a record has begun its run too: what comes under another id is of a later one.
+            let begun = least.saturating_sub(u64::from(walk.scan.offset() > HEADER as u64));
+            let seq = record::next_run(begun);
             let seq = seq.ok_or_else(|| Error::Exhausted { dir: folder.dir().into() })?;
             let whole = last && matches!(walk.opening, Opening::Sound(header) if header.size == listed.size);
             let end = End { first: listed.first, size: listed.size, position: walk.scan.offset(), torn };
-            return Ok((Found { id, seq, end: whole.then_some(end) }, recovered));
+            return Ok((Found { id: log.next(random), seq, end: whole.then_some(end) }, recovered));
         }
-        let id = Id(calls::random().map_err(Error::io("make an id for", folder.dir()))?);
-        Ok((Found { id, seq: 0, end: None }, recovered))
+        let (id, seq) = gone.unwrap_or((random, 0));
+        Ok((Found { id, seq, end: None }, recovered))
     }
 }
 
 /// The number behind all records in segments of this log that have another's name: there the
 /// newest may be.
-fn strayed(folder: &Folder, segments: Vec<(Listed, Walk)>, id: Id) -> Result<u64, Error> {
+fn strayed(folder: &Folder, segments: Vec<(Listed, Walk)>, log: Id) -> Result<u64, Error> {
     let mut least = 0;
     for (listed, mut walk) in segments {
-        if matches!(walk.opening, Opening::Sound(header) if header.first != listed.first && header.log == id)
+        if matches!(walk.opening, Opening::Sound(header) if header.first != listed.first && header.log.same_log(log))
         {
             walk.on(folder, listed, &mut Recovered::default())?;
             least = least.max(walk.scan.floor());
@@ -127,6 +130,11 @@ impl Walk {
             Opening::Newer(version) => Err(Error::Newer { path, version }),
             _ => Ok(Walk { file, opening, scan }),
         }
+    }
+
+    /// Whether it is known to be of this log.
+    fn is_of(&self, log: Id) -> bool {
+        self.scan.log().is_some_and(|ours| ours.same_log(log))
     }
 
     /// Walks to the end. Returns how many bytes are torn there.

@@ -39,7 +39,7 @@ pub struct Mark {
 impl Mark {
     /// For a writer that begins this run, where `shipped` is known to be.
     pub(super) fn new(run: RecordId, shipped: Option<RecordId>) -> Mark {
-        let shipped = shipped.filter(|id| id.log == run.log).map_or(0, |id| id.seq);
+        let shipped = shipped.filter(|id| id.log.same_log(run.log)).map_or(0, |id| id.seq);
         Mark {
             log: run.log,
             run: run.seq,
@@ -56,7 +56,7 @@ impl Mark {
     /// Shipping begins, after this record. Before that nothing counts as unshipped. Reads what
     /// earlier runs left, to count it: call it once, on the thread that ships.
     pub fn begin(&self, dir: &Path, shipped: Option<RecordId>) -> Result<(), Error> {
-        let shipped = shipped.filter(|id| id.log == self.log);
+        let shipped = shipped.filter(|id| id.log.same_log(self.log));
         self.shipped.store(shipped.map_or(0, |id| id.seq), Ordering::Relaxed);
         self.on.store(true, Ordering::Relaxed);
         let mut reader = self.reader(dir, shipped)?;
@@ -88,12 +88,12 @@ impl Mark {
     /// Reads what is to be shipped: this log's records after that one. Segments of another log
     /// that were copied into the folder are not ours to ship, and are passed over.
     pub fn reader(&self, dir: &Path, shipped: Option<RecordId>) -> Result<Reader, Error> {
-        Reader::of(dir, self.log, shipped.filter(|id| id.log == self.log))
+        Reader::of(dir, self.log, shipped.filter(|id| id.log.same_log(self.log)))
     }
 
     /// Everything up to this record is done. A record of another log that was copied in counts for nothing.
     pub fn shipped(&self, id: RecordId) {
-        if id.log == self.log {
+        if id.log.same_log(self.log) {
             self.shipped.fetch_max(id.seq, Ordering::Relaxed);
         }
     }

@@ -20,6 +20,7 @@ pub mod record;
 mod scan;
 mod segment;
 mod syncer;
+mod tail;
 mod writer;
 
 pub use cursor::Cursor;
@@ -28,9 +29,29 @@ pub use mark::Mark;
 pub use reader::{Entry, Reader, Report, get, verify};
 pub use writer::{Counters, Writer};
 
-/// A log's own name: random, made when the log is.
+/// The name of a run of a log. It begins as all names of its log do; the rest is random, so that
+/// copies of a log, and a log that was set back, go on under names that nobody else has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub [u8; 8]);
+
+impl Id {
+    /// Bytes that tell a log. To take another for ours would only ship its records once more;
+    /// what must not happen twice is the rest.
+    const LOG: usize = 2;
+
+    /// Whether both are of one log, or of copies of it.
+    #[must_use]
+    pub fn same_log(self, other: Id) -> bool {
+        self.0[..Id::LOG] == other.0[..Id::LOG]
+    }
+
+    /// A further run of this log, made of random bytes.
+    fn next(self, random: Id) -> Id {
+        let mut next = random;
+        next.0[..Id::LOG].copy_from_slice(&self.0[..Id::LOG]);
+        next
+    }
+}
 
 /// As 16 hex digits.
 impl fmt::Display for Id {
@@ -42,9 +63,9 @@ impl fmt::Display for Id {
 /// A record's name, unique for ever: `tracer_id` in documents, `_id` in Elasticsearch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId {
-    /// Its log.
+    /// Its log, and the run.
     pub log: Id,
-    /// Its number, growing.
+    /// Its number, growing from run to run.
     pub seq: u64,
 }
 

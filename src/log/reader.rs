@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::folder::{self, Listed};
 use super::record::{self, HEADER, Header, Opening};
-use super::scan::{Scan, Step};
+use super::scan::Step;
+use super::tail::{Between, Follow, Jump, Others, Tail};
 use super::{Error, Id, RecordId, calls};
 
 /// One record.
@@ -49,54 +50,6 @@ impl Report {
     }
 }
 
-/// The segment that is read.
-#[derive(Debug)]
-struct Current {
-    listed: Listed,
-    path: PathBuf,
-    file: File,
-    /// Its device and inode.
-    inode: (u64, u64),
-    follow: Follow,
-}
-
-impl Current {
-    /// Whether another file has its name, or none.
-    fn is_gone(&self) -> bool {
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(there) => (there.dev(), there.ino()) != self.inode,
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
-    }
-}
-
-/// What comes behind the current segment.
-#[derive(Clone, Copy, Debug)]
-enum Follow {
-    /// Nothing yet.
-    Live,
-    /// Another segment: once this one is read to its end, it is done.
-    Sealed(Jump),
-}
-
-/// The way to another segment.
-#[derive(Clone, Copy, Debug)]
-struct Jump {
-    to: Listed,
-    /// How the records in between went.
-    between: Between,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Between {
-    /// There should be none.
-    Missing,
-    /// The budget took them, and this segment too.
-    Dropped,
-    /// Another log began: nobody knows.
-    Unknown,
-}
-
 /// Reads a log, record by record.
 #[derive(Debug)]
 pub struct Reader {
@@ -107,10 +60,10 @@ pub struct Reader {
     only: Option<Id>,
     /// The last record that was given.
     given: Option<RecordId>,
-    current: Option<Current>,
-    scan: Scan,
+    current: Option<Tail>,
+    /// Where it left segments of other logs.
+    others: Others,
     report: Report,
-    torn: u64,
 }
 
 impl Reader {
@@ -123,9 +76,8 @@ impl Reader {
             only: None,
             given: None,
             current: None,
-            scan: Scan::default(),
+            others: Others::default(),
             report: Report::default(),
-            torn: 0,
         })
     }
 
@@ -135,7 +87,7 @@ impl Reader {
         let segments = folder::list(dir)?;
         if let Some(listed) = segments.iter().rfind(|listed| listed.first <= id.seq) {
             reader.enter(*listed, Between::Unknown)?;
-            if reader.scan.log().is_some_and(|log| log != id.log) {
+            if reader.log().is_some_and(|log| !log.same_log(id.log)) {
                 reader = Reader::open(dir)?;
             }
         }
@@ -156,33 +108,42 @@ impl Reader {
     /// The next record; `None` is the end for now: ask again later to follow.
     #[allow(clippy::should_implement_trait)] // an entry borrows the reader's buffer
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, Error> {
+        let mut asked = 0;
         loop {
-            let Some(current) = &self.current else {
+            let Some(current) = &mut self.current else {
                 if self.first()? {
                     continue;
                 }
                 return Ok(None);
             };
-            let step = self.scan.next(&current.file).map_err(Error::io("read", &current.path))?;
+            let step = current.scan.next(&current.file).map_err(Error::io("read", current.path()))?;
             match step {
                 Step::Record { id, body, missing } => {
                     self.report.missing_records = self.report.missing_records.saturating_add(missing);
-                    let wanted = self.after.is_none_or(|after| id.log != after.log || id.seq > after.seq)
-                        && self.only.is_none_or(|only| id.log == only);
+                    let wanted =
+                        self.after.is_none_or(|after| !id.log.same_log(after.log) || id.seq > after.seq)
+                            && self.only.is_none_or(|only| id.log.same_log(only));
                     if body.is_empty() || !wanted {
                         continue; // a run's first record, or one that is known
                     }
                     self.given = Some(id);
                     self.report.records += 1;
                     self.report.bytes += body.len() as u64;
-                    return Ok(Some(Entry { id, bytes: self.scan.body(body) }));
+                    let bytes = self.current.as_ref().map_or(&[][..], |current| current.scan.body(body));
+                    return Ok(Some(Entry { id, bytes }));
                 }
                 Step::Bad { records } => {
                     self.report.bad_records = self.report.bad_records.saturating_add(records);
                 }
                 Step::End { torn } => {
-                    self.torn = torn;
-                    if !self.onward()? {
+                    current.torn = torn;
+                    if self.onward()? {
+                        asked = 0;
+                    } else if asked < self.others.len() {
+                        asked += 1; // another log may be the one that is written
+                        let current = self.current.take();
+                        self.current = self.others.turn(current);
+                    } else {
                         return Ok(None);
                     }
                 }
@@ -193,7 +154,18 @@ impl Reader {
     /// What it met so far. All that is dropped before it was read is in here.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report { torn_bytes: self.report.torn_bytes.saturating_add(self.torn), ..self.report }
+        let torn = self.tails().map(|tail| tail.torn);
+        Report { torn_bytes: torn.fold(self.report.torn_bytes, u64::saturating_add), ..self.report }
+    }
+
+    /// The segments that may still grow.
+    fn tails(&self) -> impl Iterator<Item = &Tail> {
+        self.current.iter().chain(self.others.iter())
+    }
+
+    /// The log that is read, once it is known.
+    fn log(&self) -> Option<Id> {
+        self.current.as_ref().and_then(|current| current.scan.log())
     }
 
     /// Enters the oldest segment, if there is one.
@@ -201,10 +173,10 @@ impl Reader {
         let segments = self.segments()?;
         let Some(oldest) = segments.iter().find(|listed| self.takes(listed)) else { return Ok(false) };
         let entered = self.enter(*oldest, Between::Unknown)?;
-        if let (Some(after), Some(_)) = (self.after, &self.current)
-            && self.scan.log() == Some(after.log)
+        if let (Some(after), Some(current)) = (self.after, &self.current)
+            && current.is_of(after.log)
         {
-            let gap = record::gap(after.seq.saturating_add(1), self.scan.floor());
+            let gap = record::gap(after.seq.saturating_add(1), current.scan.floor());
             self.report.dropped_records = self.report.dropped_records.saturating_add(gap);
         }
         Ok(entered)
@@ -214,6 +186,7 @@ impl Reader {
     /// looked at once more first, because it may have grown just before that one began.
     fn onward(&mut self) -> Result<bool, Error> {
         let Some(current) = &self.current else { return Ok(false) };
+        self.report.torn_bytes = self.report.torn_bytes.saturating_add(self.others.done(current));
         if let Follow::Sealed(jump) = current.follow {
             if jump.between == Between::Unknown {
                 self.after = self.given.or(self.after); // the same records may be there again
@@ -227,30 +200,52 @@ impl Reader {
         Ok(true)
     }
 
-    fn jump(&self, current: &Current) -> Result<Option<Jump>, Error> {
+    /// Where to go on from here. Only once all that was read is gone, another log began.
+    fn jump(&self, current: &Tail) -> Result<Option<Jump>, Error> {
         let segments = self.segments()?;
-        let first = current.listed.first;
-        if let Some(later) = segments.iter().find(|listed| listed.first > first && self.takes(listed)) {
+        let there = self.tails().filter(|tail| !tail.is_gone());
+        let passed = there.map(|tail| tail.listed.first).max().unwrap_or(0);
+        if let Some(later) = segments.iter().find(|listed| self.is_behind(current, listed, passed)) {
             let oldest = segments.first() == Some(later);
             let between = if oldest { Between::Dropped } else { Between::Missing };
             return Ok(Some(Jump { to: *later, between }));
         }
-        if !current.is_gone() {
+        if !self.tails().all(Tail::is_gone) {
             return Ok(None);
         }
         let another = segments.iter().find(|listed| self.takes(listed));
         Ok(another.map(|oldest| Jump { to: *oldest, between: Between::Unknown }))
     }
 
+    /// Whether a segment is to be read when this one is at its end. A log that was left elsewhere goes
+    /// on from there; of a log that was not met yet, only what is behind all that was passed is new.
+    fn is_behind(&self, current: &Tail, listed: &Listed, passed: u64) -> bool {
+        if listed.first <= current.listed.first || !self.takes(listed) {
+            return false;
+        }
+        if self.others.len() == 0 {
+            return true;
+        }
+        match self.log_of(listed) {
+            Some(log) if current.is_of(log) => true,
+            Some(log) if self.others.iter().any(|other| other.is_of(log)) => false,
+            _ => listed.first > passed,
+        }
+    }
+
     /// Whether a segment is of a log that is read. One that does not say is.
     fn takes(&self, listed: &Listed) -> bool {
-        let Some(only) = self.only else { return true };
+        self.only.is_none_or(|only| self.log_of(listed).is_none_or(|log| log.same_log(only)))
+    }
+
+    /// The log that a segment says it is of.
+    fn log_of(&self, listed: &Listed) -> Option<Id> {
         let mut bytes = [0; HEADER];
-        let path = folder::path(&self.dir, listed.first);
-        let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+        let file = File::open(folder::path(&self.dir, listed.first)).ok()?;
+        file.read_exact_at(&mut bytes, 0).ok()?;
         match Header::parse(&bytes) {
-            Opening::Sound(header) if read.is_ok() => header.log == only,
-            _ => true,
+            Opening::Sound(header) => Some(header.log),
+            _ => None,
         }
     }
 
@@ -275,19 +270,18 @@ impl Reader {
             }
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
-        let (log, expected) = (self.scan.log(), self.scan.floor());
-        let mut scan = Scan::default(); // an error leaves this reader where it was
-        match scan.begin(&file, listed.first).map_err(Error::io("read", &path))? {
+        let (tail, opening) = Tail::begin(listed, &path, file)?; // an error leaves this reader where it was
+        match opening {
             Opening::Newer(version) => return Err(Error::Newer { path, version }),
             Opening::Bad => self.report.bad_segments += 1,
             Opening::Sound(_) | Opening::Blank => {}
         }
-        let data = file.metadata().map_err(Error::io("look at", &path))?;
-        let inode = (data.dev(), data.ino());
-        self.scan = scan;
-        let same = self.scan.log().is_none_or(|new| log.is_none_or(|old| old == new));
-        if same && self.current.is_some() {
-            let gap = record::gap(expected, self.scan.floor());
+        self.report.segments += 1;
+        let new = tail.scan.log();
+        let Some(left) = self.current.replace(tail) else { return Ok(true) };
+        if new.is_none_or(|new| left.scan.log().is_none_or(|old| old.same_log(new))) {
+            let floor = self.current.as_ref().map_or(0, |entered| entered.scan.floor());
+            let gap = record::gap(left.scan.floor(), floor);
             match between {
                 Between::Missing => {
                     self.report.missing_records = self.report.missing_records.saturating_add(gap)
@@ -298,9 +292,11 @@ impl Reader {
                 Between::Unknown => {}
             }
         }
-        self.report.segments += 1;
-        self.report.torn_bytes = self.report.torn_bytes.saturating_add(std::mem::take(&mut self.torn));
-        self.current = Some(Current { listed, path, file, inode, follow: Follow::Live });
+        let torn = match between {
+            Between::Unknown => std::mem::take(&mut self.others).torn().saturating_add(left.torn),
+            _ => self.others.keep(left),
+        };
+        self.report.torn_bytes = self.report.torn_bytes.saturating_add(torn);
         Ok(true)
     }
 }

@@ -43,7 +43,7 @@ pub fn footprint(body: usize) -> usize {
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The log that the segment belongs to.
+    /// The log that the segment belongs to, and the run that began it.
     pub log: Id,
     /// Number of its first record.
     pub first: u64,
@@ -111,7 +111,7 @@ impl Header {
 pub struct Place {
     /// Where its head is in the file.
     pub offset: u64,
-    /// Its log, where that is known.
+    /// Its log and run, where they are known.
     pub log: Option<Id>,
     /// The least number it may have.
     pub floor: u64,
@@ -162,7 +162,7 @@ impl Head {
             len: usize::try_from(u32::from_le_bytes(part(bytes, 4))).ok()?,
             sum: u32::from_le_bytes(part(bytes, 24)),
         };
-        let here = place.log.is_none_or(|log| log == head.id.log)
+        let here = place.log.is_none_or(|log| log == head.id.log || follows(log, place.floor, head.id))
             && (place.floor..SEQ_END).contains(&head.id.seq)
             && head.len <= BODY_MAX;
         here.then_some(head)
@@ -191,6 +191,11 @@ pub fn find(bytes: &[u8], place: Place) -> Result<(usize, Head), usize> {
         at += ALIGN;
     }
     Err(at)
+}
+
+/// Whether a record is of another run of this log, which had come to this number.
+fn follows(log: Id, floor: u64, id: RecordId) -> bool {
+    log.same_log(id.log) && id.seq / RUN > floor / RUN
 }
 
 fn starts(bytes: &[u8]) -> bool {

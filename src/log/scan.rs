@@ -111,6 +111,11 @@ impl Scan {
         self.floor
     }
 
+    /// Gives its memory back until the next step.
+    pub(super) fn rest(&mut self) {
+        self.window = Window::default();
+    }
+
     /// The log, once it is known.
     pub(super) fn log(&self) -> Option<Id> {
         self.log
@@ -139,6 +144,7 @@ impl Scan {
         let most = (found.saturating_sub(self.offset) / HEAD as u64).max(1);
         let records = record::gap(self.floor, head.id.seq).clamp(1, most);
         self.offset = found;
+        self.log = Some(head.id.log);
         self.floor = head.id.seq;
         Ok(Step::Bad { records })
     }

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Condvar;
 use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
@@ -170,6 +171,22 @@ fn kubelet(address: std::net::SocketAddr) -> Option<Kubelet> {
     Some(Kubelet { url: format!("http://{address}/pods"), ca_file: None, token_file: None, identity: None })
 }
 
+/// Where a kubelet would listen, and names that are asked of it.
+fn listening(root: &Root) -> (Names, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    (Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() }, listener)
+}
+
+/// A kubelet that answers once, and names that are asked of it.
+fn answering(root: &Root, status: &'static str, body: &'static [u8]) -> (Names, JoinHandle<()>) {
+    let (names, listener) = listening(root);
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a caller");
+        answer(stream, status, body);
+    });
+    (names, server)
+}
+
 /// Reads one request and answers it.
 fn answer(stream: TcpStream, status: &str, body: &[u8]) {
     let mut reader = BufReader::new(&stream);
@@ -197,12 +214,7 @@ fn a_file_that_comes_late_is_still_read() {
 #[test]
 fn the_kubelet_tells_what_the_runtime_does_not() {
     let root = Root::new();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
-    let server = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a caller");
-        answer(stream, "200 OK", SYSTEMD);
-    });
+    let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (mut table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
@@ -220,12 +232,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
 #[test]
 fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
     let root = Root::new();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
-    let server = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a caller");
-        answer(stream, "200 OK", SYSTEMD);
-    });
+    let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, _) = pod_container(&id(1));
     let (found, error) = look_up(&names, &table);
     let [(_, told)] = found[..] else { panic!("{found:?}") };
@@ -239,8 +246,7 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     let root = Root::new();
     root.write(&format!("run/runc/{WEB}/state.json"), "runc_state/annotated");
     // It takes the connection and says nothing.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
+    let (names, listener) = listening(&root);
     let (table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
@@ -263,12 +269,7 @@ fn what_the_kubelet_refuses_with_is_told_with_its_remedy() {
         ("404 Not Found", b"404 page not found", "answers 404"),
         ("200 OK", b"<html>", "no list of pods"),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
-        let server = std::thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("a caller");
-            answer(stream, status, body);
-        });
+        let (names, server) = answering(&root, status, body);
         let (found, error) = look_up(&names, &table);
         assert!(found.is_empty());
         assert!(error.as_ref().is_some_and(|error| error.contains(hint)), "{status}: {error:?}");
@@ -282,8 +283,7 @@ fn what_the_kubelet_refuses_with_is_told_with_its_remedy() {
 #[test]
 fn containers_that_come_together_are_asked_about_once() {
     let root = Root::new();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
+    let (names, listener) = listening(&root);
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
     std::thread::spawn(move || {
@@ -327,12 +327,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
         &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json", id(1)),
         "oci_spec/containerd-sandbox",
     );
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let names = Names { kubelet: kubelet(listener.local_addr().expect("bound")), ..root.names() };
-    let server = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a caller");
-        answer(stream, "200 OK", SYSTEMD);
-    });
+    let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, key) = pod_container(&id(1));
     let bell = Arc::new(Bell::default());
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());

@@ -17,16 +17,13 @@ use crate::clock::Now;
 use crate::log::{Cursor, Error, Mark, Reader, RecordId};
 use crate::net::client::Reply;
 
+mod outcome;
+
 /// A log that cannot be read is tried again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A reply is longer than its request only if it lies.
 const REPLY_BASE: usize = 64 << 10;
 const REPLY_PER_RECORD: usize = 4 << 10;
-/// So many bad requests of one record each, and none that was taken: then it is not the records.
-const ASIDE_MAX: usize = 8;
-/// Kinds of rejection that are said, each once.
-const KINDS_MAX: usize = 64;
-
 /// What the config says of the course.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -307,132 +304,6 @@ impl<O: Outside> Courier<O> {
         self.reply = Vec::new();
         self.advance();
         well
-    }
-
-    /// Carries out the verdicts on the records that were sent.
-    fn settle(&mut self, count: usize) -> bool {
-        let heard = std::mem::take(&mut self.heard);
-        let mut worst: Option<(Setback, String)> = None;
-        let mut accepted = false;
-        for (index, (verdict, why)) in heard.iter().enumerate() {
-            match verdict {
-                Verdict::Created => self.tally.created.fetch_add(1, Ordering::Relaxed),
-                Verdict::Duplicate => self.tally.duplicates.fetch_add(1, Ordering::Relaxed),
-                Verdict::Rejected => {
-                    if let Some(id) = self.batch.id(self.aside + index) {
-                        self.reject(id, why);
-                    }
-                    continue;
-                }
-                Verdict::Busy | Verdict::Refused => {
-                    let setback = if *verdict == Verdict::Busy { Setback::Passing } else { Setback::Lasting };
-                    if worst.as_ref().is_none_or(|(have, _)| *have == Setback::Passing && setback != *have) {
-                        worst = Some((setback, why.to_string()));
-                    }
-                    continue;
-                }
-            };
-            accepted = true;
-        }
-        let done = |index: usize| {
-            heard.get(index).is_some_and(|(verdict, _)| !matches!(verdict, Verdict::Busy | Verdict::Refused))
-        };
-        self.batch.settle(self.aside, count, done);
-        if accepted {
-            self.pace.well();
-            let why = std::mem::take(&mut self.aside_why);
-            (0..std::mem::take(&mut self.aside)).for_each(|_| self.reject_at(0, &why));
-            self.limit = self.limit.saturating_mul(2);
-        }
-        self.heard = heard;
-        match worst {
-            Some((setback, words)) => {
-                self.setback(setback, None, &words);
-                accepted
-            }
-            None if self.aside > 0 && self.aside >= self.batch.len() => self.all_aside(),
-            None => {
-                self.goes_well();
-                true
-            }
-        }
-    }
-
-    /// Too much at once: half of it is sent next.
-    fn halve(&mut self, bytes: usize) -> bool {
-        self.limit = bytes / 2;
-        true
-    }
-
-    /// One record alone is a bad request. Whether the record is bad or all requests are is seen by the next ones.
-    fn set_aside(&mut self, why: Why) -> bool {
-        self.aside += 1;
-        self.aside_why = why;
-        if self.aside < self.batch.len().min(ASIDE_MAX) {
-            return true;
-        }
-        self.all_aside()
-    }
-
-    fn all_aside(&mut self) -> bool {
-        self.aside = 0;
-        let words = format!("{}; look at [elasticsearch] url and index", self.aside_why);
-        self.setback(Setback::Lasting, None, &words)
-    }
-
-    fn setback(&mut self, setback: Setback, retry_after: Option<Duration>, words: &str) -> bool {
-        let pause = self.pace.pause(setback, retry_after);
-        self.not_before = self.outside.now().mono.saturating_add(pause);
-        self.again = true;
-        let course = match setback {
-            Setback::Passing => Course::Waiting,
-            Setback::Lasting => Course::Refused,
-        };
-        if self.tally.change(course, words) {
-            let name = self.outside.name();
-            let line = match course {
-                Course::Refused => {
-                    format!(
-                        "{name} does not take events: {words}. They stay in the log; it is tried again each minute"
-                    )
-                }
-                _ => format!("cannot ship to {name}: {words}. Events stay in the log, and it is tried again"),
-            };
-            self.outside.say(&line);
-        }
-        false
-    }
-
-    fn goes_well(&mut self) {
-        let stood = matches!(self.tally.course(), Course::Waiting | Course::Refused);
-        if self.tally.change(Course::Shipping, "") && stood {
-            let line = format!("ships to {} again; {} documents to go", self.outside.name(), self.mark.lag());
-            self.outside.say(&line);
-        }
-    }
-
-    /// The record at this place of the batch will never be taken.
-    fn reject_at(&mut self, index: usize, why: &Why) {
-        if let Some(id) = self.batch.id(index) {
-            self.reject(id, why);
-        }
-        self.batch.settle(index, 1, |_| true);
-    }
-
-    fn reject(&mut self, id: RecordId, why: &Why) {
-        self.tally.rejected.fetch_add(1, Ordering::Relaxed);
-        if self.rejects.add(id, self.outside.now().wall, why).is_err() {
-            self.tally.note_failures.fetch_add(1, Ordering::Relaxed);
-        }
-        let known = self.kinds.iter().any(|(status, kind)| *status == why.status && *kind == why.kind);
-        if !known && self.kinds.len() < KINDS_MAX {
-            self.kinds.push((why.status, why.kind.clone()));
-            let line = format!(
-                "{} will not take event {id}: {why}. Others of this kind are only counted; all are in onset events --rejected",
-                self.outside.name()
-            );
-            self.outside.say(&line);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! is thawed, which happens on drop, whatever else fails.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroup::Cgroup;
@@ -39,6 +40,30 @@ impl Disk {
 
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// The loop device that it is on.
+    pub fn device(&self) -> String {
+        let source = done(command("findmnt").args(["-no", "SOURCE"]).arg(&self.mount));
+        source.trim().trim_start_matches("/dev/").to_owned()
+    }
+
+    /// Four processes that overwrite a file each, and wait for the disk after every block.
+    pub fn saturate(&self, seconds: u32) -> Command {
+        let mut fio = command("fio");
+        fio.arg(format!("--directory={}", self.mount.display())).arg(format!("--runtime={seconds}")).args([
+            "--name=w",
+            "--size=8m",
+            "--rw=randwrite",
+            "--bs=4k",
+            "--ioengine=sync",
+            "--sync=1",
+            "--numjobs=4",
+            "--time_based",
+            "--minimal",
+        ]);
+        fio.stdout(Stdio::null());
+        fio
     }
 
     pub fn freeze(&mut self) {

@@ -8,12 +8,6 @@ use crate::cgroup::Cgroup;
 use crate::frozen::{Disk, Stutter};
 use crate::rig::{Agent, SOON, command, done, number, only, root, text};
 
-/// The loop device that a filesystem is on.
-fn device(disk: &Disk) -> String {
-    let source = done(command("findmnt").args(["-no", "SOURCE"]).arg(disk.path()));
-    source.trim().trim_start_matches("/dev/").to_owned()
-}
-
 fn rows<'v>(event: &'v Value, device: &str) -> Vec<&'v Value> {
     let all = event["tracer_data"]["process_file_io_stats"].as_array().unwrap();
     all.iter().filter(|row| row["device"] == device).collect()
@@ -30,27 +24,13 @@ fn a_saturated_device_is_told_with_who_writes_which_files_and_who_waits() {
     }
     let cgroup = Cgroup::new("writer");
     let (disk, other) = (Disk::new(), Disk::new());
-    let (busy, calm) = (device(&disk), device(&other));
+    let (busy, calm) = (disk.device(), other.device());
     let agent = Agent::start(&only(
         "iotracing",
         // On a busy machine a loop device waits for a CPU as well.
         "every = \"1s\"\nutil_percent = 50\ncapture = \"3s\"\nstall = \"10ms\"",
     ));
-    let mut fio = command("fio");
-    fio.arg(format!("--directory={}", disk.path().display())).args([
-        "--name=w",
-        "--size=8m",
-        "--rw=randwrite",
-        "--bs=4k",
-        "--ioengine=sync",
-        "--sync=1",
-        "--numjobs=4",
-        "--time_based",
-        "--runtime=60",
-        "--minimal",
-    ]);
-    fio.stdout(std::process::Stdio::null());
-    let _fio = cgroup.start(&mut fio);
+    let _fio = cgroup.start(&mut disk.saturate(60));
     let event = agent.event("an event of the device", Duration::from_secs(40), |event| {
         event.pointer("/tracer_data/reason_snapshot/device").is_some_and(|device| *device == busy.as_str())
     });
@@ -132,7 +112,7 @@ fn a_slow_disk_is_told_by_its_await_with_the_stacks_of_those_who_wait() {
     let cgroup = Cgroup::new("waiter");
     let below = Disk::new();
     let disk = Disk::on(&below);
-    let slow = device(&disk);
+    let slow = disk.device();
     // Being busy is no reason here: util cannot pass 100 %.
     let agent = Agent::start(&only("iotracing", "every = \"1s\"\nutil_percent = 100\ncapture = \"3s\""));
     let words = format!(

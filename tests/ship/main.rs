@@ -5,6 +5,7 @@
 mod catching_up;
 #[path = "../live/cgroup.rs"]
 mod cgroup;
+mod copied;
 mod desk;
 mod fake;
 mod hostile;

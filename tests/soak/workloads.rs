@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Agent, Folder, Killed, await_that, command, compile, done, start};
+use crate::rig::{Agent, Folder, Killed, await_that, command, compile, start};
 
 /// An anomaly is told within this; a machine that is busy with something else takes its time.
 const LONG: Duration = Duration::from_secs(60);
@@ -149,24 +149,10 @@ impl Work {
         // Dropped last: its files are open until the cgroup is empty.
         let disk = Disk::new();
         let cgroup = self.busy();
-        let device = done(command("findmnt").args(["-no", "SOURCE"]).arg(disk.path()));
-        let device = device.trim().trim_start_matches("/dev/").to_owned();
+        let device = disk.device();
         // A loop device of this name was perhaps told of in the round before.
         let before = events_of(agent, &device);
-        let mut fio = command("fio");
-        fio.arg(format!("--directory={}", disk.path().display())).args([
-            "--name=w",
-            "--size=8m",
-            "--rw=randwrite",
-            "--bs=4k",
-            "--ioengine=sync",
-            "--sync=1",
-            "--numjobs=4",
-            "--time_based",
-            "--runtime=120",
-            "--minimal",
-        ]);
-        let _fio = cgroup.start(fio.stdout(Stdio::null()));
+        let _fio = cgroup.start(&mut disk.saturate(120));
         await_that("an event of the device", LONG, || (events_of(agent, &device) > before).then_some(()));
     }
 

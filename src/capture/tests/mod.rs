@@ -7,8 +7,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::load::cpu_list;
 use super::*;
 use crate::bpf::tests::{alone, root};
+use crate::config;
 use crate::evidence::Seen;
 use crate::host::TaskCounts;
 

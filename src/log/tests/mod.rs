@@ -9,6 +9,7 @@ use super::record::{Head, Header};
 use super::*;
 use crate::config;
 
+mod copies;
 mod disk;
 mod follow;
 mod lag;
@@ -111,9 +112,15 @@ fn used(dir: &Path) -> u64 {
 
 /// A segment of these records, as bytes.
 fn segment_of(log: Id, first: u64, records: &[(u64, &[u8])]) -> Vec<u8> {
+    let records: Vec<_> = records.iter().map(|(seq, body)| (RecordId { log, seq: *seq }, *body)).collect();
+    segment_of_runs(log, first, &records)
+}
+
+/// As `segment_of`, with records of any run.
+fn segment_of_runs(log: Id, first: u64, records: &[(RecordId, &[u8])]) -> Vec<u8> {
     let mut bytes = Header { log, first, size: SEGMENT }.bytes().to_vec();
-    for (seq, body) in records {
-        let head = Head::new(RecordId { log, seq: *seq }, body).bytes(bytes.len() as u64);
+    for (id, body) in records {
+        let head = Head::new(*id, body).bytes(bytes.len() as u64);
         bytes.extend(head.expect("a short body"));
         bytes.extend(*body);
         bytes.resize(bytes.len().next_multiple_of(8), 0);

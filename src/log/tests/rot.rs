@@ -6,15 +6,18 @@ use super::*;
 use crate::log::record::{HEAD, HEADER};
 use crate::log::scan::{Scan, Step};
 
-/// Bodies and where each record is in the file.
+/// Bodies of three runs, and where each record is in the file.
 fn sample() -> (Vec<u8>, Vec<(u64, Range<usize>)>) {
     let bodies: [&[u8]; 7] = [b"", b"a", b"{\"x\":1}", b"12345678", &[0; 20], b"oREC oREC oREC", &[255; 33]];
-    let records: Vec<(u64, &[u8])> = (1 << 32..).zip(bodies).collect();
-    let bytes = segment_of(Id(*b"the log!"), 1 << 32, &records);
+    let run = |log, first: u64| (first << 32..).map(move |seq| RecordId { log, seq });
+    let first = Id(*b"the log!");
+    let ids = run(first, 1).take(3).chain(run(Id(*b"thence.."), 2).take(1)).chain(run(Id(*b"thereof!"), 4));
+    let records: Vec<(RecordId, &[u8])> = ids.zip(bodies).collect();
+    let bytes = segment_of_runs(first, 1 << 32, &records);
     let mut at = HEADER;
     let mut places = Vec::new();
-    for (seq, body) in records {
-        places.push((seq, at..at + HEAD + body.len()));
+    for (id, body) in records {
+        places.push((id.seq, at..at + HEAD + body.len()));
         at += record::footprint(body.len());
     }
     assert_eq!(at, bytes.len());

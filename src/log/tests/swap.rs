@@ -190,7 +190,7 @@ fn the_shipper_passes_over_segments_of_another_log_and_the_writer_keeps_its_own(
         writer.mark().begin(&scratch.0, done).expect("readable");
         assert_eq!(writer.mark().lag(), 0);
         let id = put(&mut writer, b"new");
-        assert_eq!(id.log, own, "first {first}");
+        assert!(id.log.same_log(own), "first {first}");
         assert!(id.seq > first, "it is behind all names");
         let mut reader = writer.mark().reader(&scratch.0, done).expect("a log");
         assert_eq!(ids(&drain(&mut reader)), [id]);
@@ -212,5 +212,89 @@ fn a_log_that_is_made_anew_under_the_same_names_is_followed() {
     let before = bench.ids.len();
     bench.put(3);
     assert_ne!(bench.ids[0].log, bench.ids[before].log);
+    assert_eq!(ids(&drain(&mut reader)), bench.ids[before..]);
+}
+
+/// A segment with two records of another log.
+fn stranger(log: u64) -> (Vec<u8>, [RecordId; 2]) {
+    let log = Id((0x6c6f67 + log).to_le_bytes());
+    let mut bytes = segment_of(log, 5, &[(5, b"one"), (6, b"two")]);
+    bytes.resize(usize::try_from(SEGMENT).expect("small"), 0);
+    (bytes, [5, 6].map(|seq| RecordId { log, seq }))
+}
+
+#[test]
+fn following_goes_on_with_the_own_log_whatever_foreign_segments_are_copied_behind_it() {
+    // Before the reader came, or while it follows; one, or one of each of several logs.
+    for (before, logs) in [(true, 1), (false, 1), (true, 3), (false, 3)] {
+        let mut bench = Bench::new(2);
+        let mut reader = Reader::open(&bench.scratch.0).expect("a log");
+        let mut seen = if before { Vec::new() } else { ids(&drain(&mut reader)) };
+        let mut foreign = Vec::new();
+        for log in 1..=logs {
+            let (bytes, records) = stranger(log);
+            fs::write(folder::path(&bench.scratch.0, (8 + log) << 32), bytes).expect("written");
+            foreign.extend(records);
+        }
+        seen.extend(ids(&drain(&mut reader)));
+        for there in [2, 3, 5] {
+            while segments(&bench.scratch.0).len() < foreign.len() / 2 + there {
+                bench.put(1);
+            }
+            bench.put(2);
+            seen.extend(ids(&drain(&mut reader)));
+        }
+        let own: Vec<_> = seen.iter().copied().filter(|id| id.log == bench.ids[0].log).collect();
+        assert_eq!(own, bench.ids, "what is written is seen, in order and once ({before}, {logs})");
+        let others: Vec<_> = seen.iter().copied().filter(|id| id.log != bench.ids[0].log).collect();
+        assert_eq!(others, foreign, "and the copied ones too, once ({before}, {logs})");
+        let report = reader.report();
+        assert!(report.sound() && report.dropped_records == 0, "{report:?}");
+        // The next run is behind all names; the reader is there too.
+        let (_scratch, mut writer) = bench.again();
+        let id = put(&mut writer, b"new");
+        assert_eq!(ids(&drain(&mut reader)), [id]);
+    }
+}
+
+#[test]
+fn a_foreign_segment_whose_header_has_rotted_holds_up_neither_follower_nor_shipper() {
+    let mut bench = Bench::new(2);
+    let (mut bytes, records) = stranger(1);
+    bytes[20] ^= 1;
+    fs::write(folder::path(&bench.scratch.0, 9 << 32), bytes).expect("written");
+    let mut follower = Reader::open(&bench.scratch.0).expect("a log");
+    let mut shipper = bench.writer.mark().reader(&bench.scratch.0, None).expect("a log");
+    let (mut shown, mut shipped) = (ids(&drain(&mut follower)), ids(&drain(&mut shipper)));
+    while segments(&bench.scratch.0).len() < 5 {
+        bench.put(1);
+    }
+    bench.put(1);
+    shown.extend(ids(&drain(&mut follower)));
+    shipped.extend(ids(&drain(&mut shipper)));
+    assert_eq!(shipped, bench.ids);
+    shown.retain(|id| !records.contains(id));
+    assert_eq!(shown, bench.ids);
+}
+
+#[test]
+fn a_foreign_segment_may_go_again_and_so_may_the_whole_folder() {
+    let mut bench = Bench::new(2);
+    let mut reader = Reader::open(&bench.scratch.0).expect("a log");
+    let foreign = folder::path(&bench.scratch.0, 9 << 32);
+    fs::write(&foreign, stranger(1).0).expect("written");
+    assert_eq!(drain(&mut reader).len(), bench.ids.len() + 2);
+    let mut before = bench.ids.len();
+    bench.put(1);
+    fs::remove_file(&foreign).expect("deleted");
+    while segments(&bench.scratch.0).len() < 4 {
+        bench.put(1);
+    }
+    assert_eq!(ids(&drain(&mut reader)), bench.ids[before..]);
+    fs::write(&foreign, stranger(2).0).expect("written");
+    assert_eq!(drain(&mut reader).len(), 2);
+    fs::remove_dir_all(&bench.scratch.0).expect("deleted");
+    before = bench.ids.len();
+    bench.put(2);
     assert_eq!(ids(&drain(&mut reader)), bench.ids[before..]);
 }

@@ -1,0 +1,180 @@
+//! The commands that read the log: events, show, flame and verify.
+
+use super::*;
+use crate::log::RecordId;
+
+fn flame() -> Value {
+    json!([
+        {"level": 0, "value": 100, "self": 0, "label": "all"},
+        {"level": 1, "value": 100, "self": 10, "label": "java"},
+        {"level": 2, "value": 90, "self": 90, "label": "spin\u{1b}[2J_[k]"},
+    ])
+}
+
+#[test]
+fn events_are_listed_a_line_each_and_chosen_by_tracer_container_and_time() {
+    let mut desk = Desk::new();
+    let hour = Duration::from_secs(3600);
+    let old = desk.event(hour * 3, "cpuidle", Some(CONTAINER), json!({"trigger": "surge"}));
+    let stuck = json!({"trigger": "stuck", "known_issue": "nfs\u{1b}[2J gone", "nr_running": 3});
+    let new = desk.event(hour / 2, "dload", None, stuck);
+    let broken = desk.write(b"{\"no document");
+    let lines = |args: &[&str]| -> Vec<String> { desk.prints(args).lines().map(str::to_owned).collect() };
+    let all = lines(&["events"]);
+    assert_eq!(all.len(), 3);
+    assert!(all[0].contains(&old.to_string()) && all[0].contains("  4f2a91c07be3  "), "{}", all[0]);
+    assert!(all[1].contains(&new.to_string()) && all[1].contains("  host "), "{}", all[1]);
+    assert!(all[1].ends_with("\"nfs?[2J gone\", nr_running 3"), "{}", all[1]);
+    assert!(all[2].contains(&broken.to_string()) && all[2].contains("no document"), "{}", all[2]);
+    assert_eq!(lines(&["events", "--tracer", "cpuidle"]), all[..1]);
+    assert_eq!(lines(&["events", "--container", "4f2a"]), all[..1]);
+    assert_eq!(lines(&["events", "--container", CONTAINER]), all[..1]);
+    assert_eq!(lines(&["events", "--container", "f2a"]), [""; 0]);
+    assert_eq!(lines(&["events", "--since", "1h"]), all[1..2]);
+    assert_eq!(lines(&["events", "--since=4h", "--tracer=cpuidle", "--container=4f"]), all[..1]);
+}
+
+#[test]
+fn json_is_a_document_a_line_exactly_as_stored() {
+    let mut desk = Desk::new();
+    desk.write(b"{\"tracer_name\":\"x\" , \"b\":1e1}");
+    desk.write(b"{\"tracer_name\":\"y\"}\n");
+    let stored = "{\"tracer_name\":\"x\" , \"b\":1e1}\n{\"tracer_name\":\"y\"}\n";
+    assert_eq!(desk.prints(&["events", "--json"]), stored);
+    assert_eq!(desk.prints(&["events", "--json", "--tracer", "z"]), "");
+}
+
+#[test]
+fn another_folder_needs_no_config() {
+    let mut desk = Desk::new();
+    desk.write(b"{}");
+    let dir = desk.path("log").to_string_lossy().into_owned();
+    assert_eq!(onset(&["events", "--json", "--dir", &dir, "--config", "/no/such"]).1, "{}\n");
+    let (code, _, err) = onset(&["events", "--dir", "/no/such"]);
+    assert_eq!((code, err.lines().count()), (1, 1));
+    assert!(err.contains("/no/such"), "{err}");
+}
+
+#[test]
+fn who_follows_sees_each_event_as_it_is_kept_and_may_leave_at_any_time() {
+    let mut desk = Desk::new();
+    desk.event(Duration::ZERO, "first", None, json!({}));
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let config = desk.path("onset.toml").into_os_string();
+    let following = thread::spawn(move || {
+        let args = ["onset", "events", "--follow", "--config"].map(OsString::from);
+        let mut out = io::BufWriter::new(theirs);
+        perform(args.into_iter().chain([config]), &mut out, &mut io::sink())
+    });
+    ours.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    let mut lines = BufReader::new(&ours).lines();
+    let mut line = || lines.next().expect("no end").expect("in time");
+    assert!(line().contains("  first "));
+    desk.event(Duration::ZERO, "second", None, json!({}));
+    assert!(line().contains("  second "));
+    drop(lines);
+    drop(ours);
+    desk.event(Duration::ZERO, "third", None, json!({}));
+    assert_eq!(following.join().expect("no panic"), 0);
+}
+
+#[test]
+fn an_event_is_shown_with_all_that_it_knows() {
+    let mut desk = Desk::new();
+    let data = json!({
+        "trigger": "stuck", "duration_ms": 12, "nr_uninterruptible": 7, "stack": "one\ntwo\n",
+        "top_processes": [{"pid": 7, "comm": "ja\u{7}va", "samples": 90}, {"pid": 12345, "comm": "b", "samples": 1}],
+        "tasks": [{"pid": 3, "tid": 4, "comm": "cp", "state": "D", "blocked_ms": 61_000,
+                   "stack": ["rpc_wait", "nfs_read"]}],
+        "reason_snapshot": {"device": "sda", "iostatus": {"read_bps": 2_097_152}},
+        "flamedata": flame(), "odd": [1, "x", null], "nothing": [],
+    });
+    let id = desk.event(Duration::ZERO, "dload", Some(CONTAINER), data);
+    let text = desk.prints(&["show", &id.to_string()]);
+    for part in [
+        "dload: stuck at 2",
+        &format!("container_id              {CONTAINER}\n"),
+        "duration_ms                     12.0 ms\n",
+        "nr_uninterruptible              7\n",
+        "\nstack\n  one\n  two\n",
+        "top_processes (2)\n  pid    comm   samples\n  7      ja?va  90\n  12345  b      1\n",
+        "tasks (1)\n  pid 3, tid 4, comm cp, state D, blocked_ms 61.0 s\n    rpc_wait\n    nfs_read\n",
+        "reason_snapshot\n  device                          sda\n\n  iostatus\n    read_bps                        2.0 MiB/s\n",
+        "odd (3)\n  1\n  x\n  null\n",
+        " 100.0 %  all > java > spin?[2J_[k]\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n') && !text.contains("nothing"));
+}
+
+#[test]
+fn a_long_list_is_cut_and_says_so() {
+    let mut desk = Desk::new();
+    let rows: Vec<Value> = (0..33).map(|pid| json!({"pid": pid})).collect();
+    let id = desk.event(Duration::ZERO, "x", None, json!({ "rows": rows }));
+    let text = desk.prints(&["show", &id.to_string()]);
+    assert!(
+        text.contains("rows (33)\n") && text.ends_with("  19\n  ... and 13 more in the document\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_event_is_found_by_the_end_or_beginning_of_its_id_if_only_one_fits() {
+    let mut desk = Desk::new();
+    let ids: Vec<RecordId> = (0..20).map(|_| desk.event(Duration::ZERO, "x", None, json!({}))).collect();
+    let name = ids[6].to_string();
+    let end = &name[name.len() - 4..];
+    for id in [&name[..], &name.to_uppercase(), end, &name[1..]] {
+        assert!(desk.prints(&["show", id]).contains(&name), "{id}");
+    }
+    let begin = &name[..16];
+    assert!(desk.fails(&["show", begin]).contains("20 events have"), "all of a log begin alike");
+    assert!(desk.fails(&["show", "ffff"]).contains("there is no event ffff"));
+    assert!(desk.fails(&["show", &"f".repeat(32)]).contains("there is no event"));
+    assert!(desk.fails(&["show", "latest"]).contains("32 hex digits"));
+    let broken = desk.write(b"x").to_string();
+    assert!(desk.fails(&["show", &broken]).contains("is no document"));
+    assert!(desk.fails(&["flame", &broken]).contains("is no document"));
+}
+
+#[test]
+fn an_event_s_stacks_are_drawn_in_three_formats_or_it_has_none() {
+    let mut desk = Desk::new();
+    let id = desk.event(Duration::ZERO, "cpuidle", None, json!({"flamedata": flame()})).to_string();
+    assert!(desk.prints(&["flame", &id]).contains("<svg"));
+    assert_eq!(desk.prints(&["flame", &id, "--format=folded"]), "java 10\njava;spin?[2J_[k] 90\n");
+    let file = desk.path("x.json");
+    let path = file.to_string_lossy().into_owned();
+    assert_eq!(desk.prints(&["flame", &id, "--format", "speedscope", "-o", &path]), "");
+    let drawn: Value = serde_json::from_slice(&fs::read(file).expect("the file")).expect("JSON");
+    assert_eq!(drawn["profiles"][0]["endValue"], 100);
+    assert!(desk.fails(&["flame", &id, "-o", "/no/such/file"]).contains("cannot write /no/such/file"));
+    for data in [json!({}), json!({"flamedata": []}), json!({"flamedata": "x"}), json!(5)] {
+        let id = desk.event(Duration::ZERO, "dload", None, data).to_string();
+        assert!(desk.fails(&["flame", &id]).contains("has no stacks"));
+    }
+    let orphan = json!({"flamedata": [{"level": 3, "value": 1, "self": 1, "label": "x"}]});
+    let id = desk.event(Duration::ZERO, "x", None, orphan).to_string();
+    assert!(desk.fails(&["flame", &id]).contains("no parent"));
+    assert!(!desk.prints(&["show", &id]).contains("hottest"), "and yet it is shown");
+}
+
+#[test]
+fn a_log_is_sound_until_a_record_rots() {
+    let mut desk = Desk::new();
+    desk.write(b"{\"rot\":\"HERE\"}");
+    desk.write(b"{}");
+    let text = desk.prints(&["verify"]);
+    assert!(text.contains("records      2\n") && text.contains("bad records  0\n"), "{text}");
+    desk.writer = None;
+    let rotted = fs::read_dir(desk.path("log")).expect("the log").flatten().any(|entry| {
+        let mut bytes = fs::read(entry.path()).expect("a file");
+        let at = bytes.windows(4).position(|four| four == b"HERE");
+        at.map(|at| bytes[at] ^= 1).is_some_and(|()| fs::write(entry.path(), bytes).is_ok())
+    });
+    assert!(rotted);
+    let (code, out, err) = desk.onset(&["verify"]);
+    assert_eq!((code, err.as_str(), out.contains("bad records  1\n")), (1, "", true), "{out}");
+}
