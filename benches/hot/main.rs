@@ -32,6 +32,9 @@ impl Drop for Scratch {
     }
 }
 
+/// Prints its lines.
+type Part = fn(&Scratch);
+
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let scratch = Scratch::new();
@@ -41,7 +44,7 @@ fn main() {
         return;
     }
     // cargo passes --bench; other words name the parts that are wanted.
-    let parts: [(&str, fn(&Scratch)); 7] = [
+    let parts: [(&str, Part); 7] = [
         ("host", host::lines),
         ("documents", documents::lines),
         ("scrape", scrape::lines),
