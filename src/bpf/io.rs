@@ -198,10 +198,10 @@ impl IoArmed<'_> {
             if raw.get(offset_of!(types::row_key, slot)).is_none_or(|byte| u32::from(*byte) != slot) {
                 continue;
             }
-            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY))
-                && let Some(row) = IoRow::parse(&row)
-            {
-                all.insert(key, row);
+            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY)) {
+                #[cfg(test)]
+                crate::fuzz::record::note("bpf_io_row", &[&[0], &raw, &row]);
+                all.extend(IoRow::parse(&row).map(|row| (key, row)));
             }
             let _ = maps.rows.delete(&raw);
         }

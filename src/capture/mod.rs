@@ -4,6 +4,8 @@
 
 mod answer;
 mod disks;
+#[doc(hidden)]
+pub mod fuzz;
 mod io;
 mod io_rows;
 mod proc_task;
@@ -425,7 +427,10 @@ fn cpu_list(text: &str) -> Vec<u32> {
 /// The kernel's release: `6.18.44-generic` is (6, 18).
 #[must_use]
 pub fn release(proc: &Path) -> Option<(u32, u32)> {
-    let text = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?;
+    release_of(&std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?)
+}
+
+fn release_of(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -54,7 +54,7 @@ fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let ms = |ms: u64| quantity("ms", &ms.into());
     let config = status.config.as_deref().unwrap_or("the built-in defaults");
     let (log, turns) = (&status.log, &status.turns);

@@ -12,14 +12,14 @@ use super::{Error, Id, RecordId};
 use crate::sys;
 
 /// What the file is called.
-const NAME: &str = "shipped";
+pub(super) const NAME: &str = "shipped";
 /// The format that is written here, and the newest that is read.
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"onsetcur";
 /// Bytes of one entry.
-const ENTRY: usize = 48;
+pub(super) const ENTRY: usize = 48;
 /// The second entry begins here: no disk tears two blocks with one write.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 /// Later turns are forged; with them, the one after might not be newer.
 const TURN_END: u64 = 1 << 63;
 
@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-fn entry(turn: u64, id: RecordId) -> [u8; ENTRY] {
+pub(super) fn entry(turn: u64, id: RecordId) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
