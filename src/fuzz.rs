@@ -15,6 +15,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent_reply", cli::fuzz::agent_reply),
     ("bpf_io_record", bpf::fuzz::io_record),
     ("bpf_io_row", bpf::fuzz::io_row),
+    ("bpf_kallsyms", bpf::fuzz::kallsyms),
     ("bpf_passing", bpf::fuzz::passing),
     ("bpf_stack", bpf::fuzz::stack),
     ("bpf_stuck", bpf::fuzz::stuck),
@@ -88,6 +89,16 @@ mod tests {
 
     /// So many places of a file are cut or flipped: all would take longer than the rest of the tests.
     const PLACES: usize = 64;
+
+    #[test]
+    fn every_corpus_has_a_target_and_the_table_is_in_order() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let folders = std::fs::read_dir(corpus).expect("the corpora");
+        let mut names: Vec<String> =
+            folders.map(|folder| folder.expect("a folder").file_name().to_string_lossy().into()).collect();
+        names.sort();
+        assert_eq!(names, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+    }
 
     #[test]
     fn every_target_comes_back_from_its_corpus_whole_cut_and_flipped() {

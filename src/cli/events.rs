@@ -166,8 +166,8 @@ pub(super) fn one_line(id: &str, document: &Document) -> String {
         let name = name.rsplit('.').next().unwrap_or(name);
         gist.push_str(if gist.is_empty() { "" } else { ", " });
         gist.push_str(&match value {
-            Value::Number(number) => format!("{name} {}", quantity(name, number)),
-            other => format!("{name} {}", line(other.as_str().unwrap_or_default())),
+            Value::Number(number) => format!("{} {}", line(name), quantity(name, number)),
+            other => format!("{} {}", line(name), line(other.as_str().unwrap_or_default())),
         });
     }
     let (time, tracer) = (line(document.text("tracer_time")), line(document.text("tracer_name")));

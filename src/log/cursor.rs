@@ -25,7 +25,7 @@ const TURN_END: u64 = 1 << 63;
 
 /// What one place in the file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// An entry: the last record that is done, and how many entries came before.
     Entry { turn: u64, id: RecordId },
     /// Nothing was ever written.
@@ -37,7 +37,7 @@ enum Place {
 }
 
 impl Place {
-    fn parse(bytes: &[u8], at: u64) -> Place {
+    pub(super) fn parse(bytes: &[u8], at: u64) -> Place {
         if bytes.iter().all(|byte| *byte == 0) {
             return Place::Blank;
         }

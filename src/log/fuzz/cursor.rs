@@ -4,11 +4,15 @@
 use std::fs;
 
 use super::Scratch;
-use crate::log::cursor::{BLOCK, ENTRY, NAME, entry, peek};
+use crate::log::cursor::{BLOCK, ENTRY, NAME, Place, entry, peek};
 use crate::log::{Cursor, Error, Id, RecordId};
 
+/// From one place to the other, as it counts in memory.
+const APART: usize = 4096;
+const _: () = assert!(APART as u64 == BLOCK);
+
 /// Both places.
-const FILE: usize = 2 * BLOCK as usize;
+const FILE: usize = 2 * APART;
 
 /// Takes bytes as the file. With an odd first byte they are changes to a sound one instead, three
 /// bytes each, so that a fuzzer need not find checksums.
@@ -42,11 +46,20 @@ pub fn cursor(data: &[u8]) {
     let before = fs::read(&path).expect("it is there");
     cursor.set(two).expect("there is room");
     assert_eq!(says(&scratch), Some(two));
-    // The power failed at any byte of the last write.
+    // The power failed at any byte of the last write. It may heal what had rotted, which is older.
+    let rotten = |at: u64| {
+        let from = if at == 0 { 0 } else { APART };
+        let mut bytes = [0; ENTRY];
+        bytes.iter_mut().zip(file.get(from..).unwrap_or_default()).for_each(|(to, from)| *to = *from);
+        Place::parse(&bytes, at) == Place::Bad
+    };
+    if rotten(0) || rotten(1) {
+        return;
+    }
     let after = fs::read(&path).expect("it is there");
     let torn = usize::from(data.last().copied().unwrap_or(0)) % ENTRY;
-    let place = before.iter().zip(&after).position(|(old, new)| old != new).unwrap_or(0) / BLOCK as usize;
-    let end = place * BLOCK as usize + torn;
+    let place = before.iter().zip(&after).position(|(old, new)| old != new).unwrap_or(0) / APART;
+    let end = place * APART + torn;
     let halves = [after.get(..end), before.get(end..)].map(Option::unwrap_or_default);
     fs::write(&path, halves.concat()).expect("it can be written");
     let left = says(&scratch);
@@ -70,14 +83,14 @@ fn id(said: Option<RecordId>, more: u64) -> RecordId {
 /// A sound file of two entries, with these changes: place and offset, new byte.
 fn changed(changes: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; FILE];
-    for (turn, place) in [(4, 0), (5, BLOCK as usize)] {
+    for (turn, place) in [(4, 0), (5, APART)] {
         let entry = entry(turn, RecordId { log: Id(*b"fuzzing!"), seq: 1000 + turn });
         bytes.get_mut(place..place + ENTRY).unwrap_or_default().copy_from_slice(&entry);
     }
     for change in changes.chunks_exact(3) {
         if let [place, offset, value] = *change
             && let Some(byte) =
-                bytes.get_mut(usize::from(place % 2) * BLOCK as usize + usize::from(offset) % (ENTRY + 8))
+                bytes.get_mut(usize::from(place % 2) * APART + usize::from(offset) % (ENTRY + 8))
         {
             *byte = value;
         }

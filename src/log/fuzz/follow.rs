@@ -15,7 +15,7 @@ use crate::log::{Cursor, Error, Reader, RecordId, Report, Writer, folder, get, v
 const BODY: usize = 4096;
 
 /// A script goes no further: it has been everywhere by then.
-const STEPS: usize = 512;
+const STEPS: usize = 200;
 
 /// So many records are looked for one by one at the end.
 const SOUGHT: usize = 16;
@@ -23,8 +23,7 @@ const SOUGHT: usize = 16;
 /// Plays the script that these bytes are.
 pub fn follow(data: &[u8]) {
     let mut life = Life::begin();
-    let mut steps = data.chunks(3).take(STEPS);
-    while let Some(step) = steps.next() {
+    for step in data.chunks(3).take(STEPS) {
         let [what, one, two] = [0, 1, 2].map(|at| step.get(at).copied().unwrap_or(0));
         let number = usize::from(u16::from_le_bytes([one, two]));
         match what % 16 {

@@ -16,7 +16,9 @@ pub use cursor::cursor;
 pub use follow::follow;
 pub use segment::segment;
 
-const SEGMENT: u64 = 64 << 10;
+/// Of a segment.
+const BYTES: usize = 64 << 10;
+const SEGMENT: u64 = BYTES as u64;
 
 /// Records with their bodies.
 type Records = Vec<(RecordId, Vec<u8>)>;

@@ -4,12 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Records, Scratch, read};
+use super::{BYTES, Records, SEGMENT, Scratch, read};
 use crate::log::record::{self, Head, Header, Opening};
 use crate::log::scan::{Scan, Step};
 use crate::log::{Error, Id, Reader, RecordId, Writer, folder, get, verify};
-
-const SEGMENT: usize = super::SEGMENT as usize;
 
 /// So many records are looked for by their ids: each look reads the segment up to there.
 const SOUGHT: usize = 8;
@@ -19,9 +17,10 @@ const SOUGHT: usize = 8;
 pub fn segment(data: &[u8]) {
     let segment = match data.split_first() {
         Some((kind, rest)) if kind % 2 == 1 => changed(rest),
-        Some((_, rest)) => rest.get(..SEGMENT).unwrap_or(rest).to_vec(),
+        Some((_, rest)) => rest.get(..BYTES).unwrap_or(rest).to_vec(),
         None => Vec::new(),
     };
+    adopted(&segment);
     let scratch = Scratch::new();
     let path = folder::path(&scratch.0, 0);
     fs::write(&path, &segment).expect("the scratch folder can be written");
@@ -43,6 +42,27 @@ pub fn segment(data: &[u8]) {
             assert_eq!(recovered.records, before.len() as u64, "recovery and the walk agree");
             go_on(&scratch, writer, before);
         }
+    }
+}
+
+/// The same bytes, left by a writer that died before it had named its new segment: whole they are
+/// taken into the log, else they were never there.
+fn adopted(segment: &[u8]) {
+    let scratch = Scratch::new();
+    fs::write(scratch.0.join(folder::NEXT), segment).expect("the scratch folder can be written");
+    assert_eq!(read(&scratch.0), [], "it has no name");
+    let records = match Header::parse(segment) {
+        Opening::Newer(_) => {
+            assert!(matches!(Writer::open(&scratch.log()), Err(Error::Newer { .. })));
+            return;
+        }
+        Opening::Sound(_) => in_memory(segment),
+        Opening::Blank | Opening::Bad => Vec::new(),
+    };
+    match Writer::open(&scratch.log()) {
+        Err(Error::Exhausted { .. }) => {}
+        Err(error) => panic!("{error}"),
+        Ok((writer, _)) => go_on(&scratch, writer, records),
     }
 }
 
@@ -87,7 +107,7 @@ fn in_memory(segment: &[u8]) -> Records {
 /// A sound segment of a few records, with these changes: offset (two bytes), new byte.
 fn changed(changes: &[u8]) -> Vec<u8> {
     let log = Id(*b"fuzzing!");
-    let mut bytes = Header { log, first: 0, size: super::SEGMENT }.bytes().to_vec();
+    let mut bytes = Header { log, first: 0, size: SEGMENT }.bytes().to_vec();
     for (seq, len) in (0..).zip([0, 1, 8, 100, 0, 33, 700]) {
         let body = vec![b'x'; len];
         let head = Head::new(RecordId { log, seq }, &body).bytes(bytes.len() as u64);
@@ -96,7 +116,7 @@ fn changed(changes: &[u8]) -> Vec<u8> {
         bytes.resize(end, 0);
     }
     let used = bytes.len();
-    bytes.resize(SEGMENT, 0);
+    bytes.resize(BYTES, 0);
     for change in changes.chunks_exact(3) {
         if let [low, high, value] = *change
             && let Some(byte) = bytes.get_mut(usize::from(u16::from_le_bytes([low, high])) % (used + 64))
