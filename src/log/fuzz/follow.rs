@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use super::{SEGMENT, Scratch, drain, read};
+use crate::fuzz::heap::untouched;
 use crate::log::record::{self, HEADER};
 use crate::log::scan::{Scan, Step};
 use crate::log::{Cursor, Error, Reader, RecordId, Report, Writer, folder, get, verify};
@@ -101,9 +102,11 @@ impl Life {
         let writer = self.writer();
         let next = writer.next_id();
         let id = loop {
-            let appended = writer.append(|_, to| {
-                to.get_mut(..len)?.copy_from_slice(&body);
-                Some(len)
+            let appended = untouched(|| {
+                writer.append(|_, to| {
+                    to.get_mut(..len)?.copy_from_slice(&body);
+                    Some(len)
+                })
             });
             match appended {
                 Ok(id) => break id.expect("there is a body"),
