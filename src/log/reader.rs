@@ -163,7 +163,15 @@ impl Reader {
                 }
                 return Ok(None);
             };
+            let (last, expected) = (self.scan.last(), self.scan.floor());
             let step = self.scan.next(&current.file).map_err(Error::io("read", &current.path))?;
+            let follows = matches!(&step, Step::Record { id, .. } if id.seq == expected);
+            if let Some(last) = last.filter(|_| !follows)
+                && last.is_gone(&current.file).map_err(Error::io("read", &current.path))?
+            {
+                self.again()?;
+                continue;
+            }
             match step {
                 Step::Record { id, body, missing } => {
                     self.report.missing_records = self.report.missing_records.saturating_add(missing);
@@ -194,6 +202,17 @@ impl Reader {
     #[must_use]
     pub fn report(&self) -> Report {
         Report { torn_bytes: self.report.torn_bytes.saturating_add(self.torn), ..self.report }
+    }
+
+    /// What was read last is not there any more, and other records may be in its place: reads the
+    /// segment once more, but for what was given. What is rotten in it is counted again.
+    fn again(&mut self) -> Result<(), Error> {
+        let Some(listed) = self.current.as_ref().map(|current| current.listed) else { return Ok(()) };
+        let Report { segments, bad_segments, .. } = self.report;
+        (self.after, self.torn) = (self.given.or(self.after), 0);
+        self.enter(listed, Between::Unknown)?;
+        (self.report.segments, self.report.bad_segments) = (segments, bad_segments);
+        Ok(())
     }
 
     /// Enters the oldest segment, if there is one.
