@@ -66,8 +66,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tracer_events", tracer::fuzz::events),
 ];
 
-/// Files of a line or a few: lists of CPUs, the kernel's release, statm, groups, secrets.
+/// Files of a line or a few: lists of CPUs, the kernel's release, statm, groups, secrets; and names in the log.
 fn small_files(data: &[u8]) {
+    log::fuzz::names(data);
     capture::fuzz::lines(data);
     control::fuzz_groups(data);
     ship::fuzz::secret(data);

@@ -184,6 +184,7 @@ impl Life {
         }
         if let Some(last) = self.kept.last()
             && !self.harmed.contains(&last.id)
+            && self.segments().contains(&last.segment)
         {
             assert_eq!(self.seen.last(), Some(&last.id), "what is appended is there for every reader");
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::folder::Name;
 use super::{Reader, RecordId};
 use crate::config;
 
@@ -22,6 +23,17 @@ const SEGMENT: u64 = BYTES as u64;
 
 /// Records with their bodies.
 type Records = Vec<(RecordId, Vec<u8>)>;
+
+/// Names of records, as people give them, and of segments: one that is taken is written so again.
+pub fn names(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(id) = text.parse::<RecordId>() {
+        assert_eq!(id.to_string(), text.to_ascii_lowercase());
+    }
+    if let Some(first) = Name::parse(&text) {
+        assert_eq!(Name::new(first).as_str(), text);
+    }
+}
 
 fn drain(reader: &mut Reader) -> Records {
     let mut records = Vec::new();
