@@ -207,12 +207,11 @@ impl Reader {
     /// What was read last is not there any more, and other records may be in its place: reads the
     /// segment once more, but for what was given. What is rotten in it is counted again.
     fn again(&mut self) -> Result<(), Error> {
-        let Some(listed) = self.current.as_ref().map(|current| current.listed) else { return Ok(()) };
-        let Report { segments, bad_segments, .. } = self.report;
+        let Some(current) = &self.current else { return Ok(()) };
         (self.after, self.torn) = (self.given.or(self.after), 0);
-        self.enter(listed, Between::Unknown)?;
-        (self.report.segments, self.report.bad_segments) = (segments, bad_segments);
-        Ok(())
+        // The same file: another one may have its name by now, or none.
+        let begun = self.scan.begin(&current.file, current.listed.first);
+        begun.map(drop).map_err(Error::io("read", &current.path))
     }
 
     /// Enters the oldest segment, if there is one.

@@ -139,6 +139,9 @@ impl Life {
         let (cursor, shipped) = Cursor::open(&self.scratch.0).expect("opens");
         assert_eq!(shipped, self.shipped, "the cursor says what it was told");
         writer.mark().begin(&self.scratch.0, shipped).expect("readable");
+        // Where nothing at all was left another log begins, and gives the same names to its segments.
+        let log = writer.next_id().log;
+        self.kept.iter_mut().filter(|kept| kept.id.log != log).for_each(|kept| kept.segment = u64::MAX);
         (self.writer, self.cursor) = (Some(writer), cursor);
     }
 
@@ -179,7 +182,8 @@ impl Life {
             let kept = self.kept.iter().find(|kept| kept.id == id);
             let kept = kept.unwrap_or_else(|| panic!("{id} was never appended"));
             assert!(kept.body == body, "{id} was given with another body");
-            assert!(self.seen.last().is_none_or(|last| *last < id), "{id} comes too late, or again");
+            assert!(self.seen.last().is_none_or(|last| is_before(*last, id)), "{id} comes too late");
+            assert!(!self.seen.contains(&id), "{id} is given again");
             self.seen.push(id);
         }
         if let Some(last) = self.kept.last()
@@ -196,7 +200,7 @@ impl Life {
         let mut reader = mark.reader(&self.scratch.0, self.shipped).expect("readable");
         for _ in 0..count {
             let Some(entry) = reader.next().expect("readable") else { break };
-            assert!(self.shipped.is_none_or(|shipped| shipped < entry.id), "it is sent twice");
+            assert!(self.shipped.is_none_or(|shipped| is_before(shipped, entry.id)), "it is sent twice");
             self.shipped = Some(entry.id);
             self.cursor.set(entry.id).expect("there is room");
             mark.shipped(entry.id);
@@ -218,9 +222,10 @@ impl Life {
         let (dir, there) = (&self.scratch.0, self.segments());
         let left = |kept: &&Kept| there.contains(&kept.segment) && !self.harmed.contains(&kept.id);
         let all = read(dir);
-        let mut found = all.iter();
+        let in_order = |pair: &[(RecordId, Vec<u8>)]| is_before(pair[0].0, pair[1].0);
+        assert!(all.windows(2).all(in_order), "records are read in their order");
         for kept in self.kept.iter().filter(left) {
-            let same = found.any(|(id, body)| *id == kept.id && *body == kept.body);
+            let same = all.iter().any(|(id, body)| *id == kept.id && *body == kept.body);
             assert!(same, "{} is lost, though nobody harmed it", kept.id);
         }
         let report = verify(dir).expect("readable");
@@ -243,6 +248,11 @@ impl Life {
         }
         assert!(there.len() as u64 * SEGMENT <= self.scratch.log().budget + SEGMENT, "more than the budget");
     }
+}
+
+/// Whether a record comes before another. One of which nothing at all was left is another log.
+fn is_before(one: RecordId, other: RecordId) -> bool {
+    one.log != other.log || one.seq < other.seq
 }
 
 #[cfg(test)]
