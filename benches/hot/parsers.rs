@@ -15,8 +15,35 @@ use procfs_core::{
 use crate::table::{head, ns, speed};
 use crate::tree::corpus;
 
-/// Not the parser of one file: they write files, feed a connection byte by byte, or play whole stories.
-const OTHERS: [&str; 4] = ["log_segment", "elf_file", "http_request", "tracer_events"];
+/// Not the parser of one file alone: they write files, feed a connection byte by byte, play whole
+/// stories, or hold what was read against the bytes at length.
+const OTHERS: [&str; 25] = [
+    "agent_reply",
+    "bpf_io_record",
+    "bpf_io_row",
+    "bpf_kallsyms",
+    "bpf_passing",
+    "bpf_stack",
+    "bpf_stuck",
+    "bpf_sums",
+    "bulk_request",
+    "command_line",
+    "config_words",
+    "document",
+    "elf_file",
+    "es_answer",
+    "folder_records",
+    "http_request",
+    "log_cursor",
+    "log_follow",
+    "log_segment",
+    "mountpoints",
+    "oom_kill",
+    "rejects",
+    "small_files",
+    "stuck_task",
+    "tracer_events",
+];
 
 /// Reads a text.
 type Beside = fn(&[u8]) -> bool;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -80,7 +80,9 @@ impl Io {
     pub fn arm(&mut self, stall: Duration) -> Result<IoArmed<'_>, Error> {
         self.runs += 1;
         if self.direct_end.is_none() {
-            self.direct_end = Some(address(&self.proc.join("kallsyms"), DIRECT_END).unwrap_or(0));
+            let kallsyms = File::open(self.proc.join("kallsyms")).ok();
+            self.direct_end =
+                Some(kallsyms.and_then(|file| address(BufReader::new(file), DIRECT_END)).unwrap_or(0));
         }
         let ring = attempt(WHAT, || Ring::open(&self.skeleton.maps.records))?;
         let mut armed = IoArmed { program: self, ring, links: Vec::new(), watched: BTreeMap::new() };
@@ -198,10 +200,10 @@ impl IoArmed<'_> {
             if raw.get(offset_of!(types::row_key, slot)).is_none_or(|byte| u32::from(*byte) != slot) {
                 continue;
             }
-            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY))
-                && let Some(row) = IoRow::parse(&row)
-            {
-                all.insert(key, row);
+            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY)) {
+                #[cfg(test)]
+                crate::fuzz::record::note("bpf_io_row", &[&[0], &raw, &row]);
+                all.extend(IoRow::parse(&row).map(|row| (key, row)));
             }
             let _ = maps.rows.delete(&raw);
         }
@@ -291,9 +293,9 @@ fn monotonic() -> u64 {
     u64::try_from(crate::sys::now().mono.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The address of a kernel function; `None` where it is not told.
-fn address(kallsyms: &Path, function: &str) -> Option<u64> {
-    let mut lines = BufReader::new(File::open(kallsyms).ok()?).split(b'\n').map_while(Result::ok);
+/// The address of a kernel function out of /proc/kallsyms; `None` where it is not told.
+pub(super) fn address(kallsyms: impl BufRead, function: &str) -> Option<u64> {
+    let mut lines = kallsyms.split(b'\n').map_while(Result::ok);
     lines.find_map(|line| {
         let line = std::str::from_utf8(&line).ok()?;
         let mut fields = line.split_ascii_whitespace();

@@ -184,6 +184,8 @@ impl IoRow {
 
     /// Reads a `struct flight` as it is now.
     pub(super) fn of_flight(raw: &[u8], now: u64) -> Option<(IoKey, IoRow)> {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_io_row", &[&[1], raw]);
         let (key, rest) = raw.split_at_checked(size_of::<types::row_key>())?;
         let mut fields = Fields(rest);
         let since = |at: u64| Duration::from_nanos(if at == 0 { 0 } else { now.saturating_sub(at) });
@@ -203,6 +205,8 @@ impl IoRecord {
     /// Reads a record of the ring.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<IoRecord> {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_io_record", &[raw]);
         const PATH: u32 = 1;
         const STALL: u32 = 2;
         let mut fields = Fields(raw);

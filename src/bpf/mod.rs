@@ -4,6 +4,8 @@
 mod containers;
 mod error;
 mod floor;
+#[doc(hidden)]
+pub mod fuzz;
 mod hook;
 mod io;
 mod io_record;

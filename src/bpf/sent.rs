@@ -47,6 +47,8 @@ impl Sent {
     /// Reads a `struct stack`.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Sent> {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_stack", &[record]);
         let (hash, rest) = record.split_first_chunk()?;
         let (pid, rest) = rest.split_first_chunk()?;
         let (kernel_bytes, rest) = rest.split_first_chunk()?;
@@ -69,6 +71,8 @@ impl Sent {
 impl Count {
     /// Reads a `struct counted` and its sum.
     pub(super) fn parse(key: &[u8], weight: &[u8]) -> Option<Count> {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_sums", &[&[0], key, weight]);
         let (container, rest) = key.split_first_chunk()?;
         let (hash, rest) = rest.split_first_chunk()?;
         Some(Count {

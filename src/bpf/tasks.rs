@@ -169,7 +169,7 @@ pub(super) fn each_record<const SIZE: usize>(
 
 /// `struct passing`, which stands in no map; the C side asserts its size.
 const PASSING: usize = 24;
-const STUCK: usize = size_of::<types::stuck>();
+pub(super) const STUCK: usize = size_of::<types::stuck>();
 
 // The parsers below read these, field by field.
 const _: () = assert!(
@@ -179,7 +179,9 @@ const _: () = assert!(
 );
 
 impl Passing {
-    fn parse(record: &[u8; PASSING]) -> Passing {
+    pub(super) fn parse(record: &[u8; PASSING]) -> Passing {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_passing", &[record]);
         let [c0, c1, c2, c3, c4, c5, c6, c7, b0, b1, b2, b3, b4, b5, b6, b7, rest @ ..] = *record;
         let [s0, s1, s2, s3, e0, e1, blocked, in_iowait] = rest;
         Passing {
@@ -223,7 +225,9 @@ impl Passing {
 }
 
 impl Stuck {
-    fn parse(record: &[u8; STUCK]) -> Option<Stuck> {
+    pub(super) fn parse(record: &[u8; STUCK]) -> Option<Stuck> {
+        #[cfg(test)]
+        crate::fuzz::record::note("bpf_stuck", &[record]);
         let (container, rest) = record.split_first_chunk()?;
         let (blocked, rest) = rest.split_first_chunk()?;
         let (pid, rest) = rest.split_first_chunk()?;

@@ -2,11 +2,12 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::fuzz::Portions;
 use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
@@ -40,20 +41,6 @@ fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
     }
     assert_eq!(Key::from_bits(0), None);
     assert_eq!(Key::from_bits(42), None);
-}
-
-/// Gives bytes in portions of its own choosing.
-struct Portions<'b>(&'b [u8], usize);
-
-impl Read for Portions<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.1 = self.1 % 7 + 1;
-        let count = self.1.min(to.len()).min(self.0.len());
-        let (now, later) = self.0.split_at(count);
-        to[..count].copy_from_slice(now);
-        self.0 = later;
-        Ok(count)
-    }
 }
 
 #[test]
@@ -200,3 +187,50 @@ const _: () = {
             && size_of::<types::kill>() <= hook::RECORD_BYTES
     );
 };
+
+/// A cgroup with so little memory that whoever takes more is killed; gone when the test is.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn new() -> Small {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = if v1.is_dir() {
+            (v1, "memory.limit_in_bytes")
+        } else {
+            (Path::new("/sys/fs/cgroup"), "memory.max")
+        };
+        let folder = root.join("small");
+        let _ = std::fs::remove_dir(&folder);
+        std::fs::create_dir(&folder).expect("a cgroup");
+        std::fs::write(folder.join(limit), "16777216").expect("a limit");
+        Small(folder)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
+    let mut hook = Hook::attach("oom", &site, 4096, &mut Meter::default()).expect("this kernel has BTF");
+    let small = Small::new();
+    let greedy = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", small.0.display());
+    let mut child = std::process::Command::new("sh").args(["-c", &greedy]).spawn().expect("sh");
+    child.wait().expect("it is killed");
+    let mut records = Vec::new();
+    hook.drain(|record| records.push(record.to_vec()));
+    let pid = child.id().to_ne_bytes();
+    let own: Vec<_> = records.iter().filter(|record| record.get(32..36) == Some(&pid[..])).collect();
+    let [record] = own[..] else { panic!("{} records tell of it", own.len()) };
+    crate::fuzz::record::note("oom_kill", &[record]);
+    assert_eq!((&record[40..45], &record[88..94]), (&b"tail\0"[..], &b"small\0"[..]));
+}

@@ -58,6 +58,24 @@ pub struct Tally {
     pub lost: u64,
 }
 
+impl Tally {
+    /// Takes a group's `struct account` of each CPU.
+    pub(super) fn waited(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
+        let sum = values.filter_map(parse).fold(Waited::default(), |sum, one| sum.and(&one));
+        self.groups.extend(Group::parse(key).map(|group| (group, sum)));
+    }
+
+    /// Takes the times of each CPU in which one group waited while another ran.
+    pub(super) fn held_up(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
+        let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
+        let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
+        let pair = key
+            .split_at_checked(8)
+            .and_then(|(victim, culprit)| Some((Group::parse(victim)?, Group::parse(culprit)?)));
+        self.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
+    }
+}
+
 impl Waits {
     /// Loads the programs, for a kernel of this release.
     pub fn load(
@@ -145,21 +163,11 @@ impl WaitsArmed<'_> {
         let maps = &self.program.skeleton.maps;
         let mut tally = Tally { lost: number(&maps.lost), ..Tally::default() };
         attempt("reading waits", || {
-            each_value(&maps.accounts, |key, values| {
-                let sum = values.filter_map(parse).fold(Waited::default(), |sum, one| sum.and(&one));
-                tally.groups.extend(Group::parse(key).map(|group| (group, sum)));
-            })?;
+            each_value(&maps.accounts, |key, values| tally.waited(key, values))?;
             if !culprits {
                 return Ok(());
             }
-            each_value(&maps.culprits, |key, values| {
-                let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
-                let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
-                let pair = key
-                    .split_at_checked(8)
-                    .and_then(|(victim, culprit)| Some((Group::parse(victim)?, Group::parse(culprit)?)));
-                tally.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
-            })
+            each_value(&maps.culprits, |key, values| tally.held_up(key, values))
         })?;
         Ok(tally)
     }
@@ -172,6 +180,11 @@ fn each_value(
 ) -> Result<(), libbpf_rs::Error> {
     for key in map.keys() {
         if let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? {
+            #[cfg(test)]
+            crate::fuzz::record::note(
+                "bpf_sums",
+                &[&[if key.len() == 8 { 1 } else { 2 }], &key, &values.concat()],
+            );
             each(&key, &mut values.iter().map(Vec::as_slice));
         }
     }

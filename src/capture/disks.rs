@@ -131,7 +131,7 @@ fn numbers(file: &Path) -> Option<Device> {
     device(fs::read(file).ok()?.trim_ascii())
 }
 
-fn device(text: &[u8]) -> Option<Device> {
+pub(super) fn device(text: &[u8]) -> Option<Device> {
     let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
     Some(Device { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }

@@ -118,13 +118,17 @@ pub(super) fn cpu_list(text: &str) -> Vec<u32> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(CPUS_MAX))
     };
-    text.trim().split(',').filter_map(range).flatten().collect()
+    // Named again and again they are still no more.
+    text.trim().split(',').filter_map(range).flatten().take(CPUS_MAX as usize).collect()
 }
 
 /// The kernel's release: `6.18.44-generic` is (6, 18).
 #[must_use]
 pub fn release(proc: &Path) -> Option<(u32, u32)> {
-    let text = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?;
+    release_of(&std::fs::read_to_string(proc.join("sys/kernel/osrelease")).ok()?)
+}
+
+pub(super) fn release_of(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -4,6 +4,8 @@
 
 mod answer;
 mod disks;
+#[doc(hidden)]
+pub mod fuzz;
 mod io;
 mod io_rows;
 mod load;

@@ -132,7 +132,7 @@ pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Reside
 }
 
 /// The second number of a statm file (proc_pid_statm(5)).
-fn resident_pages(text: &[u8]) -> Option<u64> {
+pub(super) fn resident_pages(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 

@@ -15,6 +15,7 @@ use crate::config;
 use crate::ship::Settings;
 use crate::tracer::{TRACERS, mapping};
 use plan::{Flavor, Plan};
+pub(super) use server::fuzz;
 use server::{Server, There};
 
 const FLAVOR: Opt = Opt {

@@ -104,7 +104,7 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
     Ok(Done::Well)
 }
 
-fn words(note: &Reject) -> String {
+pub(super) fn words(note: &Reject) -> String {
     let status = if note.status == 0 { "not sent".to_owned() } else { format!("HTTP {}", note.status) };
     format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }
@@ -151,7 +151,7 @@ fn print(entry: &Entry<'_>, choice: &Choice<'_>, json: bool, out: &mut dyn Write
 }
 
 /// Time, tracer, rule, subject, id and what says most.
-fn one_line(id: &str, document: &Document) -> String {
+pub(super) fn one_line(id: &str, document: &Document) -> String {
     let data = document.data();
     let trigger = data.get("trigger").and_then(Value::as_str).unwrap_or_default();
     let subject = match document.text("container_id") {
@@ -166,8 +166,8 @@ fn one_line(id: &str, document: &Document) -> String {
         let name = name.rsplit('.').next().unwrap_or(name);
         gist.push_str(if gist.is_empty() { "" } else { ", " });
         gist.push_str(&match value {
-            Value::Number(number) => format!("{name} {}", quantity(name, number)),
-            other => format!("{name} {}", line(other.as_str().unwrap_or_default())),
+            Value::Number(number) => format!("{} {}", line(name), quantity(name, number)),
+            other => format!("{} {}", line(name), line(other.as_str().unwrap_or_default())),
         });
     }
     let (time, tracer) = (line(document.text("tracer_time")), line(document.text("tracer_name")));

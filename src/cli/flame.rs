@@ -27,7 +27,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 #[derive(Clone, Copy)]
-enum Format {
+pub(super) enum Format {
     Svg,
     Folded,
     Speedscope,
@@ -57,19 +57,24 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         container => short(container),
     };
     let title = format!("{} {} {subject}", document.text("tracer_name"), document.text("tracer_time"));
-    // Made whole before any of it goes out: half a picture is worse than none.
-    let mut drawn = Vec::new();
-    match format {
-        Format::Svg => formats::svg(&tree, &title, &mut drawn)?,
-        Format::Folded => formats::folded(&tree, &mut drawn)?,
-        Format::Speedscope => formats::speedscope(&tree, &title, &mut drawn)?,
-    }
+    let drawn = draw(format, &tree, &title)?;
     match given.path("output") {
         None => out.write_all(&drawn)?,
         Some(path) => fs::write(&path, &drawn)
             .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?,
     }
     Ok(Done::Well)
+}
+
+/// Made whole before any of it goes out: half a picture is worse than none.
+pub(super) fn draw(format: Format, tree: &Tree<'_>, title: &str) -> std::io::Result<Vec<u8>> {
+    let mut drawn = Vec::new();
+    match format {
+        Format::Svg => formats::svg(tree, title, &mut drawn)?,
+        Format::Folded => formats::folded(tree, &mut drawn)?,
+        Format::Speedscope => formats::speedscope(tree, title, &mut drawn)?,
+    }
+    Ok(drawn)
 }
 
 /// The nodes of an event's flame graph; none if it has none, or something else in that place.

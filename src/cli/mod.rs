@@ -14,6 +14,8 @@ mod document;
 mod es_template;
 mod events;
 mod flame;
+#[doc(hidden)]
+pub mod fuzz;
 mod run;
 mod show;
 mod status;

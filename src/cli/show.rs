@@ -52,7 +52,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
-fn show(document: &Document, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn show(document: &Document, out: &mut dyn Write) -> Result<(), Failure> {
     let trigger = document.data().get("trigger").and_then(Value::as_str).unwrap_or("event");
     let (tracer, time) = (document.text("tracer_name"), document.text("tracer_time"));
     writeln!(out, "{}: {} at {}\n", line(tracer), line(trigger), line(time))?;

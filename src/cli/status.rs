@@ -54,7 +54,7 @@ fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let ms = |ms: u64| quantity("ms", &ms.into());
     let config = status.config.as_deref().unwrap_or("the built-in defaults");
     let (log, turns) = (&status.log, &status.turns);
@@ -69,7 +69,9 @@ fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     ship(&status.ship, out)?;
     let longest = ms(turns.longest_turn_ms);
     writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
-    let captures = |tracer: &TracerStatus| tracer.captures.values().sum::<u64>();
+    // Whoever listens there may be no agent at all.
+    let captures =
+        |tracer: &TracerStatus| tracer.captures.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
     let mut rows =
         vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
     rows.extend(status.tracers.iter().map(|tracer| {

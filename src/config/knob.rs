@@ -240,7 +240,7 @@ fn kind(value: &toml::Value) -> String {
 }
 
 /// A duration in the largest unit that shows it whole.
-struct Shown(Duration);
+pub(super) struct Shown(pub(super) Duration);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,7 +256,7 @@ impl fmt::Display for Shown {
 }
 
 /// A size in the largest unit that shows it whole.
-struct Bytes(u64);
+pub(super) struct Bytes(pub(super) u64);
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 

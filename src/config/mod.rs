@@ -4,6 +4,8 @@
 
 mod elasticsearch;
 mod environment;
+#[doc(hidden)]
+pub mod fuzz;
 mod issues;
 mod knob;
 mod names;
@@ -291,16 +293,6 @@ fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
     }
     let document = usize::try_from(document).unwrap_or(usize::MAX);
     Log { dir: log.text("dir").into(), segment, budget, document, sync: log.time("sync") }
-}
-
-/// The reader as a fuzz target: a file that is taken can be printed and read again.
-#[doc(hidden)]
-pub fn fuzz(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    match Config::parse(&text, crate::tracer::TRACERS) {
-        Ok(config) => assert_eq!(config.tracers.len(), crate::tracer::TRACERS.len()),
-        Err(error) => assert!(!error.to_string().is_empty()),
-    }
 }
 
 #[cfg(test)]

@@ -198,6 +198,12 @@ pub fn fuzz(data: &[u8]) {
     }
 }
 
+/// /etc/group as a fuzz target.
+#[doc(hidden)]
+pub fn fuzz_groups(data: &[u8]) {
+    door::fuzz(data);
+}
+
 fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
     let outcome = Outcome::Refused(why.to_owned());
     // The page holds what is said of a request, which is shorter than it.

@@ -37,7 +37,12 @@ pub(crate) fn fraction(digits: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(digits).ok()?;
     let (whole, part) = text.split_once('.')?;
     let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if plain(whole) && plain(part) { text.parse().ok() } else { None }
+    // So many digits that they are no number any more read as infinite.
+    if plain(whole) && plain(part) {
+        text.parse().ok().filter(|number: &f64| number.is_finite())
+    } else {
+        None
+    }
 }
 
 /// The number on the line `key number`, however many spaces or a colon stand between; what
@@ -75,6 +80,7 @@ mod tests {
         for bad in ["", "1", ".5", "1.", "-1.0", "inf", "nan", "1e5.0", "1.0e5"] {
             assert_eq!(fraction(bad.as_bytes()), None, "{bad}");
         }
+        assert_eq!(fraction(format!("{}.0", "9".repeat(400)).as_bytes()), None);
     }
 
     #[test]

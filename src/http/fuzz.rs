@@ -1,6 +1,7 @@
 //! What must hold for any bytes at all. The fuzzer calls these, and so do the unit tests.
 
 use super::request::{Parsed, REQUEST_MAX, Request, parse};
+use crate::fuzz::heap::untouched;
 
 /// How long a text is split at every place; a longer one is at some.
 const EVERYWHERE: usize = 512;
@@ -12,7 +13,7 @@ const EVERYWHERE: usize = 512;
 pub fn request(data: &[u8]) {
     let mut rest = data;
     loop {
-        let whole = parse(rest);
+        let whole = untouched(|| parse(rest));
         assert_eq!(whole, grown(rest), "the split matters");
         match whole {
             Parsed::Request(request) => {

@@ -12,20 +12,20 @@ use super::{Error, Id, RecordId};
 use crate::sys;
 
 /// What the file is called.
-const NAME: &str = "shipped";
+pub(super) const NAME: &str = "shipped";
 /// The format that is written here, and the newest that is read.
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"onsetcur";
 /// Bytes of one entry.
-const ENTRY: usize = 48;
+pub(super) const ENTRY: usize = 48;
 /// The second entry begins here: no disk tears two blocks with one write.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 /// Later turns are forged; with them, the one after might not be newer.
 const TURN_END: u64 = 1 << 63;
 
 /// What one place in the file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// An entry: the last record that is done, and how many entries came before.
     Entry { turn: u64, id: RecordId },
     /// Nothing was ever written.
@@ -37,7 +37,7 @@ enum Place {
 }
 
 impl Place {
-    fn parse(bytes: &[u8], at: u64) -> Place {
+    pub(super) fn parse(bytes: &[u8], at: u64) -> Place {
         if bytes.iter().all(|byte| *byte == 0) {
             return Place::Blank;
         }
@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-fn entry(turn: u64, id: RecordId) -> [u8; ENTRY] {
+pub(super) fn entry(turn: u64, id: RecordId) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());

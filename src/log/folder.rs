@@ -38,7 +38,7 @@ impl Name {
         std::str::from_utf8(&self.0).unwrap_or(NEXT)
     }
 
-    fn parse(name: &str) -> Option<u64> {
+    pub(super) fn parse(name: &str) -> Option<u64> {
         let digits = name.strip_suffix(SUFFIX)?;
         let plain = digits.len() == 16 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         u64::from_str_radix(digits, 16).ok().filter(|first| plain && *first < SEQ_END)

@@ -116,7 +116,15 @@ impl Reader {
                 }
                 return Ok(None);
             };
+            let (last, expected) = (current.scan.last(), current.scan.floor());
             let step = current.scan.next(&current.file).map_err(Error::io("read", current.path()))?;
+            let follows = matches!(&step, Step::Record { id, .. } if id.seq == expected);
+            if let Some(last) = last.filter(|_| !follows)
+                && last.is_gone(&current.file).map_err(Error::io("read", current.path()))?
+            {
+                self.again()?;
+                continue;
+            }
             match step {
                 Step::Record { id, body, missing } => {
                     self.report.missing_records = self.report.missing_records.saturating_add(missing);
@@ -166,6 +174,16 @@ impl Reader {
     /// The log that is read, once it is known.
     fn log(&self) -> Option<Id> {
         self.current.as_ref().and_then(|current| current.scan.log())
+    }
+
+    /// What was read last is not there any more, and other records may be in its place: reads the
+    /// segment once more, but for what was given. What is rotten in it is counted again.
+    fn again(&mut self) -> Result<(), Error> {
+        self.after = self.given.or(self.after);
+        match &mut self.current {
+            Some(current) => current.again(),
+            None => Ok(()),
+        }
     }
 
     /// Enters the oldest segment, if there is one.

@@ -69,6 +69,30 @@ pub(super) enum Step {
     End { torn: u64 },
 }
 
+/// A record that was met: where its head is, and what that says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Met {
+    offset: u64,
+    head: Head,
+}
+
+impl Met {
+    /// Whether it is gone: it had rotted, and who opened the log for writing went on in its place.
+    pub(super) fn is_gone(&self, source: &(impl Source + ?Sized)) -> io::Result<bool> {
+        let mut bytes = [0; HEAD];
+        let got = loop {
+            match source.read(&mut bytes, self.offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A block that cannot be read tells nothing.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
+                other => break other?,
+            }
+        };
+        let place = Place { offset: self.offset, log: None, floor: 0 };
+        Ok(bytes.get(..got).and_then(|bytes| Head::parse(bytes, place)) != Some(self.head))
+    }
+}
+
 /// What is at one place.
 enum Look {
     Record(Head),
@@ -85,6 +109,7 @@ pub(super) struct Scan {
     offset: u64,
     floor: u64,
     log: Option<Id>,
+    last: Option<Met>,
 }
 
 impl Scan {
@@ -93,6 +118,7 @@ impl Scan {
         self.window.forget();
         self.size = source.size()?;
         self.offset = HEADER as u64;
+        self.last = None;
         let opening = Header::parse(self.window.at(source, 0, HEADER, u64::MAX)?);
         (self.log, self.floor) = match opening {
             Opening::Sound(header) => (Some(header.log), header.first),
@@ -114,6 +140,11 @@ impl Scan {
     /// Gives its memory back until the next step.
     pub(super) fn rest(&mut self) {
         self.window = Window::default();
+    }
+
+    /// The last record in this segment so far.
+    pub(super) fn last(&self) -> Option<Met> {
+        self.last
     }
 
     /// The log, once it is known.
@@ -152,6 +183,7 @@ impl Scan {
     fn take(&mut self, head: Head) -> Step {
         let missing = record::gap(self.floor, head.id.seq);
         let body = self.window.range(self.offset + HEAD as u64, head.len);
+        self.last = Some(Met { offset: self.offset, head });
         self.log = Some(head.id.log);
         self.floor = head.id.seq + 1; // below SEQ_END
         self.offset += record::footprint(head.len) as u64;

@@ -66,6 +66,13 @@ impl Tail {
         Ok((Tail { listed, path, file, inode, scan, torn: 0, follow: Follow::Live }, opening))
     }
 
+    /// At its beginning once more. The same file: another one may have its name by now, or none.
+    pub(super) fn again(&mut self) -> Result<(), Error> {
+        self.torn = 0;
+        let begun = self.scan.begin(&self.file, self.listed.first);
+        begun.map(drop).map_err(Error::io("read", &self.path))
+    }
+
     /// Where the segment was when it was opened.
     pub(super) fn path(&self) -> &Path {
         &self.path

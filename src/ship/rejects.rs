@@ -2,7 +2,7 @@
 //! a line, in a file that is begun anew when it is full and kept once under another name.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -78,13 +78,24 @@ pub fn rejected(dir: &Path) -> io::Result<Vec<Reject>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        for line in BufReader::new(file).split(b'\n') {
-            let line = line?;
-            let note = serde_json::from_slice::<Reject>(&line).ok().filter(|_| line.len() <= LINE_MAX);
-            all.extend(note.filter(|note| known.insert(note.id.clone())));
-        }
+        notes(BufReader::new(file), |note| {
+            if known.insert(note.id.clone()) {
+                all.push(note);
+            }
+        })?;
     }
     Ok(all)
+}
+
+/// The notes in one file.
+pub(super) fn notes(file: impl io::BufRead, mut each: impl FnMut(Reject)) -> io::Result<()> {
+    for line in file.split(b'\n') {
+        let line = line?;
+        if let Some(note) = serde_json::from_slice(&line).ok().filter(|_| line.len() <= LINE_MAX) {
+            each(note);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

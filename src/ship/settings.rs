@@ -148,10 +148,13 @@ impl fmt::Debug for Authorization {
 
 fn secret(key: &'static str, path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Secret { key, path: path.to_owned(), source })?;
-    let line = std::str::from_utf8(&bytes).ok().map(str::trim_end);
-    let line = line
-        .filter(|line| !line.is_empty() && line.len() <= SECRET_MAX && !line.chars().any(char::is_control));
-    Ok(line.ok_or(Error::NoSecret { key, path: path.to_owned() })?.to_owned())
+    Ok(one_line(&bytes).ok_or(Error::NoSecret { key, path: path.to_owned() })?.to_owned())
+}
+
+/// A secret's file, if it is one that a header can hold.
+pub(super) fn one_line(bytes: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(bytes).ok().map(str::trim_end);
+    line.filter(|line| !line.is_empty() && line.len() <= SECRET_MAX && !line.chars().any(char::is_control))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
 use crate::host::{Containers, Facts, Key, Memory, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use kill::Kill;
+#[doc(hidden)]
+pub(super) use kill::fuzz as kill_fuzz;
 #[cfg(test)]
 pub(super) use kill::tests::record;
 use told::Told;

@@ -1,5 +1,5 @@
 //! What runs on the loop takes nothing from the heap once it is built: the endpoint, the host's
-//! readers, the tracers and their documents, and the loop of the real agent. Each thread's takings
+//! readers and parsers, the tracers and their documents, and the loop of the real agent. Each thread's takings
 //! are counted apart. `ONSET_SHOW_TAKINGS=1` shows where the real agent's first ones are made.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ mod agent;
 mod cgroup;
 mod endpoint;
 mod host;
+mod parsers;
 #[allow(dead_code)]
 #[path = "../live/rig.rs"]
 mod rig;

@@ -34,6 +34,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Of these bytes, which may be anything.
+    pub fn read(status: u16, body: &[u8]) -> Answer {
+        let body = serde_json::from_slice(body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()));
+        Answer { status, body }
+    }
+
     /// Whether it did as it was asked.
     pub fn is_well(&self) -> bool {
         (200..300).contains(&self.status)
@@ -100,9 +107,7 @@ impl Server {
             .client
             .send(request, &mut reply, REPLY_MAX)
             .map_err(|error| Failure::Failed(format!("cannot ask {}: {error}", self.url)))?;
-        let body = serde_json::from_slice(&reply)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&reply).into_owned()));
-        Ok(Answer { status: head.status, body })
+        Ok(Answer::read(head.status, &reply))
     }
 
     /// What it says when it does as it is asked.
@@ -129,15 +134,11 @@ impl Server {
     /// Whose it is, and its version.
     pub fn flavor(&self) -> Result<(Flavor, String), Failure> {
         let about = self.must(&get("/".to_owned()))?;
-        let part = |path: &str| about.pointer(path).and_then(Value::as_str);
-        let Some(number) = part("/version/number") else {
+        flavor(&about).ok_or_else(|| {
             let words =
                 format!("{} is neither Elasticsearch nor OpenSearch; see elasticsearch.url", self.url);
-            return Err(Failure::Failed(words));
-        };
-        let opensearch = part("/version/distribution") == Some("opensearch");
-        let flavor = if opensearch { Flavor::OpenSearch } else { Flavor::Elasticsearch };
-        Ok((flavor, text::line(number).to_string()))
+            Failure::Failed(words)
+        })
     }
 
     /// What has the plan's name already.
@@ -164,4 +165,26 @@ impl Server {
             _ => Err(self.refused(&call, &answer)),
         }
     }
+}
+
+/// What a server says that is asked for nothing.
+fn flavor(about: &Value) -> Option<(Flavor, String)> {
+    let part = |path: &str| about.pointer(path).and_then(Value::as_str);
+    let number = part("/version/number")?;
+    let opensearch = part("/version/distribution") == Some("opensearch");
+    let flavor = if opensearch { Flavor::OpenSearch } else { Flavor::Elasticsearch };
+    Some((flavor, text::line(number).to_string()))
+}
+
+/// Any bytes as an answer: what is told of it fits a line.
+pub fn fuzz(data: &[u8]) {
+    let status = data.first().map_or(500, |first| 200 + u16::from(*first));
+    let answer = Answer::read(status, data.get(1..).unwrap_or_default());
+    let reason = answer.reason();
+    assert!(reason.chars().count() <= 1000 && !reason.contains(char::is_control), "{reason:?}");
+    assert!(answer.version().is_none() || answer.body.is_object());
+    assert!(!(answer.is_well() && answer.is_unknown()));
+    assert!(answer.backing_indices().is_empty() || answer.body.is_object());
+    let version = flavor(&answer.body).map(|(_, version)| version);
+    assert!(version.is_none_or(|version| !version.contains(char::is_control)));
 }

@@ -67,6 +67,22 @@ impl Kill {
     }
 }
 
+/// Any bytes as a record: what is read is what the record holds, bounded and fit to be shown.
+pub(in crate::tracer) fn fuzz(record: &[u8]) {
+    let Some(kill) = crate::fuzz::heap::untouched(|| Kill::parse(record)) else { return };
+    assert!(record.len() >= 88, "a record was made up");
+    let held = |name: &str| record.windows(name.len().max(1)).any(|bytes| bytes == name.as_bytes());
+    for party in [&kill.victim, &kill.killer] {
+        assert!(party.comm.len() <= 16 && !party.comm.contains('\0'));
+        assert!(party.comm.is_empty() || held(&party.comm));
+    }
+    assert!(kill.cgroup_path.starts_with('/') && !kill.cgroup_path.contains('\0'));
+    assert_ne!(kill.limit_bytes, Some(NO_LIMIT));
+    let more = [record, &[0xff; 7]].concat();
+    let padded = Kill::parse(&more).map(|padded| (padded.victim.pid, padded.cgroup_path.len()));
+    assert_eq!(padded, Some((kill.victim.pid, kill.cgroup_path.len())), "the ring rounds records up");
+}
+
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     Some((u64::from_ne_bytes(*number), rest))

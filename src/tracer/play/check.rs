@@ -23,6 +23,9 @@ const ALWAYS: [&str; 11] = [
     "tracer_data.duration_ms",
 ];
 
+/// Percent of something, though their names do not say so.
+const SHARES: [&str; 4] = ["curr_waitrate", "mean", "std", "reason_snapshot.iostatus.io_util"];
+
 /// Reads a document and holds it against the envelope's and the tracer's declared fields.
 pub fn document(spec: &Spec, bytes: &[u8]) -> Value {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else {
@@ -82,7 +85,7 @@ fn leaf(field: &Field, value: &Value) {
     };
     assert!(fits, "{} is a {:?} but says {value}", field.name, field.kind);
     let range = match field.name {
-        name if name.ends_with("_percent") => Some(0.0..=100.0),
+        name if name.ends_with("percent") || SHARES.contains(&name) => Some(0.0..=100.0),
         name if name.ends_with("_percent_delta") => Some(-100.0..=100.0),
         _ => None,
     };
@@ -91,16 +94,17 @@ fn leaf(field: &Field, value: &Value) {
     }
 }
 
-/// Reads a scrape: no sample twice, none that is not a finite number.
+/// Reads a scrape: no sample twice, none that is not a finite number or that is a share of over 1.
 pub fn scrape(page: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(page) else { panic!("a scrape is UTF-8") };
     let mut seen = BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((sample, value)) = line.rsplit_once(' ') else { panic!("no sample: {line}") };
         assert!(seen.insert(sample), "{sample} is there twice");
-        assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
-        let share = !sample.contains("_ratio") || value.parse::<f64>().is_ok_and(|value| value <= 1.0);
-        assert!(share, "more than all: {line}");
+        let Ok(value) = value.parse::<f64>() else { panic!("no number: {line}") };
+        // Nothing that is shown can be less than nothing.
+        assert!(value.is_finite() && value >= 0.0, "{line}");
+        assert!(!sample.contains("_ratio") || value <= 1.0, "more than all: {line}");
     }
     text.to_owned()
 }

@@ -1,28 +1,26 @@
-//! One entry for a fuzzer: foreign bytes as a segment. Whoever walks them must see the same
-//! records, opening the log for writing must keep them, and nothing may panic.
+//! Foreign bytes as a segment. Whoever walks them must see the same records, opening the log for
+//! writing must keep them, and each is found by its id and by what comes before it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
-use super::record::{self, Head, Header, Opening};
-use super::scan::{Scan, Step};
-use super::{Error, Id, Reader, RecordId, Writer, folder, verify};
-use crate::config;
+use super::{BYTES, Records, SEGMENT, Scratch, read};
+use crate::log::record::{self, Head, Header, Opening};
+use crate::log::scan::{Scan, Step};
+use crate::log::{Error, Id, Reader, RecordId, Writer, folder, get, verify};
 
-const SEGMENT: usize = 64 << 10;
-
-type Records = Vec<(RecordId, Vec<u8>)>;
+/// So many records are looked for by their ids: each look reads the segment up to there.
+const SOUGHT: usize = 8;
 
 /// Takes bytes as a segment. With an odd first byte they are changes to a sound one instead,
 /// three bytes each, so that a fuzzer need not find checksums.
-pub fn fuzz_segment(data: &[u8]) {
+pub fn segment(data: &[u8]) {
     let segment = match data.split_first() {
         Some((kind, rest)) if kind % 2 == 1 => changed(rest),
-        Some((_, rest)) => rest.get(..SEGMENT).unwrap_or(rest).to_vec(),
+        Some((_, rest)) => rest.get(..BYTES).unwrap_or(rest).to_vec(),
         None => Vec::new(),
     };
+    adopted(&segment);
     let scratch = Scratch::new();
     let path = folder::path(&scratch.0, 0);
     fs::write(&path, &segment).expect("the scratch folder can be written");
@@ -35,6 +33,8 @@ pub fn fuzz_segment(data: &[u8]) {
     assert_eq!(read(&scratch.0), before, "the reader and the walk agree");
     let report = verify(&scratch.0).expect("what is readable is verified");
     assert_eq!(report.records, before.len() as u64, "verify and the walk agree");
+    assert_eq!(report.bytes, before.iter().map(|(_, body)| body.len() as u64).sum::<u64>());
+    sought(&scratch.0, &before);
     match Writer::open(&scratch.log()) {
         Err(Error::Exhausted { .. }) => {}
         Err(error) => panic!("{error}"),
@@ -42,6 +42,37 @@ pub fn fuzz_segment(data: &[u8]) {
             assert_eq!(recovered.records, before.len() as u64, "recovery and the walk agree");
             go_on(&scratch, writer, before);
         }
+    }
+}
+
+/// The same bytes, left by a writer that died before it had named its new segment: whole they are
+/// taken into the log, else they were never there.
+fn adopted(segment: &[u8]) {
+    let scratch = Scratch::new();
+    fs::write(scratch.0.join(folder::NEXT), segment).expect("the scratch folder can be written");
+    assert_eq!(read(&scratch.0), [], "it has no name");
+    let records = match Header::parse(segment) {
+        Opening::Newer(_) => {
+            assert!(matches!(Writer::open(&scratch.log()), Err(Error::Newer { .. })));
+            return;
+        }
+        Opening::Sound(_) => in_memory(segment),
+        Opening::Blank | Opening::Bad => Vec::new(),
+    };
+    match Writer::open(&scratch.log()) {
+        Err(Error::Exhausted { .. }) => {}
+        Err(error) => panic!("{error}"),
+        Ok((writer, _)) => go_on(&scratch, writer, records),
+    }
+}
+
+/// Each record is found by its id, and the rest by what comes before it.
+fn sought(dir: &Path, records: &Records) {
+    for (place, (id, body)) in records.iter().enumerate().take(SOUGHT) {
+        assert_eq!(get(dir, *id).expect("readable").as_deref(), Some(&**body), "{id} is found");
+        let mut reader = Reader::after(dir, *id).expect("a folder");
+        let rest = records.get(place + 1..).unwrap_or_default();
+        assert_eq!(super::drain(&mut reader), rest, "behind {id} is the rest");
     }
 }
 
@@ -73,19 +104,10 @@ fn in_memory(segment: &[u8]) -> Records {
     }
 }
 
-fn read(dir: &Path) -> Records {
-    let mut reader = Reader::open(dir).expect("a folder");
-    let mut records = Vec::new();
-    while let Some(entry) = reader.next().expect("readable") {
-        records.push((entry.id, entry.bytes.to_vec()));
-    }
-    records
-}
-
 /// A sound segment of a few records, with these changes: offset (two bytes), new byte.
 fn changed(changes: &[u8]) -> Vec<u8> {
     let log = Id(*b"fuzzing!");
-    let mut bytes = Header { log, first: 0, size: SEGMENT as u64 }.bytes().to_vec();
+    let mut bytes = Header { log, first: 0, size: SEGMENT }.bytes().to_vec();
     for (seq, len) in (0..).zip([0, 1, 8, 100, 0, 33, 700]) {
         let body = vec![b'x'; len];
         let head = Head::new(RecordId { log, seq }, &body).bytes(bytes.len() as u64);
@@ -94,7 +116,7 @@ fn changed(changes: &[u8]) -> Vec<u8> {
         bytes.resize(end, 0);
     }
     let used = bytes.len();
-    bytes.resize(SEGMENT, 0);
+    bytes.resize(BYTES, 0);
     for change in changes.chunks_exact(3) {
         if let [low, high, value] = *change
             && let Some(byte) = bytes.get_mut(usize::from(u16::from_le_bytes([low, high])) % (used + 64))
@@ -105,33 +127,6 @@ fn changed(changes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A folder that goes with the run.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Scratch {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let memory = Path::new("/dev/shm"); // else each round waits for a disk
-        let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let dir = root.join(format!("onset-fuzz-{}-{count}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).expect("a temporary folder can be made");
-        Scratch(dir)
-    }
-
-    fn log(&self) -> config::Log {
-        let (segment, sync) = (SEGMENT as u64, Duration::from_secs(3600));
-        config::Log { dir: self.0.clone(), segment, budget: 4 * segment, document: 4096, sync }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +134,7 @@ mod tests {
     #[test]
     fn foreign_bytes_are_the_same_records_to_everyone() {
         for data in [&[][..], &[0], &[0; 70], &[2, 255, 255], &[1]] {
-            fuzz_segment(data);
+            segment(data);
         }
         let mut seed: u64 = 0x6f6e_7365_7421;
         for round in 0..60 {
@@ -150,8 +145,8 @@ mod tests {
                     seed.to_be_bytes()[1]
                 })
                 .collect();
-            fuzz_segment(&[&[1], &data[..]].concat());
-            fuzz_segment(&[&[0], &changed(&data)[..]].concat());
+            segment(&[&[1], &data[..]].concat());
+            segment(&[&[0], &changed(&data)[..]].concat());
         }
     }
 }

@@ -1,0 +1,279 @@
+//! A life of a log as a script: written, reopened, shipped, harmed and deleted from, while a reader
+//! follows. Whoever reads gets each record that nobody harmed, once, whole and in order.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::{SEGMENT, Scratch, drain, read};
+use crate::fuzz::heap::untouched;
+use crate::log::record::{self, HEADER};
+use crate::log::scan::{Scan, Step};
+use crate::log::{Cursor, Error, Reader, RecordId, Report, Writer, folder, get, verify};
+
+/// The longest body.
+const BODY: usize = 4096;
+
+/// A script goes no further: it has been everywhere by then.
+const STEPS: usize = 200;
+
+/// So many records are looked for one by one at the end.
+const SOUGHT: usize = 16;
+
+/// Plays the script that these bytes are.
+pub fn follow(data: &[u8]) {
+    let mut life = Life::begin();
+    for step in data.chunks(3).take(STEPS) {
+        let [what, one, two] = [0, 1, 2].map(|at| step.get(at).copied().unwrap_or(0));
+        let number = usize::from(u16::from_le_bytes([one, two]));
+        match what % 16 {
+            0 => life.reopen(),
+            1 => life.harm(number),
+            2 => life.delete(),
+            3 | 4 => life.ship(number % 8),
+            5..=7 => life.look(),
+            8..=10 => life.append(number % BODY + 1),
+            11 => life.give_up(number % BODY),
+            _ => life.append(number % 100 + 1),
+        }
+    }
+    life.end();
+}
+
+/// A record that was appended.
+struct Kept {
+    id: RecordId,
+    body: Vec<u8>,
+    /// The number of its segment.
+    segment: u64,
+}
+
+struct Life {
+    scratch: Scratch,
+    writer: Option<Writer>,
+    kept: Vec<Kept>,
+    /// Records that were harmed: what becomes of them is nobody's promise.
+    harmed: BTreeSet<RecordId>,
+    /// Harm was done to anything at all, or someone deleted a segment.
+    sound: bool,
+    reader: Reader,
+    seen: Vec<RecordId>,
+    cursor: Cursor,
+    shipped: Option<RecordId>,
+}
+
+impl Life {
+    fn begin() -> Life {
+        let scratch = Scratch::new();
+        let (writer, _) = Writer::open(&scratch.log()).expect("opens");
+        let (cursor, shipped) = Cursor::open(&scratch.0).expect("opens");
+        writer.mark().begin(&scratch.0, shipped).expect("readable");
+        let reader = Reader::open(&scratch.0).expect("a folder");
+        Life {
+            writer: Some(writer),
+            kept: Vec::new(),
+            harmed: BTreeSet::new(),
+            sound: true,
+            reader,
+            seen: Vec::new(),
+            cursor,
+            shipped,
+            scratch,
+        }
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("one is open")
+    }
+
+    /// The segments' numbers, oldest first.
+    fn segments(&self) -> Vec<u64> {
+        folder::list(&self.scratch.0).expect("a folder").iter().map(|listed| listed.first).collect()
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        folder::path(&self.scratch.0, segment)
+    }
+
+    fn append(&mut self, len: usize) {
+        let place = self.kept.len().to_le_bytes();
+        let body: Vec<u8> = (0..len).map(|at| place[at % 2] | 1).collect();
+        let writer = self.writer();
+        let next = writer.next_id();
+        let id = loop {
+            let appended = untouched(|| {
+                writer.append(|_, to| {
+                    to.get_mut(..len)?.copy_from_slice(&body);
+                    Some(len)
+                })
+            });
+            match appended {
+                Ok(id) => break id.expect("there is a body"),
+                Err(Error::Stalled { .. }) => {} // the machine is busy: once more
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(id, next);
+        assert!(self.kept.last().is_none_or(|last| last.id.log != id.log || last.id.seq < id.seq));
+        let segment = self.segments().pop().expect("it is in one");
+        self.kept.push(Kept { id, body, segment });
+    }
+
+    /// A document that is begun and not finished never was.
+    fn give_up(&mut self, len: usize) {
+        let writer = self.writer();
+        let next = writer.next_id();
+        let appended = writer.append(|_, to| {
+            to.get_mut(..len)?.fill(b'?');
+            None
+        });
+        assert!(matches!(appended, Ok(None) | Err(Error::Stalled { .. })), "{appended:?}");
+        assert_eq!(writer.next_id(), next);
+    }
+
+    fn reopen(&mut self) {
+        drop(self.writer.take());
+        let (writer, recovered) = Writer::open(&self.scratch.log()).expect("opens");
+        assert!(!self.sound || recovered.bad_records == 0, "nothing was harmed: {recovered:?}");
+        let (cursor, shipped) = Cursor::open(&self.scratch.0).expect("opens");
+        assert_eq!(shipped, self.shipped, "the cursor says what it was told");
+        writer.mark().begin(&self.scratch.0, shipped).expect("readable");
+        // Where nothing at all was left another log begins, and gives the same names to its segments.
+        let log = writer.next_id().log;
+        self.kept.iter_mut().filter(|kept| kept.id.log != log).for_each(|kept| kept.segment = u64::MAX);
+        (self.writer, self.cursor) = (Some(writer), cursor);
+    }
+
+    /// Changes one byte of a header or of a record that is there.
+    fn harm(&mut self, number: usize) {
+        let segments = self.segments();
+        let Some(segment) = segments.get(number % segments.len().max(1)).copied() else { return };
+        let file = OpenOptions::new().read(true).write(true).open(self.path(segment)).expect("it is there");
+        let mut scan = Scan::default();
+        scan.begin(&file, segment).expect("readable");
+        let mut places = vec![(0..HEADER as u64, None)];
+        while let Step::Record { id, body, .. } = scan.next(&file).expect("readable") {
+            let end = scan.offset();
+            let bytes = (record::HEAD + body.len()) as u64;
+            let begin = end - record::footprint(body.len()) as u64;
+            places.push((begin..begin + bytes, Some(id)));
+        }
+        let Some((place, id)) = places.get(number / 8 % places.len()) else { return };
+        let at = place.start + number as u64 * 31 % (place.end - place.start);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("it is there");
+        file.write_all_at(&[byte[0] ^ 0x15], at).expect("it can be written");
+        self.harmed.extend(*id);
+        self.sound = false;
+    }
+
+    /// Someone deletes the oldest segment, but not the one that is written.
+    fn delete(&mut self) {
+        if let [oldest, _, ..] = self.segments()[..] {
+            std::fs::remove_file(self.path(oldest)).expect("it is there");
+            self.sound = false;
+        }
+    }
+
+    /// The reader that follows goes on to the end.
+    fn look(&mut self) {
+        for (id, body) in drain(&mut self.reader) {
+            let kept = self.kept.iter().find(|kept| kept.id == id);
+            let kept = kept.unwrap_or_else(|| panic!("{id} was never appended"));
+            assert!(kept.body == body, "{id} was given with another body");
+            assert!(self.seen.last().is_none_or(|last| is_before(*last, id)), "{id} comes too late");
+            assert!(!self.seen.contains(&id), "{id} is given again");
+            self.seen.push(id);
+        }
+        if let Some(last) = self.kept.last()
+            && !self.harmed.contains(&last.id)
+            && self.segments().contains(&last.segment)
+        {
+            assert_eq!(self.seen.last(), Some(&last.id), "what is appended is there for every reader");
+        }
+    }
+
+    /// So many records are sent, and noted as done.
+    fn ship(&mut self, count: usize) {
+        let mark = self.writer().mark();
+        let mut reader = mark.reader(&self.scratch.0, self.shipped).expect("readable");
+        for _ in 0..count {
+            let Some(entry) = reader.next().expect("readable") else { break };
+            assert!(self.shipped.is_none_or(|shipped| is_before(shipped, entry.id)), "it is sent twice");
+            self.shipped = Some(entry.id);
+            self.cursor.set(entry.id).expect("there is room");
+            mark.shipped(entry.id);
+        }
+        if self.sound && self.dropped() == 0 {
+            let left = self.kept.iter().filter(|kept| self.shipped.is_none_or(|done| kept.id > done));
+            assert_eq!(mark.lag(), left.count() as u64, "records that are still to be shipped");
+        }
+    }
+
+    fn dropped(&self) -> usize {
+        let there = self.segments();
+        self.kept.iter().filter(|kept| !there.contains(&kept.segment)).count()
+    }
+
+    fn end(mut self) {
+        self.look();
+        drop(self.writer.take());
+        let (dir, there) = (&self.scratch.0, self.segments());
+        let left = |kept: &&Kept| there.contains(&kept.segment) && !self.harmed.contains(&kept.id);
+        let all = read(dir);
+        let in_order = |pair: &[(RecordId, Vec<u8>)]| is_before(pair[0].0, pair[1].0);
+        assert!(all.windows(2).all(in_order), "records are read in their order");
+        for kept in self.kept.iter().filter(left) {
+            let same = all.iter().any(|(id, body)| *id == kept.id && *body == kept.body);
+            assert!(same, "{} is lost, though nobody harmed it", kept.id);
+        }
+        let report = verify(dir).expect("readable");
+        assert_eq!(report.records, all.len() as u64, "verify and the reader agree");
+        let Report { records, dropped_records, .. } = self.reader.report();
+        assert_eq!(records, self.seen.len() as u64);
+        if self.sound {
+            assert!(report.sound() && self.reader.report().sound(), "nothing was harmed: {report:?}");
+            assert_eq!(
+                records + dropped_records,
+                self.kept.len() as u64,
+                "given or dropped: one or the other"
+            );
+        }
+        let step = self.kept.len() / SOUGHT + 1;
+        for kept in self.kept.iter().step_by(step) {
+            let got = get(dir, kept.id).expect("readable");
+            assert!(!left(&kept) || got.as_ref() == Some(&kept.body), "{} is not found", kept.id);
+            assert!(there.contains(&kept.segment) || got.is_none(), "{} is gone", kept.id);
+        }
+        assert!(there.len() as u64 * SEGMENT <= self.scratch.log().budget + SEGMENT, "more than the budget");
+    }
+}
+
+/// Whether a record comes before another. One of which nothing at all was left is another log.
+fn is_before(one: RecordId, other: RecordId) -> bool {
+    one.log != other.log || one.seq < other.seq
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_gets_what_nobody_harmed_in_any_life_of_a_log() {
+        let mut seed: u64 = 0x6f6e_7365_7421;
+        let mut byte = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed.to_be_bytes()[1]
+        };
+        for round in 0..40 {
+            let len = usize::from(byte()) * 6;
+            // In every other life nothing is harmed or deleted.
+            let calm = |(at, byte): (usize, u8)| {
+                let harm = at % 3 == 0 && matches!(byte % 16, 1 | 2);
+                if harm && round % 2 == 0 { 9 } else { byte }
+            };
+            follow(&(0..len).map(|_| byte()).enumerate().map(calm).collect::<Vec<u8>>());
+        }
+    }
+}

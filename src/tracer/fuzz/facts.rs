@@ -1,0 +1,99 @@
+//! Facts of a host, as a tick brings them.
+
+use std::time::Duration;
+
+use super::bytes::Bytes;
+use crate::host::{
+    ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Load, Memory, Reading, TaskCounts, Throttling,
+};
+use crate::tracer::play::Host;
+
+impl Bytes<'_> {
+    pub(super) fn host(&mut self, at: Duration, disks: bool) -> Host {
+        let mut spent = || self.spent(at);
+        let times = CpuTimes {
+            user: spent(),
+            nice: spent(),
+            // The kernel has a large share, so that rules see something.
+            system: spent().saturating_mul(4),
+            idle: spent(),
+            iowait: spent(),
+            irq: spent(),
+            softirq: spent(),
+            steal: spent(),
+        };
+        Host {
+            cpu: self.maybe(|b| HostCpu { times, cpus: b.small(), running: b.number(), blocked: b.number() }),
+            load: self.maybe(|b| Load { one: b.float(), five: b.float(), fifteen: b.float() }),
+            memory: self.maybe(|b| Memory {
+                total_bytes: b.number(),
+                available_bytes: b.number(),
+                anon_bytes: b.number(),
+            }),
+            // They take many bytes: only who asks for them gets any.
+            disks: disks.then(|| (0..self.below(4)).map(|_| self.disk(at)).collect()),
+            tasks: self.maybe(Self::tasks),
+            cpu_stall: None,
+        }
+    }
+
+    /// Mostly one of a few, with counters that grow; it is busy most of the time.
+    fn disk(&mut self, at: Duration) -> Disk {
+        const DISKS: [&[u8]; 4] = [b"sda", b"sda1", b"sdb", b"nvme0n1"];
+        let which = self.below(5);
+        let letter = self.byte();
+        let mut name = [letter; 32];
+        if let Some(known) = DISKS.get(which) {
+            name.fill(0);
+            name.iter_mut().zip(*known).for_each(|(to, from)| *to = *from);
+        }
+        let count = |b: &mut Self| u64::try_from(b.spent(at).as_millis()).unwrap_or(u64::MAX);
+        Disk {
+            major: if which < DISKS.len() { 8 } else { 9 },
+            // No two names have the same numbers.
+            minor: if which < DISKS.len() { u32::try_from(which).unwrap_or(0) } else { letter.into() },
+            name,
+            reads: count(self),
+            read_bytes: count(self).saturating_mul(1 << 20),
+            read_time: self.spent(at),
+            writes: count(self),
+            write_bytes: count(self).saturating_mul(1 << 20),
+            write_time: self.spent(at),
+            in_flight: self.number(),
+            busy: self.spent(at).saturating_mul(2),
+            queued: self.spent(at),
+        }
+    }
+
+    fn tasks(&mut self) -> TaskCounts {
+        TaskCounts {
+            running: self.small(),
+            sleeping: self.small(),
+            stopped: self.small(),
+            uninterruptible: self.small(),
+            iowait: self.small(),
+            longest: self.time(),
+        }
+    }
+
+    pub(super) fn reading(&mut self, now: Duration) -> Reading {
+        let at = if self.byte() == 0 { self.time() } else { now };
+        Reading {
+            at,
+            cpu: self.maybe(|b| ContainerCpu { user: b.spent(at), system: b.spent(at), total: b.spent(at) }),
+            capacity_cores: self.maybe(Self::float),
+            throttling: self.maybe(|b| Throttling {
+                periods: b.number(),
+                throttled_periods: b.number(),
+                throttled: b.time(),
+            }),
+            cpu_stall: None,
+            memory: self.maybe(|b| ContainerMemory {
+                anon_bytes: b.number(),
+                usage_bytes: b.number(),
+                limit_bytes: b.maybe(Self::number),
+            }),
+            tasks: self.maybe(Self::tasks),
+        }
+    }
+}
