@@ -25,6 +25,9 @@ const SOUGHT: usize = 16;
 pub fn follow(data: &[u8]) {
     let mut life = Life::begin();
     for step in data.chunks(3).take(STEPS) {
+        if life.forgotten {
+            return;
+        }
         let [what, one, two] = [0, 1, 2].map(|at| step.get(at).copied().unwrap_or(0));
         let number = usize::from(u16::from_le_bytes([one, two]));
         match what % 16 {
@@ -38,7 +41,9 @@ pub fn follow(data: &[u8]) {
             _ => life.append(number % 100 + 1),
         }
     }
-    life.end();
+    if !life.forgotten {
+        life.end();
+    }
 }
 
 /// A record that was appended.
@@ -61,6 +66,8 @@ struct Life {
     seen: Vec<RecordId>,
     cursor: Cursor,
     shipped: Option<RecordId>,
+    /// A run was harmed so that its numbers were given out again: there is no telling any more.
+    forgotten: bool,
 }
 
 impl Life {
@@ -79,6 +86,7 @@ impl Life {
             seen: Vec::new(),
             cursor,
             shipped,
+            forgotten: false,
             scratch,
         }
     }
@@ -115,7 +123,12 @@ impl Life {
             }
         };
         assert_eq!(id, next);
-        assert!(self.kept.last().is_none_or(|last| last.id.log != id.log || last.id.seq < id.seq));
+        if self.kept.last().is_some_and(|last| !is_before(last.id, id)) {
+            // Every record of the last run was harmed: nothing tells that there was one.
+            assert!(!self.sound, "{id} is given out again");
+            self.forgotten = true;
+            return;
+        }
         let segment = self.segments().pop().expect("it is in one");
         self.kept.push(Kept { id, body, segment });
     }
