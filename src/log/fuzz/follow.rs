@@ -154,7 +154,10 @@ impl Life {
         writer.mark().begin(&self.scratch.0, shipped).expect("readable");
         // Where nothing at all was left another log begins, and gives the same names to its segments.
         let log = writer.next_id().log;
-        self.kept.iter_mut().filter(|kept| kept.id.log != log).for_each(|kept| kept.segment = u64::MAX);
+        self.kept
+            .iter_mut()
+            .filter(|kept| !kept.id.log.same_log(log))
+            .for_each(|kept| kept.segment = u64::MAX);
         (self.writer, self.cursor) = (Some(writer), cursor);
     }
 
@@ -219,7 +222,8 @@ impl Life {
             mark.shipped(entry.id);
         }
         if self.sound && self.dropped() == 0 {
-            let left = self.kept.iter().filter(|kept| self.shipped.is_none_or(|done| kept.id > done));
+            let left =
+                self.kept.iter().filter(|kept| self.shipped.is_none_or(|done| is_before(done, kept.id)));
             assert_eq!(mark.lag(), left.count() as u64, "records that are still to be shipped");
         }
     }
@@ -265,7 +269,7 @@ impl Life {
 
 /// Whether a record comes before another. One of which nothing at all was left is another log.
 fn is_before(one: RecordId, other: RecordId) -> bool {
-    one.log != other.log || one.seq < other.seq
+    !one.log.same_log(other.log) || one.seq < other.seq
 }
 
 #[cfg(test)]
