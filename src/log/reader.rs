@@ -66,6 +66,14 @@ pub struct Reader {
     report: Report,
 }
 
+/// The name of the segment that a reader is in.
+#[derive(Clone, Copy)]
+struct Name {
+    first: u64,
+    /// It is another file's by now, or nobody's.
+    taken: bool,
+}
+
 impl Reader {
     /// Begins with the oldest record.
     pub fn open(dir: &Path) -> Result<Reader, Error> {
@@ -206,7 +214,7 @@ impl Reader {
         let Some(current) = &self.current else { return Ok(false) };
         self.report.torn_bytes = self.report.torn_bytes.saturating_add(self.others.done(current));
         if let Follow::Sealed(jump) = current.follow {
-            if jump.between == Between::Unknown {
+            if matches!(jump.between, Between::Unknown | Between::Replaced) {
                 self.after = self.given.or(self.after); // the same records may be there again
             }
             return self.enter(jump.to, jump.between);
@@ -222,13 +230,22 @@ impl Reader {
     fn jump(&self, current: &Tail) -> Result<Option<Jump>, Error> {
         let segments = self.segments()?;
         let there = self.tails().filter(|tail| !tail.is_gone());
-        let passed = there.map(|tail| tail.listed.first).max().unwrap_or(0);
-        if let Some(later) = segments.iter().find(|listed| self.is_behind(current, listed, passed)) {
-            let oldest = segments.first() == Some(later);
-            let between = if oldest { Between::Dropped } else { Between::Missing };
+        let passed = there.map(|tail| tail.listed.first).max();
+        let from = Name { first: current.listed.first, taken: current.is_gone() };
+        let later = segments.iter().find(|listed| self.is_behind(current, from, listed, passed.unwrap_or(0)));
+        let ours =
+            |listed: &Listed| self.log_of(listed).is_none_or(|log| self.tails().any(|tail| tail.is_of(log)));
+        if let Some(later) = later.filter(|later| passed.is_some() || ours(later)) {
+            let between = if later.first == from.first {
+                Between::Replaced
+            } else if segments.first() == Some(later) {
+                Between::Dropped
+            } else {
+                Between::Missing
+            };
             return Ok(Some(Jump { to: *later, between }));
         }
-        if !self.tails().all(Tail::is_gone) {
+        if passed.is_some() {
             return Ok(None);
         }
         let another = segments.iter().find(|listed| self.takes(listed));
@@ -237,8 +254,9 @@ impl Reader {
 
     /// Whether a segment is to be read when this one is at its end. A log that was left elsewhere goes
     /// on from there; of a log that was not met yet, only what is behind all that was passed is new.
-    fn is_behind(&self, current: &Tail, listed: &Listed, passed: u64) -> bool {
-        if listed.first <= current.listed.first || !self.takes(listed) {
+    fn is_behind(&self, current: &Tail, from: Name, listed: &Listed, passed: u64) -> bool {
+        let before = if from.taken { listed.first < from.first } else { listed.first <= from.first };
+        if before || !self.takes(listed) {
             return false;
         }
         if self.others.len() == 0 {
@@ -307,10 +325,11 @@ impl Reader {
                 Between::Dropped => {
                     self.report.dropped_records = self.report.dropped_records.saturating_add(gap)
                 }
-                Between::Unknown => {}
+                Between::Unknown | Between::Replaced => {}
             }
         }
         let torn = match between {
+            Between::Replaced => left.torn,
             Between::Unknown => std::mem::take(&mut self.others).torn().saturating_add(left.torn),
             _ => self.others.keep(left),
         };

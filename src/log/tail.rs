@@ -53,6 +53,8 @@ pub(super) enum Between {
     Dropped,
     /// Another log began: nobody knows.
     Unknown,
+    /// It is under the name of the one before: a copy of it, or something new.
+    Replaced,
 }
 
 impl Tail {

@@ -199,6 +199,32 @@ fn the_shipper_passes_over_segments_of_another_log_and_the_writer_keeps_its_own(
 }
 
 #[test]
+fn a_log_that_is_made_anew_twice_before_anyone_looks_is_read_from_its_beginning() {
+    let mut bench = Bench::new(1);
+    let mut reader = Reader::open(&bench.scratch.0).expect("a log");
+    assert_eq!(ids(&drain(&mut reader)), bench.ids);
+    for headers in [true, false] {
+        let Bench { scratch, writer, .. } = bench;
+        drop(writer);
+        for segment in segments(&scratch.0) {
+            fs::remove_file(segment).expect("deleted");
+        }
+        // A new log, and a second segment of it.
+        let (writer, _) = Writer::open(&scratch.log()).expect("opens");
+        bench = Bench { scratch, writer, ids: Vec::new() };
+        bench.put(3);
+        if !headers {
+            let file = fs::OpenOptions::new().write(true).open(last(&bench.scratch.0)).expect("it is there");
+            std::os::unix::fs::FileExt::write_all_at(&file, b"rotten", 0).expect("written");
+        }
+        while segments(&bench.scratch.0).len() < 2 {
+            bench.put(1);
+        }
+        assert_eq!(ids(&drain(&mut reader)), bench.ids, "headers {headers}");
+    }
+}
+
+#[test]
 fn a_log_that_is_made_anew_under_the_same_names_is_followed() {
     let mut bench = Bench::new(1);
     let mut reader = Reader::open(&bench.scratch.0).expect("a log");
