@@ -223,6 +223,11 @@ impl Reader {
         if let Some(current) = &mut self.current {
             current.follow = Follow::Sealed(jump);
         }
+        // One that does not tell its log may be of this one, and come before: they are all asked first.
+        if self.others.iter().any(|other| other.scan.log().is_none()) {
+            let current = self.current.take();
+            self.current = self.others.turn(current);
+        }
         Ok(true)
     }
 

@@ -60,7 +60,7 @@ struct Life {
     kept: Vec<Kept>,
     /// Records that were harmed: what becomes of them is nobody's promise.
     harmed: BTreeSet<RecordId>,
-    /// Harm was done to anything at all, or someone deleted a segment.
+    /// No harm was done to anything at all, and no one deleted a segment.
     sound: bool,
     reader: Reader,
     seen: Vec<RecordId>,
@@ -147,6 +147,7 @@ impl Life {
 
     fn reopen(&mut self) {
         drop(self.writer.take());
+        self.forget_deleted(); // another segment may get such a name now
         let (writer, recovered) = Writer::open(&self.scratch.log()).expect("opens");
         assert!(!self.sound || recovered.bad_records == 0, "nothing was harmed: {recovered:?}");
         let (cursor, shipped) = Cursor::open(&self.scratch.0).expect("opens");
@@ -159,6 +160,13 @@ impl Life {
             .filter(|kept| !kept.id.log.same_log(log))
             .for_each(|kept| kept.segment = u64::MAX);
         (self.writer, self.cursor) = (Some(writer), cursor);
+    }
+
+    /// Records in segments that are gone are nowhere.
+    fn forget_deleted(&mut self) {
+        let there = self.segments();
+        let gone = self.kept.iter_mut().filter(|kept| !there.contains(&kept.segment));
+        gone.for_each(|kept| kept.segment = u64::MAX);
     }
 
     /// Changes one byte of a header or of a record that is there.
