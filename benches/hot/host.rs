@@ -26,6 +26,12 @@ pub fn lines(scratch: &Scratch) {
         let beside = least.map(|least| ("at 100", least));
         line(&format!("a written tree of {count} containers"), each, beside, EACH);
         least = least.or(Some(each));
+        if count == 100 {
+            let idle = ns_of(rounds, 1, || {
+                tree.idle(OF_CONTAINERS);
+            }) / count as f64;
+            line("the same, all of them idle", idle, Some(("at work", each)), Budget::None);
+        }
     }
     println!(
         "limit on open files: {}; where it is too low for all, bounds are read once a minute",
@@ -83,6 +89,11 @@ fn real(count: usize) {
         println!("{count} cgroups of this kernel: only {found} could be made (this takes root)");
         return;
     }
-    let each = ns_of(25, 1, || reader.read(OF_CONTAINERS, onset::sys::now())) / found as f64;
+    let each = ns_of(25, 1, || {
+        reader.forget();
+        reader.read(OF_CONTAINERS, onset::sys::now());
+    }) / found as f64;
     line(&format!("{found} cgroups of this kernel ({:?})", reader.mode()), each, None, EACH);
+    let idle = ns_of(25, 1, || reader.read(OF_CONTAINERS, onset::sys::now())) / found as f64;
+    line("the same, all of them idle", idle, Some(("at work", each)), Budget::None);
 }

@@ -10,7 +10,7 @@ use crate::host::cgroup::cpuset;
 use crate::host::cgroup::memory::{Limit, limit};
 use crate::host::cgroup::quota::{self, Quota};
 
-/// Where open files run short, bounds are as of one of the last so many milliseconds.
+/// What is read seldom is as of one of the last so many milliseconds.
 const SELDOM: u64 = 60_000;
 /// Not of all containers at once: they are so far apart, as their ticks are.
 const APART: u64 = 10_000;
@@ -29,7 +29,7 @@ pub(super) struct Bounds {
 
 /// A value and the turn that it was read in.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cached<T> {
+pub(super) struct Cached<T> {
     turn: Option<Duration>,
     value: Option<T>,
 }
@@ -37,9 +37,18 @@ struct Cached<T> {
 impl<T: Copy> Cached<T> {
     fn get(&mut self, group: &Group<'_>, read: impl FnOnce() -> Option<T>) -> Option<T> {
         if self.turn.is_none_or(|turn| turn < group.since || turn > group.turn) {
-            *self = Cached { turn: Some(group.turn), value: read() };
+            self.set(group, read());
         }
         self.value
+    }
+
+    pub(super) fn set(&mut self, group: &Group<'_>, value: Option<T>) {
+        *self = Cached { turn: Some(group.turn), value };
+    }
+
+    /// What was read, unless that is too long ago even if nothing has changed.
+    pub(super) fn lasting(&self, group: &Group<'_>) -> Option<T> {
+        self.value.filter(|_| self.turn.is_some_and(|turn| turn >= group.whole && turn < group.turn))
     }
 }
 
@@ -53,6 +62,8 @@ pub(super) struct Group<'a> {
     turn: Duration,
     /// Bounds that were read then or later will do.
     since: Duration,
+    /// What was read then or later still holds where what changes with it has not changed.
+    whole: Duration,
     /// Whether the files of its bounds are kept open.
     keep: bool,
 }
@@ -65,7 +76,7 @@ pub(super) struct Turn {
     pub(super) rationed: bool,
 }
 
-/// When bounds that are read seldom were last due.
+/// When what is read seldom was last due.
 fn last_due(now: Duration, number: usize) -> Duration {
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let shift = number as u64 % (SELDOM / APART) * APART;
@@ -73,8 +84,8 @@ fn last_due(now: Duration, number: usize) -> Duration {
 }
 
 impl<'a> Group<'a> {
-    /// Until it `settles` files that are not there are looked for. Where bounds are read seldom, those
-    /// of another `number` are read at another time.
+    /// Until it `settles` files that are not there are looked for. What is read seldom, for another `number`
+    /// it is at another time.
     pub(super) fn new(
         tree: &'a Tree,
         path: &'a str,
@@ -83,8 +94,10 @@ impl<'a> Group<'a> {
         number: usize,
     ) -> Group<'a> {
         let Turn { at, rationed } = turn;
-        let since = if rationed { last_due(at, number) } else { at };
-        Group { tree, path, again: at < settles, turn: at, since, keep: !rationed }
+        let (due, again) = (last_due(at, number), at < settles);
+        let since = if rationed { due } else { at };
+        let whole = if again { at } else { due };
+        Group { tree, path, again, turn: at, since, whole, keep: !rationed }
     }
 
     pub(super) fn cpu(self) -> Place<'a> {

@@ -227,6 +227,12 @@ impl Reader {
         }
     }
 
+    /// Has the next reading be of all files, also of containers that are idle: for measuring.
+    #[doc(hidden)]
+    pub fn forget(&mut self) {
+        self.population.each(|_, leaf, _| leaf.forget());
+    }
+
     /// The facts of this turn.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<'_> {
@@ -343,12 +349,16 @@ impl Reader {
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
         population.each(|container, leaf, reading| {
             let group = group(container, leaf, tree, *turn);
-            (reading.cpu, reading.throttling) = leaf.cpu(group, io);
-            let own = leaf.bounds.cores(group, io);
-            let quota = lower(own, census.branches.cores(leaf.branch, *turn, tree, io), f64::min);
-            let cpus = leaf.bounds.cpus(group, io);
-            let cpus = cpus.or_else(|| census.branches.cpus(leaf.branch, *turn, tree, io)).or(online);
-            reading.capacity_cores = lower(quota, cpus.map(f64::from), f64::min);
+            let branch = leaf.branch;
+            let cpu = leaf.cpu(group, io, |bounds, io| {
+                let own = bounds.cores(group, io);
+                let quota = lower(own, census.branches.cores(branch, *turn, tree, io), f64::min);
+                let cpus = bounds.cpus(group, io);
+                let cpus = cpus.or_else(|| census.branches.cpus(branch, *turn, tree, io)).or(online);
+                lower(quota, cpus.map(f64::from), f64::min)
+            });
+            (reading.cpu, reading.throttling) = (cpu.time, cpu.throttling);
+            reading.capacity_cores = cpu.capacity_cores;
         });
     }
 

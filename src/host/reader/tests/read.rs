@@ -270,6 +270,77 @@ fn where_open_files_run_short_bounds_are_as_of_the_last_minute_and_never_older()
 }
 
 #[test]
+fn of_an_idle_container_what_cannot_have_changed_is_a_minute_old_at_most() {
+    for v2 in [true, false] {
+        let host = if v2 { Host::v2() } else { Host::v1() };
+        let cgroup = |controller: &str| match v2 {
+            true => format!("cgroup{}", pod(1)),
+            false => format!("cgroup/{controller}{}", pod(1)),
+        };
+        let (cpu, memory) = (cgroup("cpu,cpuacct"), cgroup("memory"));
+        if v2 {
+            host.v2_container(&pod(1))
+        } else {
+            host.v1_container(&pod(1))
+        }
+        let quota = |cores: u32| match v2 {
+            true => host.write(&format!("{cpu}/cpu.max"), format!("{cores}00000 100000\n").as_bytes()),
+            false => host.write(&format!("{cpu}/cpu.cfs_quota_us"), format!("{cores}00000\n").as_bytes()),
+        };
+        let used = |ms: u32| match v2 {
+            true => {
+                let text = format!("usage_usec {ms}000\nuser_usec {ms}000\nsystem_usec 0\n");
+                host.write(&format!("{cpu}/cpu.stat"), text.as_bytes());
+            }
+            false => host.write(&format!("{cpu}/cpuacct.usage"), format!("{ms}000000\n").as_bytes()),
+        };
+        let anon = |mib: u64| match v2 {
+            true => host.write(&format!("{memory}/memory.stat"), format!("anon {}\n", mib << 20).as_bytes()),
+            false => {
+                let text = format!("total_rss {}\nhierarchical_memory_limit {}\n", mib << 20, 100 << 20);
+                host.write(&format!("{memory}/memory.stat"), text.as_bytes());
+            }
+        };
+        let usage = |mib: u64| {
+            let file = if v2 { "memory.current" } else { "memory.usage_in_bytes" };
+            host.write(&format!("{memory}/{file}"), format!("{}\n", mib << 20).as_bytes());
+        };
+        if v2 {
+            host.write(&format!("{memory}/memory.max"), format!("{}\n", 100 << 20).as_bytes());
+        }
+        let mut reader = host.open();
+        let start = at(0).mono.as_secs() / 60 * 60 + 120;
+        let mut read = |seconds: u64| {
+            reader.read(ALL, Now { mono: Duration::from_secs(start + seconds), wall: Wall(0) });
+            let read = reading(&reader, &id(1));
+            (read.capacity_cores, read.memory.map(|memory| memory.anon_bytes >> 20))
+        };
+        quota(1);
+        used(7);
+        anon(10);
+        usage(50);
+        assert_eq!(read(0), (Some(1.0), Some(10)));
+        // Nothing was used, and its usage is the same.
+        quota(2);
+        anon(20);
+        assert_eq!(read(10), (Some(1.0), Some(10)));
+        used(8);
+        assert_eq!(read(20), (Some(2.0), Some(10)), "it worked");
+        usage(51);
+        assert_eq!(read(30), (Some(2.0), Some(20)), "its usage is another");
+        quota(3);
+        anon(30);
+        assert_eq!(read(50), (Some(2.0), Some(20)));
+        assert_eq!(read(60), (Some(3.0), Some(30)), "a minute has passed");
+        // At its limit page cache makes room for anonymous memory, and its usage stays.
+        usage(90);
+        assert_eq!(read(70), (Some(3.0), Some(30)));
+        anon(40);
+        assert_eq!(read(80), (Some(3.0), Some(40)), "at its limit");
+    }
+}
+
+#[test]
 fn a_reading_of_one_that_is_gone_is_not_given_to_the_next_in_its_slot() {
     let host = Host::v2();
     host.v2_container(&pod(1));
