@@ -40,11 +40,35 @@ static __always_inline void *value_of(void *map, const void *key, const void *fr
 	return value;
 }
 
-static __always_inline struct account *account_of(__u64 group)
+/* Puts what this CPU has summed up into its group's account. */
+static __always_inline void settle(struct cpu *cpu)
 {
-	struct account fresh = {};
+	struct account fresh = {}, *account = NULL;
+	__u64 group = cpu->sums_of;
 
-	return value_of(&accounts, &group, &fresh);
+	if (group)
+		account = value_of(&accounts, &group, &fresh);
+	if (account) {
+		account->ran += cpu->sums.ran;
+		account->waited += cpu->sums.waited;
+		account->inner += cpu->sums.inner;
+		account->external += cpu->sums.external;
+		account->throttled += cpu->sums.throttled;
+		account->unheld += cpu->sums.unheld;
+		account->waits += cpu->sums.waits;
+	}
+	cpu->sums = fresh;
+	cpu->sums_of = 0;
+}
+
+/* Where this CPU sums up what is of this group. */
+static __always_inline struct account *account_of(struct cpu *cpu, __u64 group)
+{
+	if (cpu->sums_of != group) {
+		settle(cpu);
+		cpu->sums_of = group;
+	}
+	return &cpu->sums;
 }
 
 static __always_inline struct memory *memory_of(struct task_struct *task, bool make)
@@ -170,14 +194,11 @@ static __always_inline void close_slice(struct cpu *cpu, __u64 now)
 {
 	__u64 since = cpu->since, group = cpu->group;
 	struct slice *last = &cpu->slices[(cpu->head - 1) & (SLICES - 1)];
-	struct account *account;
 
 	cpu->since = now;
 	if (!group || now <= since)
 		return;
-	account = account_of(group);
-	if (account)
-		account->ran += now - since;
+	account_of(cpu, group)->ran += now - since;
 	if (last->group == group && last->until == since) {
 		last->until = now;
 		return;
@@ -248,11 +269,9 @@ static __always_inline void charge(struct cpu *cpu, __u32 number, struct memory 
 				   __u64 now, struct cfs_rq *queue)
 {
 	__u64 cgroup = memory->cgroup, group = memory->group, throttled = 0;
-	struct account *account = account_of(group);
+	struct account *account = account_of(cpu, group);
 	struct throttle *throttle = NULL;
 
-	if (!account)
-		return;
 	account->waited += now - from;
 	account->waits++;
 	if (queue && (is_throttled(queue) || throttled_total(queue)))
@@ -351,13 +370,17 @@ static __always_inline int take_current(void)
 	struct task_struct *task;
 	__u64 now, container;
 
+	if (!cpu)
+		return 0;
+	settle(cpu);
 	/* Before 5.11 it cannot be known here. */
-	if (!cpu || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
 		return 0;
 	task = bpf_get_current_task_btf();
 	now = task->se.cfs_rq->rq->clock;
 	if (cpu->group) {
 		close_slice(cpu, now > cpu->since ? now : cpu->since);
+		settle(cpu);
 		return 0;
 	}
 	if (!task->pid)

@@ -62,6 +62,10 @@ struct cpu {
 	__u64 group;
 	__u64 cgroup;
 	__u64 head;
+	/* Sums of this group that are not in its account yet: that takes a lookup, and one group often
+	 * follows itself. */
+	__u64 sums_of;
+	struct account sums;
 	/* Whoever looks back holds the lock of this CPU's run queue, so there is one at a time. */
 	struct look look;
 	struct slice slices[SLICES];
