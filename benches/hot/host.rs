@@ -1,10 +1,13 @@
 //! A tick: all files of all containers. Linear in their number.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use onset::clock::{Now, Wall};
 use onset::config::Config;
-use onset::host::Reader;
+use onset::host::{Container, Mode, Reader};
 use onset::tracer::TRACERS;
 
 use crate::Scratch;
@@ -89,11 +92,60 @@ fn real(count: usize) {
         println!("{count} cgroups of this kernel: only {found} could be made (this takes root)");
         return;
     }
+    // Ten seconds apart, and none is new any more.
+    let mut ticks = (1..).map(|tick| Now {
+        mono: onset::sys::now().mono + Duration::from_secs(60 + 10 * tick),
+        wall: Wall(0),
+    });
+    let mut read = |reader: &mut Reader| reader.read(OF_CONTAINERS, ticks.next().expect("without end"));
     let each = ns_of(25, 1, || {
         reader.forget();
-        reader.read(OF_CONTAINERS, onset::sys::now());
+        read(&mut reader);
     }) / found as f64;
-    line(&format!("{found} cgroups of this kernel ({:?})", reader.mode()), each, None, EACH);
-    let idle = ns_of(25, 1, || reader.read(OF_CONTAINERS, onset::sys::now())) / found as f64;
+    let alone = alone(&reader) / found as f64;
+    line(
+        &format!("{found} cgroups of this kernel ({:?})", reader.mode()),
+        each,
+        Some(("reading alone", alone)),
+        EACH,
+    );
+    let idle = ns_of(25, 1, || read(&mut reader)) / found as f64;
     line("the same, all of them idle", idle, Some(("at work", each)), Budget::None);
+}
+
+/// What the kernel takes for these files: each is read, and nothing is done with it.
+fn alone(reader: &Reader) -> f64 {
+    let (cpu, memory): (&[&str], &[&str]) = match reader.mode() {
+        Mode::V2 => (
+            &["cpu.stat", "cpu.max", "cpuset.cpus.effective", "cpu.pressure"],
+            &["memory.current", "memory.stat", "memory.max"],
+        ),
+        _ => (
+            &[
+                "cpuacct/cpuacct.usage",
+                "cpuacct/cpuacct.stat",
+                "cpu/cpu.stat",
+                "cpu/cpu.cfs_quota_us",
+                "cpuset/cpuset.effective_cpus",
+            ],
+            &["memory/memory.usage_in_bytes", "memory/memory.stat"],
+        ),
+    };
+    let open = |names: &[&str]| -> Vec<File> {
+        let path = |name: &str, below: &str| match name.split_once('/') {
+            Some((hierarchy, file)) => format!("/sys/fs/cgroup/{hierarchy}{below}/{file}"),
+            None => format!("/sys/fs/cgroup{below}/{name}"),
+        };
+        let of = |container: &Container| {
+            names.iter().map(|name| path(name, container.cgroup_path())).collect::<Vec<_>>()
+        };
+        reader.containers().iter().flat_map(of).filter_map(|path| File::open(path).ok()).collect()
+    };
+    let files: Vec<File> = open(cpu).into_iter().chain(open(memory)).collect();
+    let mut text = vec![0; 64 << 10];
+    ns_of(25, 1, || {
+        for file in &files {
+            let _ = file.read_at(&mut text, 0);
+        }
+    })
 }

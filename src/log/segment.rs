@@ -2,7 +2,7 @@
 //! before each record, since others may cut or delete it; its name, since they may move it, in its turn.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,12 +78,13 @@ impl Segment {
         &self.file
     }
 
-    /// Whether the file is still whole, and has a name.
+    /// Whether the file is still whole. By lseek(2), since who asks a file for its times has the kernel
+    /// keep them more exactly from then on, and that costs each new page of it more than this does.
     pub(super) fn whole(&self) -> bool {
-        self.file.metadata().is_ok_and(|data| data.nlink() > 0 && data.len() >= self.map.len() as u64)
+        (&*self.file).seek(SeekFrom::End(0)).is_ok_and(|end| end >= self.map.len() as u64)
     }
 
-    /// Whether this is still the file's name. Dearer than `whole`: the kernel walks the path.
+    /// Whether this is still the file's name. Far dearer than `whole`: the kernel walks the path.
     pub(super) fn named(&self, path: &Path) -> bool {
         std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode)
     }
@@ -162,7 +163,7 @@ fn allocate(file: &File, size: u64) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             let zeros = [0; 4096];
             let mut at = file.metadata()?.len();
-            io::Seek::seek(&mut &*file, io::SeekFrom::Start(at))?;
+            (&*file).seek(SeekFrom::Start(at))?;
             while at < size {
                 let len = usize::try_from(size - at).unwrap_or(zeros.len()).min(zeros.len());
                 (&*file).write_all(&zeros[..len])?;

@@ -103,6 +103,7 @@ fn a_folder_that_vanishes_is_made_again_and_locked_again() {
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     put(&mut writer, b"gone");
     fs::remove_dir_all(&scratch.0).expect("deleted");
+    a_look_later();
     let id = recovers(&mut writer);
     assert_eq!(read(&scratch.0), [(id, b"back".to_vec())]);
     assert_eq!(writer.counters().lost_segments, 1);
@@ -119,6 +120,7 @@ fn a_segment_that_is_cut_or_deleted_under_the_writer_is_given_up() {
     let after = recovers(&mut writer);
     assert_eq!(read(&scratch.0).iter().map(|record| record.0).collect::<Vec<_>>(), [kept, after]);
     fs::remove_file(last(&scratch.0)).expect("deleted");
+    a_look_later();
     let newest = recovers(&mut writer);
     assert_eq!(read(&scratch.0).iter().map(|record| record.0).collect::<Vec<_>>(), [kept, newest]);
     assert_eq!(writer.counters().lost_segments, 2);

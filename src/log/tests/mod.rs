@@ -68,6 +68,11 @@ impl Random {
 }
 
 /// Appends; where the machine is too slow to have made the next segment yet, once more.
+/// Until the writer looks at its segment's name again.
+fn a_look_later() {
+    std::thread::sleep(super::writer::LOOK);
+}
+
 fn put(writer: &mut Writer, body: &[u8]) -> RecordId {
     let until = Instant::now() + Duration::from_secs(20);
     loop {

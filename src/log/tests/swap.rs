@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::log::cursor::peek;
-use crate::log::writer::LOOK;
 
 /// A writer whose log has several segments, and all that was appended.
 struct Bench {
@@ -38,11 +37,6 @@ impl Bench {
         let (writer, _) = Writer::open(&config).expect("opens");
         (self.scratch, writer)
     }
-}
-
-/// Until the writer looks at its segment's name again.
-fn a_look_later() {
-    std::thread::sleep(LOOK);
 }
 
 fn ids(records: &[(RecordId, Vec<u8>)]) -> Vec<RecordId> {
