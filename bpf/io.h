@@ -6,6 +6,7 @@
 #ifndef ONSET_IO_H
 #define ONSET_IO_H
 
+#include "lost.h"
 #include "task.h"
 
 #define SLOTS_MAX  8
@@ -172,23 +173,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } records SEC(".maps");
-
-/* Bios, paths and stalls that found no room. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
-
-static __always_inline void count_lost(void)
-{
-	__u32 zero = 0;
-	__u64 *count = bpf_map_lookup_elem(&lost, &zero);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
 
 static __always_inline __u32 number_of(struct gendisk *disk)
 {

@@ -4,6 +4,7 @@
  * cgroup that had least room left on the way from the victim's to the root.
  */
 #include "common.h"
+#include "lost.h"
 
 /* A longer name of a cgroup is cut: those that runtimes make are of 90 bytes. */
 #define NAME_BYTES 128
@@ -45,14 +46,6 @@ struct {
 	__uint(max_entries, 128 * 1024);
 } events SEC(".maps");
 
-/* Kills that found no room in the ring. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
@@ -66,15 +59,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct kill);
 } scratch SEC(".maps");
-
-static __always_inline void count_lost(void)
-{
-	__u32 zero = 0;
-	__u64 *kills = bpf_map_lookup_elem(&lost, &zero);
-
-	if (kills)
-		__sync_fetch_and_add(kills, 1);
-}
 
 static __always_inline struct cgroup_subsys_state *memory_of(struct task_struct *task)
 {

@@ -7,6 +7,7 @@
 #define ONSET_SAMPLED_H
 
 #include "common.h"
+#include "lost.h"
 
 #define USER_FRAMES_MAX	  127
 #define KERNEL_FRAMES_MAX 127
@@ -98,23 +99,6 @@ struct {
 	__type(key, struct counted);
 	__type(value, __u64);
 } counts_odd SEC(".maps");
-
-/* Samples that found no room, in the ring or in the counts. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
-
-static __always_inline void count_lost(void)
-{
-	__u32 zero = 0;
-	__u64 *samples = bpf_map_lookup_elem(&lost, &zero);
-
-	if (samples)
-		__sync_fetch_and_add(samples, 1);
-}
 
 static __always_inline bool is_wanted(struct control *now, __u64 container)
 {

@@ -17,15 +17,6 @@ const volatile bool in_tasks = false;
 /* A wait shorter than this is not looked into: there are many, and together they are little. */
 const volatile __u64 least_ns = 200000;
 
-static __always_inline void count_lost(void)
-{
-	__u32 zero = 0;
-	__u64 *all = bpf_map_lookup_elem(&lost, &zero);
-
-	if (all)
-		__sync_fetch_and_add(all, 1);
-}
-
 /* This CPU's value of a key, made if need be. NULL: there is no room. */
 static __always_inline void *value_of(void *map, const void *key, const void *fresh)
 {

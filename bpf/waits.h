@@ -4,6 +4,7 @@
 #define ONSET_WAITS_H
 
 #include "common.h"
+#include "lost.h"
 
 /* Slices that a CPU remembers, and how many of them one look back passes. */
 #define SLICES	   128
@@ -140,14 +141,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct memory);
 } memories_by_pid SEC(".maps");
-
-/* Waits and slices that found no room. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
 
 /* New for each run, so that what is remembered of an earlier one is not taken for this one's. */
 struct {

@@ -289,7 +289,10 @@ fn read_log(log: &Values, errors: &mut Vec<String>) -> Log {
         );
     }
     if document > segment / 2 {
-        errors.push("log.document: must be at most half a segment".to_owned());
+        errors.push(format!(
+            "log.document: must be at most half a segment; raise log.segment to {} MiB, or lower log.document",
+            (document * 2).div_ceil(1 << 20)
+        ));
     }
     let document = usize::try_from(document).unwrap_or(usize::MAX);
     Log { dir: log.text("dir").into(), segment, budget, document, sync: log.time("sync") }
