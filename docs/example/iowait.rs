@@ -8,13 +8,13 @@ use super::blocked::{self, Blocked};
 use super::cases::Case;
 use super::fields::{COMMON, Head, all, field};
 use super::judge::{Desk, Found, Judge, Judged, Keep};
-use super::percents::{Level, Limit, Percent, since, whole};
+use super::percents::{Level, Limit, Percent, Shares};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
-use crate::host::{CpuTimes, Facts, Key, Snapshot, Watched};
+use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -63,7 +63,7 @@ fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
 struct Iowait {
     limit: Limit,
     watch: Watch,
-    baseline: Option<CpuTimes>,
+    baseline: Option<(Duration, HostCpu)>,
     level: Option<Level>,
 }
 
@@ -71,13 +71,13 @@ impl Judge for Iowait {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Tasks;
 
-    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
         let last = self.level.take();
         let Some(cpu) = snapshot.cpu else { return };
-        let before = self.baseline.replace(cpu.times);
-        // `since` is `None` when a counter went back: the baseline begins anew.
-        let Some(spent) = before.and_then(|before| since(&cpu.times, &before)) else { return };
-        let Some(percent) = Percent::of(spent.iowait, whole(&spent)) else { return };
+        let Some((at, before)) = self.baseline.replace((now.mono, *cpu)) else { return };
+        // A counter that went back, or CPUs that came or went: nothing is known of this time.
+        let shares = Shares::between(&before, cpu, now.mono.saturating_sub(at));
+        let Some(percent) = shares.and_then(|shares| shares.of("iowait")) else { return };
         let level = Level::after(percent, last);
         self.level = Some(level);
         let edge = self.limit.surged(level).then_some(Trigger::Surge);

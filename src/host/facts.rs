@@ -121,6 +121,19 @@ pub struct CpuTimes {
     pub steal: Duration,
 }
 
+impl CpuTimes {
+    /// The modes by name, in the file's order.
+    pub const MODES: [&'static str; 8] =
+        ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+
+    /// The time of each, in that order. They add up to all there was: guest time is in `user` and `nice`.
+    #[must_use]
+    pub fn modes(&self) -> [Duration; CpuTimes::MODES.len()] {
+        let CpuTimes { user, nice, system, idle, iowait, irq, softirq, steal } = *self;
+        [user, nice, system, idle, iowait, irq, softirq, steal]
+    }
+}
+
 /// /proc/stat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostCpu {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::cases::Case;
 use super::fields::{COMMON, all, field};
 use super::judge::{Desk, Found, Judge, Judged, Keep};
-use super::percents::{Level, Limit, Nanos, Percent};
+use super::percents::{Level, Limit, Nanos, Percent, counted};
 use super::subjects::{Subjects, labels};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
@@ -109,14 +109,18 @@ struct Subject {
     usage: Option<Usage>,
 }
 
-/// One sample.
+/// One sample. `None` is what is not known: its counter went back.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    user: Level,
-    system: Level,
-    total: Level,
+    user: Option<Level>,
+    system: Option<Level>,
+    total: Option<Level>,
     capacity_cores: f64,
 }
+
+/// User and system time are shared out anew at each reading (cputime_adjust() in the kernel), so they
+/// may step back where there was none; not by more than this.
+const STEP: Duration = Duration::from_millis(100);
 
 impl Subject {
     /// Takes a reading in. `None`: it makes no new sample.
@@ -132,25 +136,30 @@ impl Subject {
         let capacity_cores = reading.capacity_cores.filter(|cores| cores.is_finite())?;
         let whole = Nanos::of_cores(reading.at - at, capacity_cores);
         let level = |now: Duration, before: Duration, last: Option<Level>| {
-            Some(Level::after(Percent::of(now.checked_sub(before)?, whole)?, last))
+            Some(Level::after(Percent::of(counted(now, before, STEP)?, whole)?, last))
         };
-        self.usage = Some(Usage {
-            user: level(cpu.user, before.user, last.map(|last| last.user))?,
-            system: level(cpu.system, before.system, last.map(|last| last.system))?,
-            total: level(cpu.total, before.total, last.map(|last| last.total))?,
+        let usage = Usage {
+            user: level(cpu.user, before.user, last.and_then(|last| last.user)),
+            system: level(cpu.system, before.system, last.and_then(|last| last.system)),
+            total: level(cpu.total, before.total, last.and_then(|last| last.total)),
             capacity_cores,
-        });
+        };
+        self.usage = Some(usage).filter(|usage| usage.each().iter().any(Option::is_some));
         self.usage
     }
 }
 
-impl Limits {
-    fn surged(&self, usage: &Usage) -> bool {
-        self.user.surged(usage.user) || self.system.surged(usage.system) || self.total.surged(usage.total)
+impl Usage {
+    fn each(&self) -> [Option<Level>; 3] {
+        [self.user, self.system, self.total]
     }
+}
 
-    fn high(&self, usage: &Usage) -> bool {
-        self.user.high(usage.user) || self.system.high(usage.system) || self.total.high(usage.total)
+impl Limits {
+    /// Whether any level that is known is past its limit, as `past` tells.
+    fn any(&self, usage: &Usage, past: impl Fn(&Limit, Level) -> bool) -> bool {
+        let limits = [self.user, self.system, self.total];
+        limits.iter().zip(usage.each()).any(|(limit, level)| level.is_some_and(|level| past(limit, level)))
     }
 }
 
@@ -163,8 +172,8 @@ impl Judge for Cpuidle {
             let key = container.key();
             let Some(subject) = self.subjects.of(key) else { continue };
             let Some(usage) = subject.take(reading, self.shortest) else { continue };
-            let edge = self.limits.surged(&usage).then_some(Trigger::Surge);
-            let high = self.limits.high(&usage);
+            let edge = self.limits.any(&usage, Limit::surged).then_some(Trigger::Surge);
+            let high = self.limits.any(&usage, Limit::high);
             desk.sample(&mut subject.watch, Some(key), edge, high, Some(usage));
         }
     }
@@ -186,7 +195,9 @@ impl Judge for Cpuidle {
             for container in containers.iter() {
                 if let Some(usage) = self.readings(Some(container.key())) {
                     for (mode, level) in [("user", usage.user), ("system", usage.system)] {
-                        family.sample(&labels(container, mode), level.percent.ratio());
+                        if let Some(level) = level {
+                            family.sample(&labels(container, mode), level.percent.ratio());
+                        }
                     }
                 }
             }
@@ -221,18 +232,21 @@ struct Numbers {
 
 impl Numbers {
     fn new(limits: &Limits, usage: Option<Usage>) -> Numbers {
+        let [user, system, total] = usage.map_or([None; 3], |usage| usage.each());
+        let percent = |level: Option<Level>| level.map(|level| level.percent);
+        let delta = |level: Option<Level>| level.and_then(|level| level.delta);
         Numbers {
-            user_percent: usage.map(|usage| usage.user.percent),
+            user_percent: percent(user),
             user_percent_threshold: limits.user.percent,
-            user_percent_delta: usage.and_then(|usage| usage.user.delta),
+            user_percent_delta: delta(user),
             user_percent_delta_threshold: limits.user.rise,
-            system_percent: usage.map(|usage| usage.system.percent),
+            system_percent: percent(system),
             system_percent_threshold: limits.system.percent,
-            system_percent_delta: usage.and_then(|usage| usage.system.delta),
+            system_percent_delta: delta(system),
             system_percent_delta_threshold: limits.system.rise,
-            total_percent: usage.map(|usage| usage.total.percent),
+            total_percent: percent(total),
             total_percent_threshold: limits.total.percent,
-            total_percent_delta: usage.and_then(|usage| usage.total.delta),
+            total_percent_delta: delta(total),
             total_percent_delta_threshold: limits.total.rise,
             capacity_cores: usage.map(|usage| usage.capacity_cores),
         }

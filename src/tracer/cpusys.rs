@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::cases::Case;
 use super::fields::{COMMON, all, field};
 use super::judge::{Desk, Found, Judge, Judged, Keep};
-use super::percents::{Level, Limit, Percent, since, whole};
+use super::percents::{Level, Limit, Percent, Shares};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
-use crate::host::{CpuTimes, Facts, HostCpu, Key, Snapshot, Watched};
+use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -69,6 +69,7 @@ fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
         shortest: settings.every() / 2,
         watch: Watch::default(),
         baseline: None,
+        last: None,
         usage: None,
     };
     Box::new(Judged::new(judge, settings))
@@ -79,37 +80,18 @@ struct Cpusys {
     /// A sample of less time than this is more noise than use.
     shortest: Duration,
     watch: Watch,
-    baseline: Option<(Duration, CpuTimes)>,
+    baseline: Option<(Duration, HostCpu)>,
+    /// The last level that was known: readings are missing now and then, and it rose meanwhile.
+    last: Option<Level>,
     usage: Option<Usage>,
 }
 
 /// One sample.
 #[derive(Clone, Copy)]
 struct Usage {
-    system: Level,
-    modes: [(&'static str, Percent); 8],
-    irq: Percent,
-    softirq: Percent,
+    system: Option<Level>,
+    shares: Shares,
     cpus: u32,
-}
-
-impl Usage {
-    fn new(spent: &CpuTimes, cpus: u32, last: Option<Usage>) -> Option<Usage> {
-        let all = whole(spent);
-        let share = |part| Percent::of(part, all);
-        let (system, irq, softirq) = (share(spent.system)?, share(spent.irq)?, share(spent.softirq)?);
-        let modes = [
-            ("user", share(spent.user)?),
-            ("nice", share(spent.nice)?),
-            ("system", system),
-            ("idle", share(spent.idle)?),
-            ("iowait", share(spent.iowait)?),
-            ("irq", irq),
-            ("softirq", softirq),
-            ("steal", share(spent.steal)?),
-        ];
-        Some(Usage { system: Level::after(system, last.map(|last| last.system)), modes, irq, softirq, cpus })
-    }
 }
 
 impl Cpusys {
@@ -119,10 +101,14 @@ impl Cpusys {
         if before.is_some_and(|(at, _)| now.mono - at < self.shortest) {
             return None;
         }
-        let last = self.usage.take();
+        self.usage = None;
         let cpu = cpu?;
-        self.baseline = Some((now.mono, cpu.times));
-        self.usage = Usage::new(&since(&cpu.times, &before?.1)?, cpu.cpus, last);
+        self.baseline = Some((now.mono, *cpu));
+        let (at, before) = before?;
+        let shares = Shares::between(&before, cpu, now.mono - at)?;
+        let system = shares.of("system").map(|percent| Level::after(percent, self.last));
+        self.last = system.or(self.last);
+        self.usage = Some(Usage { system, shares, cpus: cpu.cpus });
         self.usage
     }
 }
@@ -132,9 +118,11 @@ impl Judge for Cpusys {
     const CAPTURE: Kind = Kind::Stacks;
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Usage>>) {
-        if let Some(usage) = self.take(now, snapshot.cpu) {
-            let edge = self.limit.surged(usage.system).then_some(Trigger::Surge);
-            let high = self.limit.high(usage.system);
+        if let Some(usage) = self.take(now, snapshot.cpu)
+            && let Some(system) = usage.system
+        {
+            let edge = self.limit.surged(system).then_some(Trigger::Surge);
+            let high = self.limit.high(system);
             desk.sample(&mut self.watch, None, edge, high, Some(usage));
         }
     }
@@ -154,8 +142,10 @@ impl Judge for Cpusys {
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
         scrape.family(&RATIO, |family| {
-            for (mode, percent) in self.usage.iter().flat_map(|usage| usage.modes) {
-                family.sample(&[mode], percent.ratio());
+            for (mode, share) in self.usage.iter().flat_map(|usage| usage.shares.each()) {
+                if let Some(share) = share {
+                    family.sample(&[mode], share.ratio());
+                }
             }
         });
     }
@@ -180,13 +170,15 @@ struct Numbers {
 
 impl Numbers {
     fn new(limit: &Limit, usage: Option<Usage>) -> Numbers {
+        let system = usage.and_then(|usage| usage.system);
+        let share = |mode| usage.and_then(|usage| usage.shares.of(mode));
         Numbers {
-            system_percent: usage.map(|usage| usage.system.percent),
+            system_percent: system.map(|system| system.percent),
             system_percent_threshold: limit.percent,
-            system_percent_delta: usage.and_then(|usage| usage.system.delta),
+            system_percent_delta: system.and_then(|system| system.delta),
             system_percent_delta_threshold: limit.rise,
-            irq_percent: usage.map(|usage| usage.irq),
-            softirq_percent: usage.map(|usage| usage.softirq),
+            irq_percent: share("irq"),
+            softirq_percent: share("softirq"),
             capacity_cores: usage.map(|usage| usage.cpus),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Values;
-use crate::host::CpuTimes;
+use crate::host::{CpuTimes, HostCpu};
 
 /// A share in percent, or the difference of two. Documents hold it to two digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
@@ -99,24 +99,61 @@ impl Limit {
     }
 }
 
-/// CPU time of the host between two readings. `None` if a counter went back, as they do when a
-/// CPU goes offline. iowait alone may go back at any time (proc_stat(5)): then there was none.
-pub fn since(now: &CpuTimes, before: &CpuTimes) -> Option<CpuTimes> {
-    Some(CpuTimes {
-        user: now.user.checked_sub(before.user)?,
-        nice: now.nice.checked_sub(before.nice)?,
-        system: now.system.checked_sub(before.system)?,
-        idle: now.idle.checked_sub(before.idle)?,
-        iowait: now.iowait.saturating_sub(before.iowait),
-        irq: now.irq.checked_sub(before.irq)?,
-        softirq: now.softirq.checked_sub(before.softirq)?,
-        steal: now.steal.checked_sub(before.steal)?,
-    })
+/// What a counter of CPU time counted between two readings. Such counters step back a little where
+/// there was nothing to count (proc_stat(5)): that is nothing. `None`: it went back by more than
+/// `step`, so it began anew, and what it counted is not known.
+pub fn counted(now: Duration, before: Duration, step: Duration) -> Option<Duration> {
+    let short = before.saturating_sub(now);
+    (short <= step).then(|| now.saturating_sub(before))
 }
 
-/// All CPU time there was. Guest time is in `user` and `nice` already.
-pub fn whole(times: &CpuTimes) -> Nanos {
-    let CpuTimes { user, nice, system, idle, iowait, irq, softirq, steal } = *times;
-    let all = [user, nice, system, idle, iowait, irq, softirq, steal];
-    Nanos(all.into_iter().map(|time| Nanos::from(time).0).sum())
+/// How the host's CPU time was spent between two readings, as shares of all of it. Each counter
+/// stands for itself: `None` is one whose counter began anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// In the order of `CpuTimes::MODES`.
+    modes: [Option<Percent>; CpuTimes::MODES.len()],
 }
+
+/// Each CPU's counter may be a tick off at both readings.
+const STEP: Duration = Duration::from_millis(20);
+
+/// What a counter may count beyond all the time that there was: the reading itself may have waited.
+const LATE: Duration = Duration::from_secs(1);
+
+impl Shares {
+    /// Between two readings with so much time in between. `None`: CPUs came or went, and took the
+    /// sums of what was before along, or nothing was counted.
+    pub fn between(before: &HostCpu, now: &HostCpu, elapsed: Duration) -> Option<Shares> {
+        if now.cpus != before.cpus {
+            return None;
+        }
+        let all = elapsed.saturating_mul(now.cpus.max(1));
+        // What leaps further than time passes began anew as well, from a higher sum.
+        let most = all.saturating_mul(2).saturating_add(LATE);
+        let step = STEP.saturating_mul(now.cpus.max(1));
+        let (now, before) = (now.times.modes(), before.times.modes());
+        let mut parts = [None; CpuTimes::MODES.len()];
+        for ((part, now), before) in parts.iter_mut().zip(now).zip(before) {
+            *part = counted(now, before, step).filter(|time| *time <= most);
+        }
+        let sum = parts.into_iter().flatten().fold(Duration::ZERO, Duration::saturating_add);
+        // The time of a counter that began anew was spent all the same.
+        let whole = if parts.contains(&None) { sum.max(all) } else { sum };
+        let share = |part: Option<Duration>| Percent::of(part?, Nanos::from(whole));
+        (!sum.is_zero()).then(|| Shares { modes: parts.map(share) })
+    }
+
+    /// Each mode by its name, and its share.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, Option<Percent>)> {
+        CpuTimes::MODES.into_iter().zip(self.modes)
+    }
+
+    /// The share of the mode of this name.
+    pub fn of(&self, mode: &str) -> Option<Percent> {
+        self.each().find(|(name, _)| *name == mode)?.1
+    }
+}
+
+#[cfg(test)]
+mod tests;

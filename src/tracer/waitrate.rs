@@ -167,7 +167,7 @@ struct Baseline {
     at: Duration,
     ran: Duration,
     stall: Duration,
-    throttled: Duration,
+    throttled: Option<Duration>,
 }
 
 /// One sample, and what it is held against.
@@ -189,11 +189,13 @@ impl Subject {
         if before.is_some_and(|before| reading.at - before.at < shortest) {
             return None;
         }
-        let throttled = reading.throttling.map_or(Duration::ZERO, |it| it.throttled);
+        let throttled = reading.throttling.map(|it| it.throttled);
         let (ran, stall) = (reading.cpu?.total, reading.cpu_stall?);
         self.baseline = Some(Baseline { at: reading.at, ran, stall, throttled });
         let before = before?;
-        let throttled = throttled.checked_sub(before.throttled)?;
+        // One that began anew, or was not read before, tells nothing and blinds nobody.
+        let throttled = throttled.zip(before.throttled);
+        let throttled = throttled.map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         // Throttled time adds up over CPUs, pressure does not: it is the least that was waited.
         let all = stall.checked_sub(before.stall)?.max(throttled);
         let ran = ran.checked_sub(before.ran)?;

@@ -23,7 +23,7 @@ impl Bytes<'_> {
             steal: spent(),
         };
         Host {
-            cpu: self.maybe(|b| HostCpu { times, cpus: b.small(), running: b.number(), blocked: b.number() }),
+            cpu: self.maybe(|b| HostCpu { times, cpus: b.cpus(), running: b.number(), blocked: b.number() }),
             load: self.maybe(|b| Load { one: b.float(), five: b.float(), fifteen: b.float() }),
             memory: self.maybe(|b| Memory {
                 total_bytes: b.number(),
@@ -35,6 +35,11 @@ impl Bytes<'_> {
             tasks: self.maybe(Self::tasks),
             cpu_stall: None,
         }
+    }
+
+    /// Mostly the same, for where they change there is no sample.
+    fn cpus(&mut self) -> u32 {
+        if self.byte() < 16 { self.small() } else { 4 }
     }
 
     /// Mostly one of a few, with counters that grow; it is busy most of the time.

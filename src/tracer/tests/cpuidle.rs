@@ -181,6 +181,26 @@ fn counters_that_went_back_begin_anew() {
 }
 
 #[test]
+fn a_mode_that_steps_back_does_not_hide_the_others() {
+    let counters: [fn(&mut ContainerCpu) -> &mut Duration; 2] = [|cpu| &mut cpu.system, |cpu| &mut cpu.total];
+    for (step, counter) in [10, 60_000].into_iter().flat_map(|step| counters.map(|counter| (step, counter))) {
+        let (mut play, mut used) = watching("", 5.0, 0.0);
+        used.spends(90.0, 0.0);
+        let before = used.cpu;
+        *counter(&mut used.cpu) -= TEN + Duration::from_millis(step);
+        tick(&mut play, &mut used, 0.0, 0.0);
+        assert!(play.scrape().contains("mode=\"user\"} 0.9\n"), "{}", play.scrape());
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "{step} ms back");
+        let data = &play.seen.events[0].1["tracer_data"];
+        assert_eq!(data["user_percent"], 90.0);
+        used.cpu = before;
+        // What was not known is nothing to have risen from.
+        tick(&mut play, &mut used, 5.0, 0.0);
+        assert_eq!(play.seen.asked.len(), 1);
+    }
+}
+
+#[test]
 fn elapsed_time_is_measured() {
     let (mut play, mut used) = watching("", 30.0, 0.0);
     // A tick that came late finds twice the use in twice the time.

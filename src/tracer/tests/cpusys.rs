@@ -5,7 +5,7 @@ use crate::host::{CpuTimes, HostCpu};
 use crate::tracer::play::Host;
 
 fn start() -> (Play, HostCpu) {
-    let cpu = HostCpu { cpus: 4, ..HostCpu::default() };
+    let cpu = HostCpu { cpus: 10, ..HostCpu::default() };
     (Play::new("cpusys", "", SIZE), cpu)
 }
 
@@ -71,28 +71,82 @@ fn interrupts_are_measured_beside_it() {
     ] {
         assert_eq!(data[field], want, "{field}");
     }
-    assert_eq!(data["capacity_cores"], 4);
+    assert_eq!(data["capacity_cores"], 10);
     assert!(play.seen.events[0].1.get("container_id").is_none());
 }
 
-#[test]
-fn a_counter_that_went_back_begins_anew_but_iowait_may() {
+/// One CPU, calm for two samples, with counters that are far on.
+fn calm() -> (Play, HostCpu) {
     let (mut play, mut cpu) = start();
-    cpu.times.iowait = seconds(1000);
-    let calm = |times: &mut CpuTimes| times.idle += seconds(100);
-    tick(&mut play, &mut cpu, calm);
-    tick(&mut play, &mut cpu, calm);
-    cpu.times.idle = Duration::ZERO;
-    tick(&mut play, &mut cpu, |times| times.system += seconds(90));
-    assert_eq!(play.seen.asked, [], "a CPU went offline and took its idle time along");
-    tick(&mut play, &mut cpu, calm);
-    tick(&mut play, &mut cpu, |times| {
-        times.iowait -= seconds(1);
-        times.system += seconds(90);
-        times.idle += seconds(10);
-    });
-    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
-    assert_eq!(play.seen.events[0].1["tracer_data"]["system_percent"], 90.0);
+    let far = seconds(10_000);
+    cpu.times =
+        CpuTimes { user: far, system: far, idle: far, iowait: far, steal: far, ..CpuTimes::default() };
+    for _ in 0..3 {
+        tick(&mut play, &mut cpu, |times| times.idle += seconds(100));
+    }
+    (play, cpu)
+}
+
+#[test]
+fn idle_iowait_or_steal_that_go_back_by_a_tick_do_not_hide_a_busy_kernel() {
+    let back: [fn(&mut CpuTimes) -> &mut Duration; 3] =
+        [|times| &mut times.idle, |times| &mut times.iowait, |times| &mut times.steal];
+    for (step, counter) in [10, 3000].into_iter().flat_map(|step| back.map(|counter| (step, counter))) {
+        let (mut play, mut cpu) = calm();
+        for _ in 0..3 {
+            tick(&mut play, &mut cpu, |times| {
+                times.system += seconds(95);
+                times.user += seconds(5);
+                *counter(times) -= Duration::from_millis(step);
+            });
+            assert!(play.scrape().contains("mode=\"system\"} 0.95\n"), "{step}: {}", play.scrape());
+        }
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "{step} ms");
+        assert_eq!(play.seen.events[0].1["tracer_data"]["system_percent"], 95.0);
+        assert_eq!(play.seen.events[0].1["tracer_data"]["system_percent_delta"], 95.0);
+    }
+}
+
+#[test]
+fn a_counter_that_began_anew_is_not_shown_and_its_time_counts_all_the_same() {
+    let (mut play, mut cpu) = calm();
+    // As when idle time is counted another way from now on: the rest is 5 % of the time there was.
+    cpu.times.idle = seconds(7);
+    tick(&mut play, &mut cpu, |times| times.system += seconds(5));
+    assert!(play.scrape().contains("mode=\"system\"} 0.05\n"), "{}", play.scrape());
+    assert!(!play.scrape().contains("mode=\"idle\""), "it is not known");
+    // And one that leaps by more than there was.
+    cpu.times.idle = seconds(90_000);
+    tick(&mut play, &mut cpu, |times| times.system += seconds(6));
+    assert!(play.scrape().contains("mode=\"system\"} 0.06\n"), "{}", play.scrape());
+    assert_eq!(play.seen.asked, []);
+}
+
+#[test]
+fn all_counters_that_begin_anew_are_no_sample() {
+    let (mut play, mut cpu) = calm();
+    cpu.times = CpuTimes::default();
+    tick(&mut play, &mut cpu, |_| {});
+    assert!(!play.scrape().contains("onset_host_cpu_ratio{"), "{}", play.scrape());
+    tick(&mut play, &mut cpu, |times| times.system += seconds(100));
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "the next one is");
+}
+
+#[test]
+fn a_cpu_that_goes_offline_is_no_sample_and_hides_no_surge() {
+    for (cpus, idle) in [(9, seconds(9000)), (11, seconds(20_000))] {
+        let (mut play, mut cpu) = calm();
+        (cpu.cpus, cpu.times.idle) = (cpus, idle);
+        tick(&mut play, &mut cpu, |times| times.system += seconds(60));
+        assert_eq!(play.seen.asked, [], "its time went with it");
+        tick(&mut play, &mut cpu, |times| {
+            times.system += seconds(60);
+            times.idle += seconds(30);
+        });
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+        let data = &play.seen.events[0].1["tracer_data"];
+        assert_eq!((&data["system_percent"], &data["capacity_cores"]), (&66.67.into(), &cpus.into()));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::tracer::{iowait, play::Host};
 #[test]
 fn the_example_fires_where_its_rule_says_and_tells_who_is_blocked() {
     let mut play = Play::of(&iowait::SPEC, "[tracer.iowait]\npercent = 30\n", SIZE);
-    let mut cpu = HostCpu::default();
+    let mut cpu = HostCpu { cpus: 10, ..HostCpu::default() };
     let mut pass = |play: &mut Play, iowait: u64| {
         cpu.times.iowait += Duration::from_secs(iowait);
         cpu.times.idle += Duration::from_secs(100 - iowait);
