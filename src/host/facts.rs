@@ -165,8 +165,46 @@ pub struct Memory {
     pub total_bytes: u64,
     /// `MemAvailable`.
     pub available_bytes: u64,
-    /// `Active(anon)` + `Inactive(anon)`.
+    /// What of it cannot be reclaimed.
+    pub held: Unreclaimable,
+}
+
+/// Memory that the kernel cannot give to another use unless it swaps, by what it is. Each number is of one
+/// kernel counter, the same for the host and for cgroups of both versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unreclaimable {
+    /// Anonymous pages that are mapped, huge ones and locked ones included (NR_ANON_MAPPED): `AnonPages` of
+    /// meminfo; `anon` of v2's memory.stat; `total_rss` of v1's.
     pub anon_bytes: u64,
+    /// Pages of shared memory and tmpfs, locked ones included (NR_SHMEM): `Shmem`; `shmem`; `total_shmem`.
+    pub shmem_bytes: Option<u64>,
+    /// Pages that are locked, anonymous, shared or of files, and those of ramfs (NR_UNEVICTABLE):
+    /// `Unevictable`; `unevictable`; `total_unevictable`.
+    pub locked_bytes: Option<u64>,
+    /// All of it: a page is on one list only, so `Active(anon)` + `Inactive(anon)` + `Unevictable`. Where
+    /// the file has no such lines, anonymous and shared memory.
+    pub all_bytes: u64,
+}
+
+impl Unreclaimable {
+    /// Out of the counters; `active` and `inactive` are those of anonymous and shared memory that is not
+    /// locked. `None`: nothing says how much is anonymous.
+    #[must_use]
+    pub fn of(
+        anon: Option<u64>,
+        shmem: Option<u64>,
+        locked: Option<u64>,
+        [active, inactive]: [Option<u64>; 2],
+    ) -> Option<Unreclaimable> {
+        let anon_bytes = anon?;
+        let all_bytes = match (active, inactive, locked) {
+            (Some(active), Some(inactive), Some(locked)) => {
+                active.checked_add(inactive)?.checked_add(locked)?
+            }
+            _ => anon_bytes.checked_add(shmem.unwrap_or(0))?,
+        };
+        Some(Unreclaimable { anon_bytes, shmem_bytes: shmem, locked_bytes: locked, all_bytes })
+    }
 }
 
 /// A line of /proc/diskstats (Documentation/admin-guide/iostats.rst).
@@ -299,8 +337,8 @@ pub struct Throttling {
 /// Memory of one container, everything below its cgroup included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMemory {
-    /// `anon` of v2's memory.stat; `total_rss` of v1's.
-    pub anon_bytes: u64,
+    /// What of it cannot be reclaimed.
+    pub held: Unreclaimable,
     /// `memory.current`, or `memory.usage_in_bytes`.
     pub usage_bytes: u64,
     /// The lowest limit on the way from the root to it; `None` is no limit.

@@ -100,8 +100,8 @@ pub fn cpuset(data: &[u8]) {
 
 /// memory.stat and the limits.
 pub fn memory_stat(data: &[u8]) {
-    use cgroup::memory::{limit, v1_anon, v1_lowest_limit, v2_anon};
-    black_box(untouched(|| (v1_anon(data), v1_lowest_limit(data), v2_anon(data), limit(data))));
+    use cgroup::memory::{limit, v1_stat, v2_stat};
+    black_box(untouched(|| (v1_stat(data), v2_stat(data), limit(data))));
 }
 
 /// Paths of cgroups: what is found lies within the path.

@@ -18,7 +18,7 @@ pub use containers::filter::Filter;
 pub use containers::{Container, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
-    TaskCounts, TaskSample, TaskState, Throttling,
+    TaskCounts, TaskSample, TaskState, Throttling, Unreclaimable,
 };
 pub use identity::{Identity, Role};
 pub use inline::Text;

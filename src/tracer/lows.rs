@@ -3,13 +3,22 @@
 
 use std::time::Duration;
 
-/// So many bytes at a time.
+use crate::host::Unreclaimable;
+
+/// The memory at a time. Of samples the lower is the one with less of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// When.
     pub at: Duration,
-    /// How many.
-    pub bytes: u64,
+    /// How much, and of what kind.
+    pub held: Unreclaimable,
+}
+
+impl Sample {
+    /// How much in all.
+    pub fn bytes(&self) -> u64 {
+        self.held.all_bytes
+    }
 }
 
 /// The lowest of each slice; one slice more than the window has, for the one that is going out.
@@ -34,14 +43,15 @@ impl<const N: usize> Lows<N> {
         let slice = Self::slice(sample.at, window);
         let place = usize::try_from(slice % (N.max(1) as u128)).unwrap_or(0);
         let Some(kept) = self.0.get_mut(place) else { return };
-        let lower = kept.filter(|kept| Self::slice(kept.at, window) == slice && kept.bytes < sample.bytes);
+        let lower =
+            kept.filter(|kept| Self::slice(kept.at, window) == slice && kept.bytes() < sample.bytes());
         *kept = Some(lower.unwrap_or(sample));
     }
 
     /// The lowest of the window that ends now; of equals the latest.
     pub fn lowest(&self, now: Duration, window: Duration) -> Option<Sample> {
         let within = |sample: &&Sample| now.checked_sub(sample.at).is_some_and(|age| age <= window);
-        self.0.iter().flatten().filter(within).min_by_key(|sample| (sample.bytes, now - sample.at)).copied()
+        self.0.iter().flatten().filter(within).min_by_key(|sample| (sample.bytes(), now - sample.at)).copied()
     }
 }
 
@@ -51,8 +61,12 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(60);
 
+    fn held(all_bytes: u64) -> Unreclaimable {
+        Unreclaimable { all_bytes, ..Unreclaimable::default() }
+    }
+
     fn sample(seconds: u64, bytes: u64) -> Sample {
-        Sample { at: Duration::from_secs(seconds), bytes }
+        Sample { at: Duration::from_secs(seconds), held: held(bytes) }
     }
 
     fn lowest(lows: &Lows<13>, now: u64) -> Option<Sample> {
@@ -81,14 +95,14 @@ mod tests {
         let mut bytes = 500_u64;
         for step in 0..2000_u64 {
             bytes = (bytes + step * step % 37).saturating_sub(18 + step % 3);
-            let now = Sample { at: Duration::from_millis(7_000_000 + step * 1300), bytes };
+            let now = Sample { at: Duration::from_millis(7_000_000 + step * 1300), held: held(bytes) };
             lows.add(now, WINDOW);
             all.push(now);
             let plain = |window: Duration| {
                 let inside = all.iter().filter(|sample| now.at - sample.at <= window);
-                inside.map(|sample| sample.bytes).min().expect("at least this one")
+                inside.map(|sample| sample.bytes()).min().expect("at least this one")
             };
-            let found = lows.lowest(now.at, WINDOW).expect("at least this one").bytes;
+            let found = lows.lowest(now.at, WINDOW).expect("at least this one").bytes();
             let slice = WINDOW / 12;
             assert!((plain(WINDOW)..=plain(WINDOW - slice)).contains(&found), "step {step}: {found}");
         }

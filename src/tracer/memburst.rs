@@ -1,5 +1,5 @@
-//! memburst: anonymous memory grows so fast that it will run out: the host's, or a container's
-//! toward its limit. Growth is held against the lowest sample of a sliding window, so the second
+//! memburst: memory that the kernel cannot reclaim grows so fast that it will run out: the host's, or
+//! a container's toward its limit. Anonymous, shared or locked, all of it counts. Growth is held against the lowest sample of a sliding window, so the second
 //! sample after start is judged already, and what grows slowly never fires.
 
 mod rules;
@@ -15,22 +15,56 @@ use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
-use crate::host::{Facts, Key, Snapshot, Watched};
+use crate::host::{Facts, Key, Snapshot, Unreclaimable, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
 
-const CONTAINER: Metric = Metric {
-    name: "onset_container_memory_anon_bytes",
-    help: "Anonymous memory of the container.",
-    kind: MetricKind::Gauge,
-    labels: &["container_id", "container", "pod", "namespace"],
-};
+const CONTAINER: [Metric; KINDS.len()] = [
+    container(
+        "onset_container_memory_anon_bytes",
+        "Anonymous memory of the container, locked memory included: `anon` of memory.stat, v1's `total_rss`.",
+    ),
+    container(
+        "onset_container_memory_shmem_bytes",
+        "Shared memory and tmpfs files of the container, locked memory included: `shmem` of memory.stat, v1's `total_shmem`.",
+    ),
+    container(
+        "onset_container_memory_locked_bytes",
+        "Memory of the container that is locked, be it anonymous, shared or of files: `unevictable` of memory.stat, v1's `total_unevictable`.",
+    ),
+];
 
-const HOST: Metric = Metric {
-    name: "onset_host_memory_anon_bytes",
-    help: "Anonymous memory of the host.",
-    kind: MetricKind::Gauge,
-    labels: &[],
+const HOST: [Metric; KINDS.len()] = [
+    host(
+        "onset_host_memory_anon_bytes",
+        "Anonymous memory of the host, locked memory included: `AnonPages` of /proc/meminfo.",
+    ),
+    host(
+        "onset_host_memory_shmem_bytes",
+        "Shared memory and tmpfs files of the host, locked memory included: `Shmem` of /proc/meminfo.",
+    ),
+    host(
+        "onset_host_memory_locked_bytes",
+        "Memory of the host that is locked, be it anonymous, shared or of files: `Unevictable` of /proc/meminfo.",
+    ),
+];
+
+/// What each of the families shows.
+const KINDS: [fn(&Unreclaimable) -> Option<u64>; 3] =
+    [|held| Some(held.anon_bytes), |held| held.shmem_bytes, |held| held.locked_bytes];
+
+const fn container(name: &'static str, help: &'static str) -> Metric {
+    let labels = &["container_id", "container", "pod", "namespace"];
+    Metric { name, help, kind: MetricKind::Gauge, labels }
+}
+
+const fn host(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, help, kind: MetricKind::Gauge, labels: &[] }
+}
+
+const METRICS: [Metric; 2 * KINDS.len()] = {
+    let ([anon, shmem, locked], [host_anon, host_shmem, host_locked]) = (CONTAINER, HOST);
+    [anon, shmem, locked, host_anon, host_shmem, host_locked]
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -38,7 +72,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The tracer.
 pub const SPEC: Spec = Spec {
     name: "memburst",
-    about: "Anonymous memory that grows fast, of the host or of a container toward its limit",
+    about: "Memory that cannot be reclaimed and grows fast, of the host or of a container toward its limit",
     facts: Facts { memory: true, container_memory: true, ..Facts::NONE },
     captures: &[Kind::Faults],
     // A container near its limit stalls in reclaim: then the next look is at once.
@@ -71,17 +105,31 @@ pub const SPEC: Spec = Spec {
             about: "Processes with most memory that an event names",
         },
     ],
-    metrics: &[CONTAINER, HOST],
+    metrics: &METRICS,
     fields: &FIELDS,
     build,
 };
 
 const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
 
-const OWN: [Field; 12] = [
+const OWN: [Field; 18] = [
     field("scope", FieldKind::Keyword, "Whose memory: host or container"),
-    field("anon_bytes", FieldKind::Long, "Anonymous memory when the rule fired"),
-    field("anon_bytes_before", FieldKind::Long, "The lowest that it is held against"),
+    field(
+        "unreclaimable_bytes",
+        FieldKind::Long,
+        "Memory that cannot be reclaimed unless it is swapped, when the rule fired: anonymous, shared, and what is locked of files",
+    ),
+    field("unreclaimable_bytes_before", FieldKind::Long, "The lowest that it is held against"),
+    field("anon_bytes", FieldKind::Long, "Of it: anonymous, locked or not (NR_ANON_MAPPED)"),
+    field("anon_bytes_before", FieldKind::Long, "Anonymous memory at that lowest"),
+    field("shmem_bytes", FieldKind::Long, "Of it: shared memory and tmpfs, locked or not (NR_SHMEM)"),
+    field("shmem_bytes_before", FieldKind::Long, "Shared memory at that lowest"),
+    field(
+        "locked_bytes",
+        FieldKind::Long,
+        "Of it: locked, be it anonymous, shared or of files (NR_UNEVICTABLE)",
+    ),
+    field("locked_bytes_before", FieldKind::Long, "Locked memory at that lowest"),
     field("window_ms", FieldKind::Long, "How long before that was, in milliseconds"),
     field("total_bytes", FieldKind::Long, "Memory of the host"),
     field("limit_bytes", FieldKind::Long, "The container's limit, if it has one"),
@@ -176,18 +224,23 @@ impl Judge for Memburst {
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
-        scrape.family(&CONTAINER, |family| {
-            for container in containers.iter() {
-                if let Some(growth) = self.readings(Some(container.key())) {
-                    let [id, name, pod, namespace, _] = labels(container, "");
-                    family.sample(&[id, name, pod, namespace], growth.anon_bytes);
+        for (metric, kind) in CONTAINER.iter().zip(KINDS) {
+            scrape.family(metric, |family| {
+                for container in containers.iter() {
+                    let growth = self.readings(Some(container.key()));
+                    if let Some(bytes) = growth.and_then(|growth| kind(&growth.held)) {
+                        let [id, name, pod, namespace, _] = labels(container, "");
+                        family.sample(&[id, name, pod, namespace], bytes);
+                    }
                 }
-            }
-        });
-        scrape.family(&HOST, |family| {
-            if let Some(growth) = self.readings(None) {
-                family.value(growth.anon_bytes);
-            }
-        });
+            });
+        }
+        for (metric, kind) in HOST.iter().zip(KINDS) {
+            scrape.family(metric, |family| {
+                if let Some(bytes) = self.readings(None).and_then(|growth| kind(&growth.held)) {
+                    family.value(bytes);
+                }
+            });
+        }
     }
 }

@@ -53,7 +53,7 @@ pub const SPEC: Spec = Spec {
 
 const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
 
-const OWN: [Field; 16] = [
+const OWN: [Field; 18] = [
     field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
     field("victim.comm", FieldKind::Keyword, "Its name"),
     field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
@@ -66,7 +66,17 @@ const OWN: [Field; 16] = [
     field("usage_bytes", FieldKind::Long, "What it used"),
     field("host_memory.total_bytes", FieldKind::Long, "Memory of the host"),
     field("host_memory.available_bytes", FieldKind::Long, "What of it was available"),
-    field("host_memory.anon_bytes", FieldKind::Long, "What of it was anonymous"),
+    field("host_memory.anon_bytes", FieldKind::Long, "What of it was anonymous, locked or not"),
+    field(
+        "host_memory.shmem_bytes",
+        FieldKind::Long,
+        "What of it was shared memory and tmpfs, locked or not",
+    ),
+    field(
+        "host_memory.locked_bytes",
+        FieldKind::Long,
+        "What of it was locked, be it anonymous, shared or of files",
+    ),
     field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
     field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
     field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory just after the kill"),

@@ -99,10 +99,13 @@ impl Leaf {
         {
             return Some(last);
         }
-        let (anon_bytes, lowest) = if group.is_v2() {
-            self.memory_stat.read(place, "memory.stat", io, |text| Some((memory::v2_anon(text)?, None)))?
+        let (held, lowest) = if group.is_v2() {
+            self.memory_stat.read(place, "memory.stat", io, |text| Some((memory::v2_stat(text)?, None)))?
         } else {
-            let stat = |text: &[u8]| Some((memory::v1_anon(text)?, memory::v1_lowest_limit(text)));
+            let stat = |text: &[u8]| {
+                let (held, lowest) = memory::v1_stat(text);
+                Some((held?, lowest))
+            };
             self.memory_stat.read(place, "memory.stat", io, stat)?
         };
         let limit_bytes = match lowest {
@@ -110,7 +113,7 @@ impl Leaf {
             Some(Limit::Unlimited) => None,
             None => lower(self.bounds.memory(group, io), above(io), u64::min),
         };
-        let read = ContainerMemory { anon_bytes, usage_bytes, limit_bytes };
+        let read = ContainerMemory { held, usage_bytes, limit_bytes };
         self.last_memory.set(&group, Some(read));
         Some(read)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bytes::Bytes;
 use crate::host::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, HostCpu, Load, Memory, Reading, TaskCounts, Throttling,
+    Unreclaimable,
 };
 use crate::tracer::play::Host;
 
@@ -28,7 +29,7 @@ impl Bytes<'_> {
             memory: self.maybe(|b| Memory {
                 total_bytes: b.number(),
                 available_bytes: b.number(),
-                anon_bytes: b.number(),
+                held: b.held(),
             }),
             // They take many bytes: only who asks for them gets any.
             disks: disks.then(|| (0..self.below(4)).map(|_| self.disk(at)).collect()),
@@ -70,6 +71,15 @@ impl Bytes<'_> {
         }
     }
 
+    fn held(&mut self) -> Unreclaimable {
+        Unreclaimable {
+            anon_bytes: self.number(),
+            shmem_bytes: self.maybe(Self::number),
+            locked_bytes: self.maybe(Self::number),
+            all_bytes: self.number(),
+        }
+    }
+
     fn tasks(&mut self) -> TaskCounts {
         TaskCounts {
             running: self.small(),
@@ -94,7 +104,7 @@ impl Bytes<'_> {
             }),
             cpu_stall: None,
             memory: self.maybe(|b| ContainerMemory {
-                anon_bytes: b.number(),
+                held: b.held(),
                 usage_bytes: b.number(),
                 limit_bytes: b.maybe(Self::number),
             }),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::host::{ContainerMemory, Memory};
+use crate::host::{ContainerMemory, Memory, Unreclaimable};
 use crate::tracer::lows::{Lows, Sample};
 use crate::tracer::watch::{Trigger, Watch};
 
@@ -30,7 +30,7 @@ pub(super) struct ContainerRules {
 /// One sample, and how it came to that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
-    pub(super) anon_bytes: u64,
+    pub(super) held: Unreclaimable,
     /// What it is held against.
     pub(super) before: Sample,
     /// How long ago that was.
@@ -70,10 +70,10 @@ impl Held {
         }
         if edge.is_some() {
             // Half of what came with it.
-            let rise = growth.anon_bytes.saturating_sub(growth.before.bytes);
-            self.untold = Some(growth.anon_bytes.saturating_sub(rise / 2));
+            let rise = growth.held.all_bytes.saturating_sub(growth.before.bytes());
+            self.untold = Some(growth.held.all_bytes.saturating_sub(rise / 2));
         }
-        self.untold = self.untold.filter(|floor| growth.anon_bytes >= *floor);
+        self.untold = self.untold.filter(|floor| growth.held.all_bytes >= *floor);
         (edge, self.bursting || self.untold.is_some())
     }
 
@@ -109,19 +109,19 @@ impl OfHost {
         if too_soon(at, self.last, shortest) {
             return None;
         }
-        let now = Sample { at, bytes: memory.anon_bytes };
+        let now = Sample { at, held: memory.held };
         self.last = Some(now);
         self.ten_minutes.add(now, TEN_MINUTES);
         self.window.add(now, rules.window);
         let least = self.ten_minutes.lowest(at, TEN_MINUTES).unwrap_or(now);
         let lately = self.window.lowest(at, rules.window).unwrap_or(now);
         let percent = |bytes: u64| share(bytes, memory.total_bytes);
-        let doubled = is_times(now.bytes, rules.ratio, least.bytes)
-            && percent(now.bytes).is_some_and(|percent| percent >= rules.percent);
-        let rose = rises(now.bytes, lately.bytes, rules.rise_percent, memory.total_bytes);
+        let doubled = is_times(now.bytes(), rules.ratio, least.bytes())
+            && percent(now.bytes()).is_some_and(|percent| percent >= rules.percent);
+        let rose = rises(now.bytes(), lately.bytes(), rules.rise_percent, memory.total_bytes);
         let before = if doubled && !rose { least } else { lately };
         let growth = Growth {
-            anon_bytes: now.bytes,
+            held: now.held,
             before,
             window: at.saturating_sub(before.at),
             total_bytes: Some(memory.total_bytes),
@@ -154,16 +154,17 @@ impl OfContainer {
         if too_soon(at, self.last, shortest) {
             return None;
         }
-        let now = Sample { at, bytes: memory.anon_bytes };
+        let now = Sample { at, held: memory.held };
         let last = self.last.replace(now);
         self.window.add(now, rules.window);
         let lately = self.window.lowest(at, rules.window).unwrap_or(now);
         let to_limit = last.zip(memory.limit_bytes).and_then(|(last, limit)| to_limit(last, now, limit));
-        let rose =
-            memory.limit_bytes.is_some_and(|limit| rises(now.bytes, lately.bytes, rules.rise_percent, limit));
+        let rose = memory
+            .limit_bytes
+            .is_some_and(|limit| rises(now.bytes(), lately.bytes(), rules.rise_percent, limit));
         let soon = to_limit.is_some_and(|time| time < rules.window);
         let growth = Growth {
-            anon_bytes: now.bytes,
+            held: now.held,
             before: lately,
             window: at.saturating_sub(lately.at),
             total_bytes: None,
@@ -194,12 +195,12 @@ fn rises(bytes: u64, lowest: u64, percent: f64, whole: u64) -> bool {
     rise > 0 && share(rise, whole).is_some_and(|share| share >= percent)
 }
 
-/// When a limit is hit at the rate between two samples. File pages make room for it, so only
-/// anonymous memory counts. `None`: it does not grow, or not in sight.
+/// When a limit is hit at the rate between two samples. File pages that are not locked make room, so they
+/// do not count. `None`: it does not grow, or not in sight.
 #[allow(clippy::cast_precision_loss)]
 fn to_limit(last: Sample, now: Sample, limit: u64) -> Option<Duration> {
-    let grown = now.bytes.checked_sub(last.bytes).filter(|grown| *grown > 0)?;
+    let grown = now.bytes().checked_sub(last.bytes()).filter(|grown| *grown > 0)?;
     let passed = now.at.checked_sub(last.at)?.as_secs_f64();
-    let seconds = limit.saturating_sub(now.bytes) as f64 * passed / grown as f64;
+    let seconds = limit.saturating_sub(now.bytes()) as f64 * passed / grown as f64;
     Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= SIGHT)
 }

@@ -45,8 +45,18 @@ struct Body<'a> {
 
 #[derive(Serialize)]
 struct Numbers {
+    unreclaimable_bytes: u64,
+    unreclaimable_bytes_before: u64,
     anon_bytes: u64,
     anon_bytes_before: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shmem_bytes_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_bytes_before: Option<u64>,
     window_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_bytes: Option<u64>,
@@ -58,9 +68,16 @@ struct Numbers {
 
 impl From<Growth> for Numbers {
     fn from(growth: Growth) -> Numbers {
+        let (now, before) = (growth.held, growth.before.held);
         Numbers {
-            anon_bytes: growth.anon_bytes,
-            anon_bytes_before: growth.before.bytes,
+            unreclaimable_bytes: now.all_bytes,
+            unreclaimable_bytes_before: before.all_bytes,
+            anon_bytes: now.anon_bytes,
+            anon_bytes_before: before.anon_bytes,
+            shmem_bytes: now.shmem_bytes,
+            shmem_bytes_before: before.shmem_bytes,
+            locked_bytes: now.locked_bytes,
+            locked_bytes_before: before.locked_bytes,
             window_ms: u64::try_from(growth.window.as_millis()).unwrap_or(u64::MAX),
             total_bytes: growth.total_bytes,
             limit_bytes: growth.limit_bytes,

@@ -8,7 +8,7 @@ use super::Known;
 use super::kill::{Kill, Party};
 use crate::evidence::{Capture, Resident, Seen};
 use crate::host::containers::path::recognise;
-use crate::host::{Containers, Memory};
+use crate::host::{Containers, Memory, Unreclaimable};
 use crate::tracer::fields::Head;
 use crate::tracer::watch::Trigger;
 use crate::tracer::{Data, Shrink};
@@ -102,12 +102,17 @@ struct HostMemory {
     total_bytes: u64,
     available_bytes: u64,
     anon_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_bytes: Option<u64>,
 }
 
 impl From<Memory> for HostMemory {
     fn from(memory: Memory) -> HostMemory {
-        let Memory { total_bytes, available_bytes, anon_bytes } = memory;
-        HostMemory { total_bytes, available_bytes, anon_bytes }
+        let Memory { total_bytes, available_bytes, held } = memory;
+        let Unreclaimable { anon_bytes, shmem_bytes, locked_bytes, .. } = held;
+        HostMemory { total_bytes, available_bytes, anon_bytes, shmem_bytes, locked_bytes }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::evidence::{Culprit, Waited, Waits, Who};
-use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts};
+use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts, Unreclaimable};
 use crate::tracer::play::Host;
 
 const OF_CONTAINERS: [&str; 4] = ["cpuidle", "dload", "waitrate", "memburst"];
@@ -21,7 +21,7 @@ fn reading(at: Duration, busy: bool) -> Reading {
             ..TaskCounts::default()
         }),
         memory: Some(ContainerMemory {
-            anon_bytes: if busy { 90 } else { 10 },
+            held: Unreclaimable { all_bytes: if busy { 90 } else { 10 }, ..Unreclaimable::default() },
             usage_bytes: 90,
             limit_bytes: Some(100),
         }),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::evidence::Refusal;
-use crate::host::{ContainerMemory, Memory, Reading};
+use crate::host::{ContainerMemory, Memory, Reading, Unreclaimable};
 use crate::tracer::play::Host;
 
 const FIVE: Duration = Duration::from_secs(5);
@@ -14,10 +14,16 @@ fn start(config: &str) -> Play {
     play
 }
 
+/// So many MiB of anonymous memory, and nothing else.
+fn anon(mib: u64) -> Unreclaimable {
+    let bytes = mib * MIB;
+    Unreclaimable { anon_bytes: bytes, shmem_bytes: Some(0), locked_bytes: Some(0), all_bytes: bytes }
+}
+
 /// A tick five seconds later at which the host has so many percent of anonymous memory.
 fn host(play: &mut Play, percent: u64) {
     play.pass(FIVE);
-    let memory = Memory { total_bytes: 100 * MIB, available_bytes: MIB, anon_bytes: percent * MIB };
+    let memory = Memory { total_bytes: 100 * MIB, available_bytes: MIB, held: anon(percent) };
     play.tick(&Host { memory: Some(memory), ..Host::default() }, &[]);
 }
 
@@ -27,13 +33,18 @@ fn containers(play: &mut Play, anon: &[u64]) {
     limited(play, anon, Some(100 * MIB));
 }
 
-fn limited(play: &mut Play, anon: &[u64], limit_bytes: Option<u64>) {
-    let reading = |anon: &u64| Reading {
+fn limited(play: &mut Play, mib: &[u64], limit_bytes: Option<u64>) {
+    let held: Vec<Unreclaimable> = mib.iter().map(|mib| anon(*mib)).collect();
+    read(play, &held, limit_bytes);
+}
+
+fn read(play: &mut Play, held: &[Unreclaimable], limit_bytes: Option<u64>) {
+    let reading = |held: &Unreclaimable| Reading {
         at: play.now.mono,
-        memory: Some(ContainerMemory { anon_bytes: anon * MIB, usage_bytes: 99 * MIB, limit_bytes }),
+        memory: Some(ContainerMemory { held: *held, usage_bytes: 99 * MIB, limit_bytes }),
         ..Reading::default()
     };
-    let readings: Vec<Reading> = anon.iter().map(reading).collect();
+    let readings: Vec<Reading> = held.iter().map(reading).collect();
     play.tick(&Host::default(), &readings);
 }
 
@@ -125,6 +136,8 @@ fn an_event_of_a_container_says_what_grew_and_when_it_will_end() {
     let want = serde_json::json!({
         "trigger": "predicted", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
         "scope": "container", "anon_bytes": 30 * MIB, "anon_bytes_before": 10 * MIB, "window_ms": 5000,
+        "unreclaimable_bytes": 30 * MIB, "unreclaimable_bytes_before": 10 * MIB,
+        "shmem_bytes": 0, "shmem_bytes_before": 0, "locked_bytes": 0, "locked_bytes_before": 0,
         "limit_bytes": 100 * MIB, "seconds_to_limit": 17.5, "faulted_bytes": 8192,
         "flamedata": [
             { "level": 0, "value": 8192, "self": 0, "label": "all" },
@@ -246,4 +259,62 @@ fn who_asks_is_answered_with_what_is_known() {
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
     let data = &play.seen.events[1].1["tracer_data"];
     assert_eq!((&data["anon_bytes"], &data["flamedata"]), (&(10 * MIB).into(), &serde_json::json!([])));
+}
+
+#[test]
+fn locked_and_shared_memory_run_out_like_anonymous_memory() {
+    // Locked anonymous memory; a tmpfs; page cache that is locked: each is 40 MiB more, and no kind hides.
+    let locked = Unreclaimable { locked_bytes: Some(40 * MIB), ..anon(45) };
+    let tmpfs = Unreclaimable { shmem_bytes: Some(40 * MIB), all_bytes: 45 * MIB, ..anon(5) };
+    let cache = Unreclaimable { locked_bytes: Some(40 * MIB), all_bytes: 45 * MIB, ..anon(5) };
+    for held in [locked, tmpfs, cache] {
+        let mut play = start("");
+        let host = |play: &mut Play, held| {
+            play.pass(FIVE);
+            let memory = Memory { total_bytes: 100 * MIB, available_bytes: MIB, held };
+            play.tick(&Host { memory: Some(memory), ..Host::default() }, &[]);
+        };
+        host(&mut play, anon(5));
+        host(&mut play, held);
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "{held:?}");
+        containers(&mut play, &[5]);
+        play.pass(FIVE);
+        read(&mut play, &[held], Some(100 * MIB));
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "{held:?}");
+        for (_, document) in &play.seen.events {
+            let data = &document["tracer_data"];
+            assert_eq!(data["unreclaimable_bytes"], 45 * MIB);
+            assert_eq!(data["unreclaimable_bytes_before"], 5 * MIB);
+            assert_eq!(data["anon_bytes"], held.anon_bytes);
+            assert_eq!(data["shmem_bytes"], held.shmem_bytes.unwrap_or_default());
+            assert_eq!(data["locked_bytes"], held.locked_bytes.unwrap_or_default());
+        }
+        let page = play.scrape();
+        for (name, bytes) in
+            [("anon", Some(held.anon_bytes)), ("shmem", held.shmem_bytes), ("locked", held.locked_bytes)]
+        {
+            let bytes = bytes.unwrap_or_default();
+            let of_host = format!("\nonset_host_memory_{name}_bytes {bytes}\n");
+            let of_container = format!(
+                "onset_container_memory_{name}_bytes{{container_id=\"a\",container=\"\",pod=\"\",namespace=\"\"}} {bytes}\n"
+            );
+            assert!(page.contains(&of_host) && page.contains(&of_container), "{of_host} in {page}");
+        }
+    }
+}
+
+#[test]
+fn a_kind_of_memory_that_is_not_known_is_left_out() {
+    let unknown = |mib: u64| Unreclaimable { shmem_bytes: None, locked_bytes: None, ..anon(mib) };
+    let mut play = start("");
+    for mib in [5, 45] {
+        play.pass(FIVE);
+        read(&mut play, &[unknown(mib)], Some(100 * MIB));
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    let data = play.seen.events[0].1["tracer_data"].as_object().expect("an object");
+    for name in ["shmem_bytes", "shmem_bytes_before", "locked_bytes", "locked_bytes_before"] {
+        assert!(!data.contains_key(name), "{name}");
+    }
+    assert!(!play.scrape().contains("onset_container_memory_shmem_bytes{"));
 }

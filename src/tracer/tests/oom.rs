@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::evidence::Refusal;
-use crate::host::{Key, Memory};
+use crate::host::{Key, Memory, Unreclaimable};
 use crate::tracer::Event;
 use crate::tracer::oom::record;
 use crate::tracer::play::Host;
@@ -20,7 +20,8 @@ fn kill(play: &mut Play, key: Option<Key>, limit_bytes: u64) {
 #[test]
 fn an_event_names_the_victim_the_killer_and_the_limit() {
     let mut play = start();
-    let memory = Memory { total_bytes: 100, available_bytes: 20, anon_bytes: 30 };
+    let held = Unreclaimable::of(Some(30), Some(7), Some(9), [None; 2]).expect("enough");
+    let memory = Memory { total_bytes: 100, available_bytes: 20, held };
     play.tick(&Host { memory: Some(memory), ..Host::default() }, &[]);
     kill(&mut play, Some(Play::key(0)), 6_000);
     assert_eq!(play.seen.asked[0].scope, Scope::Container(Play::key(0)));
@@ -32,7 +33,7 @@ fn an_event_names_the_victim_the_killer_and_the_limit() {
         "victim": { "pid": 77, "comm": "victim", "rss_bytes": 4_500, "container_id": "a" },
         "killer": { "pid": 78, "comm": "kill", "container_id": "a" },
         "oom_cgroup_path": "/docker/a", "limit_bytes": 6_000, "usage_bytes": 5_000,
-        "host_memory": { "total_bytes": 100, "available_bytes": 20, "anon_bytes": 30 },
+        "host_memory": { "total_bytes": 100, "available_bytes": 20, "anon_bytes": 30, "shmem_bytes": 7, "locked_bytes": 9 },
         "top_memory_usage": [{ "pid": 7, "comm": "sh", "rss_bytes": 1 << 20 }],
     });
     assert_eq!(document["tracer_data"], want);

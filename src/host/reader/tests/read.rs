@@ -62,7 +62,10 @@ fn a_v2_container_is_read() {
     assert_eq!(read.cpu.map(|cpu| cpu.total), Some(Duration::from_micros(8_123_456)));
     assert_eq!(read.throttling.map(|it| it.throttled_periods), Some(17));
     let memory = read.memory.expect("read");
-    assert_eq!((memory.anon_bytes, memory.usage_bytes, memory.limit_bytes), (41_943_040, 50_331_648, None));
+    assert_eq!(
+        (memory.held.anon_bytes, memory.usage_bytes, memory.limit_bytes),
+        (41_943_040, 50_331_648, None)
+    );
     assert_eq!(read.capacity_cores, Some(8.0), "no quota, no cpuset: all that are online");
     assert_eq!(read.cpu_stall, Some(Duration::from_micros(123_456)));
     assert_eq!(reader.snapshot().cpu_stall, None, "a kernel without PSI");
@@ -88,7 +91,7 @@ fn a_v1_container_is_read_from_all_its_hierarchies() {
     let throttled = Duration::from_nanos(3_281_234_567);
     assert_eq!(read.throttling, Some(Throttling { periods: 42, throttled_periods: 41, throttled }));
     let memory = read.memory.expect("read");
-    assert_eq!((memory.anon_bytes, memory.usage_bytes), (50_466_816, 58_720_256));
+    assert_eq!((memory.held.anon_bytes, memory.usage_bytes), (50_466_816, 58_720_256));
     assert_eq!(memory.limit_bytes, Some(64 << 20), "as its memory.stat says");
     assert_eq!(read.capacity_cores, Some(4.0));
 }
@@ -313,7 +316,7 @@ fn of_an_idle_container_what_cannot_have_changed_is_a_minute_old_at_most() {
         let mut read = |seconds: u64| {
             reader.read(ALL, Now { mono: Duration::from_secs(start + seconds), wall: Wall(0) });
             let read = reading(&reader, &id(1));
-            (read.capacity_cores, read.memory.map(|memory| memory.anon_bytes >> 20))
+            (read.capacity_cores, read.memory.map(|memory| memory.held.anon_bytes >> 20))
         };
         quota(1);
         used(7);
