@@ -58,6 +58,11 @@ impl Cgroup {
         found.is_some_and(|path| fs::write(path, value).is_ok())
     }
 
+    /// A file of its own, in whichever hierarchy has it.
+    pub fn read(&self, file: &str) -> Option<String> {
+        self.folders.iter().find_map(|folder| fs::read_to_string(folder.join(file)).ok())
+    }
+
     /// Holds it to a share of one CPU.
     pub fn quota(&self, percent: u32) {
         let us = percent * 1000;

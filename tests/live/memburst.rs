@@ -153,3 +153,124 @@ fn a_burst_in_the_first_seconds_after_start_is_caught() {
     assert!(after < 60.0, "{after} s after start");
     drop(fs::remove_file(grower.folder.0.join("go")));
 }
+
+/// `ARGUMENTS: MiB, a file to make`. Takes that much of each kind, then waits: plain and locked
+/// anonymous memory, shared memory, and the file's pages locked.
+const KINDS: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static char *map(int fd, unsigned long bytes, int flags)
+{
+	char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (at == MAP_FAILED)
+		exit(1);
+	madvise(at, bytes, MADV_NOHUGEPAGE);
+	return at;
+}
+int main(int argc, char **argv)
+{
+	unsigned long bytes = strtoul(argv[1], 0, 10) << 20;
+	int shared = memfd_create("shared", 0), file = open(argv[2], O_RDWR | O_CREAT, 0600);
+	char *cached;
+	char *locked = map(-1, 2 * bytes, MAP_PRIVATE | MAP_ANONYMOUS);
+
+	memset(map(-1, bytes, MAP_PRIVATE | MAP_ANONYMOUS), 1, bytes);
+	memset(locked, 1, 2 * bytes);
+	if (ftruncate(shared, 3 * bytes) || mlock(locked, 2 * bytes))
+		return 1;
+	memset(map(shared, 3 * bytes, MAP_SHARED), 1, 3 * bytes);
+	if (ftruncate(file, bytes))
+		return 1;
+	cached = map(file, bytes, MAP_SHARED);
+	memset(cached, 1, bytes);
+	if (mlock(cached, bytes))
+		return 1;
+	if (write(1, "held\n", 5) != 5)
+		return 1;
+	for (;;)
+		pause();
+}
+"#;
+
+/// Lines of a file of the kernel's, by their first word.
+fn lines(text: &str, unit: u64) -> std::collections::HashMap<&str, u64> {
+    let number = |line: &'_ str| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
+    text.lines().filter_map(|line| Some((line.split([' ', ':']).next()?, number(line)? * unit))).collect()
+}
+
+#[test]
+fn anonymous_shared_and_locked_memory_are_what_the_kernel_counts_on_the_host_and_in_a_container() {
+    if !root("kinds of memory") {
+        return;
+    }
+    const EACH: u64 = 64;
+    let folder = Folder::new();
+    let binary = compile(&folder, "kinds", KINDS);
+    let file = folder.0.join("file");
+    let cgroup = Cgroup::new("kinds");
+    limit(&cgroup, 2048);
+    let total = lines(&fs::read_to_string("/proc/meminfo").unwrap(), 1024)["MemTotal"];
+    // Seven parts in all: a rise of six is past this, whatever others do meanwhile.
+    let percent = (5 * EACH * MIB) as f64 * 100.0 / total as f64;
+    let keys = format!(
+        "every = \"1s\"\ncapture = \"1s\"\ncooldown = \"1h\"\nhost_rise_percent = {percent:.6}\ncontainer_rise_percent = 15\n"
+    );
+    let agent = Agent::start(&only("memburst", &keys));
+    let host = |kind: &str| agent.metric(&format!("onset_host_memory_{kind}_bytes"));
+    let own = |kind: &str| {
+        agent.metric(&format!(
+            "onset_container_memory_{kind}_bytes{{container_id=\"{}\",container=\"\",pod=\"\",namespace=\"\"}}",
+            cgroup.id
+        ))
+    };
+    await_that("a first sample", SOON, || own("anon").and(host("locked")));
+    let before = ["anon", "shmem", "locked"].map(|kind| host(kind).unwrap());
+    let mut holder =
+        cgroup.start(command(&binary).arg(EACH.to_string()).arg(&file).stdout(std::process::Stdio::piped()));
+    crate::rig::Lines::of(holder.0.stdout.take().unwrap()).wait("all of it", SOON, |_| Some(()));
+    let near = |one: f64, other: f64, mib: u64| (one - other).abs() <= (mib * MIB) as f64;
+    // In the container nobody else takes any. Pages wait in small batches to be put on their lists.
+    for (kind, parts, v1, v2) in [
+        ("anon", 3, "total_rss", "anon"),
+        ("shmem", 3, "total_shmem", "shmem"),
+        ("locked", 3, "total_unevictable", "unevictable"),
+    ] {
+        let seen = await_that(kind, SOON, || {
+            let stat = cgroup.read("memory.stat").unwrap();
+            let stat = lines(&stat, 1);
+            let want = *stat.get(v1).unwrap_or_else(|| &stat[v2]) as f64;
+            let seen = own(kind).filter(|seen| near(*seen, want, 1))?;
+            (seen >= ((parts * EACH - 4) * MIB) as f64).then_some(seen)
+        });
+        // The file's pages are shared memory where its folder is a tmpfs.
+        assert!(seen < (((parts + 1) * EACH + 4) * MIB) as f64, "{kind}: {seen}");
+    }
+    for (place, (kind, line)) in
+        [("anon", "AnonPages"), ("shmem", "Shmem"), ("locked", "Unevictable")].into_iter().enumerate()
+    {
+        await_that(kind, SOON, || {
+            let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+            let want = lines(&meminfo, 1024)[line] as f64;
+            let seen = host(kind).filter(|seen| near(*seen, want, 4))?;
+            (seen - before[place] >= (EACH * MIB * 2) as f64).then_some(())
+        });
+    }
+    // All that cannot be reclaimed: three parts anonymous, three shared, one of a file; locked ones once.
+    for scope in ["host", "container"] {
+        let event = agent.event(scope, SOON, |event| event["tracer_data"]["scope"] == scope);
+        let grown = |kind: &str| {
+            number(&event, &format!("/tracer_data/{kind}_bytes"))
+                - number(&event, &format!("/tracer_data/{kind}_bytes_before"))
+        };
+        let (all, known) = (grown("unreclaimable"), grown("anon") + grown("shmem"));
+        let slack = (32 * MIB) as f64;
+        // A page of a file is in neither of the two, and a locked one counts once.
+        assert!(all >= known - slack && all <= known + (EACH * MIB) as f64 + slack, "{event:#}");
+        assert!(scope == "container" || all >= (4 * EACH * MIB) as f64, "{event:#}");
+    }
+    assert_eq!(agent.leave(), Some(0));
+}
