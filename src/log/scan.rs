@@ -15,6 +15,11 @@ use super::{Id, RecordId, calls};
 const WINDOW: usize = 64 << 10;
 /// Disks fail by blocks of this size or less.
 const BLOCK: usize = 4096;
+/// More bytes behind the last record than this are not read again each time that someone asks for more.
+const TORN_READ: u64 = 64 << 10;
+/// So many times it is believed that where nothing has changed nothing is; then the rest is walked once
+/// more. A follower asks ten times a second, and walks 16 MiB of zeros in 10 ms: 0.02 % of a core.
+const BELIEVED: u32 = 512;
 
 /// Where a segment's bytes come from.
 pub(super) trait Source {
@@ -101,6 +106,19 @@ enum Look {
     Nothing,
 }
 
+/// The end of the records, as it was found: who follows it asks again and again, and the rest of the
+/// segment is not walked as long as nothing changes. A writer goes on at the last record's end; behind
+/// bytes that are no record only if there was one that has rotted, so these count too.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    offset: u64,
+    torn: u64,
+    /// Of the bytes there, read before the walk that found no record. `None`: no such walk yet.
+    sum: Option<u32>,
+    /// How often this was believed since.
+    asked: u32,
+}
+
 /// A place in a segment.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
@@ -110,6 +128,7 @@ pub(super) struct Scan {
     floor: u64,
     log: Option<Id>,
     last: Option<Met>,
+    end: Option<End>,
 }
 
 impl Scan {
@@ -118,7 +137,7 @@ impl Scan {
         self.window.forget();
         self.size = source.size()?;
         self.offset = HEADER as u64;
-        self.last = None;
+        (self.last, self.end) = (None, None);
         let opening = Header::parse(self.window.at(source, 0, HEADER, u64::MAX)?);
         (self.log, self.floor) = match opening {
             Opening::Sound(header) => (Some(header.log), header.first),
@@ -159,6 +178,51 @@ impl Scan {
 
     /// Takes one step.
     pub(super) fn next(&mut self, source: &(impl Source + ?Sized)) -> io::Result<Step> {
+        let Some(mut end) = self.end.filter(|end| end.offset == self.offset) else {
+            let step = self.step(source)?;
+            self.ended(&step, None);
+            return Ok(step);
+        };
+        let sum = self.sum(source, end.torn)?;
+        end.asked += 1;
+        if end.sum == Some(sum) && end.asked < BELIEVED {
+            self.end = Some(end);
+            return Ok(Step::End { torn: end.torn });
+        }
+        self.window.forget();
+        let step = self.step(source)?;
+        // What was summed is all that was found behind the last record, or it is not enough.
+        self.ended(&step, Some(sum).filter(|_| step == Step::End { torn: end.torn }));
+        Ok(step)
+    }
+
+    fn ended(&mut self, step: &Step, sum: Option<u32>) {
+        self.end = match step {
+            Step::End { torn } => Some(End { offset: self.offset, torn: *torn, sum, asked: 0 }),
+            _ => None,
+        };
+    }
+
+    /// The bytes where the next record is to come: behind the last one, and behind what is torn there.
+    fn sum(&mut self, source: &(impl Source + ?Sized), torn: u64) -> io::Result<u32> {
+        let mut sum = crc32fast::Hasher::new();
+        let torn = torn.next_multiple_of(ALIGN as u64);
+        let behind = self.offset.saturating_add(torn);
+        for (from, len) in [(self.offset, torn.min(TORN_READ)), (behind, 0)] {
+            self.window.forget();
+            let want = usize::try_from(len).unwrap_or(0) + HEAD;
+            let bytes = self.window.at(source, from, want, from.saturating_add(want as u64))?;
+            sum.update(bytes);
+            sum.update(&bytes.len().to_le_bytes());
+            if torn == 0 {
+                break; // both are one place
+            }
+        }
+        self.window.forget();
+        Ok(sum.finalize())
+    }
+
+    fn step(&mut self, source: &(impl Source + ?Sized)) -> io::Result<Step> {
         if let Look::Record(head) = self.look(source, self.offset)? {
             return Ok(self.take(head));
         }

@@ -85,10 +85,10 @@ fn heads_that_promise_more_than_there_is_cost_no_time() {
     assert_eq!(walk(&bytes[..]), (vec![], 0));
 }
 
-/// A file, and how much of it was read.
-struct Counted(File, Cell<usize>);
+/// A source, and how much of it was read.
+struct Counted<S>(S, Cell<usize>);
 
-impl Source for Counted {
+impl<S: Source> Source for Counted<S> {
     fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
         let got = self.0.read(to, offset)?;
         self.1.set(self.1.get() + got);
@@ -121,4 +121,124 @@ fn asking_for_more_at_the_end_does_not_read_the_empty_rest() {
         assert_eq!(scan.next(&counted).expect("readable"), Step::End { torn: 0 });
     }
     assert!(counted.1.get() < 4 << 20, "{} bytes were read", counted.1.get());
+}
+
+/// A segment that is still written, all of whose rest is data.
+struct Written(Cell<Vec<u8>>);
+
+impl Written {
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.0.take();
+        change(&mut bytes);
+        self.0.set(bytes);
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        let bytes = self.0.take();
+        let seen = look(&bytes);
+        self.0.set(bytes);
+        seen
+    }
+
+    /// Puts the record of this number in its place: each is 1024 bytes.
+    fn append(&self, seq: u64) {
+        self.change(|bytes| {
+            let from = HEADER + usize::try_from(seq).expect("few") * 1024;
+            bytes[from..from + 1024].copy_from_slice(&segment(seq + 1)[from..]);
+        });
+    }
+}
+
+impl Source for Written {
+    fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.with(|bytes| bytes.read(to, offset))
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.with(<[u8]>::size)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.with(|bytes| bytes.next_data(offset))
+    }
+}
+
+/// One with so many records, at its end, and its reader, who has found it.
+fn followed(records: u64, size: usize) -> (Counted<Written>, Scan) {
+    let mut bytes = segment(records);
+    bytes.resize(size, 0);
+    let source = Counted(Written(Cell::new(bytes)), Cell::new(0));
+    let mut scan = Scan::default();
+    scan.begin(&source, 0).expect("a header");
+    while matches!(scan.next(&source).expect("readable"), Step::Record { .. }) {}
+    scan.next(&source).expect("readable");
+    source.1.set(0);
+    (source, scan)
+}
+
+fn seq(step: Step) -> Option<u64> {
+    match step {
+        Step::Record { id, .. } => Some(id.seq),
+        _ => None,
+    }
+}
+
+#[test]
+fn following_an_idle_segment_reads_a_head_at_a_time_also_where_its_rest_is_cached() {
+    let (source, mut scan) = followed(10, 16 << 20);
+    for _ in 0..500 {
+        assert_eq!(scan.next(&source).expect("readable"), Step::End { torn: 0 });
+    }
+    assert_eq!(source.1.get(), 500 * HEAD, "bytes read");
+    for _ in 0..BELIEVED {
+        assert_eq!(scan.next(&source).expect("readable"), Step::End { torn: 0 });
+    }
+    let walked = 16 << 20;
+    assert!((walked..walked + (1 << 20)).contains(&source.1.get()), "and now and then all of it");
+    source.0.append(10);
+    assert_eq!(seq(scan.next(&source).expect("readable")), Some(10), "the next record is seen at once");
+}
+
+#[test]
+fn what_a_longer_document_left_behind_costs_a_follower_little_and_hides_nothing() {
+    let (source, mut scan) = followed(10, 16 << 20);
+    source.0.change(|bytes| bytes[HEADER + 10 * 1024 + HEAD..][..600 << 10].fill(b'?'));
+    source.0.append(9); // as it was: only what is behind it has changed, and that is no record
+    let torn = Step::End { torn: (600 << 10) + HEAD as u64 };
+    let found = (0..2 * BELIEVED).find(|_| scan.next(&source).expect("readable") == torn);
+    assert!(found.is_some(), "within a minute");
+    scan.next(&source).expect("readable");
+    source.1.set(0);
+    for _ in 0..500 {
+        assert_eq!(scan.next(&source).expect("readable"), torn);
+    }
+    assert!(source.1.get() <= 500 * (usize::try_from(TORN_READ).expect("small") + 2 * HEAD));
+    source.0.append(10);
+    assert_eq!(seq(scan.next(&source).expect("readable")), Some(10));
+}
+
+#[test]
+fn a_record_behind_one_that_rotted_is_seen_by_a_follower_too() {
+    let rots: [fn(&mut [u8]); 4] = [
+        |record| record[5] ^= 1,
+        |record| record[40] ^= 1,
+        |record| record[..HEAD].fill(0),
+        |record| record.fill(0),
+    ];
+    for (place, rot) in rots.into_iter().enumerate() {
+        let (source, mut scan) = followed(10, 1 << 20);
+        source.0.append(10);
+        source.0.change(|bytes| rot(&mut bytes[HEADER + 10 * 1024..][..1024]));
+        let unseen = u32::from(place >= 2);
+        for _ in 0..3 {
+            assert!(matches!(scan.next(&source).expect("readable"), Step::End { .. }), "{place}");
+        }
+        source.0.append(11);
+        // Where nothing is left of its head, only the walk that comes now and then finds what is behind.
+        let most = 1 + unseen * BELIEVED;
+        let mut steps = (0..most).map(|_| scan.next(&source).expect("readable"));
+        let found = steps.find(|step| !matches!(step, Step::End { .. }));
+        assert_eq!(found, Some(Step::Bad { records: 1 }), "{place}");
+        assert_eq!(seq(scan.next(&source).expect("readable")), Some(11));
+    }
 }
