@@ -7,7 +7,7 @@ use std::io;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::{Head, field};
+use super::fields::{Head, Most, Truncated, field};
 use super::{Data, Field, FieldKind, KnownIssue, Shrink};
 use crate::evidence::Task;
 use crate::host::Containers;
@@ -133,7 +133,8 @@ struct Body<'a, R> {
     readings: &'a R,
     #[serde(skip_serializing_if = "Option::is_none")]
     known_issue: Option<&'a str>,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     stack: Text<'a>,
     tasks: Rows<'a>,
 }
@@ -177,7 +178,7 @@ impl<R: Serialize> Data for Blocked<'_, R> {
                 head: self.head,
                 readings: &self.readings,
                 known_issue: self.known_issue,
-                truncated: self.all - tasks.len(),
+                truncated: Truncated::of(shrink).and("tasks", self.all, Most("rows", TASKS_MAX), tasks.len()),
                 stack: Text { tasks, stacks: &self.stacks },
                 tasks: Rows(tasks, self.containers),
             },

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::Head;
+use super::fields::{Head, Most, Truncated};
 use super::judge::Found;
+use super::profile::CAPTURED;
 use super::{Data, Shrink};
 use crate::evidence::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
 use crate::host::Containers;
@@ -92,16 +93,25 @@ impl<'a> View<'a> {
         first(&process.files, self.files)
     }
 
-    /// Rows that are not written.
-    fn truncated(&self, io: &DiskIo) -> usize {
-        let all = |device: &DeviceIo| {
-            1 + device.processes.iter().map(|process| 1 + process.files.len()).sum::<usize>()
-        };
-        let written = |device: &DeviceIo| {
-            let told = first(&device.processes, self.processes).iter();
-            1 + told.map(|process| 1 + first(&process.files, self.files).len()).sum::<usize>()
-        };
-        io.devices.iter().map(all).sum::<usize>() - self.devices.iter().map(written).sum::<usize>()
+    /// What is left out of the rows.
+    fn truncated(&self, io: &DiskIo, limits: Limits, shrink: Shrink) -> Truncated {
+        let mut all = (0, 0);
+        for device in &io.devices {
+            all.0 += device.processes.len();
+            all.1 += device.processes.iter().map(|process| process.files.len()).sum::<usize>();
+        }
+        let mut kept = (0, 0);
+        for device in self.devices {
+            let told = self.told(device);
+            kept.0 += told.len();
+            kept.1 += told.iter().map(|process| self.files(process).len()).sum::<usize>();
+        }
+        // Where the document has room, each device and each process has as many as its key says.
+        let own = |name, most| Most(name, if shrink.is_whole() { most } else { usize::MAX });
+        Truncated::of(shrink)
+            .and("device_io", io.devices.len(), Most("rows", DEVICES_MAX), self.devices.len())
+            .and("process_file_io_stats", all.0, own("top", limits.processes), kept.0)
+            .and("process_file_io_stats.total_files", all.1, own("files", limits.files), kept.1)
     }
 
     fn bps(&self, bytes: u64) -> u64 {
@@ -120,7 +130,8 @@ struct Body<'a, R> {
     head: Head,
     #[serde(flatten)]
     readings: &'a R,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     stalls_seen: usize,
     device_io: Devices<'a>,
     process_file_io_stats: Processes<'a>,
@@ -139,12 +150,19 @@ impl<R: Serialize> Data for Told<'_, R> {
             whole: self.whole,
         };
         let stalls = first(self.stalls, shrink.keep(self.stalls.len().min(STALLS_MAX)));
+        let long = self.stalls.len().min(STALLS_MAX);
+        let truncated = view.truncated(self.io, self.limits, shrink).and(
+            "io_schedule_timeout_stacks",
+            long,
+            CAPTURED,
+            stalls.len(),
+        );
         serde_json::to_writer(
             to,
             &Body {
                 head: self.head,
                 readings: &self.readings,
-                truncated: view.truncated(self.io) + self.stalls.len().min(STALLS_MAX) - stalls.len(),
+                truncated,
                 stalls_seen: self.stalls.len(),
                 device_io: Devices(view),
                 process_file_io_stats: Processes(view),

@@ -1,6 +1,6 @@
 //! An event as it is stored: one JSON object, the envelope and the tracer's own data, written into
-//! bytes that are there already. What is too large is written again with less in its lists, so
-//! nothing is ever lost whole. `uploaded_time` is not in it: whoever ships it puts it in.
+//! bytes that are there already. What is too large is written again with less in its lists, and with as
+//! much as fits, so nothing is ever lost whole. `uploaded_time` is not in it: whoever ships it puts it in.
 
 use std::fmt::Display;
 use std::io;
@@ -66,17 +66,80 @@ pub const FIELDS: &[Field] = &[
     field("onset_version", FieldKind::Keyword, "The agent's version"),
 ];
 
+/// A document that has to be cut and fills this much of its room is good enough: each time that it is
+/// written anew holds up the loop.
+const FILLED: usize = 7;
+/// ... in so many parts.
+const PARTS: usize = 8;
+
+/// It is written anew so often for a better fit; then the best that fitted is taken.
+const TRIES: u32 = 6;
+
 /// Writes the whole document. Returns its length.
 pub fn write(envelope: &Envelope<'_>, data: &dyn Data, to: &mut [u8]) -> Result<usize, TooLarge> {
-    // A list is a 64-bit count at most: after as many halvings it is empty.
-    for step in 0..=u64::BITS {
-        let mut sheet = Sheet { bytes: to, len: 0 };
-        let written = fill(envelope, data, Shrink(step), &mut sheet);
-        if written.is_ok() && sheet.len <= sheet.bytes.len() {
-            return Ok(sheet.len);
+    let room = to.len();
+    let mut fit = Fit::new(room);
+    let mut tries = 0;
+    loop {
+        let mut sheet = Sheet { bytes: &mut *to, len: 0 };
+        // A length that is not known is too long.
+        let written = fill(envelope, data, Shrink::new(fit.part, room), &mut sheet);
+        let len = if written.is_ok() { sheet.len } else { usize::MAX };
+        tries += 1;
+        if len <= room && (fit.settled() || fit.filled(len) || tries >= TRIES) {
+            return Ok(len);
         }
+        if len > room && fit.part == 0 {
+            return Err(TooLarge(room));
+        }
+        fit.next(len, tries >= TRIES);
     }
-    Err(TooLarge(to.len()))
+}
+
+/// The search for the largest part of the lists that fits.
+struct Fit {
+    room: usize,
+    /// The part to try.
+    part: u32,
+    /// The largest that fitted, and the smallest that did not, with their lengths.
+    fitted: Option<(u32, usize)>,
+    over: Option<(u32, usize)>,
+}
+
+impl Fit {
+    fn new(room: usize) -> Fit {
+        Fit { room, part: Shrink::WHOLE, fitted: None, over: None }
+    }
+
+    /// Whether no part is left between what fits and what does not, if this one fits.
+    fn settled(&self) -> bool {
+        self.over.is_none_or(|(over, _)| over <= self.part + 1)
+    }
+
+    fn filled(&self, len: usize) -> bool {
+        len >= self.room / PARTS * FILLED
+    }
+
+    /// Notes how long the part was, and chooses another: on the line between the two that are known, or
+    /// halfway where that leads nowhere. `last`: there is no more time, one that is known to fit is taken.
+    fn next(&mut self, len: usize, last: bool) {
+        let tried = Some((self.part, len));
+        *(if len > self.room { &mut self.over } else { &mut self.fitted }) = tried;
+        let (low, low_len) = self.fitted.unwrap_or((0, 0));
+        let (high, high_len) = self.over.unwrap_or((Shrink::WHOLE, len));
+        self.part = match self.fitted {
+            Some((fitted, _)) if last => fitted,
+            None if last => high / 2,
+            _ => {
+                // A little less than all of it, for labels are not all of one length.
+                let aim = (self.room - self.room / 32).saturating_sub(low_len) as u128;
+                let line = (high_len.saturating_sub(low_len) as u128).max(1);
+                let more = u128::from(high - low) * aim / line;
+                let part = low.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+                if part <= low || part >= high { low + (high - low) / 2 } else { part }
+            }
+        };
+    }
 }
 
 fn fill(

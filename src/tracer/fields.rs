@@ -1,9 +1,9 @@
 //! The fields that all documents have in common, and lists of fields put together from parts.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::watch::Trigger;
-use super::{Field, FieldKind};
+use super::{Field, FieldKind, Shrink};
 use crate::evidence::Capture;
 
 /// What all `tracer_data` begins with.
@@ -28,7 +28,7 @@ impl Head {
 }
 
 /// `Head`, and what all documents end with.
-pub const COMMON: [Field; 4] = [
+pub const COMMON: [Field; 8] = [
     field(
         "trigger",
         FieldKind::Keyword,
@@ -36,8 +36,79 @@ pub const COMMON: [Field; 4] = [
     ),
     field("duration_ms", FieldKind::Long, "How long the capture lasted, in milliseconds"),
     field("lost_samples", FieldKind::Long, "Samples that the kernel could not hand over"),
-    field("truncated", FieldKind::Long, "Frames, rows and tasks left out so that the document fits"),
+    field("truncated", FieldKind::Long, "Frames, rows and tasks that were left out"),
+    field("truncated_lists.list", FieldKind::Keyword, "A list that is not whole"),
+    field("truncated_lists.left_out", FieldKind::Long, "How much of it was left out: the least goes first"),
+    field(
+        "truncated_lists.limited_by",
+        FieldKind::Keyword,
+        "What limits it: log.document, which is in bytes; a key of the tracer's, frames or rows, in rows",
+    ),
+    field("truncated_lists.limit", FieldKind::Long, "That limit"),
 ];
+
+/// A list's own limit: its name, and how many are told at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Most(pub &'static str, pub usize);
+
+/// What was left out of a document's lists, and what limits them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Truncated {
+    truncated: usize,
+    #[serde(skip_serializing_if = "Cuts::is_empty")]
+    truncated_lists: Cuts,
+    #[serde(skip)]
+    shrink: Shrink,
+}
+
+/// No document has more lists.
+const LISTS_MAX: usize = 4;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cuts([Option<Cut>; LISTS_MAX]);
+
+/// One list that is not whole.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Cut {
+    list: &'static str,
+    left_out: usize,
+    limited_by: &'static str,
+    limit: usize,
+}
+
+impl Truncated {
+    /// Nothing, of a document that is shrunk like this.
+    pub fn of(shrink: Shrink) -> Truncated {
+        Truncated { truncated: 0, truncated_lists: Cuts::default(), shrink }
+    }
+
+    /// And of this list all but `kept` of `all`. Where its own limit leaves out no more, that is why;
+    /// else the document had no room.
+    pub fn and(mut self, list: &'static str, all: usize, own: Most, kept: usize) -> Truncated {
+        let left_out = all.saturating_sub(kept);
+        let Most(name, most) = own;
+        let (limited_by, limit) =
+            if kept >= all.min(most) { (name, most) } else { ("log.document", self.shrink.room()) };
+        self.truncated += left_out;
+        let place = self.truncated_lists.0.iter_mut().find(|place| place.is_none());
+        if let Some(place) = place.filter(|_| left_out > 0) {
+            *place = Some(Cut { list, left_out, limited_by, limit });
+        }
+        self
+    }
+}
+
+impl Cuts {
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+impl Serialize for Cuts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().flatten())
+    }
+}
 
 /// One field.
 pub const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> Field {

@@ -31,20 +31,54 @@ pub struct About {
 
 /// An event's `tracer_data`, as JSON of any length that is asked for.
 pub trait Data {
-    /// Writes one JSON object, with its lists cut as `shrink` says and `truncated` telling how
-    /// much was left out.
+    /// Writes one JSON object, with its lists cut as `shrink` says and `Truncated` telling how
+    /// much was left out, and why.
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()>;
 }
 
-/// How much of its lists an event keeps so that it fits: each step halves them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shrink(pub u32);
+/// How much of its lists an event keeps so that it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shrink {
+    /// Of `WHOLE`.
+    part: u32,
+    /// Bytes that the whole document may have.
+    room: usize,
+}
 
 impl Shrink {
+    /// All of its lists.
+    pub const WHOLE: u32 = 1 << 16;
+
+    /// This part of its lists, for a document of so many bytes.
+    #[must_use]
+    pub fn new(part: u32, room: usize) -> Shrink {
+        Shrink { part: part.min(Shrink::WHOLE), room }
+    }
+
     /// How many of so many are kept.
     #[must_use]
     pub fn keep(self, len: usize) -> usize {
-        len.checked_shr(self.0).unwrap_or(0)
+        let kept = len as u128 * u128::from(self.part) / u128::from(Shrink::WHOLE);
+        usize::try_from(kept).unwrap_or(len).min(len)
+    }
+
+    /// How many of so many are kept where each takes so many bytes at least: more than fit are not
+    /// written to be counted only.
+    #[must_use]
+    pub fn keep_of(self, len: usize, least: usize) -> usize {
+        self.keep(len.min(self.room / least.max(1)))
+    }
+
+    /// Whether nothing is left out for want of room.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.part == Shrink::WHOLE
+    }
+
+    /// Bytes that the whole document may have.
+    #[must_use]
+    pub fn room(self) -> usize {
+        self.room
     }
 }
 

@@ -4,15 +4,24 @@ use std::io;
 
 use serde::Serialize;
 
-use super::fields::{Head, field};
+use super::fields::{Head, Most, Truncated, field};
 use super::flame::Flame;
 use super::judge::{Found, Keep};
 use super::watch::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
 use crate::evidence::{Profile, Seen, TopProcess};
 
-/// Nobody reads more nodes than this, and writing them must not hold up the loop.
-pub const NODES_MAX: usize = 1 << 13;
+/// More nodes are never written, for that must not hold up the loop: 2 MiB and more of JSON.
+pub const NODES_MAX: usize = 1 << 15;
+
+/// A node takes so many bytes at least: its four names, and a digit or a letter of each.
+pub const NODE_LEAST: usize = 42;
+
+/// A flame graph's own limit.
+pub const FRAMES: Most = Most("frames", NODES_MAX);
+
+/// A list that is told as it was captured.
+pub const CAPTURED: Most = Most("rows", usize::MAX);
 
 /// What it adds to a document.
 pub const FIELDS: [Field; 6] = [
@@ -49,7 +58,8 @@ struct Body<'a, R> {
     readings: &'a R,
     sampling_hz: u32,
     samples: u64,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     top_processes: &'a [TopProcess],
     flamedata: Flame<'a>,
 }
@@ -57,8 +67,11 @@ struct Body<'a, R> {
 impl<R: Serialize> Data for Profiled<'_, R> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let Profile { hz, samples, flame, top } = self.profile;
-        let flamedata = Flame::cut(flame, shrink.keep(flame.len().min(NODES_MAX)));
+        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), NODE_LEAST));
         let top_processes = top.get(..shrink.keep(top.len())).unwrap_or_default();
+        let truncated = Truncated::of(shrink)
+            .and("flamedata", flame.len(), FRAMES, flame.len() - flamedata.truncated())
+            .and("top_processes", top.len(), CAPTURED, top_processes.len());
         serde_json::to_writer(
             to,
             &Body {
@@ -66,7 +79,7 @@ impl<R: Serialize> Data for Profiled<'_, R> {
                 readings: &self.readings,
                 sampling_hz: *hz,
                 samples: *samples,
-                truncated: flamedata.truncated() + (top.len() - top_processes.len()),
+                truncated,
                 top_processes,
                 flamedata,
             },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::fields::{Head, field};
+use super::fields::{Head, Most, Truncated, field};
 use super::percents::{Nanos, Percent};
 use super::{Data, Field, FieldKind, Shrink};
 use crate::evidence::{Culprit, Waited, Waiter, Waits, Who};
@@ -69,7 +69,8 @@ struct Body<'a, R> {
     unheld_percent: Option<Percent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unsplit_percent: Option<Percent>,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     interferer_list: Rows<'a, Culprit>,
     #[serde(skip_serializing_if = "Rows::is_empty")]
     waiters: Rows<'a, Waiter>,
@@ -81,6 +82,10 @@ impl<R: Serialize> Data for Waiting<'_, R> {
         let share = |part| Percent::of(part, Nanos::from(whole.all));
         let interferer_list = Rows::cut(culprits, shrink, whole.all, self.containers);
         let rows = Rows::cut(waiters, shrink, whole.all, self.containers);
+        let most = Most("rows", ROWS_MAX);
+        let truncated = Truncated::of(shrink)
+            .and("interferer_list", culprits.len(), most, interferer_list.rows.len())
+            .and("waiters", waiters.len(), most, rows.rows.len());
         serde_json::to_writer(
             to,
             &Body {
@@ -95,7 +100,7 @@ impl<R: Serialize> Data for Waiting<'_, R> {
                 throttled_percent: share(whole.throttled),
                 unheld_percent: share(whole.unheld),
                 unsplit_percent: share(unsplit(whole)),
-                truncated: culprits.len() - interferer_list.rows.len() + waiters.len() - rows.rows.len(),
+                truncated,
                 interferer_list,
                 waiters: rows,
             },

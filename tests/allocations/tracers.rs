@@ -11,7 +11,7 @@ use onset::evidence::{
 };
 use onset::host::{
     ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, Filter, HostCpu, Key, Load, Memory, Reading,
-    Snapshot, TaskCounts, Watched,
+    Snapshot, TaskCounts, Unreclaimable, Watched,
 };
 use onset::metric::{Mishaps, Scrape};
 use onset::page::Page;
@@ -150,7 +150,7 @@ fn reading(at: Duration, turn: u32) -> Reading {
             ..TaskCounts::default()
         }),
         memory: Some(ContainerMemory {
-            anon_bytes: 10 + u64::from(turn % 2) * 50,
+            held: Unreclaimable { all_bytes: 10 + u64::from(turn % 2) * 50, ..Unreclaimable::default() },
             usage_bytes: 90,
             limit_bytes: Some(100),
         }),
@@ -171,7 +171,8 @@ fn turn(
     readings.fill(reading(now.mono, number));
     let system = Duration::from_secs(u64::from(number / 2) * 100);
     let idle = Duration::from_secs(u64::from(number.div_ceil(2)) * 100);
-    let cpu = HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, ..HostCpu::default() };
+    let cpu =
+        HostCpu { times: CpuTimes { system, idle, ..CpuTimes::default() }, cpus: 10, ..HostCpu::default() };
     // In three turns of four it is busy.
     let busy = Duration::from_secs(u64::from(number - number / 4) * 10);
     let disk = Disk {
@@ -188,8 +189,9 @@ fn turn(
         busy,
         queued: busy,
     };
-    let anon_bytes = 10 + u64::from(number % 2) * 80;
-    let memory = Memory { total_bytes: 100, available_bytes: 50, anon_bytes };
+    let all_bytes = 10 + u64::from(number % 2) * 80;
+    let held = Unreclaimable { all_bytes, ..Unreclaimable::default() };
+    let memory = Memory { total_bytes: 100, available_bytes: 50, held };
     let snapshot = Snapshot {
         cpu: Some(&cpu),
         load: Some(&Load::default()),

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::rules::Growth;
 use crate::evidence::{Faults, Resident, Seen};
-use crate::tracer::fields::Head;
+use crate::tracer::fields::{Head, Truncated};
 use crate::tracer::flame::Flame;
 use crate::tracer::judge::{Found, Keep};
-use crate::tracer::profile::NODES_MAX;
+use crate::tracer::profile::{CAPTURED, FRAMES, NODE_LEAST, NODES_MAX};
 use crate::tracer::{Data, Shrink};
 
 /// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
@@ -38,7 +38,8 @@ struct Body<'a> {
     numbers: Option<Numbers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     faulted_bytes: Option<u64>,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     top_memory_usage: &'a [Resident],
     flamedata: Flame<'a>,
 }
@@ -90,15 +91,18 @@ impl From<Growth> for Numbers {
 impl Data for Told<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let Faults { flame, top } = self.faults;
-        let flamedata = Flame::cut(flame, shrink.keep(flame.len().min(NODES_MAX)));
+        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), NODE_LEAST));
         let named = top.get(..self.top.min(top.len())).unwrap_or_default();
         let top_memory_usage = named.get(..shrink.keep(named.len())).unwrap_or_default();
+        let truncated = Truncated::of(shrink)
+            .and("flamedata", flame.len(), FRAMES, flame.len() - flamedata.truncated())
+            .and("top_memory_usage", named.len(), CAPTURED, top_memory_usage.len());
         let body = Body {
             head: self.head,
             scope: self.scope,
             numbers: self.growth.map(Numbers::from),
             faulted_bytes: flame.first().map(|root| root.value),
-            truncated: flamedata.truncated() + (named.len() - top_memory_usage.len()),
+            truncated,
             top_memory_usage,
             flamedata,
         };

@@ -9,7 +9,8 @@ use super::kill::{Kill, Party};
 use crate::evidence::{Capture, Resident, Seen};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
-use crate::tracer::fields::Head;
+use crate::tracer::fields::{Head, Truncated};
+use crate::tracer::profile::CAPTURED;
 use crate::tracer::watch::Trigger;
 use crate::tracer::{Data, Shrink};
 
@@ -72,7 +73,8 @@ struct Body<'a> {
     kill: Option<Kills<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_memory: Option<HostMemory>,
-    truncated: usize,
+    #[serde(flatten)]
+    truncated: Truncated,
     top_memory_usage: &'a [Resident],
 }
 
@@ -123,7 +125,12 @@ impl Data for Told<'_> {
             head: self.head,
             kill: self.known.kill.as_ref().map(|kill| self.kill(kill)),
             host_memory: self.known.memory.map(HostMemory::from),
-            truncated: self.top.len() - top_memory_usage.len(),
+            truncated: Truncated::of(shrink).and(
+                "top_memory_usage",
+                self.top.len(),
+                CAPTURED,
+                top_memory_usage.len(),
+            ),
             top_memory_usage,
         };
         serde_json::to_writer(to, &body)
