@@ -30,6 +30,7 @@ pub const SPEC: Spec = Spec {
     about: "A host whose CPUs wait for disks, in percent of all CPU time",
     facts: Facts { cpu: true, ..Facts::NONE },
     captures: &[Kind::Tasks],
+    containers: false,
     hook: None,
     pressure: None,
     every: Duration::from_secs(10),

@@ -6,6 +6,7 @@ use crate::clock::Now;
 use crate::control::{self, Ask, Caller, Outcome};
 use crate::host::containers::NotFound;
 use crate::log::RecordId;
+use crate::tracer::no_tracer;
 
 use super::slot::State;
 use super::{Agent, Food};
@@ -48,8 +49,7 @@ impl Agent {
         seconds: Option<u64>,
     ) -> Result<(), String> {
         let Some(index) = self.slots.iter().position(|slot| slot.spec.name == tracer) else {
-            let names: Vec<_> = self.slots.iter().map(|slot| slot.spec.name).collect();
-            return Err(format!("there is no tracer {tracer}; there are {}", names.join(", ")));
+            return Err(no_tracer(tracer));
         };
         let Some(slot) = self.slots.get(index) else { return Err("there is no such tracer".into()) };
         match &slot.state {
@@ -61,6 +61,9 @@ impl Agent {
         }
         let key = match container {
             None => None,
+            Some(_) if !slot.spec.containers => {
+                return Err(format!("{tracer} is about the host: it takes no container"));
+            }
             Some(id) => Some(self.reader.containers().find(id).map_err(|why| match why {
                 NotFound::None => format!(
                     "no container {id} is known; onset follows {}",
@@ -86,11 +89,11 @@ impl Agent {
     }
 
     /// Tells whoever waits for a capture how it ended.
-    pub(super) fn tell(&mut self, now: Now, caller: Option<Caller>, told: Result<RecordId, &'static str>) {
+    pub(super) fn tell(&mut self, now: Now, caller: Option<Caller>, told: Result<RecordId, String>) {
         let Some(caller) = caller else { return };
         let reply = match told {
             Ok(id) => Outcome::Id(id.to_string()),
-            Err(why) => Outcome::Refused(why.to_owned()),
+            Err(why) => Outcome::Refused(why),
         };
         self.reply(now, caller, &reply);
     }

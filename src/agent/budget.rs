@@ -14,12 +14,14 @@ const RUNS_MAX: usize = 64;
 pub(super) struct Budget {
     percent: u32,
     runs: Vec<(Duration, Duration)>,
+    /// A capture of this length was refused, and none was taken since.
+    refused: Option<Duration>,
 }
 
 impl Budget {
     /// So many percent of wall time.
     pub(super) fn new(percent: u32) -> Budget {
-        Budget { percent, runs: Vec::with_capacity(RUNS_MAX) }
+        Budget { percent, runs: Vec::with_capacity(RUNS_MAX), refused: None }
     }
 
     /// Another share, with what was used before still counted.
@@ -29,11 +31,12 @@ impl Budget {
 
     /// Takes the time of a capture that begins now, if there is enough left for all of it.
     pub(super) fn take(&mut self, now: Duration, lasting: Duration) -> bool {
-        let whole = WINDOW * self.percent / 100;
         let extra = self.extra(now, lasting);
-        if self.percent == 0 || self.used(now).saturating_add(extra) > whole {
+        if self.percent == 0 || self.used(now).saturating_add(extra) > self.whole() {
+            self.refused = Some(lasting);
             return false;
         }
+        self.refused = None;
         self.add(now, lasting);
         true
     }
@@ -50,6 +53,33 @@ impl Budget {
             Some((_, last)) if *last >= now || full => *last = end.max(*last),
             _ => self.runs.push((now, end)),
         }
+    }
+
+    /// All that captures may run within the window.
+    pub(super) fn whole(&self) -> Duration {
+        WINDOW * self.percent / 100
+    }
+
+    /// The window.
+    pub(super) fn window() -> Duration {
+        WINDOW
+    }
+
+    /// When the capture that was refused last would be taken. `None`: none was, or never.
+    pub(super) fn free_at(&self, now: Duration) -> Option<Duration> {
+        let lasting = self.refused?;
+        let whole = self.whole().checked_sub(lasting).filter(|_| self.percent > 0)?;
+        let mut over = self.used(now).saturating_sub(whole);
+        let from = now.saturating_sub(WINDOW);
+        // As the window goes on, the oldest runs leave it.
+        for (begin, end) in self.runs.iter().map(|(begin, end)| ((*begin).max(from), *end)) {
+            let run = end.saturating_sub(begin);
+            if run >= over {
+                return Some(if over.is_zero() { now } else { begin.saturating_add(over + WINDOW) });
+            }
+            over -= run;
+        }
+        Some(now)
     }
 
     /// What captures ran, or are set to run, within the window that ends now.
@@ -111,5 +141,25 @@ mod tests {
         budget.add(S(0), S(59));
         assert!(!budget.take(S(100), S(10)));
         assert!(budget.take(S(100), S(1)));
+    }
+
+    #[test]
+    fn who_was_refused_is_told_when_there_is_room_again() {
+        let mut budget = Budget::new(10);
+        assert_eq!(budget.free_at(S(0)), None, "nobody was refused");
+        for number in 0..6 {
+            assert!(budget.take(S(1000 + number * 20), S(10)));
+        }
+        for (now, lasting) in [(1120, 10), (1121, 3), (1300, 25), (1599, 60)] {
+            assert!(!budget.take(S(now), S(lasting)));
+            let free = budget.free_at(S(now)).expect("some time");
+            let mut then = Budget { percent: 10, runs: budget.runs.clone(), refused: None };
+            assert!(!then.take(free - Duration::from_millis(1), S(lasting)), "{lasting} s at {free:?}");
+            assert!(then.take(free, S(lasting)), "{lasting} s at {free:?}");
+        }
+        assert!(!budget.take(S(1599), S(61)));
+        assert_eq!(budget.free_at(S(1599)), None, "never");
+        assert!(budget.take(S(1700), S(10)));
+        assert_eq!(budget.free_at(S(1700)), None, "it is taken again");
     }
 }

@@ -343,7 +343,10 @@ impl Agent {
             }
             // One that was built anew since then does not know this ticket.
             if self.slots.get(open.slot).is_none_or(|slot| slot.epoch != open.epoch) {
-                self.tell(now, open.caller, Err("the tracer was configured anew meanwhile; ask again"));
+                if open.caller.is_some() {
+                    let why = "the tracer was configured anew meanwhile; ask again".into();
+                    self.tell(now, open.caller, Err(why));
+                }
                 continue;
             }
             let food = match &answer {
@@ -351,10 +354,15 @@ impl Agent {
                 Err(refusal) => Food::Refused(open.ticket, *refusal),
             };
             let kept = self.feed(open.slot, now, open.caller, &food).and_then(|fed| fed.kept);
+            if open.caller.is_none() {
+                continue; // words take memory, and nobody reads them
+            }
             let told = match (kept, answer) {
                 (Some(id), _) => Ok(id),
-                (None, Err(refusal)) => Err(world::words(refusal)),
-                (None, Ok(_)) => Err("it was captured, but could not be kept in the log; see onset status"),
+                (None, Err(refusal)) => Err(open.refused(refusal, now)),
+                (None, Ok(_)) => {
+                    Err("it was captured, but could not be kept in the log; see onset status".into())
+                }
             };
             self.tell(now, open.caller, told);
         }

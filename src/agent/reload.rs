@@ -29,6 +29,12 @@ impl Agent {
         self.desk.budget.set(config.capture_percent);
         let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
         let mut changed = Vec::new();
+        if config.capture_percent != self.config.capture_percent {
+            changed.push("[capture]");
+        }
+        if config.elasticsearch != self.config.elasticsearch {
+            changed.push("[elasticsearch]");
+        }
         for (index, settings) in config.tracers.iter().enumerate() {
             let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else {
                 continue;
@@ -53,7 +59,12 @@ impl Agent {
         self.shipping.configure(&config);
         self.config.elasticsearch = config.elasticsearch;
         self.config.tracers = config.tracers;
-        let changed = if changed.is_empty() { "no tracer".to_owned() } else { changed.join(", ") };
-        eprintln!("onset: config reloaded; changed: {changed}");
+        if !changed.is_empty() {
+            eprintln!("onset: config reloaded; changed: {}", changed.join(", "));
+        } else if fixed.is_empty() {
+            eprintln!("onset: config unchanged");
+        } else {
+            eprintln!("onset: config reloaded; nothing else changed");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::bpf::Hook;
 use crate::clock::Wall;
 use crate::evidence::Refusal;
-use crate::host::{Facts, Key, Snapshot};
+use crate::host::{ContainerId, Facts, Snapshot};
 use crate::log::RecordId;
 use crate::sys::Timer;
 use crate::tracer::{Settings, Spec, Tracer};
@@ -97,8 +97,12 @@ pub(super) fn outcome(refusal: Option<Refusal>) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastEvent {
     pub(super) id: RecordId,
+    /// When it was put into the log.
     pub(super) at: Wall,
-    pub(super) subject: Option<Key>,
+    /// Its `tracer_time`.
+    pub(super) time: Wall,
+    /// Its `container_id`; its container may be gone when someone asks.
+    pub(super) container: Option<ContainerId>,
 }
 
 /// Kinds of faults that are told apart; a tracer names them in its source, so this is plenty.

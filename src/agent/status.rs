@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::clock::Now;
-use crate::control::{LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
+use crate::clock::{Now, Wall};
+use crate::control::{BudgetStatus, LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
 use crate::ship::Tally;
 
 use super::Agent;
+use super::budget::Budget;
 use super::slot::OUTCOMES;
 
 /// By name.
@@ -34,11 +35,8 @@ impl Agent {
             faults: counts.faults.iter().map(|(_, count)| count).sum(),
             last_event: counts.last.map(|last| LastEvent {
                 id: last.id.to_string(),
-                time: last.at.to_string(),
-                container_id: last
-                    .subject
-                    .and_then(|key| self.reader.containers().get(key))
-                    .map(|container| container.id().to_owned()),
+                time: last.time.to_string(),
+                container_id: last.container.map(|id| id.to_string()),
             }),
         });
         Status {
@@ -57,8 +55,20 @@ impl Agent {
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             captures_open: self.desk.open() as u64,
+            capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
+        }
+    }
+
+    fn budget_status(&self, now: Now) -> BudgetStatus {
+        let budget = &self.desk.budget;
+        let free = budget.free_at(now.mono).map(|at| millis(at.saturating_sub(now.mono)));
+        BudgetStatus {
+            used_ms: millis(budget.used(now.mono)),
+            whole_ms: millis(budget.whole()),
+            window_ms: millis(Budget::window()),
+            free_at: free.map(|ms| Wall(now.wall.0.saturating_add(ms)).to_string()),
         }
     }
 

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::capture::{Captures, OPEN_ALL_MAX};
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::control::Caller;
-use crate::evidence::{Capture, Refusal, Request, Ticket};
-use crate::host::{Containers, Filter};
+use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
+use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
 use crate::tracer::{About, CASES_MAX, Data, Trigger, World, document};
 
@@ -24,6 +24,10 @@ pub(super) struct Open {
     pub(super) epoch: u32,
     /// Who waits for it on the socket.
     pub(super) caller: Option<Caller>,
+    kind: Kind,
+    scope: Scope,
+    /// When it is over; of one that was refused as busy, when the one in its way is.
+    until: Duration,
 }
 
 /// Everything that outlives a turn and that tracers act on.
@@ -88,6 +92,16 @@ impl Desk {
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
+
+    /// When the capture is over that is in the way of one like this: of the same things, or of the same
+    /// kind where there are too many of that, or any.
+    fn busy_until(&self, kind: Kind, scope: Scope) -> Option<Duration> {
+        let first =
+            |alike: &dyn Fn(&&Open) -> bool| self.open.iter().filter(alike).map(|open| open.until).min();
+        first(&|open| open.kind == kind && open.scope == scope)
+            .or_else(|| first(&|open| open.kind == kind))
+            .or_else(|| first(&|_| true))
+    }
 }
 
 /// One tracer's reach into the desk, while it takes one event in.
@@ -132,7 +146,10 @@ impl World for Hands<'_> {
         self.desk.tickets = self.desk.tickets.wrapping_add(1);
         let ticket = Ticket(self.desk.tickets);
         self.asked += 1;
-        let open = Open { ticket, slot: self.slot, epoch: self.epoch, caller: self.caller };
+        let Request { kind, scope, lasting } = request;
+        let until = self.now.mono.saturating_add(lasting);
+        let open =
+            Open { ticket, slot: self.slot, epoch: self.epoch, caller: self.caller, kind, scope, until };
         let begun = if self.desk.open.len() >= OPEN_ALL_MAX {
             Err(Refusal::Busy)
         } else {
@@ -140,7 +157,10 @@ impl World for Hands<'_> {
         };
         match begun {
             Ok(()) => self.desk.open.push(open),
-            Err(refusal) => self.desk.refused.push_back((open, refusal)),
+            Err(refusal) => {
+                let until = self.desk.busy_until(kind, scope).unwrap_or(until);
+                self.desk.refused.push_back((Open { until, ..open }, refusal));
+            }
         }
         ticket
     }
@@ -176,7 +196,12 @@ impl World for Hands<'_> {
                     eprintln!("onset: the log takes events again");
                 }
                 counts.events += 1;
-                counts.last = Some(LastEvent { id, at: self.now.wall, subject: about.subject });
+                counts.last = Some(LastEvent {
+                    id,
+                    at: self.now.wall,
+                    time: about.time,
+                    container: container.map(Container::own_id),
+                });
                 self.kept = Some(id);
                 true
             }
@@ -204,14 +229,25 @@ impl World for Hands<'_> {
     }
 }
 
-/// Why a capture was refused, for a person.
-pub(super) fn words(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Busy => "busy: such a capture runs already; try again when it is over",
-        Refusal::Unsupported(reason) | Refusal::Failed(reason) => reason,
-        Refusal::OverBudget => {
-            "over budget: captures had their share of the last ten minutes ([capture] budget_percent)"
+impl Open {
+    /// Why it was refused, for a person, and until when.
+    pub(super) fn refused(&self, refusal: Refusal, now: Now) -> String {
+        match refusal {
+            Refusal::Busy => {
+                let left = self.until.saturating_sub(now.mono);
+                format!("busy: such a capture runs already, until about {}; try again then", at(now, left))
+            }
+            Refusal::Unsupported(reason) | Refusal::Failed(reason) => reason.into(),
+            Refusal::OverBudget => {
+                "over budget: captures had their share of the last ten minutes ([capture] budget_percent); onset status says until when".into()
+            }
+            Refusal::Gone => "the container is gone".into(),
         }
-        Refusal::Gone => "the container is gone",
     }
+}
+
+/// A time that is so far ahead, by the calendar and from now.
+pub(super) fn at(now: Now, ahead: Duration) -> String {
+    let ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
+    format!("{} ({:.1} s from now)", Wall(now.wall.0.saturating_add(ms)), ahead.as_secs_f64())
 }

@@ -14,16 +14,19 @@ use super::text::{line, quantity};
 use super::{Command, Done, Failure, Given, Opt};
 use crate::clock::Wall;
 use crate::config;
-use crate::log::{Entry, Reader};
+use crate::log::{Entry, Reader, RecordId};
 use crate::ship::{self, Reject};
 use crate::sys;
+use choice::Choice;
+
+mod choice;
 
 /// The log is looked at so often for what is new.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) const COMMAND: Command = Command {
     name: "events",
-    about: "Lists the log: one line an event, oldest first",
+    about: "Lists the log: one line an event, in the order they were kept",
     operands: &[],
     options: &[
         DIR,
@@ -32,9 +35,15 @@ pub(super) const COMMAND: Command = Command {
             long: "container",
             short: None,
             value: Some("ID"),
-            about: "Only those about this container; the beginning of its id will do",
+            about: "Only those about this container, or that name it as one to blame; the beginning of its id will do",
         },
         Opt { long: "since", short: None, value: Some("TIME"), about: "Only those of the last 1h, 30m, 2d" },
+        Opt {
+            long: "sort",
+            short: None,
+            value: Some("ORDER"),
+            about: "log (the default): as they were kept, each once its capture was over; time: as their rules fired",
+        },
         Opt {
             long: "rejected",
             short: None,
@@ -47,20 +56,20 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// Which events are wanted.
-struct Choice<'a> {
-    tracer: Option<&'a str>,
-    container: Option<&'a str>,
-    since: Option<Wall>,
+/// What events are listed by.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// When they were kept.
+    Log,
+    /// When their rules fired: `tracer_time`.
+    Time,
 }
 
-impl Choice<'_> {
-    fn takes(&self, envelope: &Envelope) -> bool {
-        let container =
-            |wanted: &str| envelope.container_id.as_deref().is_some_and(|id| id.starts_with(wanted));
-        self.tracer.is_none_or(|wanted| envelope.tracer_name == wanted)
-            && self.container.is_none_or(container)
-            && self.since.is_none_or(|since| envelope.time().is_some_and(|time| time >= since))
+fn order(text: &str) -> Option<Order> {
+    match text {
+        "log" => Some(Order::Log),
+        "time" => Some(Order::Time),
+        _ => None,
     }
 }
 
@@ -69,15 +78,25 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         let before = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Wall(sys::now().wall.0.saturating_sub(before))
     });
-    let choice = Choice { tracer: given.text("tracer")?, container: given.text("container")?, since };
-    let (dir, json) = (given.dir()?, given.flag("json"));
+    let order = given.read("sort", order)?.unwrap_or(Order::Log);
+    let choice = Choice::new(given.text("tracer")?, given.text("container")?, since);
+    let (dir, json, follow) = (given.dir()?, given.flag("json"), given.flag("follow"));
     if given.flag("rejected") {
-        if given.flag("follow") {
-            return Err(Failure::Usage("--rejected lists what there is: it goes without --follow".into()));
+        if follow || order == Order::Time {
+            let words = "--rejected lists what there is, as it was kept: it goes without --follow and --sort";
+            return Err(Failure::Usage(words.into()));
         }
         return list_rejected(&dir, &choice, json, out);
     }
-    list(&dir, &choice, json, given.flag("follow"), out)
+    match order {
+        Order::Time if follow => {
+            let words = "--sort time needs all there is: it goes without --follow";
+            return Err(Failure::Usage(words.into()));
+        }
+        Order::Time => by_time(&dir, &choice, json, out)?,
+        Order::Log => list(&dir, &choice, json, follow, given, out)?,
+    }
+    Ok(choice.nothing(given)?.map_or(Done::Well, Done::Noted))
 }
 
 /// What the server will never take, as far as it is still in the log, each with the server's words. The
@@ -89,12 +108,14 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
     let mut reader = Reader::open(dir)?;
     while let Some(entry) = reader.next()? {
         let Some(note) = notes.remove(&entry.id.to_string()) else { continue };
-        if print(&entry, choice, json, out)? && !json {
-            writeln!(out, "    {}", words(&note))?;
+        if choice.takes(entry.bytes) {
+            print(entry.id, entry.bytes, json, out)?;
+            if !json {
+                writeln!(out, "    {}", words(&note))?;
+            }
         }
     }
-    let everything = choice.tracer.is_none() && choice.container.is_none() && choice.since.is_none();
-    if everything && !json {
+    if choice.is_everything() && !json {
         let mut gone: Vec<_> = notes.into_values().collect();
         gone.sort_by(|a, b| a.id.cmp(&b.id));
         for note in gone {
@@ -109,45 +130,87 @@ pub(super) fn words(note: &Reject) -> String {
     format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }
 
+/// As they were kept. Who follows is told at the log's end, and once, that a choice fits nothing so far.
 fn list(
     dir: &Path,
     choice: &Choice<'_>,
     json: bool,
     follow: bool,
+    given: &Given,
     out: &mut dyn Write,
-) -> Result<Done, Failure> {
+) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
+    let mut told = false;
     loop {
-        while let Some(entry) = reader.next()? {
-            print(&entry, choice, json, out)?;
+        while let Some(Entry { id, bytes }) = reader.next()? {
+            if choice.takes(bytes) {
+                print(id, bytes, json, out)?;
+            }
         }
         if !follow {
-            return Ok(Done::Well);
+            return Ok(());
         }
         out.flush()?;
+        if !std::mem::replace(&mut told, true)
+            && let Some(words) = choice.nothing(given)?
+        {
+            eprintln!("onset: {}", line(&words));
+        }
         thread::sleep(FOLLOW_EVERY);
     }
 }
 
-/// Prints an event, if it is chosen. Returns whether it is.
-fn print(entry: &Entry<'_>, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<bool, Failure> {
-    // What is no document has no envelope to be chosen by: it is shown where nothing is chosen.
-    let envelope = Envelope::read(entry.bytes).unwrap_or_default();
-    if !choice.takes(&envelope) {
-        return Ok(false);
+/// As their rules fired; of equals, and of those without a time, as they were kept. The log is read twice:
+/// what is held in memory is only what is kept before its turn has come.
+fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut reader = Reader::open(dir)?;
+    let (mut order, mut last) = (Vec::new(), Wall(0));
+    while let Some(Entry { id, bytes }) = reader.next()? {
+        if choice.takes(bytes) {
+            last = Envelope::read(bytes).and_then(|envelope| envelope.time()).unwrap_or(last);
+            order.push((last, id));
+        }
     }
+    order.sort_by_key(|(time, _)| *time);
+    let mut order = order.into_iter().map(|(_, id)| id).peekable();
+    let mut early: HashMap<RecordId, Vec<u8>> = HashMap::new();
+    let mut reader = Reader::open(dir)?;
+    // What was deleted meanwhile holds nobody up for longer than to the end of the log.
+    while let Some(Entry { id, bytes }) = reader.next()? {
+        if order.peek() == Some(&id) {
+            print(id, bytes, json, out)?;
+            order.next();
+        } else if choice.takes(bytes) {
+            early.insert(id, bytes.to_vec());
+        }
+        while let Some(bytes) = order.peek().and_then(|id| early.remove(id)) {
+            if let Some(id) = order.next() {
+                print(id, &bytes, json, out)?;
+            }
+        }
+    }
+    for id in order {
+        if let Some(bytes) = early.remove(&id) {
+            print(id, &bytes, json, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints an event.
+fn print(id: RecordId, bytes: &[u8], json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     if json {
-        out.write_all(entry.bytes)?;
-        if !entry.bytes.ends_with(b"\n") {
+        out.write_all(bytes)?;
+        if !bytes.ends_with(b"\n") {
             out.write_all(b"\n")?;
         }
-        return Ok(true);
+        return Ok(());
     }
-    match Document::read(entry.bytes) {
-        Some(document) => writeln!(out, "{}", one_line(&entry.id.to_string(), &document))?,
-        None => writeln!(out, "{:<24}  {:<10}  no document  {}", "", "", entry.id)?,
+    match Document::read(bytes) {
+        Some(document) => writeln!(out, "{}", one_line(&id.to_string(), &document))?,
+        None => writeln!(out, "{:<24}  {:<10}  no document  {id}", "", "")?,
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Time, tracer, rule, subject, id and what says most.

@@ -42,10 +42,12 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// How a command that could do its work ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
     /// Exit code 0.
     Well,
+    /// Exit code 0, with a remark for whoever reads stderr.
+    Noted(String),
     /// Exit code 1: the answer itself is the bad news, and was printed.
     Badly,
 }
@@ -107,6 +109,7 @@ fn perform(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     let (words, code) = match done {
         Ok(Done::Well) => return 0,
         Ok(Done::Badly) => return 1,
+        Ok(Done::Noted(words)) => (format!("onset: {}", text::line(&words)), 0),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
         Err(Failure::Output(error)) => (format!("onset: cannot write: {error}"), 1),
         Err(Failure::Usage(words)) => (format!("onset: {}", text::line(&words)), 2),

@@ -67,6 +67,18 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
     let dir = line(&log.dir);
     writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
     ship(&status.ship, out)?;
+    let budget = &status.capture_budget;
+    let again = budget
+        .free_at
+        .as_ref()
+        .map_or(String::new(), |at| format!("; one was refused, there is room for it again at {}", line(at)));
+    writeln!(
+        out,
+        "captures    {} of {} that they may run in {}{again}",
+        ms(budget.used_ms),
+        ms(budget.whole_ms),
+        ms(budget.window_ms)
+    )?;
     let longest = ms(turns.longest_turn_ms);
     writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
     // Whoever listens there may be no agent at all.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::{Ask, LastEvent, Outcome, Status, TracerStatus};
+use crate::control::{Ask, BudgetStatus, LastEvent, Outcome, Status, TracerStatus};
 use desk::Desk;
 
 mod desk;
@@ -42,6 +42,8 @@ fn a_misuse_ends_with_2_and_one_line_that_says_what_is_wrong() {
         (&["flame", "1", "--format", "png"], "--format: not png"),
         (&["trigger"], "TRACER is missing"),
         (&["trigger", "dload", "--seconds", "-1"], "--seconds: not -1"),
+        (&["trigger", "dlaod"], "there is no tracer dlaod; there are cpuidle, "),
+        (&["trigger", "cpusys", "--container", "4f2a"], "cpusys is about the host"),
         (&["es-template", "--flavor", "solr"], "--flavor: not solr"),
         (&["es-template", "--retention", "1s"], "--retention: not 1s"),
         (&["es-template", "--retention", "1d", "--plain"], "leave out --plain"),
@@ -115,6 +117,12 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
         version: "9.9".into(),
         pid: 42,
         uptime_ms: 90_000,
+        capture_budget: BudgetStatus {
+            used_ms: 12_000,
+            whole_ms: 60_000,
+            window_ms: 600_000,
+            free_at: Some("one".into()),
+        },
         tracers: vec![
             TracerStatus {
                 name: "dload".into(),
@@ -150,6 +158,7 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
         "dload    active       3       5         0        0       noon host abc\n",
         "cpuidle  unsupported  0       0         0        0       none\n",
         "cpuidle: no BTF?\n",
+        "captures    12.0 s of 60.0 s that they may run in 10.0 min; one was refused, there is room for it again at one\n",
     ] {
         assert!(text.contains(row), "{row:?} is not in\n{text}");
     }

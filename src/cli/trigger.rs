@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Command, Done, Failure, Given, Opt, text};
 use crate::control::{self, Ask, Outcome};
+use crate::tracer::{TRACERS, no_tracer};
 
 /// The agent itself gives up a little sooner.
 const PATIENCE: Duration = Duration::from_secs(130);
@@ -31,9 +32,16 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+    let (name, container) = (given.operand(0)?, given.text("container")?);
+    let Some(tracer) = TRACERS.iter().find(|spec| spec.name == name) else {
+        return Err(Failure::Usage(no_tracer(name)));
+    };
+    if container.is_some() && !tracer.containers {
+        return Err(Failure::Usage(format!("{name} is about the host: it takes no --container")));
+    }
     let ask = Ask::Trigger {
-        tracer: given.operand(0)?.to_owned(),
-        container: given.text("container")?.map(str::to_owned),
+        tracer: name.to_owned(),
+        container: container.map(str::to_owned),
         seconds: given.number("seconds")?,
     };
     let reply = control::ask(&given.config()?.socket, &ask, PATIENCE)?;

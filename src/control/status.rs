@@ -41,6 +41,9 @@ pub struct Status {
     /// Captures that are under way.
     #[serde(default)]
     pub captures_open: u64,
+    /// How much of their time captures have had.
+    #[serde(default)]
+    pub capture_budget: BudgetStatus,
     /// How many containers it follows.
     pub containers: u64,
     /// Address and port of its HTTP endpoint.
@@ -80,6 +83,20 @@ pub struct ShipStatus {
     pub rejected: u64,
     /// Requests that were sent again.
     pub retries: u64,
+}
+
+/// The time that captures may run ([capture] budget_percent).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// What they had of the window.
+    pub used_ms: u64,
+    /// What they may have.
+    pub whole_ms: u64,
+    /// The window.
+    pub window_ms: u64,
+    /// One was refused, and is to be had again from this time on, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_at: Option<String>,
 }
 
 /// The loop.

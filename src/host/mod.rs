@@ -15,7 +15,7 @@ pub mod reader;
 mod text;
 
 pub use containers::filter::Filter;
-pub use containers::{Container, Containers, Watched};
+pub use containers::{Container, ContainerId, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling, Unreclaimable,

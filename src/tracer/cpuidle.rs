@@ -31,6 +31,7 @@ pub const SPEC: Spec = Spec {
     about: "Containers whose CPU use leaps, in percent of the CPUs that they may use",
     facts: Facts { container_cpu: true, ..Facts::NONE },
     captures: &[Kind::Stacks],
+    containers: true,
     hook: None,
     pressure: None,
     every: Duration::from_secs(10),

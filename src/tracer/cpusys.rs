@@ -30,6 +30,7 @@ pub const SPEC: Spec = Spec {
     about: "A host whose kernel takes the CPUs, in percent of all CPU time",
     facts: Facts { cpu: true, ..Facts::NONE },
     captures: &[Kind::Stacks],
+    containers: false,
     hook: None,
     pressure: None,
     every: Duration::from_secs(10),

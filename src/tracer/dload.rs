@@ -42,6 +42,7 @@ pub const SPEC: Spec = Spec {
     about: "Containers whose tasks are blocked in the kernel (state D)",
     facts: Facts { tasks: true, load: true, ..Facts::NONE },
     captures: &[Kind::Tasks],
+    containers: true,
     hook: None,
     pressure: Some(Pressure {
         resource: "io",

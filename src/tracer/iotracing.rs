@@ -45,6 +45,7 @@ pub const SPEC: Spec = Spec {
     about: "Block devices that are saturated or slow, and who uses them",
     facts: Facts { disks: true, ..Facts::NONE },
     captures: &[Kind::Io],
+    containers: true,
     hook: None,
     pressure: None,
     every: Duration::from_secs(5),

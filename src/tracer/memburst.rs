@@ -75,6 +75,7 @@ pub const SPEC: Spec = Spec {
     about: "Memory that cannot be reclaimed and grows fast, of the host or of a container toward its limit",
     facts: Facts { memory: true, container_memory: true, ..Facts::NONE },
     captures: &[Kind::Faults],
+    containers: true,
     // A container near its limit stalls in reclaim: then the next look is at once.
     hook: None,
     pressure: Some(Pressure {

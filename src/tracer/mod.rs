@@ -65,6 +65,13 @@ pub trait Tracer {
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
+/// What to say to someone who names a tracer that is none.
+#[must_use]
+pub fn no_tracer(name: &str) -> String {
+    let names: Vec<_> = TRACERS.iter().map(|spec| spec.name).collect();
+    format!("there is no tracer {name}; there are {}", names.join(", "))
+}
+
 /// What can happen to a tracer.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
@@ -94,6 +101,8 @@ pub struct Spec {
     pub facts: Facts,
     /// The captures it may ask for. Without them it is unsupported here.
     pub captures: &'static [Kind],
+    /// Whether someone may ask it about one container: a tracer of the host alone takes none.
+    pub containers: bool,
     /// The BPF program whose records it is fed with, right after a tick of the same turn.
     pub hook: Option<&'static str>,
     /// Pressure that calls for a tick before its time.

@@ -37,6 +37,7 @@ pub const SPEC: Spec = Spec {
     about: "Every process that the kernel kills for want of memory",
     facts: Facts { memory: true, ..Facts::NONE },
     captures: &[Kind::Memory],
+    containers: true,
     hook: Some("oom"),
     pressure: None,
     // Kills come by themselves: there is nothing to look for.

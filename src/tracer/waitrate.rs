@@ -41,6 +41,7 @@ pub const SPEC: Spec = Spec {
     about: "Containers whose tasks wait for a CPU, and who has it meanwhile",
     facts: Facts { container_cpu: true, cpu_pressure: true, ..Facts::NONE },
     captures: &[Kind::Waits, Kind::Probe],
+    containers: true,
     hook: None,
     pressure: None,
     every: Duration::from_secs(10),

@@ -122,7 +122,7 @@ fn every_system_call_of_the_agent_passes_its_filter() {
     }
     assert_eq!(agent.get("/metrics").0, 200);
     agent.signal(libc::SIGHUP);
-    agent.said.wait("a reload", SOON, |line| line.contains("config reloaded").then_some(()));
+    agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
     agent.signal(libc::SIGTERM);
     let text = rig::await_that("its last call", SOON, || {
         std::fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))

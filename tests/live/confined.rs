@@ -235,7 +235,7 @@ fn all_works_as(user: u32) {
     });
     // Threads that came later, too, and whoever reads the config again.
     agent.signal(libc::SIGHUP);
-    agent.said.wait("a reload", SOON, |line| line.contains("config reloaded").then_some(()));
+    agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
     confined(agent.pid(), SET, None);
     let unreadable = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"file_unreadable\"}");
     assert_eq!(unreadable, Some(0.0));

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Folder, ONSET, SOON, await_that, command, config, done, only, root, run, text};
+use crate::rig::{
+    Agent, Folder, ONSET, SOON, await_that, command, config, done, only, root, run, start, text,
+};
 
 #[test]
 fn status_and_trigger_speak_with_the_running_agent() {
@@ -27,7 +29,8 @@ fn status_and_trigger_speak_with_the_running_agent() {
     assert!(shown.contains("dload") && shown.contains("disabled"), "{shown}");
     for (arguments, code, word) in [
         (&["trigger", "cpuidle"][..], 1, "disabled"),
-        (&["trigger", "nothing"], 1, "there is no tracer"),
+        (&["trigger", "nothing"], 2, "there is no tracer nothing; there are cpuidle, "),
+        (&["trigger", "cpusys", "--container", &cgroup.id], 2, "about the host"),
         (&["trigger", "dload", "--container", "fffffffffffff"], 1, "no container"),
         (&["trigger", "dload", "--seconds", "1000"], 1, "--seconds"),
     ] {
@@ -46,6 +49,62 @@ fn status_and_trigger_speak_with_the_running_agent() {
 }
 
 #[test]
+fn status_and_the_log_agree_on_an_event_whose_container_is_gone() {
+    if !root("an event of one that is gone") {
+        return;
+    }
+    let agent = Agent::start(&only("dload", "every = \"1h\""));
+    let cgroup = Cgroup::new("gone");
+    let id = cgroup.id.clone();
+    let sleeper = cgroup.start(command("sleep").arg("600"));
+    let trigger = || run(&mut agent.onset(&["trigger", "dload", "--container", &id]));
+    let event = await_that("an event", SOON, || trigger().status.success().then(|| agent.events().pop()))
+        .expect("it is in the log");
+    drop((sleeper, cgroup));
+    await_that("an empty host", SOON, || {
+        let told = run(&mut agent.onset(&["trigger", "dload", "--container", &id]));
+        String::from_utf8_lossy(&told.stderr).contains("no container").then_some(())
+    });
+    let status: Value = serde_json::from_str(&done(&mut agent.onset(&["status", "--json"]))).unwrap();
+    let tracers = status["tracers"].as_array().unwrap();
+    let last = &tracers.iter().find(|tracer| tracer["name"] == "dload").unwrap()["last_event"];
+    assert_eq!(last["container_id"], id.as_str());
+    for (of_status, of_event) in
+        [("id", "tracer_id"), ("time", "tracer_time"), ("container_id", "container_id")]
+    {
+        assert_eq!(last[of_status], event[of_event], "{of_status}");
+    }
+    let row = |text: &str| text.lines().find(|line| line.contains("dload")).unwrap().to_owned();
+    let (shown, listed) =
+        (row(&done(&mut agent.onset(&["status"]))), row(&done(&mut agent.onset(&["events"]))));
+    for word in [text(&event, "/tracer_time"), text(&event, "/tracer_id"), &id[..12]] {
+        assert!(shown.contains(word) && listed.contains(word), "{word}: {shown}\n{listed}");
+    }
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn a_trigger_that_is_refused_says_until_when() {
+    if !root("a refused trigger") {
+        return;
+    }
+    let agent = Agent::start(&only("cpuidle", "every = \"1h\""));
+    let mut running = start(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "6"]));
+    let refused = await_that("a refusal", SOON, || {
+        let told = run(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "1"]));
+        (told.status.code() == Some(1)).then(|| String::from_utf8(told.stderr).unwrap())
+    });
+    let now = onset::sys::now().wall;
+    let (_, until) = refused.split_once("until about ").unwrap_or_else(|| panic!("{refused}"));
+    let until = onset::clock::Wall::parse(until.split(' ').next().unwrap()).expect("a time");
+    assert!(until.0 + 2000 > now.0 && until.0 < now.0 + 7000, "{refused} at {now}");
+    assert!(refused.contains(" s from now"), "{refused}");
+    await_that("the first", SOON, || running.0.try_wait().unwrap());
+    done(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "1"]));
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
 fn a_reload_takes_a_good_config_and_refuses_a_bad_one() {
     if !root("a reload") {
         return;
@@ -56,6 +115,14 @@ fn a_reload_takes_a_good_config_and_refuses_a_bad_one() {
         agent.metric(&format!("onset_tracer_state{{tracer=\"{tracer}\",state=\"active\"}}")).unwrap() == 1.0
     };
     assert!(state("dload") && !state("cpusys"));
+    agent.signal(libc::SIGHUP);
+    agent.said.wait("that nothing changed", SOON, |line| line.contains("config unchanged").then_some(()));
+    let share = good.replace("budget_percent = 100", "budget_percent = 50");
+    std::fs::write(&agent.config, share).unwrap();
+    agent.signal(libc::SIGHUP);
+    agent
+        .said
+        .wait("what did", SOON, |line| line.ends_with("config reloaded; changed: [capture]").then_some(()));
     std::fs::write(&agent.config, good.replace("every = \"1h\"", "every = \"soon\"")).unwrap();
     agent.signal(libc::SIGHUP);
     agent.said.wait("a refusal", SOON, |line| line.contains("tracer.dload.every").then_some(()));

@@ -29,9 +29,98 @@ fn events_are_listed_a_line_each_and_chosen_by_tracer_container_and_time() {
     assert_eq!(lines(&["events", "--tracer", "cpuidle"]), all[..1]);
     assert_eq!(lines(&["events", "--container", "4f2a"]), all[..1]);
     assert_eq!(lines(&["events", "--container", CONTAINER]), all[..1]);
-    assert_eq!(lines(&["events", "--container", "f2a"]), [""; 0]);
+    assert_eq!(lines(&["events", "--container", "4f2a", "--tracer", "dload"]), [""; 0], "known, but in none");
     assert_eq!(lines(&["events", "--since", "1h"]), all[1..2]);
     assert_eq!(lines(&["events", "--since=4h", "--tracer=cpuidle", "--container=4f"]), all[..1]);
+}
+
+#[test]
+fn events_are_listed_as_they_were_kept_or_as_their_rules_fired() {
+    let mut desk = Desk::new();
+    // A capture of a minute is kept after one that fired later and took a second.
+    let minutes = [9, 3, 7, 7, 1, 8];
+    let ids: Vec<String> = minutes
+        .map(|ago| desk.event(Duration::from_secs(60 * ago), "cpuidle", None, json!({"trigger": "surge"})))
+        .map(|id| id.to_string())
+        .to_vec();
+    let none = desk.write(b"{\"no document").to_string();
+    let listed = |args: &[&str]| -> Vec<String> {
+        let text = desk.prints(args);
+        let id = |line: &str| ids.iter().chain([&none]).find(|id| line.contains(*id)).cloned();
+        text.lines().filter_map(id).collect()
+    };
+    let all: Vec<String> = ids.iter().chain([&none]).cloned().collect();
+    assert_eq!(listed(&["events"]), all);
+    assert_eq!(listed(&["events", "--sort", "log"]), all);
+    let by_time = [0, 5, 2, 3, 1, 4].map(|place: usize| ids[place].clone());
+    // What has no time of its own comes where it was kept: behind the one before it.
+    assert_eq!(listed(&["events", "--sort=time", "--tracer=cpuidle"]), by_time);
+    let whole = [0, 5, 6, 2, 3, 1, 4].map(|place: usize| all[place].clone());
+    assert_eq!(listed(&["events", "--sort=time"]), whole);
+    assert_eq!(listed(&["events", "--sort=time", "--since", "5m"]), by_time[4..]);
+    let json = desk.prints(&["events", "--sort=time", "--json", "--tracer=cpuidle"]);
+    let times: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["tracer_time"].clone())
+        .collect();
+    assert!(times.len() == 6 && times.is_sorted_by_key(|time| time.as_str().map(str::to_owned)), "{times:?}");
+    let (code, _, err) = desk.onset(&["events", "--sort", "time", "--follow"]);
+    assert!(code == 2 && err.contains("without --follow"), "{err}");
+    let (code, _, err) = desk.onset(&["events", "--sort", "size"]);
+    assert!(code == 2 && err.contains("--sort: not size"), "{err}");
+}
+
+#[test]
+fn an_event_is_found_by_the_container_that_it_blames() {
+    let mut desk = Desk::new();
+    let (noisy, victim) = ("a".repeat(64), "b".repeat(64));
+    let io = json!({"process_file_io_stats": [{"pid": 1}, {"pid": 7, "container_id": noisy}]});
+    let io = desk.event(Duration::ZERO, "iotracing", None, io).to_string();
+    let waits = json!({"interferer_list": [{"container_id": noisy, "wait_ms": 5}]});
+    let waits = desk.event(Duration::ZERO, "waitrate", Some(&victim), waits).to_string();
+    let kill = json!({"victim": {"container_id": victim}, "killer": {"comm": noisy}});
+    let kill = desk.event(Duration::ZERO, "oom", Some(CONTAINER), kill).to_string();
+    let found = |container: &str| -> Vec<bool> {
+        let text = desk.prints(&["events", "--container", container]);
+        [&io, &waits, &kill].map(|id| text.contains(id.as_str())).to_vec()
+    };
+    assert_eq!(found(&noisy), [true, true, false]);
+    assert_eq!(found("aaaa"), [true, true, false]);
+    assert_eq!(found(&victim), [false, true, true]);
+    assert_eq!(found(CONTAINER), [false, false, true]);
+}
+
+#[test]
+fn a_choice_that_nothing_can_fit_says_so() {
+    let mut desk = Desk::new();
+    desk.event(Duration::ZERO, "later", None, json!({}));
+    for args in [&["events", "--tracer", "cpuidel"][..], &["events", "--tracer=cpuidel", "--sort=time"]] {
+        let (code, out, err) = desk.onset(args);
+        assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1));
+        assert!(err.contains("there is no tracer cpuidel; there are cpuidle, cpusys, "), "{err}");
+    }
+    // Of another version's tracer there are events.
+    assert!(desk.prints(&["events", "--tracer", "later"]).contains("  later "));
+    let (code, out, err) = desk.onset(&["events", "--container", "f00dfacef00d"]);
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(err.starts_with("onset: no event in the log names a container f00dfacef00d, "), "{err}");
+}
+
+#[test]
+fn a_container_that_is_there_but_in_no_event_is_no_mistake() {
+    let desk = Desk::new();
+    let id = "7".repeat(64);
+    for path in ["cgroup.controllers".to_owned(), format!("kubepods/burstable/pod12ab/{id}/cpu.stat")] {
+        let path = desk.path("cgroup").join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, b"cpu memory\n").expect("a file");
+    }
+    let config = fs::read_to_string(desk.path("onset.toml")).expect("a config");
+    let paths = format!("{config}[paths]\ncgroup = {:?}\n", desk.path("cgroup"));
+    fs::write(desk.path("onset.toml"), paths).expect("a file");
+    assert_eq!(desk.prints(&["events", "--container", &id[..20]]), "");
+    let (code, _, err) = desk.onset(&["events", "--container", "70"]);
+    assert!(code == 0 && err.contains("there is none here"), "{err}");
 }
 
 #[test]
@@ -41,7 +130,8 @@ fn json_is_a_document_a_line_exactly_as_stored() {
     desk.write(b"{\"tracer_name\":\"y\"}\n");
     let stored = "{\"tracer_name\":\"x\" , \"b\":1e1}\n{\"tracer_name\":\"y\"}\n";
     assert_eq!(desk.prints(&["events", "--json"]), stored);
-    assert_eq!(desk.prints(&["events", "--json", "--tracer", "z"]), "");
+    assert_eq!(desk.prints(&["events", "--json", "--tracer", "x"]), &stored[..30]);
+    assert_eq!(desk.prints(&["events", "--json", "--tracer", "dload"]), "", "it may tell of one yet");
 }
 
 #[test]

@@ -21,13 +21,16 @@ const SPARE: usize = 4;
 /// after it began, and what it tells of may be gone by then.
 const REMEMBERED: usize = 64;
 
+/// A container's id, apart from the table.
+pub type ContainerId = Text<76>;
+
 /// One container: a cgroup that a container runtime made.
 #[derive(Debug)]
 pub struct Container {
     key: Key,
     live: bool,
     changed: bool,
-    id: Text<76>,
+    id: ContainerId,
     cgroup_path: Text<PATH_MAX>,
     cgroup_id: u64,
     runtime: Option<&'static str>,
@@ -52,6 +55,11 @@ impl Container {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+    /// The same, for whoever remembers it for longer than the table does.
+    #[must_use]
+    pub fn own_id(&self) -> ContainerId {
+        self.id
     }
     /// Its cgroup's path below the hierarchy's mount point, with a leading `/`.
     #[must_use]

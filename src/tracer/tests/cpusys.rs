@@ -171,16 +171,6 @@ fn a_level_that_holds_is_told_of_after_the_cooldown() {
 }
 
 #[test]
-fn who_asks_may_name_a_container() {
-    let (mut play, _) = start();
-    play.containers(&[("a", "/a")]);
-    play.ask(Some(Play::key(0))).expect("a capture");
-    assert_eq!(play.seen.asked[0].scope, Scope::Container(Play::key(0)));
-    assert_eq!(answer_all(&mut play), [Some(Trigger::Manual)]);
-    assert_eq!(play.seen.events[0].1["container_id"], "a");
-}
-
-#[test]
 fn a_tick_right_after_another_waits_for_the_next() {
     let (mut play, mut cpu) = start();
     for _ in 0..2 {
