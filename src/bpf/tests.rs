@@ -11,7 +11,7 @@ use super::fuzz::Portions;
 use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
-use crate::symbol::UserFrame;
+use crate::symbol::{Image, Layout, UserFrame};
 
 /// Whether this test can run. Says so loudly where it cannot.
 pub(crate) fn root() -> bool {
@@ -63,11 +63,12 @@ fn a_list_that_ends_within_a_record_is_an_error() {
 }
 
 fn sent(kernel: u16, user: u16, tail: &[u8]) -> Vec<u8> {
-    let mut record = 9_u64.to_ne_bytes().to_vec();
+    let mut record = [9, 5, 0x1000, 0x2000, 0x7ffc_0000_0010_u64].map(u64::to_ne_bytes).concat();
     record.extend(77_u32.to_ne_bytes());
     record.extend(kernel.to_ne_bytes());
     record.extend(user.to_ne_bytes());
     record.extend(b"worker\x1b\0garbage!");
+    record.extend([1_u32, 0].map(u32::to_ne_bytes).concat());
     record.extend(tail);
     record
 }
@@ -79,7 +80,10 @@ fn a_stack_is_read_as_the_program_lays_it_out() {
     frames.extend([0; 20]);
     frames.extend(0x40_1000_u64.to_ne_bytes());
     let stack = Sent::parse(&sent(8, 32, &frames)).expect("a whole record");
-    assert_eq!((stack.hash, stack.pid, &*stack.comm), (9, 77, "worker?"));
+    let image = Image { pid: 77, id: 5 };
+    assert_eq!((stack.hash, stack.image, &*stack.comm, stack.execs), (9, image, "worker?", true));
+    let layout = [0x1000, 0x2000, 0x7ffc_0000_0010_u64].map(u64::to_ne_bytes).concat();
+    assert_eq!(stack.layout, Layout::parse(layout.first_chunk().expect("24 bytes")));
     assert_eq!(*stack.kernel, [0xffff_ffff_8100_0000]);
     assert_eq!(*stack.user, [UserFrame::Address(0x40_1000)]);
     // The kernel rounds a record up: what comes after is not its own.
@@ -127,6 +131,7 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
     let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
     let mut armed = stacks.arm().expect("armed");
     armed.aim(true, []).expect("aimed");
+    armed.turn(None, Duration::from_secs(u64::MAX / 1_000_000_000)).expect("a turn");
     let began = Instant::now();
     let mut busy = 0_u64;
     let mut portions = Vec::new();
