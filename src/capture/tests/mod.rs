@@ -14,6 +14,7 @@ use crate::evidence::Seen;
 use crate::host::TaskCounts;
 
 mod faults;
+mod images;
 mod io;
 mod stacks;
 mod tasks;
