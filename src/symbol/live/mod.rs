@@ -11,6 +11,9 @@ use std::process::{Child, Command, Stdio};
 use super::modules::Module;
 use super::*;
 
+mod files;
+mod memory;
+
 /// No naming here takes longer.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -51,6 +54,7 @@ impl Drop for Dir {
 }
 
 /// A running spinner.
+#[derive(Debug)]
 struct Spinner {
     child: Child,
     /// An address within its function.
