@@ -21,23 +21,45 @@ enum wanted_stacks {
 	KERNEL_AND_USER,
 };
 
-/* What userspace steers by. */
+/* What userspace steers by. Times are the monotonic clock's. */
 struct control {
-	/* Which of the two maps counts now: userspace reads the other one. */
-	__u32 side;
-	/* Whether the whole host is sampled, else only the containers in `targets`. */
-	__u32 host;
+	/*
+	 * When the next turn is due. The lowest bit says which of the two maps counts until then; from
+	 * then on the other one does, even if userspace comes late. Userspace reads the one that rests.
+	 */
+	__u64 turn;
+	/* From this time on nothing is sampled. */
+	__u64 end;
 	/* New for each run, so that what was sent in an earlier one counts as new. */
 	__u64 seed;
+	/* Whether the whole host is sampled, else only the containers in `targets`. */
+	__u32 host;
+	__u32 unused;
+};
+
+/*
+ * Where a process's program, and its first stack, lie: /proc/PID/stat tells the same. It is random
+ * for each exec, so userspace knows by it whether it looks at the program that was sampled.
+ */
+struct layout {
+	__u64 start_code;
+	__u64 end_code;
+	__u64 start_stack;
 };
 
 /* A stack as it is sent; its kernel frames come first, then its user frames. */
 struct stack {
 	__u64 hash;
+	/* Tells apart the programs that a process executes, and processes with the same id. */
+	__u64 image;
+	struct layout layout;
 	__u32 tgid;
 	__u16 kernel_bytes;
 	__u16 user_bytes;
 	char comm[16];
+	/* Whether it is about to execute another program: its name may be the next one's already. */
+	__u32 execs;
+	__u32 unused;
 	__u64 words[WORDS_MAX];
 };
 
@@ -45,6 +67,12 @@ struct counted {
 	__u64 container;
 	__u64 hash;
 	__u64 tgid;
+};
+
+/* How much, and when it was last added to. */
+struct sum {
+	__u64 weight;
+	__u64 last;
 };
 
 struct sent {
@@ -90,32 +118,45 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct counted);
-	__type(value, __u64);
+	__type(value, struct sum);
 } counts_even SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct counted);
-	__type(value, __u64);
+	__type(value, struct sum);
 } counts_odd SEC(".maps");
+
+/* Samples that found no room, by the map that was to count them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost_in_turn SEC(".maps");
 
 static __always_inline bool is_wanted(struct control *now, __u64 container)
 {
 	return now->host || (container && bpf_map_lookup_elem(&targets, &container));
 }
 
-/* The wanted stacks into `stack`, one after the other. The number of words they take. */
+/*
+ * The wanted stacks into `stack`, one after the other. The number of words they take. A task that
+ * executes another program still has the registers of the one before, and soon the memory of the
+ * next: its user stack would be read from both.
+ */
 static __always_inline __u32 read_stacks(void *ctx, struct stack *stack, enum wanted_stacks wanted)
 {
 	const __u64 user_flags = BPF_F_USER_STACK | BPF_F_USER_BUILD_ID;
-	long kernel = 0, user;
+	long kernel = 0, user = 0;
 
 	if (wanted == KERNEL_AND_USER)
 		kernel = bpf_get_stack(ctx, stack->words, KERNEL_BYTES, 0);
 	if (kernel < 0 || kernel > KERNEL_BYTES)
 		kernel = 0;
-	user = bpf_get_stack(ctx, (void *)stack->words + kernel, USER_BYTES, user_flags);
+	if (!stack->execs)
+		user = bpf_get_stack(ctx, (void *)stack->words + kernel, USER_BYTES, user_flags);
 	if (user < 0 || user > USER_BYTES)
 		user = 0;
 	stack->kernel_bytes = kernel;
@@ -130,10 +171,27 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 	return hash ^ (hash >> 32);
 }
 
+/* Whose stack it is, and what that process is called: its name is its main thread's. */
+static __always_inline void read_owner(struct stack *stack, struct task_struct *task, __u32 tgid)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	stack->tgid = tgid;
+	stack->image = mix(BPF_CORE_READ(leader, start_time), BPF_CORE_READ(task, self_exec_id));
+	if (bpf_core_field_exists(task->in_execve))
+		stack->execs = BPF_CORE_READ_BITFIELD_PROBED(task, in_execve);
+	else
+		stack->execs = !!BPF_CORE_READ(task, fs, in_exec);
+	BPF_CORE_READ_INTO(&stack->comm, leader, comm);
+}
+
+/* The hash of all that is sent but the layout, which an image keeps. */
 static __always_inline __u64 hash_of(struct stack *stack, __u32 words, __u64 seed)
 {
+	__u64 *comm = (void *)stack->comm;
 	__u64 hash = mix(seed, ((__u64)stack->kernel_bytes << 16) | stack->user_bytes);
 
+	hash = mix(mix(mix(mix(hash, stack->image), comm[0]), comm[1]), stack->execs);
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WORDS_MAX; i++) {
 		if (i >= words)
@@ -143,18 +201,25 @@ static __always_inline __u64 hash_of(struct stack *stack, __u32 words, __u64 see
 	return hash;
 }
 
+static __always_inline void read_layout(struct layout *layout, struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+
+	layout->start_code = BPF_CORE_READ(mm, start_code);
+	layout->end_code = BPF_CORE_READ(mm, end_code);
+	layout->start_stack = BPF_CORE_READ(mm, start_stack);
+}
+
 /* Sends a stack unless it was. False: the ring is full. */
 static __always_inline bool send(struct stack *stack, struct task_struct *task)
 {
 	struct sent key = {.hash = stack->hash, .tgid = stack->tgid};
 	__u64 size = __builtin_offsetof(struct stack, words);
-	struct task_struct *leader;
 	__u8 yes = 1;
 
 	if (bpf_map_lookup_elem(&known, &key))
 		return true;
-	leader = BPF_CORE_READ(task, group_leader);
-	BPF_CORE_READ_INTO(&stack->comm, leader, comm);
+	read_layout(&stack->layout, task);
 	size += stack->kernel_bytes + stack->user_bytes;
 	if (size > sizeof(*stack) || bpf_ringbuf_output(&frames, stack, size, BPF_RB_NO_WAKEUP))
 		return false;
@@ -163,46 +228,70 @@ static __always_inline bool send(struct stack *stack, struct task_struct *task)
 	return true;
 }
 
-/* Counts so much more. False: there is no room. */
-static __always_inline bool count_in(void *counts, struct counted *key, __u64 weight)
+/* Adds to a sum. False: there is no room for it. */
+static __always_inline bool count_in(void *counts, struct counted *key, __u64 weight, __u64 time)
 {
-	__u64 *sum = bpf_map_lookup_elem(counts, key);
+	struct sum first = {.weight = weight, .last = time}, *sum = bpf_map_lookup_elem(counts, key);
 
 	if (!sum) {
-		if (!bpf_map_update_elem(counts, key, &weight, BPF_NOEXIST))
+		if (!bpf_map_update_elem(counts, key, &first, BPF_NOEXIST))
 			return true;
 		/* Another CPU may have been faster. */
 		sum = bpf_map_lookup_elem(counts, key);
 		if (!sum)
 			return false;
 	}
-	__sync_fetch_and_add(sum, weight);
+	__sync_fetch_and_add(&sum->weight, weight);
+	sum->last = time;
 	return true;
 }
 
-/* Takes the stack of the current task, and counts it with this weight. */
+static __always_inline void count_lost_in(__u32 side)
+{
+	__u64 *count = bpf_map_lookup_elem(&lost_in_turn, &side);
+
+	count_lost();
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* Which map counts at this time. */
+static __always_inline __u32 side_at(struct control *now, __u64 time)
+{
+	__u64 turn = now->turn;
+	__u32 side = turn & 1;
+
+	return time < turn ? side : !side;
+}
+
+/*
+ * Takes the stack of the current task, and counts it with this weight. One that cannot be sent yet is
+ * counted all the same: its frames may come with its next sample.
+ */
 static __always_inline int take_sample(void *ctx, enum wanted_stacks wanted, __u64 weight)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32, zero = 0, words;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, zero = 0, words, side;
 	struct control *now = bpf_map_lookup_elem(&control, &zero);
 	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
+	__u64 time = bpf_ktime_get_ns();
 	struct counted key = {};
 
 	/* The idle tasks are process 0. */
-	if (!now || !stack || !tgid)
+	if (!now || !stack || !tgid || time >= now->end)
 		return 0;
 	key.container = container_of_task(task);
 	if (!is_wanted(now, key.container))
 		return 0;
+	read_owner(stack, task, tgid);
 	words = read_stacks(ctx, stack, wanted);
-	stack->tgid = tgid;
 	stack->hash = hash_of(stack, words, now->seed);
 	key.hash = stack->hash;
 	key.tgid = tgid;
-	if (!send(stack, task) ||
-	    !(now->side ? count_in(&counts_odd, &key, weight) : count_in(&counts_even, &key, weight)))
-		count_lost();
+	send(stack, task);
+	side = side_at(now, time);
+	if (!(side ? count_in(&counts_odd, &key, weight, time) : count_in(&counts_even, &key, weight, time)))
+		count_lost_in(side);
 	return 0;
 }
 

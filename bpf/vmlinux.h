@@ -149,6 +149,9 @@ struct percpu_counter {
 
 struct mm_struct {
 	struct percpu_counter rss_stat[4];
+	unsigned long start_code;
+	unsigned long end_code;
+	unsigned long start_stack;
 };
 
 /* Before 6.2. */
@@ -165,6 +168,10 @@ struct trace_event_raw_mark_victim {
 	__u32 __data_loc_comm;
 };
 
+struct fs_struct {
+	int in_exec;
+};
+
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -173,9 +180,12 @@ struct task_struct {
 	int pid;
 	int tgid;
 	unsigned int in_iowait : 1;
+	unsigned int in_execve : 1;
 	struct task_struct *group_leader;
 	__u64 start_time;
+	__u64 self_exec_id;
 	struct mm_struct *mm;
+	struct fs_struct *fs;
 	char comm[16];
 	struct sched_entity se;
 	struct sched_info sched_info;

@@ -35,6 +35,12 @@ pub fn now() -> Now {
     }
 }
 
+/// The time on CLOCK_MONOTONIC alone, as BPF programs have it.
+#[must_use]
+pub fn monotonic() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
 /// CPU time this whole process has used so far.
 #[must_use]
 pub fn process_cpu() -> Duration {

@@ -4,9 +4,10 @@
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use onset::stacks::fold;
-use onset::symbol::{Stack, Symbolizer, UserFrame};
+use onset::symbol::{Image, Layout, Stack, Symbolizer, UserFrame};
 
 use crate::table::{Budget, head, line, ns_of};
 
@@ -15,14 +16,17 @@ const SAMPLES: u64 = 1980;
 /// Different ones among them, each so often.
 const STACKS: u64 = 330;
 const DEEP: u64 = 24;
+/// Longer than it takes.
+const MINUTE: Duration = Duration::from_secs(60);
 
 pub fn lines() {
     head("a profile of 10 s, 2 CPUs: 1980 samples, 330 stacks");
     let stacks = stacks();
-    let named = ns_of(9, 1, || _ = black_box(name(&stacks).resolve(&stacks)));
+    let named = ns_of(9, 1, || _ = black_box(name(&stacks).resolve(&stacks, Instant::now() + MINUTE)));
     let kernel = ns_of(9, 1, || _ = black_box(fs::read("/proc/kallsyms")));
-    let names = name(&stacks).resolve(&stacks);
-    let folded = ns_of(25, 1, || _ = black_box(fold(99, stacks.iter().map(|stack| names.row(stack)))));
+    let names = name(&stacks).resolve(&stacks, Instant::now() + MINUTE);
+    let folded =
+        ns_of(25, 1, || _ = black_box(fold(99, stacks.iter().map(|stack| names.row(stack, "onset")))));
     line("named (on a helper thread)", named, Some(("reading /proc/kallsyms", kernel)), Budget::None);
     line("folded (on a helper thread)", folded, None, Budget::None);
     line("a sample, named and folded", (named + folded) / SAMPLES as f64, None, Budget::None);
@@ -30,8 +34,9 @@ pub fn lines() {
 
 fn name(stacks: &[Stack]) -> Symbolizer {
     let mut symbols = Symbolizer::new(Path::new("/proc"));
+    let layout = Layout::now(Path::new("/proc"), std::process::id()).expect("this process");
     for stack in stacks {
-        symbols.sight(stack.pid, &stack.user);
+        symbols.sight(stack.image, layout, &stack.user);
     }
     symbols
 }
@@ -73,7 +78,7 @@ fn stacks() -> Vec<Stack> {
         let kernel = (0..draw(9))
             .filter_map(|_| functions.get(at(draw(functions.len() as u64))).map(|function| function + 5))
             .collect();
-        Stack { pid: std::process::id(), weight: SAMPLES / STACKS, user, kernel }
+        Stack { image: Image { pid: std::process::id(), id: 0 }, weight: SAMPLES / STACKS, user, kernel }
     };
     (0..STACKS).map(|_| stack()).collect()
 }

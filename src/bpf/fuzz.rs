@@ -77,10 +77,10 @@ pub fn stuck(data: &[u8]) {
 pub fn stack(data: &[u8]) {
     let Some(stack) = Sent::parse(data) else { return };
     check_comm(&stack.comm);
-    let (kernel, user) = (half(data, 12), half(data, 14));
+    let (kernel, user) = (half(data, 44), half(data, 46));
     assert_eq!(stack.kernel.len(), kernel / 8);
     assert!(stack.user.len() <= user / UserFrame::SIZE);
-    let whole = 32 + kernel + user;
+    let whole = 72 + kernel + user;
     let cut = data.get(..whole - 1).unwrap_or_default();
     assert_eq!(Sent::parse(cut), None, "a stack that lacks a byte is none");
     let padded = [data.get(..whole).unwrap_or_default(), &[0xff; 7]].concat();
@@ -98,11 +98,12 @@ pub fn sums(data: &[u8]) {
 }
 
 fn count(data: &[u8]) {
-    let Some((key, weight)) = data.split_at_checked(24) else { return };
-    let Some(count) = Count::parse(key, weight) else { return };
+    let Some((key, sum)) = data.split_at_checked(24) else { return };
+    let Some(count) = Count::parse(key, sum) else { return };
     let bits = count.container.map_or(word(key, 0), Key::to_bits);
-    let again = [bits, count.hash, count.pid.into(), count.weight].map(u64::to_ne_bytes).concat();
-    assert_eq!(Some(&*again), data.get(..32));
+    let last = u64::try_from(count.last.as_nanos()).unwrap_or(0);
+    let again = [bits, count.hash, count.pid.into(), count.weight, last].map(u64::to_ne_bytes).concat();
+    assert_eq!(Some(&*again), data.get(..40));
 }
 
 /// A group's account on each CPU: all that is whole is added, and never less for more.

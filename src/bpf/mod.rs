@@ -2,6 +2,7 @@
 //! only while someone looks, and gives plain values. What a kernel lacks becomes a sentence.
 
 mod containers;
+pub(crate) mod cpus;
 mod error;
 mod floor;
 #[doc(hidden)]
@@ -14,6 +15,7 @@ mod perf;
 mod ring;
 mod sent;
 mod stacks;
+mod sums;
 mod tasks;
 mod waits;
 

@@ -1,10 +1,11 @@
 //! Sampled stacks, by a clock or by page faults. The kernel adds them up by container, process and
 //! hash; the frames of each come once. Two maps take turns: one counts while the other is read, so
-//! each count belongs to the time between two turns.
+//! each count belongs to the time between two turns. The kernel takes a turn that is due by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
@@ -15,9 +16,10 @@ use super::meter::Meter;
 use super::ring::{Drained, Ring};
 use super::sent::{Count, Sent};
 use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
-use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder, types};
-use super::{btf, perf, place};
+use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
+use super::{btf, cpus, perf, place, sums};
 use crate::host::Key;
+use crate::sys;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
 /// never seen.
@@ -39,6 +41,12 @@ const WHAT: &str = "the stacks program";
 const COUNTS_EACH: u32 = 128;
 const COUNTS_LEAST: u32 = 1024;
 
+/// Room for what the kernel may hold of a map beyond what it was made for.
+const COUNTS_SPARE: u32 = 1024;
+
+/// A turn that the kernel does not take by itself.
+const NEVER: Duration = Duration::from_nanos(u64::MAX);
+
 /// Stacks of each CPU that need not be sent again.
 const KNOWN_EACH: u32 = 256;
 const KNOWN_LEAST: u32 = 4096;
@@ -52,7 +60,7 @@ const RING_MOST: u32 = 16 << 20;
 pub struct Stacks {
     loaded: Loaded,
     maps: Maps,
-    cpus: Vec<u32>,
+    sys: Box<Path>,
     runs: u64,
 }
 
@@ -64,7 +72,7 @@ pub struct Site<'a> {
     pub followed: &'a Followed,
     /// Whether they are told apart in the unified hierarchy.
     pub unified: bool,
-    /// The CPUs that are online.
+    /// The CPUs that are online, which it is sized for.
     pub cpus: &'a [u32],
 }
 
@@ -89,6 +97,7 @@ struct Maps {
     counts_even: MapHandle,
     counts_odd: MapHandle,
     lost: MapHandle,
+    lost_in_turn: MapHandle,
 }
 
 /// Fits an open skeleton of a program of bpf/sampled.h to this host: each has a type of its own.
@@ -118,6 +127,7 @@ macro_rules! maps {
             counts_even: MapHandle::try_from(&$skeleton.maps.counts_even)?,
             counts_odd: MapHandle::try_from(&$skeleton.maps.counts_odd)?,
             lost: MapHandle::try_from(&$skeleton.maps.lost)?,
+            lost_in_turn: MapHandle::try_from(&$skeleton.maps.lost_in_turn)?,
         }
     };
 }
@@ -134,7 +144,7 @@ impl Stacks {
             Ok((skeleton, maps))
         })?;
         meter.add("stacks", skeleton.progs.sample_stack.as_fd());
-        Ok(Stacks { loaded: Loaded::Clock(skeleton), maps, cpus: site.cpus.to_vec(), runs: 0 })
+        Ok(Stacks { loaded: Loaded::Clock(skeleton), maps, sys: site.sys.into(), runs: 0 })
     }
 
     /// Loads the program that samples page faults; its counts are in bytes.
@@ -157,18 +167,28 @@ impl Stacks {
         if large == LargePages::Sampled {
             meter.add("large_pages", skeleton.progs.sample_large_page.as_fd());
         }
-        Ok(Stacks { loaded: Loaded::Faults(skeleton, large), maps, cpus: site.cpus.to_vec(), runs: 0 })
+        Ok(Stacks { loaded: Loaded::Faults(skeleton, large), maps, sys: site.sys.into(), runs: 0 })
     }
 
     /// Begins to sample, nothing at first.
     pub fn arm(&mut self) -> Result<Armed<'_>, Error> {
         self.runs += 1;
         let ring = attempt(WHAT, || Ring::open(&self.maps.frames))?;
-        let mut armed =
-            Armed { program: self, ring, links: Vec::new(), side: 0, host: false, targets: BTreeSet::new() };
-        armed.forget_old();
+        let mut armed = Armed {
+            program: self,
+            ring,
+            cpus: BTreeMap::new(),
+            _rest: None,
+            side: 0,
+            due: NEVER,
+            end: Duration::ZERO,
+            host: false,
+            targets: BTreeSet::new(),
+        };
+        armed.forget_old()?;
         armed.control()?;
-        armed.attach()?;
+        armed.attach_online()?;
+        armed._rest = attempt(WHAT, || armed.program.loaded.attach_rest())?;
         Ok(armed)
     }
 
@@ -229,29 +249,40 @@ impl Lost {
 pub struct Armed<'p> {
     program: &'p mut Stacks,
     ring: Ring,
-    links: Vec<Link>,
+    /// What each CPU is sampled by.
+    cpus: BTreeMap<u32, Link>,
+    /// What is sampled beside the perf events.
+    _rest: Option<Link>,
     side: u32,
+    due: Duration,
+    end: Duration,
     host: bool,
     targets: BTreeSet<u64>,
 }
 
 impl Armed<'_> {
-    fn attach(&mut self) -> Result<(), Error> {
-        let Stacks { loaded, cpus, .. } = &*self.program;
+    /// Samples the CPUs that came online too. The event of one that went offline never comes again, not
+    /// even when its CPU does.
+    pub fn attach_online(&mut self) -> Result<(), Error> {
+        let Stacks { loaded, sys, .. } = &*self.program;
         let event = loaded.event();
-        for cpu in cpus {
-            let opened = match perf::open(*cpu, event) {
+        let online = cpus::online(sys);
+        self.cpus.retain(|cpu, _| online.contains(cpu));
+        for cpu in online {
+            if self.cpus.contains_key(&cpu) {
+                continue;
+            }
+            let opened = match perf::open(cpu, event) {
                 Ok(opened) => opened,
-                // A CPU that went offline has nothing to sample.
+                // It went offline meanwhile, and has nothing to sample.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
                 Err(source) => return Err(Error::Perf { event: event.name(), source }),
             };
             let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()))?;
             // The link closes it.
             let _ = opened.into_raw_fd();
-            self.links.push(link);
+            self.cpus.insert(cpu, link);
         }
-        self.links.extend(attempt(WHAT, || loaded.attach_rest())?);
         Ok(())
     }
 
@@ -273,10 +304,21 @@ impl Armed<'_> {
         self.control()
     }
 
-    /// Ends the time that the next `counts` are of, and begins another.
-    pub fn turn(&mut self) -> Result<(), Error> {
+    /// When the time would end that a turn at `now` ends: before it, if a turn was due.
+    #[must_use]
+    pub fn ends_at(&self, now: Duration) -> Duration {
+        now.min(self.due)
+    }
+
+    /// Ends the time that the next `counts` are of, and begins another. The kernel ends that one at `due`
+    /// by itself, and samples nothing from `end` on; both on the monotonic clock. When the time ended.
+    pub fn turn(&mut self, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
+        let ended = self.ends_at(sys::monotonic());
         self.side ^= 1;
-        self.control()
+        self.due = due.unwrap_or(NEVER);
+        self.end = end;
+        self.control()?;
+        Ok(ended)
     }
 
     /// Hands out stacks that are new, at most `budget`.
@@ -288,55 +330,63 @@ impl Armed<'_> {
         })
     }
 
-    /// Hands out what was counted between the last two turns.
-    pub fn counts(&mut self, mut each: impl FnMut(Count)) -> Result<(), Error> {
-        let maps = &self.program.maps;
-        let before = if self.side == 0 { &maps.counts_odd } else { &maps.counts_even };
-        let all = before.max_entries();
-        attempt("reading counts", || before.lookup_and_delete_batch(all, MapFlags::ANY, MapFlags::ANY))?
-            .filter_map(|(key, weight)| Count::parse(&key, &weight))
-            .for_each(&mut each);
-        Ok(())
-    }
-
-    /// Samples that the kernel could not keep, since the program was loaded.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        number(&self.program.maps.lost)
+    /// Hands out what was counted between the last two turns, each once. How many samples of that time
+    /// found no room.
+    pub fn counts(&mut self, mut each: impl FnMut(Count)) -> Result<u64, Error> {
+        let before = self.side ^ 1;
+        let Maps { counts_even, counts_odd, lost_in_turn, .. } = &self.program.maps;
+        let counts = if before == 0 { counts_even } else { counts_odd };
+        let room = counts.max_entries().saturating_add(COUNTS_SPARE);
+        attempt("reading counts", || {
+            sums::take(counts, room, |key, sum| {
+                if let Some(count) = Count::parse(key, sum) {
+                    each(count);
+                }
+            })?;
+            let lost = number_at(lost_in_turn, before);
+            lost_in_turn.update(&before.to_ne_bytes(), &0_u64.to_ne_bytes(), MapFlags::ANY)?;
+            Ok(lost)
+        })
     }
 
     /// What an earlier run left behind.
-    fn forget_old(&mut self) {
+    fn forget_old(&mut self) -> Result<(), Error> {
         while self.ring.drain(u32::MAX, |_| {}) == Drained::More {}
         for _ in 0..2 {
             self.side ^= 1;
-            // Should it stay, it names stacks that nobody knows, and counts as lost.
-            let _ = self.counts(|_| {});
+            self.counts(|_| {})?;
         }
         let targets = &self.program.maps.targets;
         let old: Vec<_> = targets.keys().collect();
         for key in old {
             let _ = targets.delete(&key);
         }
+        Ok(())
     }
 
     fn control(&self) -> Result<(), Error> {
-        let mut value = [0; size_of::<types::control>()];
-        let fields = [self.side.to_ne_bytes(), u32::from(self.host).to_ne_bytes()];
-        for (to, from) in
-            value.iter_mut().zip(fields.iter().flatten().chain(&self.program.runs.to_ne_bytes()))
-        {
-            *to = *from;
-        }
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let words = [
+            // bpf/sampled.h: the lowest bit is the side's.
+            nanos(self.due) & !1 | u64::from(self.side),
+            nanos(self.end),
+            self.program.runs,
+            u64::from(self.host),
+        ];
+        let value: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let control = &self.program.maps.control;
         attempt("steering the stacks program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
     }
 }
 
-/// The only value of an array.
+/// The first value of an array.
 pub(super) fn number(map: &impl MapCore) -> u64 {
+    number_at(map, 0)
+}
+
+fn number_at(map: &impl MapCore, index: u32) -> u64 {
     let mut value = [0; 8];
-    match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
+    match map.lookup_into(&index.to_ne_bytes(), &mut value, MapFlags::ANY) {
         Ok(true) => u64::from_ne_bytes(value),
         _ => 0,
     }

@@ -2,8 +2,9 @@
 //! where the detectors read the same file, both see the same.
 
 use super::disks::Mounts;
-use super::load::{cpu_list, release_of};
+use super::load::release_of;
 use super::{proc_task, resident};
+use crate::bpf::cpus;
 use crate::host::cgroup::cpuset;
 use crate::host::proc::mounts::mounts;
 use crate::host::proc::task;
@@ -65,7 +66,7 @@ pub fn mountinfo(data: &[u8]) {
 /// Files of one line: the CPUs that are online, the kernel's release, a process's statm.
 pub fn lines(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let cpus = cpu_list(&text);
+    let cpus = cpus::list(&text);
     assert!(cpus.len() <= 8192, "more than any kernel is built for");
     let small = |number: &str| number.is_empty() || number.parse::<u32>().is_ok_and(|number| number < 8192);
     if let Some(count) = cpuset::count(data)

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
 use super::io::FileId;
 use crate::bpf::{IoKey, IoRow, IoStall, IoTarget};
 use crate::evidence::{Device, FileIo, ProcessIo, Stall, Target, Times};
 use crate::host::Key;
-use crate::symbol::{Stack, Symbolizer};
+use crate::symbol::{Image, Stack, Symbolizer};
 
 /// What finds names of devices and files.
 pub(super) struct Names<'n> {
@@ -109,10 +109,12 @@ pub(super) fn stalls(waits: Vec<IoStall>, proc: &Path) -> Vec<Stall> {
     if waits.is_empty() {
         return Vec::new();
     }
-    let stack =
-        |wait: &IoStall| Stack { pid: wait.pid, weight: 1, user: Vec::new(), kernel: wait.kernel.clone() };
+    let stack = |wait: &IoStall| {
+        let image = Image { pid: wait.pid, id: 0 };
+        Stack { image, weight: 1, user: Vec::new(), kernel: wait.kernel.clone() }
+    };
     let stacks: Vec<Stack> = waits.iter().map(stack).collect();
-    let names = Symbolizer::new(proc).resolve(&stacks);
+    let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
     let stall = |(wait, stack): (IoStall, &Stack)| Stall {
         pid: wait.pid,
         tid: wait.tid,
@@ -121,7 +123,7 @@ pub(super) fn stalls(waits: Vec<IoStall>, proc: &Path) -> Vec<Stall> {
         container: wait.container,
         blocked: wait.blocked,
         in_iowait: wait.in_iowait,
-        stack: names.row(stack).kernel.into_iter().map(Box::from).collect(),
+        stack: names.kernel(stack).into_iter().map(Box::from).collect(),
     };
     waits.into_iter().zip(&stacks).map(stall).collect()
 }

@@ -23,7 +23,7 @@ impl Captures {
     pub fn load(paths: &config::Paths, unified: bool, capacity: usize, wake: Wake) -> Captures {
         let mut meter = Meter::default();
         let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
-        let cpus = online_cpus(&paths.sys);
+        let cpus = bpf::cpus::online(&paths.sys);
         let site = followed.as_ref().map_err(|why| *why);
         let site = site.map(|followed| bpf::Site { sys: &paths.sys, followed, unified, cpus: &cpus });
         let [stacks, faults] = samplers(&site, &paths.proc, &mut meter);
@@ -101,25 +101,6 @@ pub(super) fn page_bytes() -> u32 {
 /// A reason, to be kept for the life of the process: there is at most one for each program.
 pub(super) fn sentence(error: bpf::Error) -> &'static str {
     String::leak(error.to_string())
-}
-
-/// The numbers of the CPUs that are online; the first one where that is not told.
-pub(super) fn online_cpus(sys: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(sys.join("devices/system/cpu/online")).unwrap_or_default();
-    let cpus = cpu_list(&text);
-    if cpus.is_empty() { vec![0] } else { cpus }
-}
-
-/// `0-3,8`.
-pub(super) fn cpu_list(text: &str) -> Vec<u32> {
-    /// As many as any kernel is built for.
-    const CPUS_MAX: u32 = 8192;
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(CPUS_MAX))
-    };
-    // Named again and again they are still no more.
-    text.trim().split(',').filter_map(range).flatten().take(CPUS_MAX as usize).collect()
 }
 
 /// The kernel's release: `6.18.44-generic` is (6, 18).

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::starter::Starter;
 use answer::{Answer, Answered, Wake};
 pub use load::release;
-use load::{online_cpus, page_bytes, sentence};
+use load::{page_bytes, sentence};
 use resident::{Members, Residents};
 use stacks::Sampler;
 use tasks::{Looker, Walks};
@@ -80,7 +80,7 @@ impl Captures {
     /// Whether this thread has the rights to sample, as it is now.
     #[must_use]
     pub fn may_sample(&self) -> bool {
-        bpf::may_sample(online_cpus(&self.sys).first().copied().unwrap_or(0))
+        bpf::may_sample(bpf::cpus::online(&self.sys).first().copied().unwrap_or(0))
     }
 
     /// The one who starts its threads; it is there as long as the captures are.

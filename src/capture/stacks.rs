@@ -1,6 +1,6 @@
 //! Captures of sampled stacks, by a clock or by page faults: one armed program serves all that run
-//! at a time. Each has a scope and a deadline of its own; at each of them the kernel's counts are
-//! read, so every request gets the samples of its own time only.
+//! at a time. Each has a scope and a deadline of its own. At the next of them the kernel ends its
+//! counts by itself, so every request gets the samples of its own time only, however late this is.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +16,8 @@ use crate::host::Key;
 use crate::inbox::{Found, Inbox, Shift};
 use crate::stacks::fold;
 use crate::starter::{Crew, Starter};
-use crate::symbol::{EXITED, Stack, Symbolizer};
+use crate::symbol::{Image, Stack, Symbolizer};
+use crate::sys;
 
 /// The counts are read this often: soon enough that a process is looked at while it is there.
 const TURN: Duration = Duration::from_millis(100);
@@ -29,6 +30,12 @@ const BATCHES_MAX: u32 = 512;
 
 /// Different stacks that are kept; 800 bytes each, for a few seconds. What is beyond counts as lost.
 const STACKS_MAX: usize = 65_536;
+
+/// Names that are not found by then stay unknown: whoever asked waits.
+const NAMING_MAX: Duration = Duration::from_secs(20);
+
+/// Longer than any capture.
+const LONG: Duration = Duration::from_secs(86_400);
 
 /// One request.
 pub(super) struct Job {
@@ -53,23 +60,42 @@ pub(super) enum Sampled {
 
 /// A request that is over: only its names are missing.
 pub(super) struct Ended {
-    running: Running,
+    job: Job,
     lasted: Duration,
     lost: u64,
+    stacks: Vec<Counted>,
+    symbols: Symbolizer,
+    resident: Vec<Resident>,
+}
+
+/// A stack with its weight, and when it was last seen.
+struct Counted {
+    sent: Arc<bpf::Sent>,
+    weight: u64,
+    last: Duration,
 }
 
 /// A stack of a process: what it is counted under.
 type Which = (u32, u64);
 
+/// What was counted of a stack, whose frames may come later.
+#[derive(Default)]
+struct Sum {
+    weight: u64,
+    last: Duration,
+    sighted: bool,
+}
+
+/// Times are the monotonic clock's.
 struct Running {
     job: Job,
-    began: Instant,
-    until: Instant,
-    /// The kernel's count of lost samples when it began.
-    lost_before: u64,
-    /// The weight of stacks whose frames are not known.
-    nameless: u64,
-    counts: HashMap<Which, (Arc<bpf::Sent>, u64)>,
+    began: Duration,
+    until: Duration,
+    /// Samples that found no room in the kernel.
+    lost: u64,
+    /// The weight of stacks that found no room here.
+    beyond: u64,
+    counts: HashMap<Which, Sum>,
     symbols: Symbolizer,
     /// Who held most memory when it began, where memory was asked for.
     resident: Vec<Resident>,
@@ -193,13 +219,15 @@ impl Session<'_> {
             let wait = match next {
                 // The first request is there already: the thread was started for it.
                 None => Duration::ZERO,
-                Some(until) => until.saturating_duration_since(Instant::now()).min(TURN),
+                Some(until) => until.saturating_sub(sys::monotonic()).min(TURN),
             };
             match shift.next(wait) {
                 Found::Job(job) => self.begin(job),
                 Found::Nothing if self.running.is_empty() => return,
                 Found::Nothing => {
-                    self.turn();
+                    self.turn(None);
+                    // Should this fail, it is tried again at the next turn.
+                    let _ = self.armed.attach_online();
                 }
                 Found::Closed => return,
             }
@@ -209,21 +237,24 @@ impl Session<'_> {
     /// Takes a request in; what was counted before is not its own.
     fn begin(&mut self, job: Job) {
         let aimed = self.aim(Some(job.scope));
-        let began = self.turn();
-        if aimed.is_err() {
+        let now = sys::monotonic();
+        if self.armed.ends_at(now) < now {
+            self.turn(None);
+        }
+        let began = self.turn(Some(job.lasting));
+        let (Ok(()), Some(began)) = (aimed, began) else {
             return job
                 .answer
                 .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
-        }
+        };
         // After sampling began: what is read of many processes takes a while.
         let resident = self.sampler.sampled.resident(&self.sampler.proc, &job.members);
         self.running.push(Running {
             began,
             resident,
-            // No clock reaches the end of a time that overflows it; a day is longer than any capture.
-            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
-            lost_before: self.armed.lost(),
-            nameless: 0,
+            until: began.saturating_add(job.lasting.min(LONG)),
+            lost: 0,
+            beyond: 0,
             counts: HashMap::new(),
             symbols: Symbolizer::new(&self.sampler.proc),
             job,
@@ -241,57 +272,82 @@ impl Session<'_> {
         self.armed.aim(host, targets)
     }
 
-    /// Reads what was counted since the last turn, and ends what is due. The time of this turn.
-    fn turn(&mut self) -> Instant {
-        let turned = self.armed.turn();
-        let now = Instant::now();
-        // Frames are sent before their stack is counted, so these are here first.
+    /// Reads what was counted until now, or until a request's end if that was earlier, and ends what is
+    /// due. `new` is what a request that begins now lasts. When the time that was read ended; `None`:
+    /// it could not be read.
+    fn turn(&mut self, new: Option<Duration>) -> Option<Duration> {
+        let now = sys::monotonic();
+        let ended = self.armed.ends_at(now);
+        let untils = self.running.iter().map(|running| running.until).filter(|until| *until > ended);
+        let untils = untils.chain(new.map(|lasting| now.saturating_add(lasting.min(LONG))));
+        let (next, end) = untils.fold((None, Duration::ZERO), |(next, end), until| {
+            (Some(next.map_or(until, |next: Duration| next.min(until))), end.max(until))
+        });
+        // One that should have ended by now is read, and ends, at the next turn.
+        let turned = self.armed.turn(next.filter(|next| *next > now), end);
+        self.take_frames();
+        let read = turned.and_then(|ended| self.count().map(|()| ended)).ok();
+        let due = |running: &mut Running| read.is_none_or(|ended| running.until <= ended);
+        let due: Vec<Running> = self.running.extract_if(.., due).collect();
+        if !due.is_empty() {
+            for running in due {
+                self.end(running, read);
+            }
+            // Should this fail, more is sampled than is asked for, and nobody counts it.
+            let _ = self.aim(None);
+        }
+        read
+    }
+
+    /// Takes the frames of new stacks out of the ring: they are sent before their stack is counted.
+    fn take_frames(&mut self) {
         let known = &mut self.known;
         for _ in 0..BATCHES_MAX {
             let left = self.armed.stacks(BATCH, |sent| {
                 if known.len() < STACKS_MAX {
-                    known.entry((sent.pid, sent.hash)).or_insert_with(|| Arc::new(sent));
+                    known.entry((sent.image.pid, sent.hash)).or_insert_with(|| Arc::new(sent));
                 }
             });
             if left == bpf::Drained::Empty {
-                break;
+                return;
             }
         }
-        let running = &mut self.running;
-        let counted = self.armed.counts(|count| {
-            let which = (count.pid, count.hash);
+    }
+
+    fn count(&mut self) -> Result<(), bpf::Error> {
+        let (running, known) = (&mut self.running, &self.known);
+        let lost = self.armed.counts(|count| {
+            let sent = known.get(&(count.pid, count.hash));
             for running in running.iter_mut().filter(|running| running.wants(count.container)) {
-                running.count(which, known.get(&which), count.weight);
+                running.count(&count, sent);
             }
-        });
-        let broken = turned.and(counted).is_err();
-        let due: Vec<Running> =
-            self.running.extract_if(.., |running| broken || running.until <= now).collect();
-        if due.is_empty() {
-            return now;
+        })?;
+        for running in &mut self.running {
+            running.lost = running.lost.saturating_add(lost);
         }
-        let lost = self.armed.lost();
-        for running in due {
-            if broken {
-                let refusal = Refusal::Failed("the kernel's counts could not be read");
-                running.job.answer.give(Err(refusal));
-            } else {
-                self.end(running, now, lost);
-            }
-        }
-        // Should this fail, more is sampled than is asked for, and nobody counts it.
-        let _ = self.aim(None);
-        now
+        Ok(())
     }
 
     /// Hands a request over to the thread that finds names: that may take a while.
-    fn end(&mut self, running: Running, now: Instant, lost: u64) {
-        let lasted = now.saturating_duration_since(running.began);
-        let nameless = self.sampler.sampled.samples(running.nameless);
-        let lost = lost.saturating_sub(running.lost_before).saturating_add(nameless);
+    fn end(&mut self, running: Running, ended: Option<Duration>) {
+        let Running { job, began, lost, beyond, counts, symbols, resident, .. } = running;
+        let Some(ended) = ended else {
+            let refusal = Refusal::Failed("the kernel's counts could not be read");
+            return job.answer.give(Err(refusal));
+        };
+        let (mut stacks, mut nameless) = (Vec::new(), beyond);
+        for (which, Sum { weight, last, .. }) in counts {
+            match self.known.get(&which) {
+                Some(sent) => stacks.push(Counted { sent: Arc::clone(sent), weight, last }),
+                None => nameless = nameless.saturating_add(weight),
+            }
+        }
+        let lost = lost.saturating_add(self.sampler.sampled.samples(nameless));
+        let lasted = ended.saturating_sub(began);
         let sampler = Arc::clone(self.sampler);
         let life = move || find_names(&sampler);
-        self.sampler.endings.bring_to("onset-names", Ended { running, lasted, lost }, life);
+        let ended = Ended { job, lasted, lost, stacks, symbols, resident };
+        self.sampler.endings.bring_to("onset-names", ended, life);
     }
 }
 
@@ -303,17 +359,20 @@ impl Running {
         }
     }
 
-    fn count(&mut self, which: Which, sent: Option<&Arc<bpf::Sent>>, weight: u64) {
-        let Some(sent) = sent else {
-            self.nameless = self.nameless.saturating_add(weight);
+    fn count(&mut self, count: &bpf::Count, sent: Option<&Arc<bpf::Sent>>) {
+        let which = (count.pid, count.hash);
+        if sent.is_none() && self.counts.len() >= STACKS_MAX && !self.counts.contains_key(&which) {
+            self.beyond = self.beyond.saturating_add(count.weight);
             return;
-        };
-        let counted = self.counts.entry(which).or_insert_with(|| {
+        }
+        let sum = self.counts.entry(which).or_default();
+        sum.weight = sum.weight.saturating_add(count.weight);
+        sum.last = sum.last.max(count.last);
+        if let Some(sent) = sent.filter(|_| !sum.sighted) {
+            sum.sighted = true;
             // It was on a CPU a moment ago, so looking at it does not hang.
-            self.symbols.sight(sent.pid, &sent.user);
-            (Arc::clone(sent), 0)
-        });
-        counted.1 = counted.1.saturating_add(weight);
+            self.symbols.sight(sent.image, sent.layout, &sent.user);
+        }
     }
 }
 
@@ -332,29 +391,68 @@ fn find_names(sampler: &Sampler) {
 
 impl Ended {
     fn name(self, sampled: Sampled) {
-        let Ended { running: Running { job, counts, symbols, resident, .. }, lasted, lost } = self;
-        let (sent, stacks): (Vec<_>, Vec<_>) = counts
-            .into_values()
-            .map(|(sent, weight)| {
-                let (user, kernel) = (sent.user.to_vec(), sent.kernel.to_vec());
-                let stack = Stack { pid: sent.pid, weight, user, kernel };
-                (sent, stack)
-            })
-            .unzip();
-        let names = symbols.resolve(&stacks);
-        let rows = stacks.iter().zip(&sent).map(|(stack, sent)| {
-            let mut row = names.row(stack);
-            // It was too short-lived to be looked at, but the kernel told its name with the stack.
-            if row.comm == EXITED {
-                row.comm = &sent.comm;
-            }
-            row
-        });
-        let profile = fold(bpf::HZ, rows);
+        let Ended { job, lasted, lost, stacks: counted, symbols, resident } = self;
+        let comms = newest_names(&counted);
+        let stack = |counted: &Counted| Stack {
+            image: counted.sent.image,
+            weight: counted.weight,
+            user: counted.sent.user.to_vec(),
+            kernel: counted.sent.kernel.to_vec(),
+        };
+        let stacks: Vec<Stack> = counted.iter().map(stack).collect();
+        let names = symbols.resolve(&stacks, Instant::now() + NAMING_MAX);
+        let comm = |stack: &Stack| comms.get(&stack.image).copied().unwrap_or_default();
+        let profile = fold(bpf::HZ, stacks.iter().map(|stack| names.row(stack, comm(stack))));
         let seen = match sampled {
             Sampled::Running => Seen::Stacks(profile),
             Sampled::Faults { .. } => Seen::Faults(Faults { flame: profile.flame, top: resident }),
         };
         job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen }));
+    }
+}
+
+/// What each program was called when it was last sampled. While it executes another one it may be called
+/// like that already, so such a sample counts only where there is no other.
+fn newest_names(counted: &[Counted]) -> HashMap<Image, &str> {
+    let mut newest: HashMap<Image, (bool, Duration, &str)> = HashMap::new();
+    for Counted { sent, last, .. } in counted {
+        let name = (!sent.execs, *last, &*sent.comm);
+        let best = newest.entry(sent.image).or_insert(name);
+        *best = (*best).max(name);
+    }
+    newest.into_iter().map(|(image, (_, _, comm))| (image, comm)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbol::Layout;
+
+    fn counted(image: Image, comm: &str, execs: bool, last: u64) -> Counted {
+        let (user, kernel) = (Box::default(), Box::default());
+        let sent = bpf::Sent {
+            hash: last,
+            image,
+            layout: Layout::default(),
+            comm: comm.into(),
+            execs,
+            user,
+            kernel,
+        };
+        Counted { sent: Arc::new(sent), weight: 1, last: Duration::from_secs(last) }
+    }
+
+    #[test]
+    fn a_renamed_program_has_the_name_of_its_last_sample_and_each_exec_its_own() {
+        let [shell, tool] = [1, 2].map(|id| Image { pid: 7, id });
+        let samples = [
+            counted(shell, "sh", false, 10),
+            counted(shell, "renamed", false, 30),
+            counted(shell, "sh", false, 20),
+            counted(shell, "tool", true, 40),
+            counted(tool, "tool", true, 50),
+        ];
+        let names = newest_names(&samples);
+        assert_eq!(names, HashMap::from([(shell, "renamed"), (tool, "tool")]));
     }
 }

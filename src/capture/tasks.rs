@@ -14,7 +14,7 @@ use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
 use crate::inbox::{Found, Inbox};
 use crate::starter::{Crew, Starter};
-use crate::symbol::{Names, Stack, Symbolizer};
+use crate::symbol::{Image, Names, Stack, Symbolizer};
 
 /// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
 const TASKS_MAX: usize = 4096;
@@ -124,9 +124,10 @@ fn name_all(mut looked: Vec<Looked>, proc: &Path) {
     let mut stacks = Vec::new();
     for task in looked.iter_mut().filter_map(|one| one.seen.as_mut().ok()).flat_map(|(tasks, _)| tasks) {
         let kernel = std::mem::take(&mut task.kernel);
-        stacks.push(Stack { pid: task.pid, weight: 1, user: Vec::new(), kernel });
+        let image = Image { pid: task.pid, id: 0 };
+        stacks.push(Stack { image, weight: 1, user: Vec::new(), kernel });
     }
-    let names = Symbolizer::new(proc).resolve(&stacks);
+    let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
     let mut stacks = stacks.iter();
     for Looked { job, lasted, seen } in looked {
         let kept = seen.map(|(tasks, lost)| (named(tasks, &names, &mut stacks), lost));
@@ -147,7 +148,7 @@ fn named<'s>(
         blocked: task.blocked,
         in_iowait: task.in_iowait,
         container: task.container,
-        stack: names.row(stack).kernel.into_iter().map(Box::from).collect(),
+        stack: names.kernel(stack).into_iter().map(Box::from).collect(),
     };
     found.into_iter().zip(stacks).map(task).collect()
 }

@@ -30,7 +30,7 @@ pub struct Row<'n> {
 /// outermost in, then the kernel's. Siblings stand by samples, most first, then by label.
 pub fn fold<'n>(hz: u32, rows: impl IntoIterator<Item = Row<'n>>) -> Profile {
     let mut growing = Growing::default();
-    let mut top: HashMap<u32, (&str, u64)> = HashMap::new();
+    let mut top: HashMap<(u32, &str), u64> = HashMap::new();
     for row in rows {
         let mut node = growing.add(ROOT, row.weight);
         node = growing.child(node, row.comm, row.weight);
@@ -46,14 +46,17 @@ pub fn fold<'n>(hz: u32, rows: impl IntoIterator<Item = Row<'n>>) -> Profile {
             growing.scratch = label;
         }
         growing.end(node, row.weight);
-        let samples = &mut top.entry(row.pid).or_insert((row.comm, 0)).1;
+        // One that executed another program is there under both names.
+        let samples = top.entry((row.pid, row.comm)).or_default();
         *samples = samples.saturating_add(row.weight);
     }
     let mut top: Vec<TopProcess> = top
         .into_iter()
-        .map(|(pid, (comm, samples))| TopProcess { pid, comm: comm.into(), samples })
+        .map(|((pid, comm), samples)| TopProcess { pid, comm: comm.into(), samples })
         .collect();
-    top.sort_unstable_by_key(|process| (Reverse(process.samples), process.pid));
+    top.sort_unstable_by(|one, other| {
+        (Reverse(one.samples), one.pid, &one.comm).cmp(&(Reverse(other.samples), other.pid, &other.comm))
+    });
     let samples = growing.nodes.first().map_or(0, |root| root.value);
     Profile { hz, samples, flame: growing.into_flame(), top }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _};
 
 use super::elf::{self, Elf};
 use super::maps::{self, Line};
-use super::{kernel, label, perf_map, symtab};
+use super::{Layout, kernel, label, perf_map, symtab};
 
 /// Addresses that the corpora's tables hold, and such that none does; sorted.
 const ADDRESSES: [u64; 8] =
@@ -45,13 +45,14 @@ pub fn perf_map(data: &[u8]) {
     assert_eq!(perf_map::names(data, &ADDRESSES).len(), ADDRESSES.len());
 }
 
-/// /proc/PID/maps, and /proc/PID/status beside it.
+/// /proc/PID/maps, and /proc/PID/status and stat beside it.
 pub fn maps(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
         if let Some(line) = Line::parse(line) {
             black_box((line.path(), line.basename()));
         }
     }
+    black_box(Layout::of_stat(data));
     black_box(maps::namespace_pid(&String::from_utf8_lossy(data)));
 }
 

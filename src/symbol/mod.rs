@@ -3,34 +3,36 @@
 //!
 //! A [`Symbolizer`] lives for one capture, on a helper thread. While samples come in it holds on
 //! to what may be gone later (a process, a deleted binary); at the end it finds all names at once,
-//! file by file, and gives everything back. It never reads a command line or an environment.
+//! file by file, and gives everything back. It never reads a command line or an environment. What
+//! it does not know for sure it leaves unknown: a wrong name is worse than none.
 
 mod elf;
 #[doc(hidden)]
 pub mod fuzz;
+mod image;
 mod kernel;
 mod label;
 mod lines;
 #[cfg(test)]
 mod live;
 mod maps;
+mod modules;
 mod perf_map;
 mod process;
 mod symtab;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::stacks::Row;
-use elf::Elf;
-use process::{Holds, Module, Process};
+pub use image::{Image, Layout};
+use modules::Modules;
+use process::{Holds, Process};
 
 /// The label of code that nothing names.
 const UNKNOWN: &str = "[unknown]";
-
-/// The label of a process that was gone before it was looked at.
-pub const EXITED: &str = "[exited]";
 
 /// Processes that one capture can tell names of. At 99 Hz for 10 s a CPU has 990 samples.
 const PROCESSES_MAX: usize = 4096;
@@ -86,11 +88,11 @@ fn call_site(address: u64, depth: usize) -> u64 {
     address.saturating_sub(u64::from(depth > 0))
 }
 
-/// One distinct stack of one process, both parts innermost frame first.
+/// One distinct stack of one program, both parts innermost frame first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// The process, in the host's pid namespace.
-    pub pid: u32,
+    /// Which program, of which process.
+    pub image: Image,
     /// How many samples had it.
     pub weight: u64,
     /// The process's own code.
@@ -102,203 +104,196 @@ pub struct Stack {
 /// Holds on to what names will be made of.
 pub struct Symbolizer {
     proc: PathBuf,
-    processes: HashMap<u32, Process>,
-    modules: Vec<Module>,
-    by_id: HashMap<BuildId, usize>,
+    processes: HashMap<Image, Process>,
+    modules: Modules,
 }
 
 impl Symbolizer {
     /// For one capture. `proc` is where /proc is.
     #[must_use]
     pub fn new(proc: &Path) -> Symbolizer {
-        Symbolizer {
-            proc: proc.into(),
-            processes: HashMap::new(),
-            modules: Vec::new(),
-            by_id: HashMap::new(),
-        }
+        Symbolizer { proc: proc.into(), processes: HashMap::new(), modules: Modules::default() }
     }
 
-    /// Shows it a stack that was not seen before, soon after it was sampled.
+    /// Shows it a stack that was not seen before, soon after it was sampled, with where its program lay
+    /// then.
     ///
-    /// The first stack of a process makes it open that process's files, and so does one with
+    /// The first stack of a program makes it open that process's files, and so does one with
     /// something unknown in it, at most once a second. Call it only for processes that were just on
     /// a CPU: looking at one that is stuck in the kernel can hang.
-    pub fn sight(&mut self, pid: u32, user: &[UserFrame]) {
+    pub fn sight(&mut self, image: Image, layout: Layout, user: &[UserFrame]) {
+        if user.is_empty() {
+            return;
+        }
         let room = self.processes.len() < PROCESSES_MAX;
-        match self.processes.get(&pid) {
+        match self.processes.get(&image) {
             None if !room => return,
             Some(process) if !process.is_stale() || user.iter().all(|frame| self.knows(process, *frame)) => {
                 return;
             }
             _ => {}
         }
-        let seen = self.modules.len();
-        let Some(now) = Process::look(&self.proc, pid, &mut self.modules) else { return };
-        for (index, module) in self.modules.iter().enumerate().skip(seen) {
-            if let Some(id) = module.id {
-                self.by_id.entry(id).or_insert(index);
-            }
-        }
-        match self.processes.get_mut(&pid) {
+        let Some(now) = Process::look(&self.proc, image, layout, &mut self.modules) else { return };
+        match self.processes.get_mut(&image) {
             Some(process) => process.update(now),
             None => {
-                self.processes.insert(pid, now);
+                self.processes.insert(image, now);
             }
         }
     }
 
     fn knows(&self, process: &Process, frame: UserFrame) -> bool {
         match frame {
-            UserFrame::File { id, .. } => self.by_id.contains_key(&id),
+            UserFrame::File { id, .. } => self.modules.has_id(id),
             UserFrame::Address(address) => process.perf_map.is_some() || process.at(address).is_some(),
         }
     }
 
-    /// Finds the names of everything in `stacks`, and lets go of all files.
-    #[must_use]
-    pub fn resolve(mut self, stacks: &[Stack]) -> Names {
-        let mut wanted: Wanted = Wanted::default();
-        for stack in stacks {
-            for (depth, frame) in stack.user.iter().enumerate() {
-                let frame = frame.code(depth);
-                wanted.add(&self, stack.pid, frame);
-            }
-        }
-        let mut user = wanted.named;
-        for (module, wanted) in wanted.in_files {
-            if let Some(module) = self.modules.get(module) {
-                let offsets: Vec<u64> = wanted.keys().copied().collect();
-                assign(&mut user, wanted, file_names(module, &offsets));
-            }
-        }
-        for (pid, wanted) in wanted.in_perf_maps {
-            if let Some(map) = self.processes.get_mut(&pid).and_then(|process| process.perf_map.take()) {
-                let addresses: Vec<u64> = wanted.keys().copied().collect();
-                assign(&mut user, wanted, perf_map::names(map, &addresses));
-            }
-        }
-        Names {
-            user,
-            kernel: self.kernel_names(stacks),
-            comms: self.processes.into_iter().map(|(pid, process)| (pid, process.comm)).collect(),
-        }
-    }
-
-    fn kernel_names(&self, stacks: &[Stack]) -> BTreeMap<u64, Box<str>> {
-        let sites = stacks.iter().flat_map(|stack| stack.kernel.iter().enumerate());
-        let mut addresses: Vec<u64> = sites.map(|(depth, address)| call_site(*address, depth)).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        if addresses.is_empty() {
-            return BTreeMap::new();
-        }
-        match File::open(self.proc.join("kallsyms")) {
-            Ok(kallsyms) => addresses.iter().copied().zip(kernel::names(kallsyms, &addresses)).collect(),
-            Err(_) => BTreeMap::new(),
-        }
-    }
-}
-
-/// Whose code a frame is: an address means something in its own process only.
-type Code = (u32, UserFrame);
-
-/// Codes by the number to be looked up.
-type ByNumber = BTreeMap<u64, Vec<Code>>;
-
-/// Frames sorted by where their names are to be found.
-#[derive(Default)]
-struct Wanted {
-    in_files: BTreeMap<usize, ByNumber>,
-    in_perf_maps: BTreeMap<u32, ByNumber>,
-    named: BTreeMap<Code, Box<str>>,
-}
-
-impl Wanted {
-    fn add(&mut self, from: &Symbolizer, pid: u32, frame: UserFrame) {
-        let code = code_of(pid, frame);
-        if self.named.contains_key(&code) {
-            return;
-        }
-        let mut label = UNKNOWN.into();
+    /// Where the name of a frame is to be found. `None` where nothing names it. Of files with one build id
+    /// it is the program's own, if that was seen.
+    fn place(&self, image: Image, frame: UserFrame) -> Option<Place> {
+        let process = self.processes.get(&image);
         match frame {
             UserFrame::File { id, offset } => {
-                if let Some(module) = from.by_id.get(&id) {
-                    self.in_files.entry(*module).or_default().entry(offset).or_default().push(code);
-                }
+                let own = process.and_then(|process| process.file(id));
+                Some(own.map_or(Place::ById(id, offset), |module| Place::InFile(module, offset)))
             }
-            UserFrame::Address(address) => {
-                match from.processes.get(&pid).and_then(|process| process.at(address)) {
-                    Some(Holds::File { module, offset }) => {
-                        self.in_files.entry(module).or_default().entry(offset).or_default().push(code);
-                    }
-                    Some(Holds::Special(name)) => label = name,
-                    None => self.in_perf_maps.entry(pid).or_default().entry(address).or_default().push(code),
+            UserFrame::Address(address) => match process?.at(address) {
+                Some(Holds::File { module, offset }) => Some(Place::InFile(module, offset)),
+                Some(Holds::Special(name)) => Some(Place::Special(name)),
+                Some(Holds::Unsure) => None,
+                None => Some(Place::InPerfMap(image, address)),
+            },
+        }
+    }
+
+    /// Finds the names of everything in `stacks`. Files that it has not come to at `until` name nothing.
+    #[must_use]
+    pub fn resolve(mut self, stacks: &[Stack], until: Instant) -> Names {
+        let kernel = self.kernel_names(stacks);
+        let (mut in_files, mut by_id, mut in_perf_maps) = Default::default();
+        for stack in stacks {
+            for (depth, frame) in stack.user.iter().enumerate() {
+                match self.place(stack.image, frame.code(depth)) {
+                    Some(Place::InFile(module, offset)) => add(&mut in_files, module, offset),
+                    Some(Place::ById(id, offset)) => add(&mut by_id, id, offset),
+                    Some(Place::InPerfMap(image, address)) => add(&mut in_perf_maps, image, address),
+                    Some(Place::Special(_)) | None => {}
                 }
             }
         }
-        self.named.insert(code, label);
+        let in_time = || Instant::now() < until;
+        let modules = &self.modules;
+        let files = each(in_files, in_time, |module, offsets| modules.names(module, offsets));
+        let twins = each(by_id, in_time, |id, offsets| modules.names_by_id(id, offsets));
+        let processes = &mut self.processes;
+        let perf_maps = each(in_perf_maps, in_time, |image, addresses| {
+            let map = processes.get_mut(&image).and_then(|process| process.perf_map.take());
+            map.map(|map| perf_map::names(map, addresses)).unwrap_or_default()
+        });
+        Names { from: self, files, twins, perf_maps, kernel }
     }
-}
 
-/// Code in a file with a build id is the same in every process.
-fn code_of(pid: u32, frame: UserFrame) -> Code {
-    (if matches!(frame, UserFrame::File { .. }) { 0 } else { pid }, frame)
-}
-
-fn assign(named: &mut BTreeMap<Code, Box<str>>, wanted: ByNumber, names: Vec<Option<Box<str>>>) {
-    for (codes, name) in wanted.into_values().zip(names) {
-        for code in codes {
-            if let Some(name) = &name {
-                named.insert(code, name.clone());
+    fn kernel_names(&self, stacks: &[Stack]) -> Named {
+        let sites = stacks.iter().flat_map(|stack| stack.kernel.iter().enumerate());
+        let addresses: BTreeSet<u64> = sites.map(|(depth, address)| call_site(*address, depth)).collect();
+        Named::new(addresses, |addresses| match File::open(self.proc.join("kallsyms")) {
+            Ok(kallsyms) if !addresses.is_empty() => {
+                kernel::names(kallsyms, addresses).into_iter().map(Some).collect()
             }
-        }
+            _ => Vec::new(),
+        })
     }
 }
 
-/// The names of sorted file offsets; without a symbol, the file and the virtual address in it.
-fn file_names(module: &Module, offsets: &[u64]) -> Vec<Option<Box<str>>> {
-    let elf = Elf::open(&module.file);
-    let segments = elf.as_ref().and_then(Elf::segments).unwrap_or_default();
-    let place = |offset: &u64| elf::address_of(&segments, *offset);
-    let mut addresses: Vec<u64> = offsets.iter().filter_map(place).collect();
-    addresses.sort_unstable();
-    let names = elf.map(|elf| symtab::names(&elf, &addresses)).unwrap_or_default();
-    let label = |offset: &u64| {
-        let address = place(offset);
-        let found = address.and_then(|address| addresses.binary_search(&address).ok());
-        let name = found.and_then(|index| names.get(index).cloned().flatten());
-        Some(name.unwrap_or_else(|| match address {
-            Some(address) => format!("{}+{address:#x}", module.name).into(),
-            None => module.name.clone(),
-        }))
-    };
-    offsets.iter().map(label).collect()
+/// Where a name is to be found.
+enum Place {
+    /// At an offset of a file.
+    InFile(usize, u64),
+    /// At an offset of whichever file has this build id.
+    ById(BuildId, u64),
+    /// At an address, in the map that the program's compiler writes.
+    InPerfMap(Image, u64),
+    /// It is the kernel's own code, called so.
+    Special(&'static str),
+}
+
+/// Finds the names under each key, as long as there is time.
+fn each<K: Ord + Copy>(
+    wanted: BTreeMap<K, BTreeSet<u64>>,
+    in_time: impl Fn() -> bool,
+    mut find: impl FnMut(K, &[u64]) -> Vec<Option<Box<str>>>,
+) -> BTreeMap<K, Named> {
+    let named = |(key, numbers)| (key, Named::new(numbers, |numbers| find(key, numbers)));
+    wanted.into_iter().take_while(|_| in_time()).map(named).collect()
+}
+
+fn add<K: Ord>(numbers: &mut BTreeMap<K, BTreeSet<u64>>, under: K, number: u64) {
+    numbers.entry(under).or_default().insert(number);
+}
+
+/// Numbers with their names.
+struct Named {
+    numbers: Vec<u64>,
+    names: Vec<Option<Box<str>>>,
+}
+
+impl Named {
+    fn new(numbers: BTreeSet<u64>, find: impl FnOnce(&[u64]) -> Vec<Option<Box<str>>>) -> Named {
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        let names = find(&numbers);
+        Named { numbers, names }
+    }
+
+    fn get(&self, number: u64) -> Option<&str> {
+        let index = self.numbers.binary_search(&number).ok()?;
+        self.names.get(index)?.as_deref()
+    }
 }
 
 /// The names of everything in the stacks that were resolved.
 pub struct Names {
-    user: BTreeMap<Code, Box<str>>,
-    kernel: BTreeMap<u64, Box<str>>,
-    comms: HashMap<u32, Box<str>>,
+    from: Symbolizer,
+    files: BTreeMap<usize, Named>,
+    twins: BTreeMap<BuildId, Named>,
+    perf_maps: BTreeMap<Image, Named>,
+    kernel: Named,
 }
 
 impl Names {
-    /// A stack with its names in place of its addresses.
+    /// A stack with its names in place of its addresses, of a process that is called `comm`.
     #[must_use]
-    pub fn row(&self, stack: &Stack) -> Row<'_> {
-        let user = |(depth, frame): (usize, &UserFrame)| {
-            self.user.get(&code_of(stack.pid, frame.code(depth))).map_or(UNKNOWN, |name| &**name)
-        };
-        let kernel = |(depth, address): (usize, &u64)| {
-            self.kernel.get(&call_site(*address, depth)).map_or(UNKNOWN, |name| &**name)
-        };
+    pub fn row<'n>(&'n self, stack: &Stack, comm: &'n str) -> Row<'n> {
+        let user = stack.user.iter().enumerate();
         Row {
-            pid: stack.pid,
-            comm: self.comms.get(&stack.pid).map_or(EXITED, |comm| &**comm),
+            pid: stack.image.pid,
+            comm,
             weight: stack.weight,
-            user: stack.user.iter().enumerate().map(user).collect(),
-            kernel: stack.kernel.iter().enumerate().map(kernel).collect(),
+            user: user.map(|(depth, frame)| self.user(stack.image, frame.code(depth))).collect(),
+            kernel: self.kernel(stack),
         }
+    }
+
+    /// The names of its kernel part.
+    #[must_use]
+    pub fn kernel(&self, stack: &Stack) -> Vec<&str> {
+        let name =
+            |(depth, address): (usize, &u64)| self.kernel.get(call_site(*address, depth)).unwrap_or(UNKNOWN);
+        stack.kernel.iter().enumerate().map(name).collect()
+    }
+
+    fn user(&self, image: Image, frame: UserFrame) -> &str {
+        let name = match self.from.place(image, frame) {
+            Some(Place::InFile(module, offset)) => {
+                self.files.get(&module).and_then(|named| named.get(offset))
+            }
+            Some(Place::ById(id, offset)) => self.twins.get(&id).and_then(|named| named.get(offset)),
+            Some(Place::InPerfMap(image, address)) => {
+                self.perf_maps.get(&image).and_then(|named| named.get(address))
+            }
+            Some(Place::Special(name)) => Some(name),
+            None => None,
+        };
+        name.unwrap_or(UNKNOWN)
     }
 }

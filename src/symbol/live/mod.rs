@@ -8,7 +8,14 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::modules::Module;
 use super::*;
+
+mod files;
+mod memory;
+
+/// No naming here takes longer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Says where its function is, then runs in it.
 const SPIN: &str = r#"
@@ -47,6 +54,7 @@ impl Drop for Dir {
 }
 
 /// A running spinner.
+#[derive(Debug)]
 struct Spinner {
     child: Child,
     /// An address within its function.
@@ -97,24 +105,31 @@ impl Drop for Spinner {
     }
 }
 
-fn names(symbolizer: Symbolizer, pid: u32, user: Vec<UserFrame>) -> (String, Vec<String>) {
-    let stack = Stack { pid, weight: 1, user, kernel: vec![] };
-    let names = symbolizer.resolve(std::slice::from_ref(&stack));
-    let row = names.row(&stack);
-    (row.comm.to_string(), row.user.iter().map(ToString::to_string).collect())
+/// Shows a stack of what a process runs now.
+fn sight(symbolizer: &mut Symbolizer, pid: u32, user: &[UserFrame]) {
+    let layout = Layout::now(Path::new("/proc"), pid).unwrap_or_default();
+    symbolizer.sight(Image { pid, id: 1 }, layout, user);
+}
+
+fn names(symbolizer: Symbolizer, pid: u32, user: Vec<UserFrame>) -> Vec<String> {
+    names_of(symbolizer, Image { pid, id: 1 }, user)
+}
+
+fn names_of(symbolizer: Symbolizer, image: Image, user: Vec<UserFrame>) -> Vec<String> {
+    let stack = Stack { image, weight: 1, user, kernel: vec![] };
+    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now() + PATIENCE);
+    names.row(&stack, "it").user.iter().map(ToString::to_string).collect()
 }
 
 fn name_of(binary: &Path, frame: impl Fn(&Spinner) -> UserFrame) -> String {
     let spinner = Spinner::start(&mut Command::new(binary));
     let frame = frame(&spinner);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(spinner.pid(), &[frame]);
+    sight(&mut symbolizer, spinner.pid(), &[frame]);
     fs::remove_file(binary).unwrap();
     let pid = spinner.pid();
     drop(spinner);
-    let (comm, mut names) = names(symbolizer, pid, vec![frame]);
-    assert_eq!(comm, "spinner");
-    names.pop().unwrap()
+    names(symbolizer, pid, vec![frame]).pop().unwrap()
 }
 
 #[test]
@@ -166,11 +181,11 @@ fn a_binary_that_is_truncated_after_it_was_seen_harms_nobody() {
     let spinner = Spinner::start(&mut Command::new(&binary));
     let frame = UserFrame::Address(spinner.address);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(spinner.pid(), &[frame]);
+    sight(&mut symbolizer, spinner.pid(), &[frame]);
     let pid = spinner.pid();
     drop(spinner);
     fs::File::options().write(true).open(&binary).unwrap().set_len(100).unwrap();
-    assert_eq!(names(symbolizer, pid, vec![frame]).1, ["spinner"]);
+    assert_eq!(names(symbolizer, pid, vec![frame]), ["spinner"]);
 }
 
 #[test]
@@ -197,7 +212,7 @@ fn hostile_elf_files_name_nothing_wrong_and_do_no_harm() {
         let line = maps::Line::parse(b"1000-2000 r-xp 00000000 fe:00 1 /x").unwrap();
         let Some(module) = Module::open(File::open(&binary).unwrap(), &line) else { continue };
         let offsets = [0, 0x1000, 0x1139, u64::MAX];
-        assert_eq!(file_names(&module, &offsets).len(), offsets.len());
+        assert_eq!(module.names(&offsets).len(), offsets.len());
     }
 }
 
@@ -212,8 +227,8 @@ fn the_vdso_and_addresses_of_nothing_have_their_own_labels() {
     let gone = UserFrame::File { id: BuildId([9; 20]), offset: 0x1000 };
     let frames = vec![UserFrame::Address(vdso + 8), UserFrame::Address(8), gone];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(spinner.pid(), &frames);
-    assert_eq!(names(symbolizer, spinner.pid(), frames).1, ["[vdso]", UNKNOWN, UNKNOWN]);
+    sight(&mut symbolizer, spinner.pid(), &frames);
+    assert_eq!(names(symbolizer, spinner.pid(), frames), ["[vdso]", UNKNOWN, UNKNOWN]);
 }
 
 #[test]
@@ -224,18 +239,18 @@ fn a_return_address_belongs_to_the_call_before_it() {
     let start = spinner.address - 4;
     let frames = vec![UserFrame::Address(start), UserFrame::Address(start + 1), UserFrame::Address(start)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(spinner.pid(), &frames);
-    let (_, names) = names(symbolizer, spinner.pid(), frames);
+    sight(&mut symbolizer, spinner.pid(), &frames);
+    let names = names(symbolizer, spinner.pid(), frames);
     assert_eq!(names[..2], ["spin_here", "spin_here"]);
     assert_ne!(names[2], "spin_here", "the call before its first byte is another's");
 }
 
 #[test]
-fn a_process_that_was_never_seen_is_exited_and_its_code_unknown() {
+fn code_of_a_process_that_was_never_seen_is_unknown() {
     let frames = vec![UserFrame::Address(0x1000)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(u32::MAX, &frames);
-    assert_eq!(names(symbolizer, u32::MAX, frames), (EXITED.into(), vec![UNKNOWN.into()]));
+    sight(&mut symbolizer, u32::MAX, &frames);
+    assert_eq!(names(symbolizer, u32::MAX, frames), [UNKNOWN]);
 }
 
 /// A pid namespace and a root of its own, as a container has.
@@ -254,18 +269,19 @@ fn the_perf_map_of_a_container_is_found_by_the_pid_that_it_sees() {
     let frames =
         vec![UserFrame::Address(0x5010), UserFrame::Address(spinner.address + 1), UserFrame::Address(0x9000)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(pid, &frames);
+    sight(&mut symbolizer, pid, &frames);
     fs::remove_file(dir.0.join("tmp/perf-1.map")).unwrap();
     drop(spinner);
     let want = ["LazyCompile:*fib main.js:1", "spin_here", UNKNOWN].map(String::from);
-    assert_eq!(names(symbolizer, pid, frames), ("spinner".into(), want.to_vec()));
+    assert_eq!(names(symbolizer, pid, frames), want);
 }
 
 #[test]
 fn kernel_frames_are_named_with_their_call_sites() {
-    let stack = Stack { pid: 0, weight: 1, user: vec![], kernel: vec![1, 2] };
-    let names = Symbolizer::new(Path::new("/proc")).resolve(std::slice::from_ref(&stack));
-    assert_eq!(names.row(&stack).kernel, [UNKNOWN, UNKNOWN]);
+    let stack = Stack { image: Image::default(), weight: 1, user: vec![], kernel: vec![1, 2] };
+    let symbolizer = Symbolizer::new(Path::new("/proc"));
+    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
+    assert_eq!(names.kernel(&stack), [UNKNOWN, UNKNOWN]);
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! Which file an address is in: never another one with the same numbers, the same name, or the same id.
+
+use super::*;
+
+/// A build id that a linker is told, as whoever forges one would.
+const SAME_ID: &str = "-Wl,--build-id=0x00112233445566778899aabbccddeeff00112233";
+
+/// A program in a folder of its own, its function under this name.
+fn program(dir: &Dir, folder: &str, function: &str, flags: &[&str]) -> PathBuf {
+    let own = Dir(dir.0.join(folder));
+    fs::create_dir_all(&own.0).unwrap();
+    let binary = own.compile(function, flags);
+    // The folder goes with the one that it is in.
+    std::mem::forget(own);
+    binary
+}
+
+fn strip(binary: &Path) {
+    assert!(Command::new("strip").arg(binary).status().unwrap().success());
+}
+
+/// Shows some processes one after the other, each with the frame of its function; then names them all.
+fn named(spinners: &[(&Spinner, UserFrame)]) -> Vec<String> {
+    let mut symbolizer = Symbolizer::new(Path::new("/proc"));
+    for (spinner, frame) in spinners {
+        sight(&mut symbolizer, spinner.pid(), &[*frame]);
+    }
+    let stack = |(spinner, frame): &(&Spinner, UserFrame)| Stack {
+        image: Image { pid: spinner.pid(), id: 1 },
+        weight: 1,
+        user: vec![*frame],
+        kernel: vec![],
+    };
+    let stacks: Vec<Stack> = spinners.iter().map(stack).collect();
+    let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
+    stacks.iter().map(|stack| names.row(stack, "it").user[0].to_owned()).collect()
+}
+
+#[test]
+fn of_two_files_with_one_build_id_the_one_with_symbols_names_both() {
+    let dir = Dir::new("twins");
+    let whole = program(&dir, "whole", "spin_here", &["-Wl,--build-id"]);
+    let bare = dir.0.join("bare");
+    fs::copy(&whole, &bare).unwrap();
+    strip(&bare);
+    let [bare, whole] = [bare, whole].map(|binary| (Spinner::start(&mut Command::new(&binary)), binary));
+    let [bare, whole] = [&bare, &whole].map(|(spinner, binary)| (spinner, spinner.file_frame(binary)));
+    assert_eq!(named(&[bare, whole]), ["spin_here", "spin_here"], "stripped first");
+    assert_eq!(named(&[whole, bare]), ["spin_here", "spin_here"], "stripped last");
+    assert!(named(&[bare])[0].starts_with("bare+0x"), "the stripped one alone");
+}
+
+#[test]
+fn a_file_with_anothers_build_id_and_other_code_does_not_name_its_code() {
+    let dir = Dir::new("forged");
+    let mine = program(&dir, "mine", "spin_here", &[SAME_ID]);
+    let forged = program(&dir, "forged", "a_lie", &[SAME_ID, "-O0"]);
+    strip(&mine);
+    let [mine, forged] = [mine, forged].map(|binary| (Spinner::start(&mut Command::new(&binary)), binary));
+    let [mine, forged] = [&mine, &forged].map(|(spinner, binary)| (spinner, spinner.file_frame(binary)));
+    for order in [[mine, forged], [forged, mine]] {
+        let names = named(&order);
+        let of_mine = &names[usize::from(order[0].0.pid() == forged.0.pid())];
+        assert!(of_mine.starts_with("spinner+0x"), "{names:?}");
+    }
+    // Nobody knows which of the two a process ran that was never looked at.
+    let mut symbolizer = Symbolizer::new(Path::new("/proc"));
+    for (spinner, frame) in [mine, forged] {
+        sight(&mut symbolizer, spinner.pid(), &[frame]);
+    }
+    assert_eq!(names_of(symbolizer, Image { pid: u32::MAX, id: 9 }, vec![mine.1]), [UNKNOWN]);
+}
+
+#[test]
+fn a_file_that_was_written_over_names_nothing_and_what_runs_from_it_then_has_its_own_names() {
+    let dir = Dir::new("over");
+    let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
+    let binary = program(&dir, "one", "older_spins", &flags);
+    let newer = fs::read(program(&dir, "two", "newer_spins", &flags)).unwrap();
+    let older = Spinner::start(&mut Command::new(&binary));
+    let (pid, frame) = (older.pid(), UserFrame::Address(older.address));
+    let mut symbolizer = Symbolizer::new(Path::new("/proc"));
+    sight(&mut symbolizer, pid, &[frame]);
+    drop(older);
+    fs::write(&binary, newer).unwrap();
+    let newer = Spinner::start(&mut Command::new(&binary));
+    let new_frame = UserFrame::Address(newer.address);
+    let image = Image { pid: newer.pid(), id: 2 };
+    let layout = Layout::now(Path::new("/proc"), newer.pid()).unwrap();
+    symbolizer.sight(image, layout, &[new_frame]);
+    let stack = |image, frame| Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
+    let stacks = [stack(Image { pid, id: 1 }, frame), stack(image, new_frame)];
+    let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
+    let names = stacks.each_ref().map(|stack| names.row(stack, "it").user[0]);
+    assert_eq!(names, ["spinner", "newer_spins"]);
+}
+
+#[test]
+fn a_file_that_takes_a_deleted_ones_place_is_another_one() {
+    let dir = Dir::new("replaced");
+    let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
+    let binary = program(&dir, "one", "older_spins", &flags);
+    let mut spinners = vec![Spinner::start(&mut Command::new(&binary))];
+    for function in ["second_spins", "third_spins"] {
+        fs::remove_file(&binary).unwrap();
+        program(&dir, "one", function, &flags);
+        spinners.push(Spinner::start(&mut Command::new(&binary)));
+    }
+    let all: Vec<_> = spinners.iter().map(|spinner| (spinner, UserFrame::Address(spinner.address))).collect();
+    assert_eq!(named(&all), ["older_spins", "second_spins", "third_spins"]);
+}
+
+#[test]
+fn a_process_that_runs_another_program_by_now_is_not_looked_at() {
+    let dir = Dir::new("by-now");
+    let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
+    let spinner = Spinner::start(&mut Command::new(program(&dir, "one", "spin_here", &flags)));
+    let frame = UserFrame::Address(spinner.address);
+    let sampled = Layout::parse(&[7; Layout::SIZE]);
+    let mut symbolizer = Symbolizer::new(Path::new("/proc"));
+    symbolizer.sight(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame]);
+    assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), [UNKNOWN]);
+}
+
+#[test]
+fn names_that_are_not_found_in_time_stay_unknown() {
+    let dir = Dir::new("late");
+    let spinner = Spinner::start(&mut Command::new(dir.compile("spin_here", &[])));
+    let frame = UserFrame::Address(spinner.address);
+    let mut symbolizer = Symbolizer::new(Path::new("/proc"));
+    sight(&mut symbolizer, spinner.pid(), &[frame]);
+    let image = Image { pid: spinner.pid(), id: 1 };
+    let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
+    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
+    assert_eq!(names.row(&stack, "it").user, [UNKNOWN]);
+}
