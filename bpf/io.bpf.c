@@ -23,10 +23,10 @@ static __always_inline bool by_kernel(void)
 	return BPF_CORE_READ(task, flags) & PF_KTHREAD;
 }
 
-/* Which captures want the disk that an inode is on. A filesystem may be on more than one. */
-static __always_inline __u32 wanted(struct inode *inode, __u32 *disk)
+/* Which captures want the disk that a filesystem is on. It may be on more than one. */
+static __always_inline __u32 wanted(struct super_block *superblock, __u32 *disk)
 {
-	struct block_device *device = BPF_CORE_READ(inode, i_sb, s_bdev);
+	struct block_device *device = BPF_CORE_READ(superblock, s_bdev);
 	__u32 *how;
 
 	if (!device)
@@ -36,41 +36,80 @@ static __always_inline __u32 wanted(struct inode *inode, __u32 *disk)
 	return how ? *how & SLOTS_MASK : 0;
 }
 
-static __always_inline int dirty(struct inode *inode)
+/* The first one who makes a file dirty. Pages are marked after this is told: those that are, were before. */
+static __always_inline struct written *first_writer(struct address_space *mapping, struct file_id *file,
+						    __u64 run)
 {
-	struct owner owner = {}, *before;
-	struct control *now = steering();
-	struct file_id file = {};
-	__u32 disk = 0;
+	struct written written = {.run = run};
 
-	if (!now || !inode || !wanted(inode, &disk) || BPF_CORE_READ(inode, i_sb, s_magic) == BDEVFS_MAGIC)
+	own(&written.first);
+	written.serial = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+	written.mixed = BPF_CORE_READ(mapping, i_pages.xa_flags) >> MARKS_FROM != 0;
+	bpf_map_update_elem(&dirtiers, file, &written, BPF_ANY);
+	return written.mixed ? bpf_map_lookup_elem(&dirtiers, file) : NULL;
+}
+
+static __always_inline int dirty(struct address_space *mapping, void *folio)
+{
+	struct control *now = steering();
+	struct super_block *superblock;
+	struct file_id file = {};
+	struct written *written;
+	struct inode *inode;
+	__u32 disk = 0;
+	__u64 magic;
+
+	inode = mapping ? BPF_CORE_READ(mapping, host) : NULL;
+	if (!now || !inode)
 		return 0;
-	file.inode = BPF_CORE_READ(inode, i_ino);
-	file.filesystem = BPF_CORE_READ(inode, i_sb, s_dev);
-	file.run = now->run;
-	before = bpf_map_lookup_elem(&dirtiers, &file);
+	superblock = BPF_CORE_READ(inode, i_sb);
+	magic = BPF_CORE_READ(superblock, s_magic);
+	if (magic == BDEVFS_MAGIC || !wanted(superblock, &disk))
+		return 0;
+	identify(inode, superblock, magic, &file);
+	written = bpf_map_lookup_elem(&dirtiers, &file);
+	if (!written || written->run != now->run)
+		written = first_writer(mapping, &file, now->run);
 	/* A kernel thread that cleans up after a process is not who wrote. */
-	if (before && (before->tgid == bpf_get_current_pid_tgid() >> 32 || by_kernel()))
+	else if (by_kernel())
 		return 0;
-	own(&owner);
-	bpf_map_update_elem(&dirtiers, &file, &owner, BPF_ANY);
+	else if (written->first.tgid != bpf_get_current_pid_tgid() >> 32)
+		share(written);
+	if (written && (written->shared || written->mixed))
+		note_folio(written, folio);
 	return 0;
 }
 
+/* Notes who wrote to pages that may be dirty already, of a file that is not one process's alone. */
+static __always_inline void note_write(struct file_id *file, struct control *now, __u32 tgid, __u64 at,
+				       __u32 bytes)
+{
+	struct written *written = bpf_map_lookup_elem(&dirtiers, file);
+	__u64 first = at >> page_bits, last = (at + bytes - 1) >> page_bits;
+
+	if (!written || written->run != now->run || (written->first.tgid == tgid && !written->shared))
+		return;
+	share(written);
+	if (note_pages(written->serial, first, last - first + 1, own_number()))
+		written->full = 1;
+}
+
 /* Bytes that a filesystem took from a process into its cache. */
-static __always_inline int take(struct inode *inode, __u64 bytes)
+static __always_inline int take(struct inode *inode, __u64 at, __u64 bytes)
 {
 	struct row_key key = {.target = TARGET_FILE};
+	struct super_block *superblock = BPF_CORE_READ(inode, i_sb);
+	__u32 slots = wanted(superblock, &key.disk);
+	struct control *now = steering();
 	struct owner owner = {};
-	__u32 slots = wanted(inode, &key.disk);
 
-	if (!slots || !key.disk || !bytes)
+	if (!now || !slots || !key.disk || !bytes)
 		return 0;
 	own(&owner);
 	key.container = owner.container;
 	key.tgid = owner.tgid;
-	key.inode = BPF_CORE_READ(inode, i_ino);
-	key.filesystem = BPF_CORE_READ(inode, i_sb, s_dev);
+	identify(inode, superblock, 0, &key.file);
+	note_write(&key.file, now, owner.tgid, at, bytes);
 #pragma clang loop unroll(disable)
 	for (int slot = 0; slot < SLOTS_MAX; slot++) {
 		struct row *row;
@@ -155,14 +194,14 @@ int BPF_PROG(bio_completed, struct request_queue *queue, struct bio *bio)
 SEC("tp_btf/writeback_dirty_folio")
 int BPF_PROG(folio_dirtied, struct folio *folio, struct address_space *mapping)
 {
-	return mapping ? dirty(BPF_CORE_READ(mapping, host)) : 0;
+	return dirty(mapping, folio);
 }
 
 /* Before 5.16. */
 SEC("tp_btf/writeback_dirty_page")
 int BPF_PROG(page_dirtied, struct page *page, struct address_space *mapping)
 {
-	return mapping ? dirty(BPF_CORE_READ(mapping, host)) : 0;
+	return dirty(mapping, page);
 }
 
 SEC("tp_btf/sched_waking")
@@ -175,11 +214,11 @@ int BPF_PROG(task_wakes, struct task_struct *task)
 SEC("raw_tp/ext4_da_write_end")
 int BPF_PROG(ext4_delayed, struct inode *inode, long long at, unsigned int length, unsigned int copied)
 {
-	return take(inode, copied);
+	return take(inode, at, copied);
 }
 
 SEC("raw_tp/ext4_write_end")
 int BPF_PROG(ext4_written, struct inode *inode, long long at, unsigned int length, unsigned int copied)
 {
-	return take(inode, copied);
+	return take(inode, at, copied);
 }

@@ -16,7 +16,8 @@
 #define SLOTS_MASK ((1 << SLOTS_MAX) - 1)
 
 /* include/uapi/linux/magic.h */
-#define BDEVFS_MAGIC 0x62646576
+#define BDEVFS_MAGIC	  0x62646576
+#define BTRFS_SUPER_MAGIC 0x9123683e
 
 enum target {
 	TARGET_UNKNOWN, /* memory that belongs to no file: swap, a filesystem's own buffers */
@@ -24,17 +25,30 @@ enum target {
 	TARGET_DISK, /* the cache of the block device itself: a filesystem's metadata and journal */
 };
 
+/*
+ * A file for as long as it lives. Its number alone is not enough: ext4 gives it to the next file at
+ * once, and each subvolume of btrfs has its own.
+ */
+struct file_id {
+	__u64 superblock; /* its address and its UUID: either may be had again, by another filesystem */
+	__u64 inode;
+	__u64 tree; /* btrfs: the subvolume */
+	__u32 filesystem;
+	__u32 generation;
+};
+
 /* Whose I/O to what. */
 struct row_key {
 	__u64 container;
-	__u64 inode;
+	struct file_id file;
 	__u32 tgid;
 	__u32 disk;
-	__u32 filesystem;
 	__u8 target;
 	__u8 direct;
 	__u8 earlier; /* written pages were dirty before anyone watched */
 	__u8 slot;
+	__u8 shared; /* several processes made the file dirty: whose pages these are is not known */
+	__u8 pad[3];
 };
 
 struct row {
@@ -56,7 +70,8 @@ struct flight {
 	__u64 queued_ns;
 	__u64 issued_ns;
 	__u32 bytes;
-	__u32 write;
+	__u16 write;
+	__u16 split; /* the bytes are several processes': `splits` has them */
 	char comm[16];
 	__u64 vector; /* what it is found by in `vectors`, if it is there */
 };
@@ -68,12 +83,6 @@ struct owner {
 	__u32 pad;
 };
 
-struct file_id {
-	__u64 inode;
-	__u32 filesystem;
-	__u32 run; /* what was told in an earlier run is told again */
-};
-
 enum record_kind {
 	RECORD_PATH = 1,
 	RECORD_STALL = 2,
@@ -82,10 +91,10 @@ enum record_kind {
 /* A file's names from its own up to the filesystem's root, each ended by a zero. */
 struct path_record {
 	__u32 kind;
-	__u32 filesystem;
-	__u64 inode;
 	__u32 whole;
+	struct file_id file;
 	__u32 bytes;
+	__u32 deleted;
 	char names[NAMES_MAX + NAME_ROOM];
 };
 
@@ -147,19 +156,12 @@ struct {
 	__type(value, struct flight);
 } vectors SEC(".maps");
 
-/* Who made pages of a file dirty last. */
+/* Files whose paths were told, and in which run: what an earlier run told is told again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct file_id);
-	__type(value, struct owner);
-} dirtiers SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct file_id);
-	__type(value, __u8);
+	__type(value, __u64);
 } told SEC(".maps");
 
 struct {
@@ -173,6 +175,23 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } records SEC(".maps");
+
+/*
+ * Where btrfs keeps what subvolume an inode is of: the inode in its own, the root in that, the number in the
+ * root. It may be a module that comes later; while it is not known, the first is 0.
+ */
+const volatile __u32 btrfs_inode_at = 0;
+const volatile __u32 btrfs_root_at = 0;
+const volatile __u32 btrfs_number_at = 0;
+
+/* An address as a number: one whose type the verifier knows may not be handed to a function, or masked. */
+static __always_inline __u64 plain(__u64 address)
+{
+	__u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &address);
+	return number;
+}
 
 static __always_inline __u32 number_of(struct gendisk *disk)
 {
@@ -196,6 +215,36 @@ static __always_inline void own(struct owner *owner)
 	owner->container = container_of_task(task);
 	owner->tgid = bpf_get_current_pid_tgid() >> 32;
 	BPF_CORE_READ_INTO(&owner->comm, leader, comm);
+}
+
+/* Where it cannot be told otherwise which of two inodes it is: it has its place as long as it lives. */
+static __always_inline __u64 tree_of(struct inode *inode, __u64 magic, __u32 generation)
+{
+	void *root = NULL;
+	__u64 number = 0;
+
+	if (magic != BTRFS_SUPER_MAGIC)
+		return generation ? 0 : (__u64)inode;
+	if (!btrfs_inode_at)
+		return (__u64)inode;
+	bpf_probe_read_kernel(&root, sizeof(root), (void *)inode - btrfs_inode_at + btrfs_root_at);
+	bpf_probe_read_kernel(&number, sizeof(number), root + btrfs_number_at);
+	return number;
+}
+
+static __always_inline void identify(struct inode *inode, struct super_block *superblock, __u64 magic,
+				     struct file_id *file)
+{
+	__u64 uuid = 0;
+
+	if (bpf_core_field_exists(superblock->s_uuid))
+		bpf_probe_read_kernel(&uuid, sizeof(uuid),
+				      __builtin_preserve_access_index(&superblock->s_uuid));
+	file->superblock = (__u64)superblock ^ uuid;
+	file->inode = BPF_CORE_READ(inode, i_ino);
+	file->filesystem = BPF_CORE_READ(superblock, s_dev);
+	file->generation = BPF_CORE_READ(inode, i_generation);
+	file->tree = tree_of(inode, magic, file->generation);
 }
 
 static __always_inline struct control *steering(void)

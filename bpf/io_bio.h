@@ -29,7 +29,8 @@ static __always_inline bool inherit(__u64 vector, struct flight *flight)
 	struct flight *above = bpf_map_lookup_elem(&vectors, &vector);
 	__u32 disk = flight->key.disk;
 
-	if (!above)
+	/* Its pages tell whose they are as they told of those above. */
+	if (!above || above->split)
 		return false;
 	flight->key = above->key;
 	flight->key.disk = disk;
@@ -121,6 +122,55 @@ static __always_inline void add_flight(struct row *row, struct flight *flight, _
 	}
 }
 
+/* Counts it for each capture that wants its disk. */
+static __always_inline void count_flight(struct flight *flight, __u32 slots, __u64 now)
+{
+#pragma clang loop unroll(disable)
+	for (int slot = 0; slot < SLOTS_MAX; slot++) {
+		struct row *row;
+
+		if (!(slots & (1 << slot)))
+			continue;
+		flight->key.slot = slot;
+		row = row_of(&flight->key, flight->comm);
+		if (row)
+			add_flight(row, flight, now);
+	}
+}
+
+/* One process's part of a bio that moved several's pages. */
+__noinline int count_share(__u64 place, __u32 number, __u64 now)
+{
+	struct flight *found = bpf_map_lookup_elem(&flights, &place);
+	struct split *split = bpf_map_lookup_elem(&splits, &place);
+	struct flight flight;
+	struct share *share;
+	__u32 *how;
+
+	if (!found || !split || number >= split->count)
+		return 0;
+	flight = *found;
+	how = bpf_map_lookup_elem(&disks, &flight.key.disk);
+	if (!how)
+		return 0;
+	share = &split->shares[number % SHARES];
+	flight.bytes = share->bytes;
+	attribute(&flight.key, flight.comm, share->number);
+	count_flight(&flight, *how, now);
+	return 1;
+}
+
+static __always_inline void count_shares(__u64 place, __u64 now)
+{
+	place = plain(place);
+#pragma clang loop unroll(disable)
+	for (int number = 0; number < SHARES; number++) {
+		if (!count_share(place, number, now))
+			break;
+	}
+	bpf_map_delete_elem(&splits, &place);
+}
+
 /* A bio came to its end. */
 static __always_inline int end_flight(__u64 place)
 {
@@ -132,24 +182,15 @@ static __always_inline int end_flight(__u64 place)
 	if (!found)
 		return 0;
 	flight = *found;
+	if (flight.split)
+		count_shares(place, now);
 	bpf_map_delete_elem(&flights, &place);
 	/* The next to have this memory is another one's. */
 	if (flight.vector)
 		bpf_map_delete_elem(&vectors, &flight.vector);
 	how = bpf_map_lookup_elem(&disks, &flight.key.disk);
-	if (!how)
-		return 0;
-#pragma clang loop unroll(disable)
-	for (int slot = 0; slot < SLOTS_MAX; slot++) {
-		struct row *row;
-
-		if (!(*how & (1 << slot)))
-			continue;
-		flight.key.slot = slot;
-		row = row_of(&flight.key, flight.comm);
-		if (row)
-			add_flight(row, &flight, now);
-	}
+	if (how && !flight.split)
+		count_flight(&flight, *how, now);
 	return 0;
 }
 

@@ -6,13 +6,10 @@
 #ifndef ONSET_IO_FILE_H
 #define ONSET_IO_FILE_H
 
-#include "io.h"
+#include "io_writers.h"
 
 #define DEPTH_MAX   512 /* components of seven letters */
 #define MAPPING_ODD 3	/* include/linux/page-flags.h: anonymous or movable memory */
-
-/* No page's place is that high, and the bits of no page's place that tell its first are fewer. */
-#define LEAST_MASK (~0ULL << 30)
 
 /* Any name of an inode, if one is in memory. */
 static __always_inline struct dentry *dentry_of(struct inode *inode)
@@ -64,42 +61,27 @@ __noinline int read_names(__u64 address)
 }
 
 /* Tells the path of a file that is new. */
-static __always_inline void tell_path(struct file_id *file, struct dentry *dentry)
+static __always_inline void tell_path(struct file_id *file, struct dentry *dentry, __u64 run)
 {
+	__u64 *before = bpf_map_lookup_elem(&told, file);
 	struct path_record *path;
 	__u32 zero = 0;
 	__u64 size;
-	__u8 yes = 1;
 
-	if (!dentry || bpf_map_lookup_elem(&told, file))
+	if (!dentry || (before && *before == run))
 		return;
 	path = bpf_map_lookup_elem(&scratch, &zero);
 	if (!path)
 		return;
 	path->kind = RECORD_PATH;
-	path->filesystem = file->filesystem;
-	path->inode = file->inode;
+	path->file = *file;
+	path->deleted = !BPF_CORE_READ(dentry, d_hash.pprev);
 	read_names((__u64)dentry);
 	size = __builtin_offsetof(struct path_record, names) + path->bytes;
 	if (size > sizeof(*path) || bpf_ringbuf_output(&records, path, size, BPF_RB_NO_WAKEUP))
 		return count_lost();
 	/* Should this fail, it is told again. */
-	bpf_map_update_elem(&told, file, &yes, BPF_ANY);
-}
-
-/* The first page of those that are one. A later one tells where it is, or what bits of its own place tell. */
-static __always_inline struct page *first_page(struct page *page)
-{
-	struct page___info *newer = (void *)page;
-	__u64 told = 0;
-
-	if (bpf_core_field_exists(page->compound_head))
-		told = BPF_CORE_READ(page, compound_head);
-	else if (bpf_core_field_exists(newer->compound_info))
-		told = BPF_CORE_READ(newer, compound_info);
-	if (!(told & 1))
-		return page;
-	return (void *)(told >= LEAST_MASK ? (__u64)page & told : told - 1);
+	bpf_map_update_elem(&told, file, &run, BPF_ANY);
 }
 
 /* The inode that the memory of a bio belongs to. */
@@ -123,25 +105,21 @@ static __always_inline struct inode *cached_inode(struct bio *bio)
 	return BPF_CORE_READ(mapping, host);
 }
 
-/* Writes of cached pages are those of who made them dirty. */
-static __always_inline void find_dirtier(struct flight *flight, struct file_id *file)
+/* Through an overlay, a file is opened by a name of the overlay's: it is not in the inode's own filesystem.
+ */
+static __always_inline struct dentry *own_name(struct dentry *opened, struct super_block *superblock)
 {
-	struct owner *owner = bpf_map_lookup_elem(&dirtiers, file);
-
-	flight->key.earlier = !owner;
-	if (!owner)
-		return;
-	flight->key.tgid = owner->tgid;
-	flight->key.container = owner->container;
-	__builtin_memcpy(flight->comm, owner->comm, sizeof(flight->comm));
+	return BPF_CORE_READ(opened, d_sb) == superblock ? opened : NULL;
 }
 
 static __always_inline void find_file(struct bio *bio, struct flight *flight)
 {
 	struct control *now = steering();
+	struct super_block *superblock;
 	struct dentry *dentry = NULL;
 	struct file_id file = {};
 	struct inode *inode;
+	__u64 magic;
 
 	if (!now)
 		return;
@@ -157,18 +135,21 @@ static __always_inline void find_file(struct bio *bio, struct flight *flight)
 	}
 	if (!inode)
 		return;
-	if (BPF_CORE_READ(inode, i_sb, s_magic) == BDEVFS_MAGIC) {
+	superblock = BPF_CORE_READ(inode, i_sb);
+	magic = BPF_CORE_READ(superblock, s_magic);
+	if (magic == BDEVFS_MAGIC) {
 		flight->key.target = TARGET_DISK;
-		flight->key.filesystem = BPF_CORE_READ(inode, i_rdev);
+		flight->key.file.filesystem = BPF_CORE_READ(inode, i_rdev);
 		return;
 	}
+	identify(inode, superblock, magic, &file);
 	flight->key.target = TARGET_FILE;
-	flight->key.inode = file.inode = BPF_CORE_READ(inode, i_ino);
-	flight->key.filesystem = file.filesystem = BPF_CORE_READ(inode, i_sb, s_dev);
-	file.run = now->run;
+	flight->key.file = file;
 	if (!flight->key.direct && flight->write)
-		find_dirtier(flight, &file);
-	tell_path(&file, dentry ? dentry : dentry_of(inode));
+		find_writers(bio, flight, &file, now->run);
+	if (dentry)
+		dentry = own_name(dentry, superblock);
+	tell_path(&file, dentry ? dentry : dentry_of(inode), now->run);
 }
 
 #endif

@@ -221,9 +221,21 @@ struct page___info {
 	unsigned long compound_info;
 };
 
+/* Before 5.16, where no folio tells it. */
+struct page___index {
+	unsigned long index;
+};
+
 /* 5.16 and later. */
 struct folio {
 	void *mapping;
+	unsigned long index;
+	unsigned int _nr_pages;
+};
+
+/* Before 6.15. */
+struct folio___older {
+	unsigned int _folio_nr_pages;
 };
 
 /* Whole: its size is that of an array's element. */
@@ -288,9 +300,15 @@ struct hlist_head {
 	struct hlist_node *first;
 };
 
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+};
+
 struct dentry {
+	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
+	struct super_block *d_sb;
 	union {
 		struct hlist_node d_alias;
 	} d_u;
@@ -301,21 +319,32 @@ struct dentry___flat {
 	struct hlist_node d_alias;
 };
 
+struct xarray {
+	unsigned int xa_flags;
+};
+
 struct address_space {
 	struct inode *host;
+	struct xarray i_pages;
 };
 
 struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_rdev;
+	__u32 i_generation;
 	struct hlist_head i_dentry;
 };
+
+typedef struct {
+	__u8 b[16];
+} uuid_t;
 
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
 	struct block_device *s_bdev;
+	uuid_t s_uuid;
 };
 
 #pragma clang attribute pop

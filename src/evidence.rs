@@ -348,6 +348,8 @@ pub struct FileIo {
     pub direct: bool,
     /// What was written had been made dirty before the capture, so by whom is not known.
     pub dirtied_earlier: bool,
+    /// Several processes wrote to the file, and by whom this was made dirty is not known.
+    pub shared: bool,
     /// Bytes that the process wrote to the page cache, where the filesystem tells.
     pub fs_write_bytes: Option<u64>,
     /// Bytes read from the device.

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use super::io::address;
-use super::io_record::{IoKey, IoRecord, IoRow, IoTarget, pack};
+use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
 use super::sent::{Count, Sent};
 use super::tasks::{Passing, Stuck, each_record};
 use super::waits::{Group, Tally};
@@ -140,24 +140,32 @@ fn culprits(data: &[u8]) {
     assert_eq!(held, Some(whole.min(u64::MAX.into())));
 }
 
+/// As it lies in a record.
+fn same_file(file: IoFile, raw: &[u8]) {
+    assert_eq!([file.superblock, file.inode, file.tree], [word(raw, 0), word(raw, 8), word(raw, 16)]);
+    assert_eq!((pack(file.filesystem), file.generation), (quarter(raw, 24), quarter(raw, 28)));
+}
+
 /// A path or a stall, out of the ring of the io program.
 pub fn io_record(data: &[u8]) {
     match IoRecord::parse(data) {
         None => {}
-        Some(IoRecord::Path { filesystem, inode, path }) => {
-            assert_eq!((pack(filesystem), inode), (quarter(data, 4), word(data, 8)));
+        Some(IoRecord::Path { file, path }) => {
+            same_file(file, data.get(8..).unwrap_or_default());
             assert!(path.starts_with('/') && !path.contains('\0'));
             if data.contains(&b'/') {
                 return; // no name holds one: none could be looked up
             }
             assert!(*path == *"/" || !path.contains("//"));
             // The same path, as the program would send it.
-            let mut record = data.get(..16).unwrap_or_default().to_vec();
+            let mut record = data.get(..4).unwrap_or_default().to_vec();
             record.extend(1_u32.to_ne_bytes());
+            record.extend(data.get(8..40).unwrap_or_default());
             let names = path.trim_start_matches('/').rsplit('/').collect::<Vec<_>>().join("\0");
             record.extend(u32::try_from(names.len()).unwrap_or(0).to_ne_bytes());
+            record.extend(0_u32.to_ne_bytes());
             record.extend(names.bytes());
-            assert_eq!(IoRecord::parse(&record), Some(IoRecord::Path { filesystem, inode, path }));
+            assert_eq!(IoRecord::parse(&record), Some(IoRecord::Path { file, path }));
         }
         Some(IoRecord::Stall(stall)) => {
             check_comm(&stall.comm);
@@ -175,16 +183,14 @@ pub fn io_row(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let Some(key) = IoKey::parse(data) else { return };
     assert_eq!(key.container, Key::from_bits(word(data, 0)));
-    assert_eq!((key.pid, pack(key.disk)), (quarter(data, 16), quarter(data, 20)));
+    assert_eq!((key.pid, pack(key.disk)), (quarter(data, 40), quarter(data, 44)));
     match key.target {
-        IoTarget::File(filesystem, inode) => {
-            assert_eq!((pack(filesystem), inode), (quarter(data, 24), word(data, 8)));
-        }
-        IoTarget::Disk(device) => assert_eq!(pack(device), quarter(data, 24)),
+        IoTarget::File(file) => same_file(file, data.get(8..).unwrap_or_default()),
+        IoTarget::Disk(device) => assert_eq!(pack(device), quarter(data, 32)),
         IoTarget::Unknown => {}
     }
     if kind % 2 == 0 {
-        let value = data.get(32..).unwrap_or_default();
+        let value = data.get(56..).unwrap_or_default();
         let Some(row) = IoRow::parse(value) else { return };
         check_comm(&row.comm);
         let times = [row.whole.0, row.whole.1].map(|time| u64::try_from(time.as_nanos()).unwrap_or(0));

@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use libbpf_rs::btf::types::FuncProto;
+use libbpf_rs::btf::types::{FuncProto, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
@@ -63,7 +63,8 @@ impl Io {
         meter: &mut Meter,
     ) -> Result<Io, Error> {
         btf(&paths.sys)?;
-        let skeleton = load(followed, unified, Tracepoints::of_kernel()?)?;
+        let (tracepoints, btrfs) = of_kernel()?;
+        let skeleton = load(followed, unified, tracepoints, btrfs)?;
         let progs = &skeleton.progs;
         for (name, program) in [
             ("bio_queued", &progs.bio_queued),
@@ -105,17 +106,49 @@ struct Tracepoints {
     folios: bool,
 }
 
-impl Tracepoints {
-    fn of_kernel() -> Result<Tracepoints, Error> {
-        attempt("the kernel's types", || {
-            let btf = Btf::from_vmlinux()?;
-            Ok(Tracepoints {
-                bio_after_queue: parameters(&btf, "btf_trace_block_bio_queue") == Some(2),
-                rq_after_queue: parameters(&btf, "btf_trace_block_rq_issue") == Some(2),
-                folios: parameters(&btf, "btf_trace_writeback_dirty_folio").is_some(),
-            })
+/// Where btrfs keeps the number of the subvolume that an inode is of.
+#[derive(Clone, Copy, Debug)]
+struct Btrfs {
+    /// The inode in btrfs's own.
+    inode_at: u32,
+    /// The pointer to the subvolume's root in that.
+    root_at: u32,
+    /// The number in the root.
+    number_at: u32,
+}
+
+impl Btrfs {
+    /// `None` where btrfs is a module, or is not there: its inodes are told apart by their addresses then.
+    fn of(btf: &Btf<'_>) -> Option<Btrfs> {
+        let key = member(btf, "btrfs_root", "root_key")?;
+        Some(Btrfs {
+            inode_at: member(btf, "btrfs_inode", "vfs_inode")?,
+            root_at: member(btf, "btrfs_inode", "root")?,
+            number_at: key + member(btf, "btrfs_key", "objectid")?,
         })
     }
+}
+
+/// Where a member of a structure is, in bytes.
+fn member(btf: &Btf<'_>, structure: &str, name: &str) -> Option<u32> {
+    let structure = btf.type_by_name::<Struct<'_>>(structure)?;
+    let found = structure.iter().find(|member| member.name.is_some_and(|own| own == name))?;
+    match found.attr {
+        MemberAttr::Normal { offset } => Some(offset / 8),
+        MemberAttr::BitField { .. } => None,
+    }
+}
+
+fn of_kernel() -> Result<(Tracepoints, Option<Btrfs>), Error> {
+    attempt("the kernel's types", || {
+        let btf = Btf::from_vmlinux()?;
+        let tracepoints = Tracepoints {
+            bio_after_queue: parameters(&btf, "btf_trace_block_bio_queue") == Some(2),
+            rq_after_queue: parameters(&btf, "btf_trace_block_rq_issue") == Some(2),
+            folios: parameters(&btf, "btf_trace_writeback_dirty_folio").is_some(),
+        };
+        Ok((tracepoints, Btrfs::of(&btf)))
+    })
 }
 
 /// How many a tracepoint hands over; `None` where there is no such one.
@@ -126,7 +159,12 @@ fn parameters(btf: &Btf<'_>, tracepoint: &str) -> Option<usize> {
     function.iter().count().checked_sub(1)
 }
 
-fn load(followed: &Followed, unified: bool, tracepoints: Tracepoints) -> Result<IoSkel<'static>, Error> {
+fn load(
+    followed: &Followed,
+    unified: bool,
+    tracepoints: Tracepoints,
+    btrfs: Option<Btrfs>,
+) -> Result<IoSkel<'static>, Error> {
     attempt(WHAT, || {
         let mut open = IoSkelBuilder::default().open(place())?;
         open.maps.containers.reuse_fd(followed.as_fd())?;
@@ -134,6 +172,12 @@ fn load(followed: &Followed, unified: bool, tracepoints: Tracepoints) -> Result<
             knobs.unified = unified;
             knobs.bio_after_queue = tracepoints.bio_after_queue;
             knobs.rq_after_queue = tracepoints.rq_after_queue;
+            knobs.page_bits = crate::sys::page_size().map_or(12, u64::ilog2);
+            if let Some(btrfs) = btrfs {
+                knobs.btrfs_inode_at = btrfs.inode_at;
+                knobs.btrfs_root_at = btrfs.root_at;
+                knobs.btrfs_number_at = btrfs.number_at;
+            }
         }
         open.progs.folio_dirtied.set_autoload(tracepoints.folios);
         open.progs.page_dirtied.set_autoload(!tracepoints.folios);
@@ -236,6 +280,9 @@ impl IoArmed<'_> {
         empty(&maps.flights);
         empty(&maps.vectors);
         empty(&maps.rows);
+        empty(&maps.splits);
+        empty(&maps.chunks);
+        empty(&maps.owners);
     }
 
     fn control(&self, stall: Duration) -> Result<(), Error> {

@@ -23,13 +23,32 @@ pub struct IoKey {
     pub direct: bool,
     /// Written pages were dirty before anyone watched.
     pub earlier: bool,
+    /// Several processes wrote to the file, and whose pages these are is not known: the process is the one
+    /// that handed them to the device.
+    pub shared: bool,
+}
+
+/// A file for as long as it lives: another one may have its inode's number at the same time, in another
+/// subvolume, or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IoFile {
+    /// Its filesystem's numbers, and what else tells that apart.
+    pub filesystem: Device,
+    /// The same.
+    pub superblock: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The subvolume.
+    pub tree: u64,
+    /// The inode's generation.
+    pub generation: u32,
 }
 
 /// What I/O was of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IoTarget {
-    /// A file, by its filesystem and its inode.
-    File(Device, u64),
+    /// A file.
+    File(IoFile),
     /// A block device's own cache.
     Disk(Device),
     /// Nobody can tell.
@@ -64,11 +83,9 @@ pub struct IoRow {
 pub enum IoRecord {
     /// The path of a file inside its filesystem.
     Path {
-        /// Its filesystem.
-        filesystem: Device,
-        /// Its inode.
-        inode: u64,
-        /// Its names, from the root down, each after a slash.
+        /// The file.
+        file: IoFile,
+        /// Its names, from the root down, each after a slash; `(deleted)` after them if that was gone.
         path: Box<str>,
     },
     /// A task that was in D state for long.
@@ -109,12 +126,12 @@ fn unpack_device(raw: u32) -> Device {
 
 // The parsers below read these, field by field.
 const _: () = assert!(
-    size_of::<types::row_key>() == 32
-        && offset_of!(types::row_key, slot) == 31
+    size_of::<types::row_key>() == 56
+        && offset_of!(types::row_key, slot) == 51
         && size_of::<types::row>() == 88
-        && size_of::<types::flight>() == 80
+        && size_of::<types::flight>() == 104
         && size_of::<types::control>() == 24
-        && offset_of!(types::path_record, names) == 24
+        && offset_of!(types::path_record, names) == 48
 );
 
 /// Fields of a record, one after the other.
@@ -144,6 +161,15 @@ impl<'r> Fields<'r> {
     }
 }
 
+impl IoFile {
+    /// Reads a `struct file_id`.
+    fn take(fields: &mut Fields<'_>) -> Option<IoFile> {
+        let (superblock, inode, tree) = (fields.long()?, fields.long()?, fields.long()?);
+        let (filesystem, generation) = (unpack_device(fields.word()?), fields.word()?);
+        Some(IoFile { filesystem, superblock, inode, tree, generation })
+    }
+}
+
 impl IoKey {
     /// Reads a `struct row_key`.
     #[must_use]
@@ -151,16 +177,16 @@ impl IoKey {
         const FILE: u8 = 1;
         const DISK: u8 = 2;
         let mut fields = Fields(raw);
-        let (container, inode) = (Key::from_bits(fields.long()?), fields.long()?);
+        let (container, file) = (Key::from_bits(fields.long()?), IoFile::take(&mut fields)?);
         let (pid, disk) = (fields.word()?, unpack_device(fields.word()?));
-        let filesystem = unpack_device(fields.word()?);
         let target = match fields.byte()? {
-            FILE => IoTarget::File(filesystem, inode),
-            DISK => IoTarget::Disk(filesystem),
+            FILE => IoTarget::File(file),
+            DISK => IoTarget::Disk(file.filesystem),
             _ => IoTarget::Unknown,
         };
-        let (direct, earlier) = (fields.byte()? != 0, fields.byte()? != 0);
-        Some(IoKey { container, pid, disk, target, direct, earlier })
+        let (direct, earlier, _slot) = (fields.byte()? != 0, fields.byte()? != 0, fields.byte()?);
+        let shared = fields.byte()? != 0;
+        Some(IoKey { container, pid, disk, target, direct, earlier, shared })
     }
 }
 
@@ -218,9 +244,12 @@ impl IoRecord {
     }
 }
 
+/// What the kernel puts after a name that is gone, in /proc/PID/maps too.
+const DELETED: &str = " (deleted)";
+
 fn path(mut fields: Fields<'_>) -> Option<IoRecord> {
-    let (filesystem, inode) = (unpack_device(fields.word()?), fields.long()?);
-    let (whole, bytes) = (fields.word()? != 0, usize::try_from(fields.word()?).ok()?);
+    let (whole, file) = (fields.word()? != 0, IoFile::take(&mut fields)?);
+    let (bytes, deleted) = (usize::try_from(fields.word()?).ok()?, fields.word()? != 0);
     let names = fields.0.get(..bytes)?;
     let names: Vec<&[u8]> = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
     let mut path = String::with_capacity(bytes + 4);
@@ -234,7 +263,10 @@ fn path(mut fields: Fields<'_>) -> Option<IoRecord> {
     if path.is_empty() {
         path.push('/');
     }
-    Some(IoRecord::Path { filesystem, inode, path: path.into() })
+    if deleted {
+        path.push_str(DELETED);
+    }
+    Some(IoRecord::Path { file, path: path.into() })
 }
 
 fn stall(mut fields: Fields<'_>) -> Option<IoStall> {
@@ -258,18 +290,23 @@ mod tests {
     #[test]
     fn a_path_is_read_from_its_end_and_says_if_its_beginning_is_missing() {
         let names = b"file\0b\0a\0garbage";
-        let at = |whole: u32, bytes: u32| record(&[1, 7 << 20 | 3, 12, 0, whole, bytes], names);
+        let at = |whole: u32, bytes: u32, deleted: u32| {
+            record(&[1, whole, 6, 0, 12, 0, 256, 0, 7 << 20 | 3, 77, bytes, deleted], names)
+        };
         let path = |raw: &[u8]| match IoRecord::parse(raw) {
-            Some(IoRecord::Path { filesystem, inode, path }) => {
-                assert_eq!((filesystem, inode), (Device { major: 7, minor: 3 }, 12));
+            Some(IoRecord::Path { file, path }) => {
+                let filesystem = Device { major: 7, minor: 3 };
+                let want = IoFile { filesystem, superblock: 6, inode: 12, tree: 256, generation: 77 };
+                assert_eq!(file, want);
                 Some(String::from(path))
             }
             _ => None,
         };
-        assert_eq!(path(&at(1, 9)).as_deref(), Some("/a/b/file"));
-        assert_eq!(path(&at(0, 9)).as_deref(), Some("/.../a/b/file"));
-        assert_eq!(path(&at(1, 0)).as_deref(), Some("/"));
-        assert_eq!(path(&at(1, 1000)), None, "it claims more than it has");
+        assert_eq!(path(&at(1, 9, 0)).as_deref(), Some("/a/b/file"));
+        assert_eq!(path(&at(0, 9, 0)).as_deref(), Some("/.../a/b/file"));
+        assert_eq!(path(&at(1, 9, 1)).as_deref(), Some("/a/b/file (deleted)"));
+        assert_eq!(path(&at(1, 0, 0)).as_deref(), Some("/"));
+        assert_eq!(path(&at(1, 1000, 0)), None, "it claims more than it has");
     }
 
     #[test]
@@ -287,7 +324,7 @@ mod tests {
             assert_eq!(IoRecord::parse(stall.get(..len).expect("shorter")), None, "{len} bytes");
         }
         assert_eq!(IoRecord::parse(&record(&[9; 30], b"")), None);
-        assert_eq!(IoKey::parse(&[0; 20]), None);
+        assert_eq!(IoKey::parse(&[0; 52]), None);
         assert_eq!(IoRow::parse(&[0; 60]), None);
     }
 

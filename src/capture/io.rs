@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::answer::Answer;
 use super::disks::{Disks, Mounts};
 use super::io_rows::{Names, processes, stalls};
-use crate::bpf::{self, IO_SLOTS, IoKey, IoRecord, IoRow, IoStall, Watched};
+use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watched};
 use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
 use crate::host::proc::diskstats;
 use crate::inbox::{Found, Inbox, Shift};
@@ -98,9 +98,6 @@ fn refuse_waiting(shift: &Shift<'_, Job>) {
     }
 }
 
-/// A file: its filesystem and inode.
-pub(super) type FileId = (Device, u64);
-
 /// Bytes read and written.
 type Bytes = (u64, u64);
 
@@ -119,7 +116,7 @@ struct Running {
 struct Session<'s> {
     armed: bpf::IoArmed<'s>,
     running: Vec<Running>,
-    paths: HashMap<FileId, Box<str>>,
+    paths: HashMap<IoFile, Box<str>>,
     tracing: &'s Tracing,
 }
 
@@ -215,9 +212,9 @@ impl Session<'_> {
         let (paths, running) = (&mut self.paths, &mut self.running);
         for _ in 0..BATCHES_MAX {
             let left = self.armed.records(BATCH, |record| match record {
-                IoRecord::Path { filesystem, inode, path } => {
+                IoRecord::Path { file, path } => {
                     if paths.len() < PATHS_MAX {
-                        paths.insert((filesystem, inode), path);
+                        paths.insert(file, path);
                     }
                 }
                 IoRecord::Stall(stall) => {

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
-use super::io::FileId;
-use crate::bpf::{IoKey, IoRow, IoStall, IoTarget};
+use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
 use crate::evidence::{Device, FileIo, ProcessIo, Stall, Target, Times};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
@@ -15,7 +14,7 @@ use crate::symbol::{Image, Stack, Symbolizer};
 pub(super) struct Names<'n> {
     pub(super) disks: &'n Disks,
     pub(super) mounts: &'n Mounts,
-    pub(super) paths: &'n HashMap<FileId, Box<str>>,
+    pub(super) paths: &'n HashMap<IoFile, Box<str>>,
     pub(super) proc: &'n Path,
     /// What processes see, of filesystems that the host does not.
     pub(super) seen: HashMap<u32, Mounts>,
@@ -24,10 +23,7 @@ pub(super) struct Names<'n> {
 impl Names<'_> {
     fn target(&mut self, key: &IoKey) -> Target {
         match key.target {
-            IoTarget::File(filesystem, inode) => {
-                let path = self.path(filesystem, inode, key.pid);
-                Target::File(filesystem, inode, path)
-            }
+            IoTarget::File(file) => Target::File(file.filesystem, file.inode, self.path(file, key.pid)),
             IoTarget::Disk(device) => {
                 let node = || self.disks.name_of(device).map(|name| format!("/dev/{name}").into());
                 Target::Device(if self.mounts.has(device) { None } else { node() })
@@ -38,8 +34,8 @@ impl Names<'_> {
 
     /// As the host sees it; else as the process does, in its own namespace; else from the root of
     /// its filesystem, which is told before it.
-    fn path(&mut self, filesystem: Device, inode: u64, pid: u32) -> Option<Box<str>> {
-        let inside = self.paths.get(&(filesystem, inode))?;
+    fn path(&mut self, file: IoFile, pid: u32) -> Option<Box<str>> {
+        let (filesystem, inside) = (file.filesystem, self.paths.get(&file)?);
         if let Some(path) = self.mounts.path(filesystem, inside) {
             return Some(path);
         }
@@ -94,6 +90,7 @@ fn file(key: &IoKey, row: &IoRow, target: Target) -> FileIo {
         target,
         direct: key.direct,
         dirtied_earlier: key.earlier,
+        shared: key.shared,
         fs_write_bytes: (row.fs_written > 0).then_some(row.fs_written),
         read_bytes: row.read,
         write_bytes: row.written,

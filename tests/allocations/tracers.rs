@@ -110,6 +110,7 @@ fn disk_io() -> DiskIo {
         target: Target::File(device, inode, Some("/data/file".into())),
         direct: false,
         dirtied_earlier: false,
+        shared: false,
         fs_write_bytes: Some(7),
         read_bytes: 1 << 20,
         write_bytes: 1 << 20,

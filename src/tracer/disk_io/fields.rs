@@ -6,7 +6,7 @@ use crate::tracer::{Field, FieldKind};
 const P: FieldKind = FieldKind::Long;
 
 /// What it adds to a document.
-pub const FIELDS: [Field; 42] = [
+pub const FIELDS: [Field; 44] = [
     field("process_file_io_stats.device", FieldKind::Keyword, "The device; the one that fired comes first"),
     field("process_file_io_stats.pid", P, "Process id on the host; most bytes first"),
     field(
@@ -20,6 +20,11 @@ pub const FIELDS: [Field; 42] = [
         "process_file_io_stats.dirtied_earlier",
         FieldKind::Boolean,
         "Whether it writes what someone else made dirty before the capture",
+    ),
+    field(
+        "process_file_io_stats.shared",
+        FieldKind::Boolean,
+        "Whether some of what it writes was made dirty by one of several processes, not known which",
     ),
     field("process_file_io_stats.total_fs_read_bps", P, "Bytes a second read from filesystems, where known"),
     field(
@@ -37,13 +42,18 @@ pub const FIELDS: [Field; 42] = [
     field(
         "process_file_io_stats.total_files.path",
         FieldKind::Keyword,
-        "Its path with its mount point; [metadata]: the filesystem's own, its journal included",
+        "Its path with its mount point, (deleted) after it if that name was gone; [metadata]: the filesystem's own, its journal included",
     ),
     field("process_file_io_stats.total_files.is_direct", FieldKind::Boolean, "Past the page cache"),
     field(
         "process_file_io_stats.total_files.dirtied_earlier",
         FieldKind::Boolean,
         "Made dirty before the capture, so by whom is not known",
+    ),
+    field(
+        "process_file_io_stats.total_files.shared",
+        FieldKind::Boolean,
+        "Several processes wrote to the file, and which of them made this dirty is not known",
     ),
     field("process_file_io_stats.total_files.fs_read_bps", P, "Bytes a second read from the filesystem"),
     field("process_file_io_stats.total_files.fs_write_bps", P, "Bytes a second written to the filesystem"),

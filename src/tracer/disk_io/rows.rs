@@ -17,6 +17,7 @@ struct Sum {
     written: u64,
     files: usize,
     earlier: bool,
+    shared: bool,
 }
 
 impl Sum {
@@ -32,6 +33,7 @@ impl Sum {
             written: sum.written.saturating_add(file.write_bytes),
             files: sum.files.saturating_add(1),
             earlier: sum.earlier || file.dirtied_earlier,
+            shared: sum.shared || file.shared,
         })
     }
 }
@@ -56,6 +58,7 @@ struct ProcessRow<'a> {
     #[serde(flatten)]
     container: Inside<'a>,
     dirtied_earlier: bool,
+    shared: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_fs_read_bps: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +105,7 @@ impl<'a> Processes<'a> {
             comm,
             container: Inside::of(process.and_then(|process| process.container), view.containers),
             dirtied_earlier: sum.earlier,
+            shared: sum.shared,
             total_fs_read_bps: sum.fs_read.map(bps),
             total_fs_write_bps: sum.fs_written.map(bps),
             total_disk_read_bps: bps(sum.read),
@@ -161,6 +165,7 @@ struct FileRow<'a> {
     path: Option<&'a str>,
     is_direct: bool,
     dirtied_earlier: bool,
+    shared: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     fs_read_bps: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +192,7 @@ impl Serialize for Files<'_> {
                 path,
                 is_direct: file.direct,
                 dirtied_earlier: file.dirtied_earlier,
+                shared: file.shared,
                 fs_read_bps: fs_read(file).map(|bytes| view.bps(bytes)),
                 fs_write_bps: fs_written(file).map(|bytes| view.bps(bytes)),
                 disk_read_bps: view.bps(file.read_bytes),

@@ -117,6 +117,7 @@ impl Bytes<'_> {
             target,
             direct: self.flag(),
             dirtied_earlier: self.flag(),
+            shared: self.flag(),
             fs_write_bytes: self.maybe(Self::number),
             read_bytes: self.number(),
             write_bytes: self.number(),

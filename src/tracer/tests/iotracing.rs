@@ -18,6 +18,7 @@ fn file(target: Target, read: u64, write: u64) -> FileIo {
         target,
         direct: false,
         dirtied_earlier: false,
+        shared: false,
         fs_write_bytes: None,
         read_bytes: read,
         write_bytes: write,
@@ -176,7 +177,7 @@ fn an_event_says_why_and_its_rows_add_up_to_what_the_device_did() {
     let file = |direct: bool, earlier: bool, disk_read: u64, disk_write: u64| {
         serde_json::json!({
             "major": 8, "minor": 0, "dev_name": "sda", "inode": 12, "path": "/data/file", "is_direct": direct,
-            "dirtied_earlier": earlier, "fs_write_bps": if direct { 50_000 } else { 20_000 },
+            "dirtied_earlier": earlier, "shared": false, "fs_write_bps": if direct { 50_000 } else { 20_000 },
             "disk_read_bps": disk_read, "disk_write_bps": disk_write, "in_flight": 1,
             "q2c_us": 2000, "d2c_us": 1000, "max_q2c_us": 7000, "max_d2c_us": 3000,
         })
@@ -197,18 +198,18 @@ fn an_event_says_why_and_its_rows_add_up_to_what_the_device_did() {
         },
         "device_io": [{ "device": "sda", "major": 8, "minor": 0, "read_bps": 10_000, "write_bps": 100_000 }],
         "process_file_io_stats": [
-            { "device": "sda", "pid": 7, "comm": "dd", "container_id": "a", "dirtied_earlier": true,
+            { "device": "sda", "pid": 7, "comm": "dd", "container_id": "a", "dirtied_earlier": true, "shared": false,
               "total_fs_read_bps": 10_000, "total_fs_write_bps": 70_000,
               "total_disk_read_bps": 10_000, "total_disk_write_bps": 80_000, "total_file_count": 2,
               "total_files": [direct, file(false, true, 0, 30_000)] },
-            { "device": "sda", "pid": 2, "comm": "jbd2", "dirtied_earlier": false,
+            { "device": "sda", "pid": 2, "comm": "jbd2", "dirtied_earlier": false, "shared": false,
               "total_disk_read_bps": 0, "total_disk_write_bps": 10_000, "total_file_count": 1,
               "total_files": [{
-                  "dev_name": "sda", "path": "[metadata]", "is_direct": false, "dirtied_earlier": false,
+                  "dev_name": "sda", "path": "[metadata]", "is_direct": false, "dirtied_earlier": false, "shared": false,
                   "disk_read_bps": 0, "disk_write_bps": 10_000, "in_flight": 1,
                   "q2c_us": 2000, "d2c_us": 1000, "max_q2c_us": 7000, "max_d2c_us": 3000,
               }] },
-            { "device": "sda", "comm": "[unattributed]", "dirtied_earlier": false,
+            { "device": "sda", "comm": "[unattributed]", "dirtied_earlier": false, "shared": false,
               "total_disk_read_bps": 0, "total_disk_write_bps": 10_000, "total_file_count": 0, "total_files": [] },
         ],
         "io_schedule_timeout_stacks": [

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Who made which pages dirty. Of a file that was clean when the first one came, and that nobody else
+ * writes to, all pages are that one's. Of any other, each page's writer is noted, as far as there is room;
+ * what cannot be told is said to be unknown.
+ */
+#ifndef ONSET_IO_WRITERS_H
+#define ONSET_IO_WRITERS_H
+
+#include "io.h"
+
+#define CHUNK_PAGES 64
+#define FOLIO_PAGES 512	 /* 2 MiB of 4 KiB: a folio in the cache is no larger, nor is one write to it */
+#define WALK_PAGES  1024 /* of a bio */
+#define SHARES                                                                                               \
+	16 /* processes whose pages are told apart in one bio, and those that are not; a power of two */
+#define TRIES 8
+
+/* How a page's writer is noted: by a number of `owners`, or by one of these. */
+#define EARLIER 0    /* not noted */
+#define UNKNOWN 127  /* one of several */
+#define VAGUE	0x80 /* noted with a folio of several pages: others may have written to it unseen */
+
+/* Marks of a mapping (dirty, under writeback) lie above all of its other flags: include/linux/xarray.h. */
+#define MARKS_FROM 22
+
+/* No page's place is that high, and the bits of no page's place that tell its first are fewer. */
+#define LEAST_MASK (~0ULL << 30)
+
+const volatile __u32 page_bits = 12;
+
+/* What is known of who writes to a file. */
+struct written {
+	struct owner first;
+	__u64 serial; /* what `chunks` has of it is found by this */
+	__u64 run;
+	__u8 first_number;
+	__u8 shared; /* others came after the first */
+	__u8 mixed;  /* there may be pages that were dirty before */
+	__u8 full;   /* not all of its pages are noted */
+	__u32 pad;
+};
+
+struct chunk_key {
+	__u64 serial;
+	__u64 chunk;
+};
+
+struct chunk {
+	__u8 pages[CHUNK_PAGES];
+};
+
+struct share {
+	__u32 number;
+	__u32 bytes;
+};
+
+/* A bio's bytes by who wrote them. */
+struct split {
+	__u32 count;
+	__u32 pad;
+	struct share shares[SHARES];
+};
+
+/* One walk over the pages of a bio. */
+struct walk {
+	__u64 vector;
+	__u64 serial;
+	__u64 page; /* the first of the place below */
+	__u32 next; /* of the vector */
+	__u32 left;
+	__u32 room; /* in this place of the vector */
+	__u32 at;   /* there */
+	__u32 shared;
+	__u32 missing; /* the number of a page that is not noted */
+	__u32 bytes[UNKNOWN + 1];
+	struct split split;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct file_id);
+	__type(value, struct written);
+} dirtiers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct chunk_key);
+	__type(value, struct chunk);
+} chunks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, UNKNOWN);
+	__type(key, __u32);
+	__type(value, struct owner);
+} owners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct split);
+} splits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk);
+} walks SEC(".maps");
+
+/* The first page of those that are one. A later one tells where it is, or what bits of its own place tell. */
+static __always_inline struct page *first_page(struct page *page)
+{
+	struct page___info *newer = (void *)page;
+	__u64 told = 0;
+
+	if (bpf_core_field_exists(page->compound_head))
+		told = BPF_CORE_READ(page, compound_head);
+	else if (bpf_core_field_exists(newer->compound_info))
+		told = BPF_CORE_READ(newer, compound_info);
+	if (!(told & 1))
+		return page;
+	return (void *)(told >= LEAST_MASK ? (__u64)page & told : told - 1);
+}
+
+static __always_inline struct page *page_after(struct page *page, __u64 count)
+{
+	return (void *)page + count * bpf_core_type_size(struct page);
+}
+
+static __always_inline __u64 pages_between(struct page *head, struct page *page)
+{
+	return ((__u64)page - (__u64)head) / bpf_core_type_size(struct page);
+}
+
+/* Pages in the folio that this is the first page of; where the kernel does not tell, more than there are. */
+static __always_inline __u32 pages_from(struct page *head)
+{
+	struct folio *folio = (void *)head;
+	struct folio___older *older = (void *)head;
+
+	if (first_page(page_after(head, 1)) != head)
+		return 1;
+	if (bpf_core_field_exists(folio->_nr_pages))
+		return BPF_CORE_READ(folio, _nr_pages);
+	if (bpf_core_field_exists(older->_folio_nr_pages))
+		return BPF_CORE_READ(older, _folio_nr_pages);
+	return FOLIO_PAGES + 1;
+}
+
+static __always_inline __u64 index_of(struct page *head)
+{
+	struct page___index *older = (void *)head;
+	struct folio *folio = (void *)head;
+
+	if (bpf_core_field_exists(folio->index))
+		return BPF_CORE_READ(folio, index);
+	return BPF_CORE_READ(older, index);
+}
+
+/* The number that a process is noted by. */
+static __always_inline __u32 enlist(struct owner *owner)
+{
+#pragma clang loop unroll(disable)
+	for (int try = 0; try < TRIES; try++) {
+		__u32 number = 1 + (owner->tgid + try) % (UNKNOWN - 1);
+		struct owner *there = bpf_map_lookup_elem(&owners, &number);
+
+		if (!there) {
+			bpf_map_update_elem(&owners, &number, owner, BPF_NOEXIST);
+			there = bpf_map_lookup_elem(&owners, &number);
+		}
+		if (there && there->tgid == owner->tgid)
+			return number;
+	}
+	return UNKNOWN;
+}
+
+/* That of this process, which most often has one. */
+static __always_inline __u32 own_number(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, number = 1 + tgid % (UNKNOWN - 1);
+	struct owner *there = bpf_map_lookup_elem(&owners, &number), owner = {};
+
+	if (there && there->tgid == tgid)
+		return number;
+	own(&owner);
+	return enlist(&owner);
+}
+
+/* Notes who wrote pages, the last one to make them dirty. Not 0: there is no room. */
+__noinline int note_pages(__u64 serial, __u64 index, __u32 count, __u32 number)
+{
+	struct chunk_key key = {.serial = serial};
+	struct chunk *chunk = NULL, none = {};
+
+#pragma clang loop unroll(disable)
+	for (int at = 0; at < FOLIO_PAGES && at < count; at++) {
+		__u64 place = index + at;
+
+		if (!chunk || !(place % CHUNK_PAGES)) {
+			key.chunk = place / CHUNK_PAGES;
+			chunk = bpf_map_lookup_elem(&chunks, &key);
+			if (!chunk) {
+				bpf_map_update_elem(&chunks, &key, &none, BPF_NOEXIST);
+				chunk = bpf_map_lookup_elem(&chunks, &key);
+			}
+			if (!chunk)
+				return 1;
+		}
+		chunk->pages[place % CHUNK_PAGES] = number;
+	}
+	return count > FOLIO_PAGES;
+}
+
+/* From now on each page's writer is noted; what is not noted so far is the first one's. */
+static __always_inline void share(struct written *written)
+{
+	if (written->shared)
+		return;
+	written->first_number = enlist(&written->first);
+	written->shared = 1;
+}
+
+static __always_inline void add_share(struct walk *walk, __u32 number, __u32 bytes)
+{
+	__u32 count = walk->split.count;
+
+	number &= UNKNOWN;
+	if (number != UNKNOWN && !walk->bytes[number]) {
+		if (count < SHARES - 1) {
+			walk->split.shares[count].number = number;
+			walk->split.count = count + 1;
+		} else {
+			number = UNKNOWN;
+		}
+	}
+	walk->bytes[number] += bytes;
+}
+
+/* The writer of the page of a folio. */
+static __always_inline __u32 writer_at(struct walk *walk, __u64 index)
+{
+	struct chunk_key key = {.serial = walk->serial, .chunk = index / CHUNK_PAGES};
+	struct chunk *chunk = bpf_map_lookup_elem(&chunks, &key);
+	__u32 number = chunk ? chunk->pages[index % CHUNK_PAGES] : EARLIER;
+
+	if (number & VAGUE)
+		return walk->shared ? UNKNOWN : number & ~VAGUE;
+	return number ? number : walk->missing;
+}
+
+/*
+ * The next page of a bio, added to its writer's. A function of its own, without its caller's state: the
+ * verifier goes through it once. 0: there is none.
+ */
+__noinline int walk_page(void)
+{
+	__u32 zero = 0, step;
+	struct walk *walk = bpf_map_lookup_elem(&walks, &zero);
+	struct page *page, *head;
+	struct bio_vec vector = {};
+
+	if (!walk || !walk->left)
+		return 0;
+	if (!walk->room) {
+		bpf_probe_read_kernel(&vector, sizeof(vector), (struct bio_vec *)walk->vector + walk->next);
+		walk->next++;
+		walk->page = (__u64)vector.bv_page;
+		walk->at = vector.bv_offset;
+		walk->room = vector.bv_len < walk->left ? vector.bv_len : walk->left;
+		if (!walk->room)
+			return 0;
+	}
+	page = page_after((void *)walk->page, walk->at >> page_bits);
+	head = first_page(page);
+	step = (1U << page_bits) - (walk->at & ((1U << page_bits) - 1));
+	/* Who writes alone wrote all of a folio. */
+	if (!walk->shared && page == head) {
+		__u32 pages = pages_from(head);
+
+		if (pages <= FOLIO_PAGES)
+			step += (pages - 1) << page_bits;
+	}
+	if (step > walk->room)
+		step = walk->room;
+	add_share(walk, writer_at(walk, index_of(head) + pages_between(head, page)), step);
+	walk->at += step;
+	walk->room -= step;
+	walk->left -= step;
+	return 1;
+}
+
+/* Says in a key whose bytes they are. */
+static __always_inline void attribute(struct row_key *key, char *comm, __u32 number)
+{
+	struct owner *owner = bpf_map_lookup_elem(&owners, &number);
+
+	key->earlier = number == EARLIER;
+	key->shared = number != EARLIER && !owner;
+	if (!owner)
+		return;
+	key->tgid = owner->tgid;
+	key->container = owner->container;
+	__builtin_memcpy(comm, owner->comm, sizeof(owner->comm));
+}
+
+/* Finds who wrote the pages of a bio, page by page. */
+static __always_inline void split_bio(struct bio *bio, struct flight *flight, struct written *written)
+{
+	__u64 place = (__u64)bio;
+	struct split *split;
+	struct walk *walk;
+	__u32 zero = 0;
+
+	walk = bpf_map_lookup_elem(&walks, &zero);
+	if (!walk)
+		return;
+	walk->vector = (__u64)BPF_CORE_READ(bio, bi_io_vec);
+	walk->next = BPF_CORE_READ(bio, bi_iter.bi_idx);
+	walk->left = flight->bytes;
+	walk->room = 0;
+	walk->serial = written->serial;
+	walk->shared = written->shared;
+	walk->missing = written->full ? UNKNOWN : written->mixed ? EARLIER : written->first_number;
+	split = &walk->split;
+	split->count = 0;
+#pragma clang loop unroll(disable)
+	for (int count = 0; count < WALK_PAGES; count++) {
+		if (!walk_page())
+			break;
+	}
+	/* What is beyond the limit. */
+	if (walk->left)
+		add_share(walk, UNKNOWN, walk->left);
+#pragma clang loop unroll(disable)
+	for (int at = 0; at < SHARES - 1; at++) {
+		__u32 number = split->shares[at].number & UNKNOWN;
+
+		if (at >= split->count)
+			break;
+		split->shares[at].bytes = walk->bytes[number];
+		walk->bytes[number] = 0;
+	}
+	if (walk->bytes[UNKNOWN] && split->count < SHARES) {
+		split->shares[split->count].number = UNKNOWN;
+		split->shares[split->count].bytes = walk->bytes[UNKNOWN];
+		walk->bytes[UNKNOWN] = 0;
+		split->count++;
+	}
+	attribute(&flight->key, flight->comm, split->shares[0].number);
+	if (split->count < 2)
+		return;
+	flight->split = 1;
+	if (bpf_map_update_elem(&splits, &place, split, BPF_ANY)) {
+		flight->split = 0;
+		attribute(&flight->key, flight->comm, UNKNOWN);
+	}
+}
+
+/* Writes of cached pages are those of who made them dirty. */
+static __always_inline void find_writers(struct bio *bio, struct flight *flight, struct file_id *file,
+					 __u64 run)
+{
+	struct written *written = bpf_map_lookup_elem(&dirtiers, file);
+
+	if (!written || written->run != run) {
+		flight->key.earlier = 1;
+	} else if (written->shared || written->mixed) {
+		split_bio(bio, flight, written);
+	} else {
+		flight->key.tgid = written->first.tgid;
+		flight->key.container = written->first.container;
+		__builtin_memcpy(flight->comm, written->first.comm, sizeof(flight->comm));
+	}
+}
+
+/* Notes who made a folio dirty, in a file whose pages are noted. */
+static __always_inline void note_folio(struct written *written, void *folio)
+{
+	struct page *head = (void *)plain((__u64)folio);
+	__u32 count = pages_from(head), number = own_number();
+
+	if (note_pages(written->serial, index_of(head), count, count > 1 ? number | VAGUE : number))
+		written->full = 1;
+}
+
+#endif
