@@ -11,6 +11,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::failed::{Attached, Failed, counted};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
 use super::sent::{Count, Sent};
@@ -229,7 +230,7 @@ impl Lost {
 pub struct Armed<'p> {
     program: &'p mut Stacks,
     ring: Ring,
-    links: Vec<Link>,
+    links: Vec<Attached>,
     side: u32,
     host: bool,
     targets: BTreeSet<u64>,
@@ -249,9 +250,9 @@ impl Armed<'_> {
             let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()))?;
             // The link closes it.
             let _ = opened.into_raw_fd();
-            self.links.push(link);
+            self.links.push(link.into());
         }
-        self.links.extend(attempt(WHAT, || loaded.attach_rest())?);
+        self.links.extend(attempt(WHAT, || loaded.attach_rest())?.map(Attached::from));
         Ok(())
     }
 
@@ -311,12 +312,12 @@ impl Armed<'_> {
         for _ in 0..2 {
             self.side ^= 1;
             // Should it stay, it names stacks that nobody knows, and counts as lost.
-            let _ = self.counts(|_| {});
+            counted(Failed::Write, "old counts of stacks", self.counts(|_| {}));
         }
         let targets = &self.program.maps.targets;
         let old: Vec<_> = targets.keys().collect();
         for key in old {
-            let _ = targets.delete(&key);
+            counted(Failed::Write, "an old target", targets.delete(&key));
         }
     }
 

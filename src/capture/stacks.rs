@@ -162,7 +162,10 @@ fn sample(sampler: &Arc<Sampler>) {
                 let known = HashMap::new();
                 Session { armed, running: Vec::new(), known, sampler }.run(&shift);
             }
-            Err(_) => refuse_waiting(&shift),
+            Err(error) => {
+                bpf::Failed::Attach.count("the sampling program", &error);
+                refuse_waiting(&shift);
+            }
         }
         if shift.leave() {
             return;
@@ -210,7 +213,8 @@ impl Session<'_> {
     fn begin(&mut self, job: Job) {
         let aimed = self.aim(Some(job.scope));
         let began = self.turn();
-        if aimed.is_err() {
+        if let Err(error) = aimed {
+            bpf::Failed::Write.count("the scope of samples", &error);
             return job
                 .answer
                 .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
@@ -264,7 +268,9 @@ impl Session<'_> {
                 running.count(which, known.get(&which), count.weight);
             }
         });
-        let broken = turned.and(counted).is_err();
+        let read =
+            turned.and(counted).inspect_err(|error| bpf::Failed::Read.count("counts of stacks", error));
+        let broken = read.is_err();
         let due: Vec<Running> =
             self.running.extract_if(.., |running| broken || running.until <= now).collect();
         if due.is_empty() {
@@ -279,8 +285,10 @@ impl Session<'_> {
                 self.end(running, now, lost);
             }
         }
-        // Should this fail, more is sampled than is asked for, and nobody counts it.
-        let _ = self.aim(None);
+        // Should this fail, more is sampled than is asked for, and no capture has it.
+        if let Err(error) = self.aim(None) {
+            bpf::Failed::Write.count("the scope of samples", &error);
+        }
         now
     }
 

@@ -77,6 +77,7 @@ fn who_is_not_watched_is_still_to_blame() {
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");
     let waits = Waits {
         whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
+        unread_cpus: 0,
         culprits: vec![Culprit { who: Who::Container(Play::key(1)), held: TEN }],
         waiters: Vec::new(),
     };

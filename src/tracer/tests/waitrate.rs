@@ -24,6 +24,7 @@ pub(super) fn waits() -> Waits {
     let culprit = |who, held| Culprit { who, held: ms(held) };
     Waits {
         whole,
+        unread_cpus: 0,
         culprits: vec![
             culprit(Who::Container(Play::key(1)), 1500),
             culprit(cgroup("/system.slice/x.service"), 590),
@@ -168,7 +169,7 @@ fn the_warning_is_of_the_largest_cause() {
         };
         let who = Who::Cgroup(Some("/".into()));
         let waiters = vec![Waiter { who, time: Waited { all: ms(5), ..Waited::default() } }];
-        let seen = Seen::Waits(Waits { whole: parts, culprits: Vec::new(), waiters });
+        let seen = Seen::Waits(Waits { whole: parts, unread_cpus: 3, culprits: Vec::new(), waiters });
         let found = Capture { seen, ..capture(Kind::Waits, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&found)), Some(Trigger::Manual));
         let data = &play.seen.events[0].1["tracer_data"];
@@ -177,6 +178,7 @@ fn the_warning_is_of_the_largest_cause() {
             data["waiters"],
             serde_json::json!([{ "cgroup_path": "/", "wait_ms": 5, "percent": 25.0 }])
         );
+        assert_eq!(data["unread_cpus"], 3, "it says what it lacks");
         assert!(data.get("curr_waitrate").is_none(), "nothing was read of the host");
     }
 }
