@@ -122,7 +122,7 @@ fn it_is_attached_only_while_it_is_enabled() {
     std::fs::write(&agent.config, text.replace("enabled = false", "enabled = true")).unwrap();
     // All tracers are on now; none of the others sees anything here.
     agent.signal(libc::SIGHUP);
-    await_that("the hook", SOON, || (links() == off + 1).then_some(()));
+    await_that("the hook", SOON, || (links() == off + 2).then_some(()));
     let pid = eat(&cgroup, &mut command(&eater));
     agent.event("the kill", SOON, |event| event["tracer_data"]["victim"]["pid"] == pid);
     std::fs::write(&agent.config, text).unwrap();
