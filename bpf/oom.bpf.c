@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * OOM kills, as they happen: who is killed, who asked for the memory that was not there, and the
- * cgroup that had least room left on the way from the victim's to the root.
+ * cgroup that had least room left on the way from the victim's to the root. The kernel also marks
+ * victims that were dying before: those that it kills it has sent SIGKILL itself, just before.
  */
 #include "common.h"
 #include "lost.h"
 
-/* A longer name of a cgroup is cut: those that runtimes make are of 90 bytes. */
-#define NAME_BYTES 128
+/* include/linux/limits.h: a name with its zero, and a path. */
+#define NAME_BYTES 256
+#define PATH_BYTES 4096
+
+/* Cgroups from the victim's up; what is above them is told to be missing. */
+#define LEVELS_MAX 256
+
+/* include/uapi/asm-generic/signal.h, and include/linux/sched/signal.h: sent by the kernel itself. */
+#define SIGKILL	      9
+#define SEND_SIG_PRIV 1
 
 #define NO_LIMIT (~0ULL)
 
@@ -19,7 +28,7 @@
 
 const volatile __u32 page_bytes = 4096;
 
-/* As it is sent: the names follow from the cgroup up, as many as there are. */
+/* As it is sent: the names follow from the cgroup up, each with its zero, as long as all are. */
 struct kill {
 	__u64 victim_container;
 	__u64 trigger_container;
@@ -31,8 +40,10 @@ struct kill {
 	char trigger_comm[16];
 	/* 0 is not known. */
 	__u64 victim_rss_bytes;
-	__u64 levels;
-	char names[CGROUP_LEVELS_MAX * NAME_BYTES];
+	__u32 names_bytes;
+	/* Whether names above are missing. */
+	__u32 cut;
+	char names[PATH_BYTES + NAME_BYTES];
 };
 
 /* A process that is marked: each of its threads may be. */
@@ -52,6 +63,14 @@ struct {
 	__type(key, struct marked);
 	__type(value, __u8);
 } told SEC(".maps");
+
+/* By thread that sends it: whom the kernel sent SIGKILL last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} sent SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -85,7 +104,7 @@ static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys
 
 	kill->limit_bytes = NO_LIMIT;
 	kill->usage_bytes = (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) * page_bytes;
-	for (int level = 0; level < CGROUP_LEVELS_MAX && css; level++) {
+	for (int level = 0; level < LEVELS_MAX && css; level++) {
 		__u64 usage = BPF_CORE_READ(memcg_of(css), memory.usage.counter);
 		__u64 max = BPF_CORE_READ(memcg_of(css), memory.max);
 		__u64 room = usage < max ? max - usage : 0;
@@ -104,17 +123,27 @@ static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys
 /* The names of a cgroup and of those above it, the root's left out. */
 static __always_inline void read_path(struct cgroup_subsys_state *css, struct kill *kill)
 {
-	kill->levels = 0;
-	for (int level = 0; level < CGROUP_LEVELS_MAX; level++) {
-		struct cgroup_subsys_state *parent = BPF_CORE_READ(css, parent);
+	__u64 at = 0;
 
-		if (!parent)
+	kill->cut = 1;
+	for (int level = 0; level < LEVELS_MAX; level++) {
+		struct cgroup_subsys_state *parent = BPF_CORE_READ(css, parent);
+		long bytes;
+
+		if (!parent) {
+			kill->cut = 0;
 			break;
-		bpf_probe_read_kernel_str(kill->names + level * NAME_BYTES, NAME_BYTES,
-					  BPF_CORE_READ(css, cgroup, kn, name));
-		kill->levels = level + 1;
+		}
+		if (at >= PATH_BYTES)
+			break;
+		bytes = bpf_probe_read_kernel_str(kill->names + at, NAME_BYTES,
+						  BPF_CORE_READ(css, cgroup, kn, name));
+		if (bytes <= 0)
+			break;
+		at += bytes;
 		css = parent;
 	}
+	kill->names_bytes = at;
 }
 
 /* Whether this process was told of before. */
@@ -156,38 +185,59 @@ static __always_inline void read_victim(struct task_struct *victim, struct kill 
 	kill->victim_rss_bytes = resident_bytes(victim);
 }
 
+/* Whom this thread has just sent SIGKILL for the kernel. NULL: the marked one was dying before. */
+static __always_inline struct task_struct *killed(__u64 marked)
+{
+	__u64 self = bpf_get_current_pid_tgid(), *found = bpf_map_lookup_elem(&sent, &self);
+	struct task_struct *victim;
+
+	if (!found)
+		return NULL;
+	victim = (void *)*found;
+	bpf_map_delete_elem(&sent, &self);
+	/* Before 6.9 the kernel tells an id here. */
+	if (bpf_core_field_exists(struct trace_event_raw_mark_victim, __data_loc_comm))
+		return (__u64)victim == marked ? victim : NULL;
+	return BPF_CORE_READ(victim, pid) == marked ? victim : NULL;
+}
+
 static __always_inline int tell(__u64 marked)
 {
-	struct task_struct *trigger = (void *)bpf_get_current_task(), *leader;
-	/* Before 6.9 all that is known of the victim is its id: its cgroup is about the trigger's. */
-	bool whole = bpf_core_field_exists(struct trace_event_raw_mark_victim, __data_loc_comm);
-	struct task_struct *victim = whole ? (void *)marked : trigger;
+	struct task_struct *trigger = (void *)bpf_get_current_task(), *victim = killed(marked), *leader;
 	__u64 size = __builtin_offsetof(struct kill, names);
-	struct cgroup_subsys_state *css;
 	struct kill *kill;
 	__u32 zero = 0;
 
 	kill = bpf_map_lookup_elem(&scratch, &zero);
-	if (!kill)
+	if (!kill || !victim)
 		return 0;
 	read_victim(victim, kill);
-	if (!whole) {
-		kill->victim_pid = marked;
-		kill->victim_comm[0] = 0;
-		kill->victim_rss_bytes = 0;
-	}
-	if (whole && is_told(BPF_CORE_READ(victim, group_leader), kill->victim_pid))
+	if (is_told(BPF_CORE_READ(victim, group_leader), kill->victim_pid))
 		return 0;
 	leader = BPF_CORE_READ(trigger, group_leader);
 	kill->trigger_pid = BPF_CORE_READ(trigger, tgid);
 	BPF_CORE_READ_INTO(&kill->trigger_comm, leader, comm);
 	kill->trigger_container = container_of_task(trigger);
-	css = tightest(memory_of(victim), kill);
-	read_path(css, kill);
-	size += kill->levels * NAME_BYTES;
+	read_path(tightest(memory_of(victim), kill), kill);
+	size += kill->names_bytes;
 	if (size > sizeof(*kill) || bpf_ringbuf_output(&events, kill, size, 0))
 		count_lost();
 	return 0;
+}
+
+static __always_inline int note_signal(__u64 signal, __u64 info, __u64 to)
+{
+	__u64 self = bpf_get_current_pid_tgid();
+
+	if (signal == SIGKILL && info == SEND_SIG_PRIV && bpf_map_update_elem(&sent, &self, &to, BPF_ANY))
+		count_lost();
+	return 0;
+}
+
+SEC("tp_btf/signal_generate")
+int signal_generate(__u64 *ctx)
+{
+	return note_signal(ctx[0], ctx[1], ctx[2]);
 }
 
 SEC("tp_btf/mark_victim")

@@ -351,36 +351,57 @@ static __always_inline int take_move(struct task_struct *task)
 }
 
 /*
+ * The cgroup of what runs here, and its group. They are read without types: those of the running task
+ * the verifier knows only from 5.11 on.
+ */
+static __always_inline void place_current(struct cpu *cpu, struct task_struct *task)
+{
+	__u64 index = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *css = NULL;
+	struct cgroup *cgroup;
+
+	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + index * sizeof(css));
+	cgroup = unified ? BPF_CORE_READ(set, dfl_cgrp) : BPF_CORE_READ(css, cgroup);
+	cpu->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	cpu->group = cpu->cgroup;
+	for (int level = 0; level < CGROUP_LEVELS_MAX && cgroup; level++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+		__u64 *container = bpf_map_lookup_elem(&containers, &id);
+
+		if (container) {
+			cpu->group = *container;
+			return;
+		}
+		css = BPF_CORE_READ(cgroup, self.parent);
+		cgroup = css ? BPF_CORE_READ(css, cgroup) : NULL;
+	}
+}
+
+/*
  * What runs at this moment, if it has not been switched to in this run, or for as long as it has
  * not been switched from: userspace has this run on each CPU when it reads the sums.
  */
 static __always_inline int take_current(void)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 now = BPF_CORE_READ(task, se.cfs_rq, rq, clock);
 	__u32 number = bpf_get_smp_processor_id();
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
-	struct task_struct *task;
-	__u64 now, container;
 
 	if (!cpu)
 		return 0;
 	settle(cpu);
-	/* Before 5.11 it cannot be known here. */
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
-		return 0;
-	task = bpf_get_current_task_btf();
-	now = task->se.cfs_rq->rq->clock;
 	if (cpu->group) {
 		close_slice(cpu, now > cpu->since ? now : cpu->since);
 		settle(cpu);
 		return 0;
 	}
-	if (!task->pid)
+	if (!BPF_CORE_READ(task, pid))
 		return 0;
 	if (!cpu->began)
 		cpu->began = now;
-	container = container_of_task(task);
-	cpu->cgroup = cgroup_of(task)->kn->id;
-	cpu->group = container ? container : cpu->cgroup;
+	place_current(cpu, task);
 	cpu->since = now;
 	return 0;
 }

@@ -178,6 +178,8 @@ impl Waited {
 pub struct Waits {
     /// How all of it ran and waited.
     pub whole: Waited,
+    /// CPUs whose last sums could not be read: what ran there last is not in it.
+    pub unread_cpus: u32,
     /// Who held CPUs that it waited for, longest first.
     pub culprits: Vec<Culprit>,
     /// Who waited, longest first; of a container it is itself, and is left out.

@@ -55,8 +55,12 @@ pub fn fits<'a>(
                 }
             }
             if spec.facts.cpu_pressure {
-                let source = if of_cgroups { "cpu.pressure" } else { "a probe of the run queues" };
-                fit.modes.push(format!("source: {source}"));
+                let by = match (of_cgroups, pressure) {
+                    (true, _) => "when cpu.pressure tells of waits",
+                    (false, true) => "when the host's pressure tells of waits",
+                    (false, false) => "always: there is no PSI",
+                };
+                fit.modes.push(format!("probed {by}"));
             }
             match spec.hook.map(|name| (name, captures.hook(name))) {
                 Some((name, Ok(_))) => fit.modes.push(format!("events: {name} by tp_btf")),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bpf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
 use crate::page::Page;
@@ -264,6 +265,7 @@ impl View<'_> {
             for (fault, count) in self.own_faults {
                 to.sample(&["onset", fault], count);
             }
+            bpf::failures(&mut |fault, count| to.sample(&["onset", fault], count));
             for (slot, counts) in each() {
                 for (fault, count) in &counts.faults {
                     to.sample(&[slot.spec.name, fault], *count);

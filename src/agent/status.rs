@@ -1,7 +1,9 @@
 //! The agent's state as `onset status` shows it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::bpf;
 use crate::clock::{Now, Wall};
 use crate::control::{BudgetStatus, LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
 use crate::ship::Tally;
@@ -54,6 +56,7 @@ impl Agent {
             ship: self.ship_status(),
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
+            faults: self.all_own_faults(),
             captures_open: self.desk.open() as u64,
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
@@ -84,6 +87,16 @@ impl Agent {
             rejected: Tally::get(&tally.rejected),
             retries: Tally::get(&tally.retries),
         }
+    }
+
+    /// What went wrong in the agent itself and in its programs, by name; what never did is left out.
+    fn all_own_faults(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::from(self.own_faults());
+        bpf::failures(&mut |fault, count| {
+            all.insert(fault, count);
+        });
+        let those = all.into_iter().filter(|(_, count)| *count > 0);
+        those.map(|(fault, count)| (fault.to_owned(), count)).collect()
     }
 
     /// What went wrong in the agent itself, by name.

@@ -15,7 +15,7 @@ use super::stacks::{Site, number};
 use super::{btf, place, skeletons};
 
 /// A record is no longer than this; memory for so many of them is set aside at start.
-pub(super) const RECORD_BYTES: usize = 4096;
+pub(super) const RECORD_BYTES: usize = 4608;
 
 /// Records that one drain takes at most.
 pub const RECORDS_MAX: u32 = 16;
@@ -38,9 +38,7 @@ macro_rules! by_name {
                         knobs.page_bytes = page_bytes;
                     }
                     let mut programs = open.load()?;
-                    for program in programs.object().progs() {
-                        meter.add(name, program.as_fd());
-                    }
+                    meter.add_all(name, programs.object().progs());
                     let records = MapHandle::try_from(&programs.maps.events)?;
                     let lost = MapHandle::try_from(&programs.maps.lost)?;
                     let mut ring = Ring::open(&records)?;

@@ -4,6 +4,7 @@
 mod containers;
 pub(crate) mod cpus;
 mod error;
+mod failed;
 mod floor;
 #[doc(hidden)]
 pub mod fuzz;
@@ -21,6 +22,7 @@ mod waits;
 
 pub use containers::Followed;
 pub use error::Error;
+pub use failed::{Failed, failures};
 pub use floor::Floor;
 pub use hook::Hook;
 pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};

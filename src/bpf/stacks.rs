@@ -12,6 +12,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::failed::{Attached, Failed, counted};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
 use super::sent::{Count, Sent};
@@ -188,7 +189,7 @@ impl Stacks {
         armed.forget_old()?;
         armed.control()?;
         armed.attach_online()?;
-        armed._rest = attempt(WHAT, || armed.program.loaded.attach_rest())?;
+        armed._rest = attempt(WHAT, || armed.program.loaded.attach_rest())?.map(Attached::from);
         Ok(armed)
     }
 
@@ -250,9 +251,9 @@ pub struct Armed<'p> {
     program: &'p mut Stacks,
     ring: Ring,
     /// What each CPU is sampled by.
-    cpus: BTreeMap<u32, Link>,
+    cpus: BTreeMap<u32, Attached>,
     /// What is sampled beside the perf events.
-    _rest: Option<Link>,
+    _rest: Option<Attached>,
     side: u32,
     due: Duration,
     end: Duration,
@@ -281,7 +282,7 @@ impl Armed<'_> {
             let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()))?;
             // The link closes it.
             let _ = opened.into_raw_fd();
-            self.cpus.insert(cpu, link);
+            self.cpus.insert(cpu, link.into());
         }
         Ok(())
     }
@@ -359,7 +360,7 @@ impl Armed<'_> {
         let targets = &self.program.maps.targets;
         let old: Vec<_> = targets.keys().collect();
         for key in old {
-            let _ = targets.delete(&key);
+            counted(Failed::Write, "an old target", targets.delete(&key));
         }
         Ok(())
     }

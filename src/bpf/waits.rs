@@ -2,17 +2,19 @@
 //! while the programs are attached: whoever wants a part of that time reads them twice.
 
 use std::collections::HashMap;
+use std::io;
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::time::Duration;
 
-use libbpf_rs::libbpf_sys::BPF_F_TEST_RUN_ON_CPU;
+use libbpf_rs::libbpf_sys::{self, BPF_F_TEST_RUN_ON_CPU, bpf_prog_test_run_opts, bpf_test_run_opts};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Program};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::failed::{Attached, Failed};
 use super::meter::Meter;
 use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder, types};
 use super::stacks::{Lost, number};
@@ -56,6 +58,8 @@ pub struct Tally {
     pub culprits: HashMap<(Group, Group), Duration>,
     /// Waits and slices that found no room, since the programs were loaded.
     pub lost: u64,
+    /// CPUs that are online and whose last sums are missing here.
+    pub unread_cpus: u32,
 }
 
 impl Tally {
@@ -112,7 +116,8 @@ impl Waits {
         let links = attempt(WHAT, || {
             forget_old(skeleton)?;
             skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)?;
-            Ok(vec![skeleton.progs.switched.attach_trace()?, skeleton.progs.moved.attach_trace()?])
+            let progs = &skeleton.progs;
+            Ok(vec![progs.switched.attach_trace()?.into(), progs.moved.attach_trace()?.into()])
         })?;
         let armed = WaitsArmed { program: self, _links: links };
         armed.look_now();
@@ -144,24 +149,33 @@ fn forget_old(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
 /// The programs while they are attached; they stop when this is dropped.
 pub struct WaitsArmed<'p> {
     program: &'p mut Waits,
-    _links: Vec<Link>,
+    _links: Vec<Attached>,
 }
 
 impl WaitsArmed<'_> {
-    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it.
-    fn look_now(&self) {
+    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it. On how
+    /// many CPUs that failed.
+    fn look_now(&self) -> u32 {
+        let mut failed = 0;
         for cpu in 0..self.program.skeleton.maps.cpus.max_entries() {
-            let on_it = ProgramInput { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..ProgramInput::default() };
-            // One that is offline runs nothing.
-            let _ = self.program.skeleton.progs.look_now.test_run(on_it);
+            match run_on(cpu, &self.program.skeleton.progs.look_now) {
+                // It is offline, and runs nothing.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
+                Err(error) => {
+                    failed += 1;
+                    Failed::Flush.count("the run-queue sums of a CPU", &error);
+                }
+                Ok(()) => {}
+            }
         }
+        failed
     }
 
     /// The sums so far. Those of culprits cost more to read, and are left out unless wanted.
     pub fn read(&self, culprits: bool) -> Result<Tally, Error> {
-        self.look_now();
+        let unread_cpus = self.look_now();
         let maps = &self.program.skeleton.maps;
-        let mut tally = Tally { lost: number(&maps.lost), ..Tally::default() };
+        let mut tally = Tally { lost: number(&maps.lost), unread_cpus, ..Tally::default() };
         attempt("reading waits", || {
             each_value(&maps.accounts, |key, values| tally.waited(key, values))?;
             if !culprits {
@@ -171,6 +185,16 @@ impl WaitsArmed<'_> {
         })?;
         Ok(tally)
     }
+}
+
+/// Runs a program once on this CPU. libbpf-rs would not tell why it could not.
+fn run_on(cpu: u32, program: &Program<'_>) -> io::Result<()> {
+    let mut opts = bpf_test_run_opts { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..Default::default() };
+    opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
+    // SAFETY: `opts` is ours, says how long it is, and all pointers in it are null with lengths of zero.
+    let error = unsafe { bpf_prog_test_run_opts(program.as_fd().as_raw_fd(), &raw mut opts) };
+    // libbpf gives errors as negative numbers.
+    if error < 0 { Err(io::Error::from_raw_os_error(-error)) } else { Ok(()) }
 }
 
 /// Hands out each key with its values, one of each CPU.

@@ -166,9 +166,10 @@ impl Session<'_> {
             waits: Vec::new(),
             job,
         });
-        if attached.and_then(|()| self.aim(&disks)).is_err()
+        if let Err(error) = attached.and_then(|()| self.aim(&disks))
             && let Some(running) = self.running.pop()
         {
+            bpf::Failed::Attach.count("the io programs", &error);
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
             running.job.answer.give(Err(refusal));
         }
@@ -248,7 +249,9 @@ impl Session<'_> {
         let disks = self.disks(&mounts);
         // Rows are told apart by what was read just now: names may take longer. Should this fail,
         // more is watched than is asked for, and nobody reads it.
-        let _ = self.aim(&disks);
+        if let Err(error) = self.aim(&disks) {
+            bpf::Failed::Write.count("the devices that are watched", &error);
+        }
         self.drain();
         for (running, rows) in ended {
             let lasted = now.saturating_duration_since(running.began);

@@ -188,7 +188,10 @@ fn sample(sampler: &Arc<Sampler>) {
                 let known = HashMap::new();
                 Session { armed, running: Vec::new(), known, sampler }.run(&shift);
             }
-            Err(_) => refuse_waiting(&shift),
+            Err(error) => {
+                bpf::Failed::Attach.count("the sampling program", &error);
+                refuse_waiting(&shift);
+            }
         }
         if shift.leave() {
             return;
@@ -226,8 +229,10 @@ impl Session<'_> {
                 Found::Nothing if self.running.is_empty() => return,
                 Found::Nothing => {
                     self.turn(None);
-                    // Should this fail, it is tried again at the next turn.
-                    let _ = self.armed.attach_online();
+                    // It is tried again at the next turn.
+                    if let Err(error) = self.armed.attach_online() {
+                        bpf::Failed::Attach.count("the samples of a CPU that came online", &error);
+                    }
                 }
                 Found::Closed => return,
             }
@@ -242,6 +247,9 @@ impl Session<'_> {
             self.turn(None);
         }
         let began = self.turn(Some(job.lasting));
+        if let Err(error) = &aimed {
+            bpf::Failed::Write.count("the scope of samples", error);
+        }
         let (Ok(()), Some(began)) = (aimed, began) else {
             return job
                 .answer
@@ -286,15 +294,20 @@ impl Session<'_> {
         // One that should have ended by now is read, and ends, at the next turn.
         let turned = self.armed.turn(next.filter(|next| *next > now), end);
         self.take_frames();
-        let read = turned.and_then(|ended| self.count().map(|()| ended)).ok();
+        let read = turned
+            .and_then(|ended| self.count().map(|()| ended))
+            .inspect_err(|error| bpf::Failed::Read.count("counts of stacks", error))
+            .ok();
         let due = |running: &mut Running| read.is_none_or(|ended| running.until <= ended);
         let due: Vec<Running> = self.running.extract_if(.., due).collect();
         if !due.is_empty() {
             for running in due {
                 self.end(running, read);
             }
-            // Should this fail, more is sampled than is asked for, and nobody counts it.
-            let _ = self.aim(None);
+            // Should this fail, more is sampled than is asked for, and no capture has it.
+            if let Err(error) = self.aim(None) {
+                bpf::Failed::Write.count("the scope of samples", &error);
+            }
         }
         read
     }

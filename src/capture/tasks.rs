@@ -80,7 +80,10 @@ impl Job {
     fn finish(self, lasted: Duration, kept: io::Result<Kept>) {
         let result = match kept {
             Ok((tasks, lost)) => Ok(Capture { scope: self.scope, lasted, lost, seen: Seen::Tasks(tasks) }),
-            Err(_) => Err(Refusal::Failed("the kernel's list of tasks could not be read to its end")),
+            Err(error) => {
+                bpf::Failed::Read.count("the list of tasks", &error);
+                Err(Refusal::Failed("the kernel's list of tasks could not be read to its end"))
+            }
         };
         self.answer.give(result);
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use crate::bpf::{self, Group, Tally};
+use crate::bpf::{self, Failed, Group, Tally};
 use crate::evidence::{Capture, Culprit, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
 use crate::inbox::{Found, Inbox, Shift};
 use crate::starter::{Crew, Starter};
@@ -80,7 +80,10 @@ fn watch(waiting: &Waiting) {
     loop {
         match program.arm() {
             Ok(armed) => run(armed, &shift, waiting),
-            Err(_) => refuse_waiting(&shift),
+            Err(error) => {
+                Failed::Attach.count("the run-queue programs", &error);
+                refuse_waiting(&shift);
+            }
         }
         if shift.leave() {
             return;
@@ -127,7 +130,7 @@ fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, runnin
     while let Found::Job(job) = shift.next(Duration::ZERO) {
         jobs.push(job);
     }
-    let read = armed.read(jobs.iter().any(|job| !job.probe)).map(Arc::new);
+    let read = read(armed, jobs.iter().any(|job| !job.probe)).map(Arc::new);
     let began = Instant::now();
     for job in jobs {
         match &read {
@@ -140,6 +143,11 @@ fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, runnin
     }
 }
 
+/// The sums so far; that they cannot be read is counted.
+fn read(armed: &bpf::WaitsArmed<'_>, culprits: bool) -> Result<Tally, bpf::Error> {
+    armed.read(culprits).inspect_err(|error| Failed::Read.count("the sums of waits", error))
+}
+
 const UNREADABLE: Refusal = Refusal::Failed("the kernel's sums of waits could not be read");
 
 /// Ends what is due.
@@ -149,7 +157,7 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
     if due.is_empty() {
         return Vec::new();
     }
-    let read = armed.read(due.iter().any(|running| !running.job.probe));
+    let read = read(armed, due.iter().any(|running| !running.job.probe));
     let now = Instant::now();
     let end = |Running { job, began, before, .. }: Running| match &read {
         Ok(sums) => {
@@ -177,6 +185,8 @@ fn since(now: &Tally, before: &Tally) -> Tally {
         groups: groups.filter(|(_, sum)| *sum != Waited::default()).collect(),
         culprits: culprits.filter(|(_, sum)| !sum.is_zero()).collect(),
         lost: now.lost.saturating_sub(before.lost),
+        // What is missing at one end is missing in between.
+        unread_cpus: now.unread_cpus.max(before.unread_cpus),
     }
 }
 
@@ -186,6 +196,11 @@ fn finish(ended: Vec<Ended>, root: &Path) {
     let nameless = found.iter().flat_map(|(rows, _)| rows.cgroups()).collect();
     let names = cgroup_names(root, nameless);
     for (rows, Ended { job, lasted, sums }) in found {
+        if job.probe && sums.unread_cpus > 0 {
+            // It is to judge by: without a part of what ran, all waits seem to be long.
+            job.answer.give(Err(UNREADABLE));
+            continue;
+        }
         let seen = if job.probe { Seen::Probe(containers(&sums)) } else { Seen::Waits(rows.named(&names)) };
         job.answer.give(Ok(Capture { scope: job.scope, lasted, lost: sums.lost, seen }));
     }
@@ -206,6 +221,7 @@ fn containers(sums: &Tally) -> Vec<(crate::host::Key, Waited)> {
 #[derive(Default)]
 struct Rows {
     whole: Waited,
+    unread_cpus: u32,
     culprits: Vec<(Group, Duration)>,
     waiters: Vec<(Group, Waited)>,
 }
@@ -217,7 +233,7 @@ impl Rows {
             return Rows::default();
         }
         let mut held: HashMap<Group, Duration> = HashMap::new();
-        let mut rows = Rows::default();
+        let mut rows = Rows { unread_cpus: sums.unread_cpus, ..Rows::default() };
         let only = match job.scope {
             Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(Group::Container(key)),
@@ -258,6 +274,7 @@ impl Rows {
         let waiter = |(group, time)| Waiter { who: who(group), time };
         Waits {
             whole: self.whole,
+            unread_cpus: self.unread_cpus,
             culprits: self.culprits.into_iter().map(culprit).collect(),
             waiters: self.waiters.into_iter().map(waiter).collect(),
         }
@@ -315,15 +332,21 @@ mod tests {
         let (a, b) = (Group::Cgroup(1), Group::Cgroup(2));
         let ms = Duration::from_millis;
         let waited = |all| Waited { all: ms(all), waits: all, ..Waited::default() };
-        let before = Tally { groups: [(a, waited(5))].into(), culprits: [((a, b), ms(4))].into(), lost: 1 };
+        let before = Tally {
+            groups: [(a, waited(5))].into(),
+            culprits: [((a, b), ms(4))].into(),
+            lost: 1,
+            unread_cpus: 2,
+        };
         let now = Tally {
             groups: [(a, waited(5)), (b, waited(3))].into(),
             culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),
             lost: 4,
+            unread_cpus: 1,
         };
         let part = since(&now, &before);
         assert_eq!(part.groups, [(b, waited(3))].into(), "who did nothing is not in it");
         assert_eq!(part.culprits, [((a, b), ms(5)), ((b, a), ms(2))].into());
-        assert_eq!(part.lost, 3);
+        assert_eq!((part.lost, part.unread_cpus), (3, 2));
     }
 }

@@ -80,7 +80,12 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
         ms(budget.window_ms)
     )?;
     let longest = ms(turns.longest_turn_ms);
-    writeln!(out, "loop        {} turns, the longest took {longest}\n", turns.turns)?;
+    writeln!(out, "loop        {} turns, the longest took {longest}", turns.turns)?;
+    let faults: Vec<_> = status.faults.iter().map(|(name, n)| format!("{} {n}", line(name))).collect();
+    if !faults.is_empty() {
+        writeln!(out, "faults      {}", faults.join(", "))?;
+    }
+    writeln!(out)?;
     // Whoever listens there may be no agent at all.
     let captures =
         |tracer: &TracerStatus| tracer.captures.values().fold(0, |sum: u64, n| sum.saturating_add(*n));

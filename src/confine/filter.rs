@@ -44,7 +44,6 @@ const FORBIDDEN: &[i64] = &[
     new::PIDFD_GETFD,
     libc::SYS_kcmp,
     libc::SYS_kill,
-    libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_pidfd_send_signal,
@@ -142,8 +141,8 @@ enum Allowed {
 }
 
 /// From <linux/bpf.h>: what libbpf does to load, attach, read and write what is ours. A tracer that is
-/// enabled by SIGHUP loads its hook then. Not there: pinning, running a program by hand, and opening
-/// other people's maps and programs by their ids.
+/// enabled by SIGHUP loads its hook then. Not there: pinning, and opening other people's maps and programs
+/// by their ids.
 const BPF_COMMANDS: &[u32] = &[
     0,  // BPF_MAP_CREATE
     1,  // BPF_MAP_LOOKUP_ELEM
@@ -151,6 +150,7 @@ const BPF_COMMANDS: &[u32] = &[
     3,  // BPF_MAP_DELETE_ELEM
     4,  // BPF_MAP_GET_NEXT_KEY
     5,  // BPF_PROG_LOAD
+    10, // BPF_PROG_TEST_RUN: run-queue sums are brought up to date by a program that runs on each CPU
     15, // BPF_OBJ_GET_INFO_BY_FD
     17, // BPF_RAW_TRACEPOINT_OPEN
     18, // BPF_BTF_LOAD
@@ -173,13 +173,16 @@ const CLONE_THREAD: u32 = 0x0001_0000;
 /// Every CLONE_NEW flag: new namespaces.
 const CLONE_NEW: u32 = 0x7e02_0080;
 
-const BOUNDED: [Bounded; 5] = [
+const BOUNDED: [Bounded; 6] = [
     // Threads, but no processes.
     Bounded { call: libc::SYS_clone, argument: 0, allowed: Allowed::Bits(CLONE_THREAD, CLONE_NEW) },
     Bounded { call: libc::SYS_bpf, argument: 0, allowed: Allowed::OneOf(BPF_COMMANDS) },
     Bounded { call: libc::SYS_socket, argument: 0, allowed: Allowed::OneOf(FAMILIES) },
-    // abort(3) signals its own process.
+    // How glibc's abort(3) signals its own process.
     Bounded { call: libc::SYS_tgkill, argument: 0, allowed: Allowed::Ourselves },
+    // musl's signals its own thread, whose id a filter cannot know before that thread is there: so the
+    // signal is bound, and the kernel holds it to processes of the same user.
+    Bounded { call: libc::SYS_tkill, argument: 1, allowed: Allowed::OneOf(&[libc::SIGABRT.cast_unsigned()]) },
     Bounded { call: libc::SYS_prlimit64, argument: 0, allowed: Allowed::Ourselves },
 ];
 
@@ -302,8 +305,12 @@ mod tests {
 
     const PID: u32 = 4321;
 
-    /// What the kernel would answer to a call.
+    /// What the kernel would answer to a call with these two arguments.
     fn answer(arch: u32, call: i64, first: u32) -> u32 {
+        answer_to(arch, call, [first, 0])
+    }
+
+    fn answer_to(arch: u32, call: i64, arguments: [u32; 2]) -> u32 {
         let program = program(PID);
         let (mut at, mut held) = (0, 0);
         loop {
@@ -314,7 +321,8 @@ mod tests {
                     held = match step.k {
                         NR => number(call),
                         ARCH_AT => arch,
-                        ARGUMENTS => first,
+                        ARGUMENTS => arguments[0],
+                        at if at == ARGUMENTS + 8 => arguments[1],
                         other => panic!("nothing is at {other}"),
                     };
                     true
@@ -369,6 +377,7 @@ mod tests {
             (libc::SYS_clone, 17, REFUSED),
             (libc::SYS_clone, CLONE_THREAD | 0x0002_0000, REFUSED),
             (libc::SYS_bpf, 28, libc::SECCOMP_RET_ALLOW),
+            (libc::SYS_bpf, 10, libc::SECCOMP_RET_ALLOW),
             (libc::SYS_bpf, 6, REFUSED),
             (libc::SYS_bpf, 13, REFUSED),
             (libc::SYS_socket, 2, libc::SECCOMP_RET_ALLOW),
@@ -380,6 +389,52 @@ mod tests {
         ];
         for (call, first, want) in cases {
             assert_eq!(answer(ARCH, call, first), want, "{call} {first:#x}");
+        }
+        for (signal, want) in [
+            (libc::SIGABRT, libc::SECCOMP_RET_ALLOW),
+            (libc::SIGKILL, REFUSED),
+            (libc::SIGTERM, REFUSED),
+            (0, REFUSED),
+        ] {
+            assert_eq!(answer_to(ARCH, libc::SYS_tkill, [PID, signal.cast_unsigned()]), want, "{signal}");
+        }
+    }
+
+    /// Ends itself from a thread other than its first, as `with` says, under the filter.
+    fn dies_under_the_filter(with: &str) -> std::process::ExitStatus {
+        let test = std::env::current_exe().expect("this test");
+        let mut child = std::process::Command::new(test);
+        child.args(["--exact", "confine::filter::tests::child_that_aborts", "--ignored"]);
+        child.env(DIES_BY, with).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        child.status().expect("it runs")
+    }
+
+    const DIES_BY: &str = "ONSET_DIES_BY";
+
+    #[test]
+    #[ignore = "it is the child of another test"]
+    fn child_that_aborts() {
+        // Asked for by name alone it has nothing to do.
+        let Ok(with) = std::env::var(DIES_BY) else { return };
+        no_new_privileges().expect("any process may");
+        install().expect("the kernel has seccomp");
+        let die = move || match with.as_str() {
+            "abort" => std::process::abort(),
+            // As musl's abort(3) does, whatever libc this test has.
+            // SAFETY: the calls take no pointers.
+            "tkill" => unsafe {
+                libc::syscall(libc::SYS_tkill, libc::syscall(libc::SYS_gettid), libc::SIGABRT);
+            },
+            other => panic!("{other}: no way to die"),
+        };
+        std::thread::spawn(die).join().expect("it is gone before");
+    }
+
+    #[test]
+    fn an_agent_that_aborts_dies_by_sigabrt_under_any_libc() {
+        use std::os::unix::process::ExitStatusExt as _;
+        for way in ["abort", "tkill"] {
+            assert_eq!(dies_under_the_filter(way).signal(), Some(libc::SIGABRT), "{way}");
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Status {
     pub turns: LoopStatus,
     /// Its tracers, in the order of the docs.
     pub tracers: Vec<TracerStatus>,
+    /// What went wrong in the agent itself, by its name in `onset_faults_total`; what never did is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u64>,
     /// Captures that are under way.
     #[serde(default)]
     pub captures_open: u64,

@@ -23,6 +23,8 @@ struct Portion {
 /// Mean and standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usual {
+    /// How many samples both are of.
+    pub samples: u32,
     /// The mean.
     pub mean: f64,
     /// The standard deviation.
@@ -47,13 +49,14 @@ impl History {
     pub fn usual(&self, now: Duration, length: Duration) -> Option<Usual> {
         let number = number(now, length);
         let recent = self.0.iter().filter(|portion| number.saturating_sub(portion.number) < PORTIONS);
-        let (count, sum, squares) = recent.fold((0.0, 0.0, 0.0), |(count, sum, squares), portion| {
+        let (samples, sum, squares) = recent.fold((0_u32, 0.0, 0.0), |(samples, sum, squares), portion| {
             let (more, high) = (f64::from(portion.sum), f64::from(portion.squares));
-            (count + f64::from(portion.count), sum + more, squares + high)
+            (samples.saturating_add(portion.count), sum + more, squares + high)
         });
+        let count = f64::from(samples);
         let mean = sum / count;
         let variance = (squares / count - mean * mean).max(0.0);
-        (count > 0.0).then_some(Usual { mean, std: variance.sqrt() })
+        (samples > 0).then_some(Usual { samples, mean, std: variance.sqrt() })
     }
 }
 
@@ -81,6 +84,7 @@ mod tests {
             history.push(at(step as u64 * 200), HALF_AN_HOUR, value);
         }
         let usual = history.usual(at(800), HALF_AN_HOUR).expect("four samples");
+        assert_eq!(usual.samples, 4);
         assert!((usual.mean - 25.0).abs() < 1e-6 && (usual.std - 125_f64.sqrt()).abs() < 1e-3, "{usual:?}");
     }
 

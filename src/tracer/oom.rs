@@ -24,7 +24,7 @@ use told::Told;
 
 const KILLS: Metric = Metric {
     name: "onset_oom_kills_total",
-    help: "Processes that the kernel killed for want of memory since start.",
+    help: "Processes that the kernel killed for want of memory since start, those that found no room in the ring included.",
     kind: MetricKind::Counter,
     labels: &[],
 };
@@ -54,7 +54,7 @@ pub const SPEC: Spec = Spec {
 
 const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
 
-const OWN: [Field; 18] = [
+const OWN: [Field; 19] = [
     field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
     field("victim.comm", FieldKind::Keyword, "Its name"),
     field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
@@ -63,6 +63,11 @@ const OWN: [Field; 18] = [
     field("killer.comm", FieldKind::Keyword, "Its name"),
     field("killer.container_id", FieldKind::Keyword, "Its container"),
     field("oom_cgroup_path", FieldKind::Keyword, "The cgroup with least room above the victim"),
+    field(
+        "oom_cgroup_path_cut",
+        FieldKind::Boolean,
+        "Whether names are missing at the path's beginning, which is `...` then; left out if not",
+    ),
     field("limit_bytes", FieldKind::Long, "Its limit, if there is one"),
     field("usage_bytes", FieldKind::Long, "What it used"),
     field("host_memory.total_bytes", FieldKind::Long, "Memory of the host"),
@@ -178,8 +183,8 @@ impl Tracer for Oom {
                 Some(kill) => self.killed(now, kill, out),
                 None => out.fault("foreign_record"),
             },
-            // The desk counts them.
-            Event::Lost(_) => {}
+            // They are killed all the same.
+            Event::Lost(lost) => self.kills = self.kills.saturating_add(lost),
             Event::Asked(subject, lasting) => {
                 let known = Known { kill: None, memory: self.memory.map(|(_, memory)| memory) };
                 self.ask(now, subject, Trigger::Manual, known, lasting, out);

@@ -15,11 +15,16 @@ use crate::host::Containers;
 const ROWS_MAX: usize = 1024;
 
 /// What it adds to a document.
-pub const FIELDS: [Field; 17] = [
+pub const FIELDS: [Field; 18] = [
     field("warn_type", FieldKind::Keyword, "What most of the wait was: inner, external or throttled"),
     field("wait_percent", FieldKind::Double, "Time waited for a CPU, in percent of waited and run time"),
     field("wait_ms", FieldKind::Long, "Time waited, of all tasks together, in milliseconds"),
     field("run_ms", FieldKind::Long, "Time run, of all tasks together, in milliseconds"),
+    field(
+        "unread_cpus",
+        FieldKind::Long,
+        "CPUs whose last sums could not be read: run_ms and wait_ms are too low by what was last there; left out if none",
+    ),
     field("inner_percent", FieldKind::Double, "Of the wait: while its own tasks had the CPU"),
     field("external_percent", FieldKind::Double, "Of the wait: while others had the CPU"),
     field("throttled_percent", FieldKind::Double, "Of the wait: while its quota held it back"),
@@ -60,6 +65,8 @@ struct Body<'a, R> {
     wait_ms: u64,
     run_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    unread_cpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     inner_percent: Option<Percent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_percent: Option<Percent>,
@@ -78,7 +85,7 @@ struct Body<'a, R> {
 
 impl<R: Serialize> Data for Waiting<'_, R> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
-        let Waits { whole, culprits, waiters } = self.waits;
+        let Waits { whole, unread_cpus, culprits, waiters } = self.waits;
         let share = |part| Percent::of(part, Nanos::from(whole.all));
         let interferer_list = Rows::cut(culprits, shrink, whole.all, self.containers);
         let rows = Rows::cut(waiters, shrink, whole.all, self.containers);
@@ -95,6 +102,7 @@ impl<R: Serialize> Data for Waiting<'_, R> {
                 wait_percent: Percent::of(whole.all, Nanos::from(whole.all.saturating_add(whole.ran))),
                 wait_ms: ms(whole.all),
                 run_ms: ms(whole.ran),
+                unread_cpus: Some(*unread_cpus).filter(|cpus| *cpus > 0),
                 inner_percent: share(whole.inner),
                 external_percent: share(whole.external),
                 throttled_percent: share(whole.throttled),

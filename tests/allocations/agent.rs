@@ -51,12 +51,10 @@ fn kill() -> Vec<u8> {
     let mut record = [0_u64.to_ne_bytes(); 4].concat();
     record.extend([77_u32.to_ne_bytes(), 78_u32.to_ne_bytes()].concat());
     record.extend(b"victim\0\0\0\0\0\0\0\0\0\0killer\0\0\0\0\0\0\0\0\0\0");
-    record.extend([4_500_u64.to_ne_bytes(), 2_u64.to_ne_bytes()].concat());
-    for name in ["inner", "outer"] {
-        let mut padded = name.as_bytes().to_vec();
-        padded.resize(128, 0);
-        record.extend(padded);
-    }
+    record.extend(4_500_u64.to_ne_bytes());
+    let names = b"inner\0outer\0";
+    record.extend([names.len() as u32, 0].map(u32::to_ne_bytes).concat());
+    record.extend(names);
     record
 }
 

@@ -97,6 +97,7 @@ fn capture(kind: Kind) -> Capture {
             whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
             culprits: (0..400).map(culprit).collect(),
             waiters: Vec::new(),
+            unread_cpus: 0,
         }),
         Kind::Probe => Seen::Probe(Vec::new()),
         Kind::Io => Seen::Io(disk_io()),

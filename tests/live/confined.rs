@@ -237,6 +237,10 @@ fn all_works_as(user: u32) {
     agent.signal(libc::SIGHUP);
     agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
     confined(agent.pid(), SET, None);
+    for fault in ["bpf_flush", "bpf_attach", "bpf_detach", "bpf_read", "bpf_write"] {
+        let sample = format!("onset_faults_total{{tracer=\"onset\",fault=\"{fault}\"}}");
+        assert_eq!(agent.metric(&sample), Some(0.0), "{sample}");
+    }
     let unreadable = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"file_unreadable\"}");
     assert_eq!(unreadable, Some(0.0));
     assert_eq!(agent.leave(), Some(0));
@@ -310,4 +314,52 @@ fn doctor_says_which_capabilities_are_missing_and_what_that_costs() {
         "{said}"
     );
     assert!(said.contains("cannot run"), "{said}");
+}
+
+/// What strace(1) wrote of the calls that were refused after the filter was laid over all threads.
+fn refused_by_the_filter(trace: &str) -> Vec<&str> {
+    let laid = trace.find("seccomp(SECCOMP_SET_MODE_FILTER").expect("the filter is laid");
+    let later = trace[laid..].lines().skip(1);
+    later
+        .filter(|line| line.contains("= -1 EPERM") || line.contains("resumed") && line.contains("EPERM"))
+        .collect()
+}
+
+#[test]
+fn no_call_that_the_agent_makes_is_refused_by_its_own_filter() {
+    if !root("strace") {
+        return;
+    }
+    let folder = Folder::new();
+    let trace = folder.0.join("trace");
+    let shipped_to = server::start();
+    let rest = format!(
+        "[tracer.waitrate]\nprobe_every = \"1s\"\nevery = \"1s\"\n[elasticsearch]\nurl = \"http://{shipped_to}\"\ncompress = false\n[capture]\nbudget_percent = 100\n"
+    );
+    let config = rig::config(&folder, "", &rest);
+    let mut by = command("strace");
+    by.args(["-D", "-f", "-qq", "--signal=none", "-e", "trace=all", "-o"]).arg(&trace).arg(ONSET);
+    let agent = Agent::start_by(&mut by, folder, config);
+    let (burning, eaten) = (Cgroup::new("traced"), Cgroup::new("traced-eaten"));
+    small(&eaten);
+    let work = Folder::new();
+    let _spinner = hidden_spinner(&work, &burning);
+    let mut made: Vec<_> = trigger_all(&agent, &burning).into_keys().collect();
+    eat(&eaten, &mut command(compile(&work, "eater", EATER)));
+    agent.event("the kill", SOON, |event| event["tracer_name"] == "oom");
+    made.push("oom");
+    assert_eq!(made.len(), onset::tracer::TRACERS.len(), "a capture of each kind: {made:?}");
+    await_that("all at the server", SOON, || {
+        agent.metric("onset_ship_documents_total{outcome=\"created\"}").filter(|created| *created >= 7.0)
+    });
+    agent.signal(libc::SIGHUP);
+    agent.said.wait("a reload", SOON, |line| line.contains("config reloaded").then_some(()));
+    agent.signal(libc::SIGTERM);
+    let text = await_that("its last call", SOON, || {
+        fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))
+    });
+    let probes = text.matches("bpf(BPF_PROG_TEST_RUN").count() + text.matches("bpf(BPF_PROG_RUN").count();
+    assert!(probes > 2, "run-queue sums are brought up to date: {probes} times");
+    let refused = refused_by_the_filter(&text);
+    assert!(refused.is_empty(), "{refused:#?}");
 }

@@ -3,6 +3,7 @@
 //! `cargo test --test live -- --test-threads=1`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod accuracy;
 mod cgroup;
 mod churn;
 mod confined;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, await_that, chance, command, done, lab, number, only, root, text};
+use crate::rig::{Agent, Killed, await_that, chance, command, done, lab, number, only, root, text};
 
 const WATCHING: &str = "every = \"500ms\"\nprobe = \"500ms\"\nprobe_every = \"1s\"\ncapture = \"2s\"";
 
@@ -48,19 +48,21 @@ fn outweighing() -> Changed {
     changed
 }
 
-/// Whether cgroups here tell their pressure (v2).
-fn has_pressure() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+/// In nanoseconds: how long these processes have run and have waited for a CPU.
+fn run_and_waited(spinners: &[Killed]) -> (f64, f64) {
+    let of = |spinner: &Killed| {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", spinner.0.id())).unwrap();
+        let mut fields = text.split_ascii_whitespace().map(|field| field.parse::<f64>().unwrap());
+        (fields.next().unwrap(), fields.next().unwrap())
+    };
+    spinners.iter().map(of).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
-/// In microseconds: for how long any task of a cgroup has waited for a CPU, and how long they ran.
-fn waited_and_ran(cgroup: &Cgroup) -> (f64, f64) {
-    let number = |file: &str, before: &str| -> f64 {
-        let text = fs::read_to_string(format!("/sys/fs/cgroup{}/{file}", cgroup.path())).unwrap();
-        let (_, rest) = text.split_once(before).unwrap();
-        rest.split_ascii_whitespace().next().unwrap().parse().unwrap()
-    };
-    (number("cpu.pressure", "total="), number("cpu.stat", "usage_usec "))
+/// In nanoseconds: for how long any task of a cgroup has waited for a CPU.
+fn pressure(cgroup: &Cgroup) -> f64 {
+    let text = fs::read_to_string(format!("/sys/fs/cgroup{}/cpu.pressure", cgroup.path())).unwrap();
+    let (_, rest) = text.split_once("total=").unwrap();
+    rest.split_ascii_whitespace().next().unwrap().parse::<f64>().unwrap() * 1e3
 }
 
 fn event_of(agent: &Agent, cgroup: &Cgroup, kind: &str) -> Value {
@@ -97,9 +99,12 @@ fn a_container_that_waits_for_another_names_it() {
     assert_eq!(text(&event, "/tracer_data/interferer_list/0/cgroup_path"), strong.path());
     let duration = number(&event, "/tracer_data/duration_ms");
     assert!((2000.0..3000.0).contains(&duration), "{event:#}");
-    // Where it is the pressure that tells of a wait, nobody has looked into it.
-    let cause = if has_pressure() { "unsplit" } else { "external" };
-    await_that("a sample of it", LONG, || ratio(&agent, &weak, cause).filter(|ratio| *ratio > 0.5));
+    // It was caught without a baseline, and says so.
+    assert_eq!(text(&event, "/tracer_data/trigger"), "sustained", "{event:#}");
+    assert_eq!(text(&event, "/tracer_data/baseline"), "none", "{event:#}");
+    assert_eq!(text(&event, "/tracer_data/source"), "probe", "{event:#}");
+    assert!(event["tracer_data"].get("mean").is_none(), "{event:#}");
+    await_that("a sample of it", LONG, || ratio(&agent, &weak, "external").filter(|ratio| *ratio > 0.5));
     // Its cost and its losses are shown, and the probes are not held to the budget for captures.
     assert_eq!(agent.metric("onset_lost_records_total{source=\"waits\"}"), Some(0.0));
     let shown = done(&mut agent.onset(&["show", text(&event, "/tracer_id")]));
@@ -163,25 +168,39 @@ fn who_asks_about_the_host_learns_who_waited_and_for_whom() {
 
 #[test]
 #[ignore = "it wants cgroup v2 with its controllers: `make lab` runs it in VMs"]
-fn where_cgroups_tell_their_pressure_that_is_the_source_and_no_run_queue_is_probed() {
+fn a_containers_own_pressure_calls_for_a_probe_which_adds_up_what_its_tasks_wait() {
     lab();
-    let (strong, weak) = (Cgroup::new("strong"), Cgroup::new("weak"));
-    weigh(&strong, 1024);
-    weigh(&weak, 128);
+    let crowd = Cgroup::new("crowd");
     let agent = Agent::start(&only("waitrate", WATCHING));
-    let _spinners = [strong.start(&mut spinner()), weak.start(&mut spinner())];
-    event_of(&agent, &weak, "external");
-    let before = waited_and_ran(&weak);
-    await_that("a sample that says what the kernel says", LONG, || {
-        let now = waited_and_ran(&weak);
-        let (waited, ran) = (now.0 - before.0, now.1 - before.1);
-        let told = ratio(&agent, &weak, "unsplit").filter(|told| *told > 0.5)?;
-        ((waited / (waited + ran) - told).abs() < 0.1).then_some(())
-    });
-    let captures = |outcome: &str| {
-        agent.metric(&format!("onset_captures_total{{tracer=\"waitrate\",outcome=\"{outcome}\"}}")).unwrap()
+    let captures = || agent.metric("onset_captures_total{tracer=\"waitrate\",outcome=\"done\"}").unwrap();
+    let told = || {
+        let causes = ["inner", "external", "throttled", "unheld", "unsplit"];
+        causes.iter().map(|cause| ratio(&agent, &crowd, cause)).sum::<Option<f64>>()
     };
-    // One for each event, and probes would be captures too.
-    assert_eq!(captures("done"), agent.metric("onset_events_total{tracer=\"waitrate\"}").unwrap());
+    await_that("the probe at the start, and a sample", LONG, || told());
+    let idle = captures();
+    let looks = || agent.metric("onset_samples_total{tracer=\"waitrate\"}").unwrap();
+    let before = looks();
+    await_that("some looks", LONG, || (looks() > before + 8.0).then_some(()));
+    assert_eq!(captures(), idle, "while its pressure says that nobody waits no run queue is probed");
+
+    // Two for each of two CPUs: some task waits all the time, and two run.
+    let spinners = ["0", "0", "1", "1"]
+        .map(|cpu| crowd.start(command("taskset").args(["-c", cpu, "sh", "-c", "while :; do :; done"])));
+    let event = event_of(&agent, &crowd, "inner");
+    assert_eq!(text(&event, "/tracer_data/source"), "probe", "{event:#}");
+    assert!(number(&event, "/tracer_data/pressure_percent") > 50.0, "{event:#}");
+    let (ran, waited, stalled) = {
+        let (before, stalled) = (run_and_waited(&spinners), pressure(&crowd));
+        let looked = looks();
+        await_that("some more looks", LONG, || (looks() > looked + 8.0).then_some(()));
+        let now = run_and_waited(&spinners);
+        (now.0 - before.0, now.1 - before.1, pressure(&crowd) - stalled)
+    };
+    let truth = waited / (waited + ran);
+    assert!(truth - stalled / (stalled + ran) > 0.05, "that is no number of pressure: {truth}");
+    await_that("a sample that says what its tasks' schedstat says", LONG, || {
+        told().filter(|told| (told - truth).abs() < 0.05)
+    });
     assert_eq!(agent.leave(), Some(0));
 }

@@ -71,7 +71,7 @@ impl Bytes<'_> {
         let culprits = culprits.collect();
         let waiters = (0..self.below(8) * many).map(|_| Waiter { who: self.who(), time: self.waited() });
         let waiters = waiters.collect();
-        Waits { whole: self.waited(), culprits, waiters }
+        Waits { whole: self.waited(), unread_cpus: u32::from(many > 1), culprits, waiters }
     }
 
     fn who(&mut self) -> Who {

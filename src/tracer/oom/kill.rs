@@ -2,11 +2,14 @@
 
 use crate::host::{Key, Text};
 
-/// Longer paths lose their end: no runtime makes such.
-const PATH_MAX: usize = 512;
+/// The kernel opens no longer path.
+const PATH_MAX: usize = 4096;
 
-/// Each name of a path takes so many bytes of a record, and ends with a zero.
-const NAME_BYTES: usize = 128;
+/// What stands for names that are missing at a path's beginning.
+const MISSING: &str = "...";
+
+/// What is no text in a name.
+const ODD: &str = "\u{fffd}";
 
 /// A limit that is none.
 const NO_LIMIT: u64 = u64::MAX;
@@ -32,6 +35,8 @@ pub(super) struct Kill {
     pub(super) limit_bytes: Option<u64>,
     /// The cgroup that these are of.
     pub(super) cgroup_path: Text<PATH_MAX>,
+    /// Whether names are missing at its beginning.
+    pub(super) cut: bool,
 }
 
 impl Kill {
@@ -46,8 +51,10 @@ impl Kill {
         let (victim_comm, rest) = rest.split_first_chunk()?;
         let (killer_comm, rest) = rest.split_first_chunk()?;
         let (victim_rss_bytes, rest) = number(rest)?;
-        let (levels, names) = number(rest)?;
-        let names = names.get(..usize::try_from(levels).ok()?.checked_mul(NAME_BYTES)?)?;
+        let (names_bytes, rest) = rest.split_first_chunk()?;
+        let (cut, rest) = rest.split_first_chunk()?;
+        let names = rest.get(..usize::try_from(u32::from_ne_bytes(*names_bytes)).ok()?)?;
+        let (cgroup_path, cut) = path(names, u32::from_ne_bytes(*cut) != 0);
         Some(Kill {
             victim: Party {
                 pid: u32::from_ne_bytes(*victim_pid),
@@ -62,7 +69,8 @@ impl Kill {
             victim_rss_bytes: Some(victim_rss_bytes).filter(|bytes| *bytes > 0),
             usage_bytes,
             limit_bytes: Some(limit_bytes).filter(|limit| *limit != NO_LIMIT),
-            cgroup_path: path(names),
+            cgroup_path,
+            cut,
         })
     }
 }
@@ -76,7 +84,9 @@ pub(in crate::tracer) fn fuzz(record: &[u8]) {
         assert!(party.comm.len() <= 16 && !party.comm.contains('\0'));
         assert!(party.comm.is_empty() || held(&party.comm));
     }
-    assert!(kill.cgroup_path.starts_with('/') && !kill.cgroup_path.contains('\0'));
+    let path =
+        kill.cgroup_path.strip_prefix(if kill.cut { MISSING } else { "" }).unwrap_or(&kill.cgroup_path);
+    assert!((path.starts_with('/') || kill.cut && path.is_empty()) && !path.contains('\0'));
     assert_ne!(kill.limit_bytes, Some(NO_LIMIT));
     let more = [record, &[0xff; 7]].concat();
     let padded = Kill::parse(&more).map(|padded| (padded.victim.pid, padded.cgroup_path.len()));
@@ -101,16 +111,31 @@ fn comm(raw: &[u8; 16]) -> Text<64> {
     Text::cut(text(raw))
 }
 
-/// The path of names that stand innermost first.
-fn path(names: &[u8]) -> Text<PATH_MAX> {
+/// The path of names that stand innermost first, each with its zero, and whether names are missing at its
+/// beginning: `cut` says that the kernel's side had no room for them.
+fn path(names: &[u8], mut cut: bool) -> (Text<PATH_MAX>, bool) {
     let mut path = Text::EMPTY;
-    for name in names.chunks_exact(NAME_BYTES).rev() {
-        match Text::joined(&[&path, "/", text(name)]) {
-            Some(longer) => path = longer,
-            None => break,
-        }
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let Some(longer) = name.strip_suffix(&[0]).and_then(|name| above(name, &path)) else {
+            cut = true;
+            break;
+        };
+        path = longer;
     }
-    if path.is_empty() { Text::cut("/") } else { path }
+    if cut {
+        // What is shown in place of them takes a little room, too.
+        return (Text::joined(&[MISSING, &path]).unwrap_or(path), true);
+    }
+    (if path.is_empty() { Text::cut("/") } else { path }, false)
+}
+
+/// A path with a name before it, if there is room.
+fn above(name: &[u8], path: &str) -> Option<Text<PATH_MAX>> {
+    let mut new = Text::<PATH_MAX>::cut("/");
+    for chunk in name.utf8_chunks() {
+        new = Text::joined(&[&new, chunk.valid(), if chunk.invalid().is_empty() { "" } else { ODD }])?;
+    }
+    Text::joined(&[&new, path])
 }
 
 #[cfg(test)]
@@ -128,12 +153,10 @@ pub(in crate::tracer) mod tests {
         record.extend(b"victim\0garbage!!");
         record.extend(b"kill\xffer\0\0\0\0\0\0\0\0\0");
         record.extend(4_500_u64.to_ne_bytes());
-        record.extend((names.len() as u64).to_ne_bytes());
-        for name in names.iter().rev() {
-            let mut padded = name.as_bytes().to_vec();
-            padded.resize(NAME_BYTES, 0);
-            record.extend(padded);
-        }
+        let names: Vec<u8> = names.iter().rev().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
+        record.extend((names.len() as u32).to_ne_bytes());
+        record.extend(0_u32.to_ne_bytes());
+        record.extend(names);
         record
     }
 
@@ -156,16 +179,41 @@ pub(in crate::tracer) mod tests {
         let whole = record(None, 1, &["a", "b"]);
         assert!((0..whole.len()).all(|len| Kill::parse(&whole[..len]).is_none()));
         let mut endless = whole;
-        endless[80..88].copy_from_slice(&u64::MAX.to_ne_bytes());
+        endless[80..84].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(Kill::parse(&endless).is_none());
     }
 
     #[test]
-    fn a_path_that_is_too_long_is_cut_between_names() {
-        let long = "n".repeat(NAME_BYTES - 1);
-        let kill = Kill::parse(&record(None, 1, &[long.as_str(); 16])).expect("a record");
-        assert_eq!(kill.cgroup_path.len(), PATH_MAX);
-        let kill = Kill::parse(&record(None, 1, &[&long, "a", &long, &long, &long])).expect("a record");
-        assert_eq!(kill.cgroup_path.len(), 2 + 3 * NAME_BYTES);
+    fn a_path_is_whole_up_to_the_longest_that_the_kernel_opens() {
+        let (long, longest) = ("n".repeat(144), "m".repeat(255));
+        let deep: Vec<&str> = std::iter::repeat_n("l", 200).collect();
+        for names in [&[&*long][..], &["docker", &longest, "x"], &[&*longest; 15], &deep] {
+            let kill = Kill::parse(&record(None, 1, names)).expect("a record");
+            assert_eq!((&*kill.cgroup_path, kill.cut), (&*format!("/{}", names.join("/")), false));
+        }
+        let full: Vec<&str> = std::iter::repeat_n(&*longest, 16).collect();
+        let kill = Kill::parse(&record(None, 1, &full)).expect("a record");
+        assert_eq!((kill.cgroup_path.len(), kill.cut), (PATH_MAX, false));
+    }
+
+    #[test]
+    fn a_path_that_is_cut_says_so_and_keeps_its_end() {
+        let mut raw = record(None, 1, &["pods", "a"]);
+        raw[84] = 1;
+        let kill = Kill::parse(&raw).expect("a record");
+        assert_eq!((&*kill.cgroup_path, kill.cut), (".../pods/a", true));
+        let names: Vec<String> = (0..17).map(|level| format!("{level:0>255}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let kill = Kill::parse(&record(None, 1, &names)).expect("a record");
+        assert!(kill.cut && kill.cgroup_path.ends_with("16") && kill.cgroup_path.len() <= PATH_MAX);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_shown_as_far_as_it_is() {
+        let mut raw = record(None, 1, &["docker", "a-b"]);
+        let dash = raw.len() - "-b\0docker\0".len();
+        raw[dash] = 0xff;
+        let kill = Kill::parse(&raw).expect("a record");
+        assert_eq!((&*kill.cgroup_path, kill.cut), ("/docker/a\u{fffd}b", false));
     }
 }

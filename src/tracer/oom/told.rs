@@ -49,6 +49,7 @@ impl<'a> Told<'a> {
             victim: One { rss_bytes: kill.victim_rss_bytes, ..self.one(&kill.victim, &kill.cgroup_path) },
             killer: self.one(&kill.killer, if shared { &kill.cgroup_path } else { "" }),
             oom_cgroup_path: &kill.cgroup_path,
+            oom_cgroup_path_cut: kill.cut,
             limit_bytes: kill.limit_bytes,
             usage_bytes: kill.usage_bytes,
         }
@@ -60,9 +61,15 @@ impl<'a> Told<'a> {
             pid: party.pid,
             comm: &party.comm,
             rss_bytes: None,
-            container_id: known.map(|container| container.id()).or_else(|| Some(recognise(path)?.id)),
+            container_id: known.map(|container| container.id()).or_else(|| container_above(path)),
         }
     }
+}
+
+/// The id of the innermost container that this cgroup is in.
+fn container_above(path: &str) -> Option<&str> {
+    let mut paths = std::iter::successors(Some(path), |path| Some(path.rsplit_once('/')?.0));
+    paths.find_map(|path| Some(recognise(path)?.id))
 }
 
 #[derive(Serialize)]
@@ -83,6 +90,8 @@ struct Kills<'a> {
     victim: One<'a>,
     killer: One<'a>,
     oom_cgroup_path: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    oom_cgroup_path_cut: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_bytes: Option<u64>,
     usage_bytes: u64,

@@ -29,14 +29,27 @@ fn reading(at: Duration, busy: bool) -> Reading {
     }
 }
 
+/// A probe sees all containers, watched or not.
+fn answer_probe(play: &mut Play, busy: bool) {
+    let probe = play.seen.open.iter().find(|(_, request)| request.kind == Kind::Probe);
+    let Some((ticket, _)) = probe.copied() else { return };
+    let waited = Waited { ran: TEN, all: if busy { TEN } else { Duration::ZERO }, ..Waited::default() };
+    let seen = Seen::Probe([0, 1].map(|slot| (Play::key(slot), waited)).to_vec());
+    play.answer(ticket, Ok(&Capture { seen, ..capture(Kind::Probe, Scope::Host) }));
+}
+
 fn played(tracer: &str, keys: &str) -> (Play, Vec<Scope>) {
-    let mut play = Play::new(tracer, &format!("[tracer.{tracer}]\n{keys}"), SIZE);
+    let judged_by_probes =
+        if tracer == "waitrate" { "probe_every = \"10s\"\nsustained_samples = 1\n" } else { "" };
+    let mut play = Play::new(tracer, &format!("[tracer.{tracer}]\n{judged_by_probes}{keys}"), SIZE);
     play.containers(&[("aa", "/docker/aa"), ("bb", "/docker/bb")]);
     for busy in [false, false, true] {
         play.pass(TEN);
         play.tick(&Host::default(), &[reading(play.now.mono, busy); 2]);
+        answer_probe(&mut play, busy);
     }
-    let scopes = play.seen.asked.iter().map(|request| request.scope).collect();
+    let asked = play.seen.asked.iter().filter(|request| request.kind != Kind::Probe);
+    let scopes = asked.map(|request| request.scope).collect();
     (play, scopes)
 }
 
@@ -77,6 +90,7 @@ fn who_is_not_watched_is_still_to_blame() {
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");
     let waits = Waits {
         whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
+        unread_cpus: 0,
         culprits: vec![Culprit { who: Who::Container(Play::key(1)), held: TEN }],
         waiters: Vec::new(),
     };

@@ -57,9 +57,18 @@ fn what_is_not_known_is_left_out() {
 fn a_container_that_nobody_saw_is_known_by_its_cgroup() {
     let mut play = start();
     let id = "0123456789abcdef".repeat(4);
-    play.event(Event::Record(&record(None, 6_000, &["docker", &id])));
-    assert_eq!(answer_all(&mut play), [Some(Trigger::Kill)]);
-    assert_eq!(play.seen.events[0].1["tracer_data"]["victim"]["container_id"], id.as_str());
+    let pod = "kubepods-burstable-pod00000046_0000_4000_8000_000000000046.slice";
+    let long = format!("{pod}:cri-containerd:{id}");
+    for (place, names) in
+        [&["docker", &*id][..], &["docker", &id, "its", "own"], &["system.slice", &long]].iter().enumerate()
+    {
+        play.event(Event::Record(&record(None, 6_000, names)));
+        assert_eq!(answer_all(&mut play), [Some(Trigger::Kill)]);
+        let data = &play.seen.events[place].1["tracer_data"];
+        assert_eq!(data["victim"]["container_id"], id.as_str());
+        assert_eq!(data["oom_cgroup_path"], format!("/{}", names.join("/")));
+        assert!(data.get("oom_cgroup_path_cut").is_none());
+    }
 }
 
 #[test]
@@ -81,7 +90,8 @@ fn a_storm_of_kills_is_told_to_the_last() {
     answer_all(&mut play);
     assert_eq!(play.seen.events.len(), 500);
     assert_eq!(play.seen.faults.len(), 500 - 64, "those had no capture, and that is counted");
-    assert!(play.scrape().contains("\nonset_oom_kills_total 500\n"));
+    play.event(Event::Lost(7));
+    assert!(play.scrape().contains("\nonset_oom_kills_total 507\n"), "those that were lost are kills, too");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn every_tracer_keeps_its_word_in_any_script_of_events() {
     let mut seeded = Seeded(7);
     for (place, spec) in TRACERS.iter().enumerate() {
         let (mut triggers, mut faults, mut cut) = (Vec::new(), BTreeSet::new(), 0);
-        for _ in 0..400 {
+        for _ in 0..600 {
             let len = seeded.next() % 6000;
             let random = (0..len).map(|_| seeded.next().to_le_bytes()[0]);
             let first = u8::try_from(place).expect("few tracers");

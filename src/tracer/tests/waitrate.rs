@@ -24,6 +24,7 @@ pub(super) fn waits() -> Waits {
     let culprit = |who, held| Culprit { who, held: ms(held) };
     Waits {
         whole,
+        unread_cpus: 0,
         culprits: vec![
             culprit(Who::Container(Play::key(1)), 1500),
             culprit(cgroup("/system.slice/x.service"), 590),
@@ -36,7 +37,6 @@ pub(super) fn waits() -> Waits {
 /// A container whose tasks have run, waited and been throttled for so long until now.
 #[derive(Clone, Copy, Default)]
 struct Past {
-    ran: Duration,
     stalled: Option<Duration>,
     throttled: Duration,
 }
@@ -46,17 +46,11 @@ impl Past {
         Past { stalled: Some(ms(500_000)), ..Past::default() }
     }
 
-    fn passes(&mut self, ran: u64, waited: u64) {
-        self.ran += ms(ran);
-        self.stalled = self.stalled.map(|stalled| stalled + ms(waited));
-    }
-
     fn reading(&self, play: &Play) -> Reading {
-        let cpu = ContainerCpu { user: self.ran, system: Duration::ZERO, total: self.ran };
         let throttling = Throttling { throttled: self.throttled, ..Throttling::default() };
         Reading {
             at: play.now.mono,
-            cpu: Some(cpu),
+            cpu: Some(ContainerCpu::default()),
             cpu_stall: self.stalled,
             throttling: Some(throttling),
             ..Reading::default()
@@ -70,17 +64,31 @@ fn start(config: &str) -> Play {
     play
 }
 
-/// Ten seconds pass, of which the first container ran and waited for so many milliseconds.
-fn tick(play: &mut Play, past: &mut Past, ran: u64, waited: u64) {
-    past.passes(ran, waited);
+/// Ten seconds pass, of which some of the first container's tasks waited for so many milliseconds.
+fn pass(play: &mut Play, past: &mut Past, stalled: u64) {
+    past.stalled = past.stalled.map(|before| before + ms(stalled));
     play.pass(TEN);
     let readings = [past.reading(play), Past::with_pressure().reading(play)];
     play.tick(&Host::default(), &readings);
 }
 
+/// The same, and the probe that is called for finds that its tasks ran and waited for so long.
+fn tick(play: &mut Play, past: &mut Past, ran: u64, waited: u64) {
+    pass(play, past, 1000);
+    probed(play, &[(Play::key(0), waiting(ran, waited))]);
+}
+
+/// A container of a v2 host, probed at each tick.
 fn watching(config: &str) -> (Play, Past) {
-    let (mut play, mut past) = (start(config), Past::with_pressure());
+    let (mut play, mut past) = (start(&format!("probe_every = \"10s\"\n{config}")), Past::with_pressure());
     tick(&mut play, &mut past, 0, 0);
+    (play, past)
+}
+
+/// The same, of which is known that nobody waits usually.
+fn known(config: &str) -> (Play, Past) {
+    let (mut play, mut past) = watching(config);
+    (0..10).for_each(|_| pass(&mut play, &mut past, 0));
     (play, past)
 }
 
@@ -88,41 +96,127 @@ fn of(kind: Kind, asked: &[Request]) -> Vec<Scope> {
     asked.iter().filter(|request| request.kind == kind).map(|request| request.scope).collect()
 }
 
+fn probes(play: &Play) -> usize {
+    of(Kind::Probe, &play.seen.asked).len()
+}
+
+fn captures(play: &Play) -> usize {
+    of(Kind::Waits, &play.seen.asked).len()
+}
+
 #[test]
 fn a_wait_past_the_floor_is_captured_and_one_at_it_is_not() {
     for (ran, waited, surge) in
         [(8000, 2000, false), (7900, 2100, true), (100, 300, true), (0, 5000, true), (1, 99, false)]
     {
-        let (mut play, mut past) = watching("");
+        let (mut play, mut past) = known("");
         tick(&mut play, &mut past, ran, waited);
         let want: &[Scope] = if surge { &[Scope::Container(Play::key(0))] } else { &[] };
         assert_eq!(of(Kind::Waits, &play.seen.asked), want, "{ran} {waited}");
-        assert_eq!(of(Kind::Probe, &play.seen.asked), [], "all have files of pressure");
     }
+}
+
+#[test]
+fn a_container_on_many_cores_is_judged_by_all_that_its_tasks_wait() {
+    // Eight busy cores with two tasks each: some task waits all the time, which is one second a second, and
+    // eight are run. Held against each other they are a ninth, and never more.
+    let (mut play, mut past) = known("");
+    pass(&mut play, &mut past, 10_000);
+    probed(&mut play, &[(Play::key(0), waiting(8000, 8000))]);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    let data = &play.seen.events[0].1["tracer_data"];
+    assert_eq!((&data["curr_waitrate"], &data["source"]), (&50.0.into(), &"probe".into()));
+    assert_eq!(data["pressure_percent"], 100.0, "and what called for the probe is told by its own name");
+}
+
+#[test]
+fn a_probe_means_the_same_number_where_there_is_pressure_and_where_there_is_none() {
+    let told = |pressure: bool| {
+        let (mut play, mut past) =
+            (start("probe_every = \"10s\"\nsustained_samples = 1"), Past::with_pressure());
+        if !pressure {
+            past.stalled = None;
+        }
+        pass(&mut play, &mut past, 9000);
+        probed(&mut play, &[(Play::key(0), waiting(3000, 1500))]);
+        answer_all(&mut play);
+        let page = play.scrape();
+        let lines = page.lines().filter(|line| line.starts_with("onset_container_wait_ratio"));
+        (
+            play.seen.events[0].1["tracer_data"]["curr_waitrate"].clone(),
+            lines.map(String::from).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(told(true), told(false));
+    assert_eq!(told(true).0, 33.33);
+}
+
+#[test]
+fn a_probe_is_called_for_by_a_containers_own_pressure() {
+    let (mut play, mut past) = known("");
+    let before = probes(&play);
+    pass(&mut play, &mut past, 99);
+    assert_eq!(probes(&play), before, "less than a hundredth of ten seconds");
+    assert!(play.scrape().contains("cause=\"inner\"} 0\n"), "and that is a sample: {}", play.scrape());
+    pass(&mut play, &mut past, 100);
+    assert_eq!(probes(&play), before + 1);
+    probed(&mut play, &[]);
+    past.throttled += ms(1);
+    pass(&mut play, &mut past, 0);
+    assert_eq!(probes(&play), before + 2, "a quota holds its tasks back");
+    probed(&mut play, &[]);
+    // Containers that are new count from zero.
+    play.containers(&[("a", "/docker/a"), ("b", "/docker/b"), ("c", "/docker/c")]);
+    play.pass(TEN);
+    let new = Past { stalled: Some(ms(50)), ..Past::default() };
+    let readings = [past.reading(&play), Past::with_pressure().reading(&play), new.reading(&play)];
+    play.tick(&Host { cpu_stall: Some(ms(9_000_000)), ..Host::default() }, &readings);
+    assert_eq!(probes(&play), before + 2, "whatever the host's pressure is: that of all of them is known");
+}
+
+#[test]
+fn without_a_baseline_a_wait_must_hold_and_the_document_says_so() {
+    let mut play = start("probe_every = \"10s\"");
+    let mut past = Past::with_pressure();
+    for step in 0..5 {
+        tick(&mut play, &mut past, 1000, 3000);
+        assert_eq!(captures(&play), 0, "nothing is known of what is usual: {step}");
+    }
+    tick(&mut play, &mut past, 1000, 3000);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
+    let data = play.seen.events[0].1["tracer_data"].clone();
+    assert_eq!((&data["baseline"], &data["baseline_samples"]), (&"none".into(), &5.into()));
+    assert_eq!((&data["curr_waitrate"], &data["rel_waitrate_thres"]), (&75.0.into(), &20.0.into()));
+    for unknown in ["mean", "std", "slope_thres"] {
+        assert!(data.get(unknown).is_none(), "{unknown} of {data}");
+    }
+    // One that waits for a moment after the start is none.
+    let (mut play, mut past) = watching("");
+    for (ran, waited) in [(0, 9000), (9000, 100), (0, 9000)] {
+        tick(&mut play, &mut past, ran, waited);
+    }
+    assert_eq!(captures(&play), 0);
 }
 
 #[test]
 fn what_is_usual_for_a_container_is_no_surge_and_what_is_not_is() {
     let (mut play, mut past) = watching("sustained_samples = 0\nfloor_percent = 5\ncooldown = \"0s\"");
-    // Between 28 and 32 percent, for half an hour; the first is a surge, for nothing is usual yet.
+    // Between 28 and 32 percent, for half an hour.
     for step in 0..180_u64 {
         let waited = 2800 + step % 5 * 100;
         tick(&mut play, &mut past, 10_000 - waited, waited);
-        if step == 0 {
-            assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
-        }
-        // Until there are some samples their deviation is small.
         answer_all(&mut play);
     }
-    let before = play.seen.asked.len();
+    let before = captures(&play);
     tick(&mut play, &mut past, 6700, 3300);
-    assert_eq!(play.seen.asked.len(), before, "mean 30, three deviations are 4.2");
+    assert_eq!(captures(&play), before, "mean 30, three deviations are 4.2");
     tick(&mut play, &mut past, 6500, 3500);
-    assert_eq!(play.seen.asked.len(), before + 1);
+    assert_eq!(captures(&play), before + 1);
     answer_all(&mut play);
     let (_, document) = play.seen.events.last().expect("an event");
     let number = |name: &str| document["tracer_data"][name].as_f64().expect("a number");
-    assert_eq!(number("curr_waitrate"), 35.0);
+    assert_eq!((number("curr_waitrate"), &document["tracer_data"]["baseline"]), (35.0, &"history".into()));
+    assert!(number("baseline_samples") >= 160.0, "{document}");
     assert!((number("mean") - 30.0).abs() < 0.1 && (number("std") - 1.43).abs() < 0.05, "{document}");
     assert!((number("rel_waitrate_thres") - 34.3).abs() < 0.2, "{document}");
     // Two percent in ten seconds; from the mean to the threshold it is 4.3.
@@ -131,7 +225,7 @@ fn what_is_usual_for_a_container_is_no_surge_and_what_is_not_is() {
 
 #[test]
 fn an_event_says_who_is_to_blame_by_container_and_by_cgroup() {
-    let (mut play, mut past) = watching("");
+    let (mut play, mut past) = known("");
     tick(&mut play, &mut past, 2500, 7500);
     assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
     let (about, document) = &play.seen.events[0];
@@ -139,7 +233,9 @@ fn an_event_says_who_is_to_blame_by_container_and_by_cgroup() {
     assert_eq!(document["container_id"], "a");
     let want = serde_json::json!({
         "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
-        "curr_waitrate": 75.0, "rel_waitrate_thres": 20.0,
+        "curr_waitrate": 75.0, "source": "probe", "pressure_percent": 10.0, "rel_waitrate_thres": 20.0,
+        "baseline": "history", "baseline_samples": 11, "mean": 0.0, "std": 0.0,
+        "curr_slope": 450.0, "slope_thres": 120.0,
         "warn_type": "external", "wait_percent": 75.0, "wait_ms": 3000, "run_ms": 1000,
         "inner_percent": 10.0, "external_percent": 70.0, "throttled_percent": 15.0,
         "unheld_percent": 4.0, "unsplit_percent": 1.0,
@@ -168,7 +264,7 @@ fn the_warning_is_of_the_largest_cause() {
         };
         let who = Who::Cgroup(Some("/".into()));
         let waiters = vec![Waiter { who, time: Waited { all: ms(5), ..Waited::default() } }];
-        let seen = Seen::Waits(Waits { whole: parts, culprits: Vec::new(), waiters });
+        let seen = Seen::Waits(Waits { whole: parts, unread_cpus: 3, culprits: Vec::new(), waiters });
         let found = Capture { seen, ..capture(Kind::Waits, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&found)), Some(Trigger::Manual));
         let data = &play.seen.events[0].1["tracer_data"];
@@ -177,16 +273,19 @@ fn the_warning_is_of_the_largest_cause() {
             data["waiters"],
             serde_json::json!([{ "cgroup_path": "/", "wait_ms": 5, "percent": 25.0 }])
         );
+        assert_eq!(data["unread_cpus"], 3, "it says what it lacks");
         assert!(data.get("curr_waitrate").is_none(), "nothing was read of the host");
     }
 }
 
 #[test]
-fn what_the_quota_took_is_a_wait_that_pressure_alone_would_not_show() {
-    let (mut play, mut past) = watching("");
+fn what_the_quota_took_is_shown_by_its_cause() {
+    let (mut play, mut past) = known("");
     past.throttled += ms(8000);
-    tick(&mut play, &mut past, 2000, 100);
-    assert_eq!(play.seen.asked.len(), 1);
+    pass(&mut play, &mut past, 0);
+    let held = Waited { ran: ms(200), all: ms(800), throttled: ms(800), ..Waited::default() };
+    probed(&mut play, &[(Play::key(0), held)]);
+    assert_eq!(captures(&play), 1);
     let page = play.scrape();
     let labels = "container_id=\"a\",container=\"\",pod=\"\",namespace=\"\"";
     for (cause, share) in [("throttled", 0.8), ("external", 0.0), ("unsplit", 0.0)] {
@@ -198,25 +297,24 @@ fn what_the_quota_took_is_a_wait_that_pressure_alone_would_not_show() {
 
 #[test]
 fn a_level_that_holds_is_told_of_though_it_has_become_usual() {
-    let (mut play, mut past) = watching("cooldown = \"100s\"");
+    let (mut play, mut past) = known("cooldown = \"100s\"");
     tick(&mut play, &mut past, 5000, 5000);
     assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
     for _ in 0..9 {
         tick(&mut play, &mut past, 5000, 5000);
-        assert_eq!(play.seen.asked.len(), 1, "quiet");
+        assert_eq!(captures(&play), 1, "quiet");
     }
     tick(&mut play, &mut past, 5000, 5000);
     assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
 }
 
 #[test]
-fn counters_that_went_back_begin_anew() {
-    let (mut play, mut past) = watching("");
-    past = Past { stalled: Some(Duration::ZERO), ..past };
-    tick(&mut play, &mut past, 0, 9000);
-    assert_eq!(play.seen.asked, [], "nothing is known of this time");
-    tick(&mut play, &mut past, 0, 9000);
-    assert_eq!(play.seen.asked.len(), 1);
+fn counters_that_went_back_call_for_a_probe() {
+    let (mut play, mut past) = known("");
+    let before = probes(&play);
+    past.stalled = Some(Duration::ZERO);
+    pass(&mut play, &mut past, 0);
+    assert_eq!(probes(&play), before + 1, "nothing is known of this time");
 }
 
 #[test]
@@ -266,13 +364,13 @@ fn waiting(ran: u64, all: u64) -> Waited {
 
 #[test]
 fn without_files_of_pressure_the_run_queues_are_probed_now_and_then() {
-    let mut play = start("probe = \"2s\"");
+    let mut play = start("probe = \"2s\"\nsustained_samples = 1");
     blind_tick(&mut play, None, 0);
     assert_eq!(play.seen.asked[0].lasting, Duration::from_secs(2));
     probed(&mut play, &[(Play::key(0), waiting(900, 100)), (Play::key(1), waiting(500, 1500))]);
     assert_eq!(of(Kind::Waits, &play.seen.asked), [Scope::Container(Play::key(1))]);
     assert!(play.scrape().contains("cause=\"inner\"} 0.75\n"), "{}", play.scrape());
-    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
     assert_eq!(play.seen.events[0].1["tracer_data"]["curr_waitrate"], 75.0);
     for probes in [1, 1, 2, 2, 2, 2] {
         blind_tick(&mut play, None, 0);
@@ -285,7 +383,6 @@ fn while_nobody_on_the_host_waits_no_probe_is_made() {
     let mut play = start("");
     blind_tick(&mut play, Some(5000), 0);
     probed(&mut play, &[(Play::key(0), waiting(500, 90))]);
-    let probes = |play: &Play| of(Kind::Probe, &play.seen.asked).len();
     for stall in [5100, 5100, 5290] {
         blind_tick(&mut play, Some(stall), 0);
     }
@@ -319,7 +416,7 @@ fn a_probe_that_is_refused_is_made_again_later_and_a_strange_one_is_a_fault() {
 
 #[test]
 fn a_capture_in_which_nobody_waited_is_no_event_unless_someone_asked() {
-    let (mut play, mut past) = watching("");
+    let (mut play, mut past) = known("");
     tick(&mut play, &mut past, 0, 9000);
     let nothing = Capture { seen: Seen::Waits(Waits::default()), ..capture(Kind::Waits, Scope::Host) };
     let ticket = play.seen.open[0].0;
