@@ -50,7 +50,8 @@ use world::{Desk, Hands};
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
 
-/// Containers are found by inotify; a look at the whole tree is for what it may have missed.
+/// Containers are found by inotify; a look at the whole tree is for what it may have missed, and one at their
+/// names for those that were renamed.
 const RESCAN: Duration = Duration::from_secs(60);
 
 /// Whoever ends the agent waits two seconds for it: so long for the log and the server.
@@ -186,6 +187,7 @@ impl Agent {
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
+            self.registrar.look_again(self.reader.containers().iter());
         }
         self.follow();
         self.name();
@@ -260,7 +262,9 @@ impl Agent {
     /// its event may be written later.
     fn name(&mut self) {
         while let Some((key, told)) = self.registrar.told() {
-            self.reader.describe(key, &told);
+            if self.reader.told(key, &told) {
+                self.rescan = Duration::ZERO;
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::{OPEN_MAX, page_bytes, proc_task};
 use crate::evidence::{Capture, Resident, Scope, Seen};
 use crate::host::Text;
-use crate::host::containers::PATH_MAX;
+use crate::host::containers::paths::PATH_MAX;
 use crate::host::proc::cgroups;
 use crate::inbox::{Found, Inbox};
 use crate::starter::{Crew, Starter};

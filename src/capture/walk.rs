@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::proc_task::{self, Stat};
 use crate::evidence::Task;
-use crate::host::containers::PATH_MAX;
+use crate::host::containers::paths;
 use crate::host::proc::cgroups;
 use crate::host::{Key, TaskSample, TaskState};
 
@@ -28,7 +28,7 @@ impl Paths {
     /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
         Paths {
-            text: String::with_capacity(containers.saturating_mul(PATH_MAX)),
+            text: String::with_capacity(paths::Paths::room(containers)),
             ends: Vec::with_capacity(containers),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Kubelet;
 use crate::host::Role;
+use crate::host::containers::claim::Maker;
 use crate::host::containers::path;
 
 const SYSTEMD: &[u8] = include_bytes!("../../fuzz/corpus/kubelet_pods/systemd-driver");
@@ -50,7 +51,7 @@ impl Root {
 
     /// Name, pod, host name and role.
     fn found(&self, id: &str) -> Option<[String; 4]> {
-        let it = runtimes::find(&self.names(), id)?;
+        let it = runtimes::find(&self.names(), id, false)?.identity;
         Some([&*it.name, &it.pod, &it.hostname, it.role.map_or("", Role::name)].map(str::to_owned))
     }
 }
@@ -86,8 +87,8 @@ fn each_runtimes_folder_is_looked_into() {
     root.write("run/runc/plain/state.json", "runc_state/plain");
     for (id, want) in [
         (&*id(1), ["shop-cache-1", "", "cache", "container"]),
-        (&id(2), ["web", shop, shop, ""]),
-        ("redis", ["redis", "", "web-1", "container"]),
+        (&id(2), ["web", shop, "", ""]),
+        ("redis", ["redis", "", "", "container"]),
         (&id(3), ["", shop, shop, "sandbox"]),
         (&id(4), ["job", "batch-28541-qq7lm", "batch-28541-qq7lm", ""]),
         (&id(5), ["web", shop, "web-1", ""]),
@@ -124,7 +125,7 @@ fn docker_knows_more_than_the_containerd_below_it() {
         &format!("run/containerd/io.containerd.runtime.v2.task/moby/{}/config.json", id(1)),
         "oci_spec/containerd-ctr",
     );
-    assert_eq!(root.found(&id(1)).map(|it| it[2].clone()), Some("web-1".into()), "the host name alone");
+    assert_eq!(root.found(&id(1)).map(|it| it[0].clone()), Some(String::new()), "no name");
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
     assert_eq!(root.found(&id(1)).map(|it| it[0].clone()), Some("shop-cache-1".into()));
 }
@@ -143,7 +144,7 @@ impl Bell {
     }
 
     /// The next answer.
-    fn told(&self, registrar: &Registrar) -> (Key, Identity) {
+    fn told(&self, registrar: &Registrar) -> (Key, Told) {
         let mut rung = self.0.lock().expect("whole");
         loop {
             if let Some(told) = registrar.told() {
@@ -159,7 +160,7 @@ impl Bell {
 fn container(path: &str) -> (Containers, Key) {
     let mut table = Containers::with_capacity(16);
     let found = path::recognise(path).expect("a container's path");
-    let key = table.appear(path, &found, 1).expect("room");
+    let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
     (table, key)
 }
 
@@ -207,7 +208,7 @@ fn a_file_that_comes_late_is_still_read() {
     registrar.find(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let (whose, told) = bell.told(&registrar);
-    assert_eq!((whose, &*told.name), (key, "web"));
+    assert_eq!((whose, &*told.identity.name), (key, "web"));
     assert_eq!(registrar.faults(), Faults::default());
 }
 
@@ -220,7 +221,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     let (whose, told) = bell.told(&registrar);
-    table.describe(whose, &told);
+    table.told(whose, &told);
     let known = table.get(key).expect("there");
     assert_eq!(
         (known.name(), known.pod(), known.namespace(), known.role(), known.qos()),
@@ -235,8 +236,8 @@ fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, _) = pod_container(&id(1));
     let (found, error) = look_up(&names, &table);
-    let [(_, told)] = found[..] else { panic!("{found:?}") };
-    assert_eq!((&*told.name, &*told.pod, &*told.namespace), ("", "shop-7d4b9c6f5-x2v9k", "shop"));
+    let [(_, told)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&*told.identity.name, &*told.identity.pod, &*told.identity.namespace), ("", "shop-7d4b9c6f5-x2v9k", "shop"));
     assert_eq!(error, None);
     server.join().expect("it answered");
 }
@@ -253,9 +254,9 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     registrar.find(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
-    assert_eq!(&*bell.told(&registrar).1.name, "web");
+    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
     registrar.find(table.get(key).expect("there"));
-    assert_eq!(&*bell.told(&registrar).1.name, "web");
+    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
     drop(registrar);
 }
 
@@ -307,12 +308,12 @@ fn containers_that_come_together_are_asked_about_once() {
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");
-        let key = table.appear(&path, &found, 1).expect("room");
+        let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
         registrar.find(table.get(key).expect("there"));
     }
     for _ in ids {
         let (key, told) = bell.told(&registrar);
-        table.describe(key, &told);
+        table.told(key, &told);
     }
     let mut names: Vec<_> = table.iter().map(Container::name).collect();
     names.sort_unstable();
@@ -333,7 +334,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     // Its runtime's word and its pod's.
-    let told = [bell.told(&registrar).1, bell.told(&registrar).1];
+    let told = [bell.told(&registrar).1.identity, bell.told(&registrar).1.identity];
     assert!(told.iter().any(|it| it.role == Some(Role::Sandbox)));
     assert!(told.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
     server.join().expect("it answered");
