@@ -24,7 +24,7 @@ fn a_spec_of_containerd_tells_a_pods_container_and_its_sandbox() {
 
 #[test]
 fn a_spec_of_containerds_own_tools_has_at_most_a_name() {
-    assert_eq!(seen(oci(corpus!("oci_spec/containerd-ctr"))), ["", "", "", "", "container"]);
+    assert_eq!(seen(oci(corpus!("oci_spec/containerd-ctr"))), ["", "", "", "web-1", "container"]);
     assert_eq!(seen(oci(corpus!("oci_spec/nerdctl"))), ["proxy", "", "", "3f5a0b7c9d1e", "container"]);
 }
 
@@ -74,4 +74,40 @@ fn what_is_no_such_file_tells_nothing() {
     assert_eq!(docker(b"{\"Name\":[]}"), None);
     assert_eq!(podman(b"{}", "x"), None);
     assert_eq!(runc(b"{\"id\":\"x\"}"), None);
+}
+
+#[test]
+fn the_applications_environment_is_no_name() {
+    let next = br#"{"process":{"env":["PATH=/bin","HOSTNAME=0.0.0.0"]},"annotations":{}}"#;
+    assert_eq!(seen(oci(next)), ["", "", "", "", "container"], "next.js is told so where to listen");
+    let named = br#"{"hostname":"web-1","process":{"env":["HOSTNAME=0.0.0.0"]}}"#;
+    assert_eq!(seen(oci(named))[3], "web-1");
+}
+
+#[test]
+fn each_runtime_notes_the_cgroup_in_its_own_way() {
+    let of = |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
+    assert_eq!(of(oci(corpus!("oci_spec/containerd-ctr"))), "/default/redis");
+    assert!(of(oci(corpus!("oci_spec/containerd-pod"))).starts_with("kubepods-burstable-pod9f1f8a52"));
+    assert_eq!(of(oci(b"{}")), "");
+    assert_eq!(of(crun(corpus!("crun_status/scope"))), "/machine.slice/libpod-f00d.scope");
+    assert_eq!(crun(b"{\"pid\":7}"), None);
+    let state = |paths: &str| of(runc(format!(r#"{{"config":{{}},"cgroup_paths":{{{paths}}}}}"#).as_bytes()));
+    for (paths, want) in [
+        (r#""":"/sys/fs/cgroup/docker/ab""#, "/docker/ab"),
+        (r#""":"/sys/fs/cgroup/unified/docker/ab""#, "/docker/ab"),
+        (r#""cpu":"/sys/fs/cgroup/cpu,cpuacct/docker/ab""#, "/docker/ab"),
+        (r#""pids":"/sys/fs/cgroup/pids/x","memory":"/sys/fs/cgroup/memory/docker/ab""#, "/docker/ab"),
+        (r#""cpu":"/elsewhere/cpu/docker/ab""#, ""),
+        (r#""cpu":"/sys/fs/cgroup/other/docker/ab""#, ""),
+        ("", ""),
+    ] {
+        assert_eq!(state(paths), want, "{paths}");
+    }
+}
+
+#[test]
+fn podmans_volatile_list_is_read_as_the_other() {
+    let id = "61".repeat(32);
+    assert_eq!(podman(corpus!("podman_containers/volatile"), &id).as_deref(), Some("rm-web"));
 }
