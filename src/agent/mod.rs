@@ -6,6 +6,7 @@ mod asked;
 mod budget;
 mod drill;
 mod fit;
+mod host_name;
 mod metrics;
 mod pages;
 mod pressure;
@@ -63,6 +64,7 @@ const ANSWERS_MAX: usize = 64;
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const CONTAINERS: Token = Token(2);
+const HOST_NAME: Token = Token(3);
 const TIMERS: usize = 100;
 const PRESSURES: usize = 200;
 const HOOKS: usize = 250;
@@ -210,6 +212,7 @@ impl Agent {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
+            _ if token == HOST_NAME => self.desk.hostname.follow(),
             CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             HOOKS.. => {

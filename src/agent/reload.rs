@@ -11,6 +11,7 @@ use super::{Agent, fit, start};
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
+        self.desk.hostname.follow();
         match Config::load(self.config_file.as_deref(), TRACERS) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {
