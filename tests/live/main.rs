@@ -15,6 +15,7 @@ mod dload;
 mod endpoint;
 mod faults;
 mod frozen;
+mod host_name;
 mod iotracing;
 mod kubelet;
 mod log_fire;
