@@ -9,6 +9,9 @@
 /* A longer name of a cgroup is cut: those that runtimes make are of 90 bytes. */
 #define NAME_BYTES 128
 
+/* Cgroups above the victim's that are looked at. */
+#define LEVELS_MAX 16
+
 #define NO_LIMIT (~0ULL)
 
 /* include/uapi/asm-generic/errno-base.h */
@@ -32,7 +35,7 @@ struct kill {
 	/* 0 is not known. */
 	__u64 victim_rss_bytes;
 	__u64 levels;
-	char names[CGROUP_LEVELS_MAX * NAME_BYTES];
+	char names[LEVELS_MAX * NAME_BYTES];
 };
 
 /* A process that is marked: each of its threads may be. */
@@ -85,7 +88,7 @@ static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys
 
 	kill->limit_bytes = NO_LIMIT;
 	kill->usage_bytes = (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) * page_bytes;
-	for (int level = 0; level < CGROUP_LEVELS_MAX && css; level++) {
+	for (int level = 0; level < LEVELS_MAX && css; level++) {
 		__u64 usage = BPF_CORE_READ(memcg_of(css), memory.usage.counter);
 		__u64 max = BPF_CORE_READ(memcg_of(css), memory.max);
 		__u64 room = usage < max ? max - usage : 0;
@@ -105,7 +108,7 @@ static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys
 static __always_inline void read_path(struct cgroup_subsys_state *css, struct kill *kill)
 {
 	kill->levels = 0;
-	for (int level = 0; level < CGROUP_LEVELS_MAX; level++) {
+	for (int level = 0; level < LEVELS_MAX; level++) {
 		struct cgroup_subsys_state *parent = BPF_CORE_READ(css, parent);
 
 		if (!parent)

@@ -119,9 +119,9 @@ impl Walker {
                     blocked = self.stay(tid, &stat, &dir);
                     still.insert(tid);
                 }
-                let container = fs::read_to_string(dir.join("cgroup"))
-                    .ok()
-                    .and_then(|text| nearest(&by_path, proc_task::cgroup(&text, self.unified)?));
+                let container = fs::read(dir.join("cgroup")).ok().and_then(|text| {
+                    nearest(&by_path, proc_task::cgroup(&paths::shown(&text), self.unified)?)
+                });
                 // /proc does not tell whether a wait is accounted as iowait.
                 let sample = TaskSample { container, state: stat.state, blocked, in_iowait: false };
                 each(&Walked { pid: process.0, tid, stat: &stat, sample, dir: &dir });

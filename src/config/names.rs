@@ -60,7 +60,10 @@ pub(super) const SECTION: Section = Section {
         Knob { key: "kubelet_key_file", default: Value::Text(""), about: "... and its key" },
         Knob {
             key: "docker",
-            default: Value::Texts(&["/var/lib/docker", "/var/snap/docker/common/var-lib-docker"], Check::Folder),
+            default: Value::Texts(
+                &["/var/lib/docker", "/var/snap/docker/common/var-lib-docker"],
+                Check::Folder,
+            ),
             about: "Docker's folders, with those of user namespaces in them; these four are below [paths] root",
         },
         Knob {

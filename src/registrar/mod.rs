@@ -193,7 +193,8 @@ impl Drop for Registrar {
 #[must_use]
 pub fn look_up(names: &Names, containers: &Containers) -> (Vec<(Key, Told)>, Option<String>) {
     let all: Vec<Wanted> = containers.iter().map(Wanted::of).collect();
-    let found = all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id, wanted.proof)?)));
+    let found =
+        all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id, wanted.proof)?)));
     let mut found: Vec<_> = found.collect();
     let Some(source) = &names.kubelet else { return (found, None) };
     match kubelet::pods(source, &all) {

@@ -108,7 +108,9 @@ pub(super) fn stamp(names: &Names, id: &str) -> u64 {
     let docker = dockers(names).find_map(|folder| File::open(config(&folder, id)).ok());
     match docker {
         Some(file) => stamp_of([file]),
-        None => stamp_of(drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok())),
+        None => stamp_of(
+            drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok()),
+        ),
     }
 }
 
@@ -161,7 +163,8 @@ fn containerd(names: &Names, id: &str) -> Option<Told> {
         let (mut noted, owner) = spec(&space, id)?;
         // A pod's containers share the host name of its sandbox, which alone has it as such.
         if noted.identity.hostname.is_empty()
-            && let Some((sandbox, _)) = noted.sandbox.as_deref().and_then(|sandbox| spec(&space, plain(sandbox)?))
+            && let Some((sandbox, _)) =
+                noted.sandbox.as_deref().and_then(|sandbox| spec(&space, plain(sandbox)?))
         {
             noted.identity.hostname = sandbox.identity.hostname;
         }
@@ -209,7 +212,8 @@ fn storage(names: &Names, id: &str) -> Option<Told> {
     }
     let pods = found.as_ref().is_some_and(|told| !told.identity.pod.is_empty());
     let Some((name, owner)) = named.filter(|_| !pods) else { return found };
-    let stamp = stamp_of(drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok()));
+    let stamp =
+        stamp_of(drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok()));
     let list = told(Identity { name, ..Identity::UNKNOWN }, Record { cgroup: None, owner, stamp });
     Some(match found {
         Some(spec) => join(list, spec),

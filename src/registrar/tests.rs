@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Kubelet;
-use crate::host::{Role, Teller};
 use crate::host::containers::claim::Maker;
 use crate::host::containers::path;
+use crate::host::{Role, Teller};
 
 const SYSTEMD: &[u8] = include_bytes!("../../fuzz/corpus/kubelet_pods/systemd-driver");
 const UID: &str = "9f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b";
@@ -129,10 +129,14 @@ fn the_folders_of_each_distribution_are_looked_into() {
         root.write(&format!("{task}/config.json"), "oci_spec/containerd-pod");
         assert_eq!(root.found(&id(2)).map(|it| it[0].clone()).as_deref(), Some("web"), "{state}");
     }
-    for docker in ["var/lib/docker", "var/lib/docker/100000.100000", "var/snap/docker/common/var-lib-docker"] {
+    for docker in ["var/lib/docker", "var/lib/docker/100000.100000", "var/snap/docker/common/var-lib-docker"]
+    {
         let root = Root::new();
         root.write(&format!("{docker}/containers/{}/config.v2.json", id(1)), "docker_config/plain");
-        root.write(&format!("var/lib/docker/overlay2/containers/{}/config.v2.json", id(1)), "docker_config/cri-dockerd");
+        root.write(
+            &format!("var/lib/docker/overlay2/containers/{}/config.v2.json", id(1)),
+            "docker_config/cri-dockerd",
+        );
         assert_eq!(root.found(&id(1)).map(|it| it[0].clone()).as_deref(), Some("shop-cache-1"), "{docker}");
     }
 }
@@ -274,7 +278,10 @@ fn replace(root: &Root, path: &str, text: &str) {
 fn a_renamed_container_shows_its_new_name() {
     let list = "var/lib/containers/storage/vfs-containers";
     for (file, text) in [
-        (format!("var/lib/docker/containers/{}/config.v2.json", id(1)), r#"{"Name":"/NAME","Config":{}}"#.to_owned()),
+        (
+            format!("var/lib/docker/containers/{}/config.v2.json", id(1)),
+            r#"{"Name":"/NAME","Config":{}}"#.to_owned(),
+        ),
         (format!("{list}/containers.json"), format!(r#"[{{"id":"{}","names":["NAME"]}}]"#, id(1))),
         (format!("{list}/volatile-containers.json"), format!(r#"[{{"id":"{}","names":["NAME"]}}]"#, id(1))),
     ] {
@@ -356,7 +363,10 @@ fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
     let (table, _) = pod_container(&id(1));
     let (found, error) = look_up(&names, &table);
     let [(_, told)] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&*told.identity.name, &*told.identity.pod, &*told.identity.namespace), ("", "shop-7d4b9c6f5-x2v9k", "shop"));
+    assert_eq!(
+        (&*told.identity.name, &*told.identity.pod, &*told.identity.namespace),
+        ("", "shop-7d4b9c6f5-x2v9k", "shop")
+    );
     assert_eq!(error, None);
     server.join().expect("it answered");
 }

@@ -68,7 +68,7 @@ fn it_starts_after_what_sets_the_hosts_name_and_sees_it_change() {
     for strong in ["Requires", "Wants", "BindsTo", "Requisite"] {
         assert!(values(strong).is_empty(), "it also starts where there is none of these");
     }
-    let own = ["ProtectHostname", "PrivateIPC", "PrivateUsers"].map(|key| values(key));
+    let own = ["ProtectHostname", "PrivateIPC", "PrivateUsers"].map(values);
     assert!(own.iter().all(|value| value.is_empty()), "no namespace of its own has the host's name: {own:?}");
     assert!(!allowed().contains("sethostname"), "and it cannot set one");
 }

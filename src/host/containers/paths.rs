@@ -60,7 +60,9 @@ impl Paths {
         if path.len() >= PATH_MAX || entry.text > usize::from(u16::MAX) {
             return false;
         }
-        if self.bytes.len() + entry.whole() > self.bytes.capacity() || self.bytes.len() > 2 * self.used + SLACK {
+        if self.bytes.len() + entry.whole() > self.bytes.capacity()
+            || self.bytes.len() > 2 * self.used + SLACK
+        {
             self.close_up();
         }
         let start = self.bytes.len();

@@ -6,10 +6,10 @@ use super::Container;
 use super::claim::{self, Maker, Standing};
 use super::path::{Found, ID_MAX};
 use super::paths::Paths;
+use crate::host::Key;
 use crate::host::identity::{Identity, Teller, Told};
 use crate::host::index::Index;
 use crate::host::inline::Text;
-use crate::host::Key;
 
 /// Why a container is not in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,8 +19,7 @@ use super::cgroup::cpuset;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts,
-    TaskSample, Told,
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample, Told,
 };
 use crate::clock::Now;
 use crate::config::Paths;

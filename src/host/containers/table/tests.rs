@@ -123,7 +123,9 @@ fn a_cgroup_made_anew_at_the_same_path_is_another_container() {
 fn an_id_is_found_by_its_beginning_if_that_is_enough() {
     let mut table = Containers::with_capacity(8);
     for (path, id) in [("/default/web", 1), ("/default/web-1", 2), ("/default/db", 3)] {
-        table.appear(path.as_bytes(), &path::recognise(path).expect("a container"), id, Maker::Host).expect("room");
+        table
+            .appear(path.as_bytes(), &path::recognise(path).expect("a container"), id, Maker::Host)
+            .expect("room");
     }
     let named = |prefix: &str| table.find(prefix).map(|key| table.get(key).map_or("", Container::id));
     assert_eq!(named("d"), Ok("db"));

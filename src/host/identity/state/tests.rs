@@ -86,7 +86,8 @@ fn the_applications_environment_is_no_name() {
 
 #[test]
 fn each_runtime_notes_the_cgroup_in_its_own_way() {
-    let of = |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
+    let of =
+        |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
     assert_eq!(of(oci(corpus!("oci_spec/containerd-ctr"))), "/default/redis");
     assert!(of(oci(corpus!("oci_spec/containerd-pod"))).starts_with("kubepods-burstable-pod9f1f8a52"));
     assert_eq!(of(oci(b"{}")), "");
