@@ -209,11 +209,11 @@ mod tests {
     fn paths_that_are_full_are_refused_until_one_goes() {
         let mut paths = Paths::with_capacity(32);
         let long = vec![b'x'; PATH_MAX - 1];
-        let kept = (0..32).take_while(|slot| paths.set(*slot, &long)).count();
-        assert_eq!(kept, Paths::room(32) / (PATH_MAX - 1 + HEAD));
+        let kept = (0..32).find(|slot| !paths.set(*slot, &long)).expect("not all fit");
+        assert_eq!(usize::from(kept), Paths::room(32) / (PATH_MAX - 1 + HEAD));
         paths.clear(1);
         assert!(paths.set(31, &long), "what was let go of is closed up");
-        assert!((0..kept).filter(|slot| *slot != 1).all(|slot| paths.raw(slot as u16) == long));
+        assert!((0..kept).filter(|slot| *slot != 1).all(|slot| paths.raw(slot) == long));
         assert!(paths.raw(1).is_empty());
     }
 
@@ -229,7 +229,7 @@ mod tests {
         };
         let capacity = paths.bytes.capacity();
         for step in 0..20_000_u64 {
-            let slot = next(64) as u16;
+            let slot = u16::try_from(next(64)).expect("below 64");
             let place = usize::from(slot);
             if next(3) == 0 {
                 paths.clear(slot);
@@ -240,9 +240,9 @@ mod tests {
                 if paths.set(slot, &path) { want[place] = path } else { want[place].clear() }
             }
             if step % 16 == 0 {
-                for (slot, path) in want.iter().enumerate() {
-                    assert_eq!(paths.raw(slot as u16), path, "{step}");
-                    assert_eq!(paths.text(slot as u16), shown(path));
+                for (slot, path) in (0..).zip(&want) {
+                    assert_eq!(paths.raw(slot), path, "{step}");
+                    assert_eq!(paths.text(slot), shown(path));
                 }
             }
         }
