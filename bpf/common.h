@@ -19,8 +19,8 @@
 #define READ_AT(to, place) bpf_probe_read_kernel(&to, sizeof(to), place)
 #endif
 
-/* Cgroups above a task that are looked at: deeper nesting than any runtime makes. */
-#define CGROUP_LEVELS_MAX 16
+/* So many cgroups above a task are looked at, and as many from the root down: more than any runtime nests. */
+#define CGROUP_LEVELS_MAX 64
 
 /*
  * The containers by the ids of their cgroups; userspace keeps it and gives the same map to all
@@ -51,6 +51,38 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
 	return READ(css, cgroup);
 }
 
+/* The id of the cgroup above this one that is so many levels below the root. */
+static __always_inline __u64 ancestor_id(struct cgroup *cgroup, __u64 level)
+{
+	struct cgroup___ids *old = (void *)cgroup;
+	struct cgroup *above = NULL;
+	__u64 id = 0;
+
+	if (bpf_core_field_exists(cgroup->ancestors)) {
+		bpf_probe_read_kernel(&above, sizeof(above),
+				      (void *)&cgroup->ancestors + level * sizeof(above));
+		return BPF_CORE_READ(above, kn, id);
+	}
+	bpf_probe_read_kernel(&id, sizeof(id), (void *)&old->ancestor_ids + level * sizeof(id));
+	return id;
+}
+
+/*
+ * The container of a cgroup that is deeper than was walked: whoever may nest cgroups may nest them
+ * without end, and is still in the container that lies near the root.
+ */
+static __always_inline __u64 container_near_root(struct cgroup *cgroup)
+{
+	for (int level = CGROUP_LEVELS_MAX - 1; level >= 0; level--) {
+		__u64 id = ancestor_id(cgroup, level);
+		__u64 *container = bpf_map_lookup_elem(&containers, &id);
+
+		if (container)
+			return *container;
+	}
+	return 0;
+}
+
 /*
  * The container of a task: that of its cgroup or of the nearest one above. 0 is none. Above the
  * topmost there is nothing, and that is asked for: to follow a plain pointer to nowhere costs an
@@ -58,7 +90,7 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
  */
 static __always_inline __u64 container_of_task(struct task_struct *task)
 {
-	struct cgroup *cgroup = cgroup_of(task);
+	struct cgroup *own = cgroup_of(task), *cgroup = own;
 
 	for (int level = 0; level < CGROUP_LEVELS_MAX && cgroup; level++) {
 		__u64 id = READ(cgroup, kn, id);
@@ -72,7 +104,7 @@ static __always_inline __u64 container_of_task(struct task_struct *task)
 			return 0;
 		cgroup = READ(above, cgroup);
 	}
-	return 0;
+	return own ? container_near_root(own) : 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

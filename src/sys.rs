@@ -167,14 +167,13 @@ pub fn page_size() -> Option<u64> {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()
 }
 
-/// The host's name (gethostname(2)).
-#[must_use]
-pub fn hostname() -> String {
+/// Hands over the host's name (gethostname(2)); empty where there is none.
+pub fn hostname<T>(take: impl FnOnce(&str) -> T) -> T {
     let mut name = [0_u8; 256];
     // SAFETY: the pointer and the length are those of a buffer of ours.
     let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } == 0;
     let name = name.split(|byte| *byte == 0).next().filter(|_| done).unwrap_or_default();
-    String::from_utf8_lossy(name).into_owned()
+    take(&String::from_utf8_lossy(name))
 }
 
 /// Whether this process is root's.

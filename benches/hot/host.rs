@@ -136,7 +136,7 @@ fn alone(reader: &Reader) -> f64 {
             Some((hierarchy, file)) => format!("/sys/fs/cgroup/{hierarchy}{below}/{file}"),
             None => format!("/sys/fs/cgroup{below}/{name}"),
         };
-        let of = |container: &Container| {
+        let of = |container: Container<'_>| {
             names.iter().map(|name| path(name, container.cgroup_path())).collect::<Vec<_>>()
         };
         reader.containers().iter().flat_map(of).filter_map(|path| File::open(path).ok()).collect()

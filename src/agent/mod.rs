@@ -6,6 +6,7 @@ mod asked;
 mod budget;
 mod drill;
 mod fit;
+mod host_name;
 mod metrics;
 mod pages;
 mod pressure;
@@ -50,7 +51,8 @@ use world::{Desk, Hands};
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
 
-/// Containers are found by inotify; a look at the whole tree is for what it may have missed.
+/// Containers are found by inotify; a look at the whole tree is for what it may have missed, and one at their
+/// names for those that were renamed.
 const RESCAN: Duration = Duration::from_secs(60);
 
 /// Whoever ends the agent waits two seconds for it: so long for the log and the server.
@@ -62,6 +64,7 @@ const ANSWERS_MAX: usize = 64;
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const CONTAINERS: Token = Token(2);
+const HOST_NAME: Token = Token(3);
 const TIMERS: usize = 100;
 const PRESSURES: usize = 200;
 const HOOKS: usize = 250;
@@ -186,6 +189,7 @@ impl Agent {
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
+            self.registrar.look_again(self.reader.containers().iter());
         }
         self.follow();
         self.name();
@@ -208,6 +212,7 @@ impl Agent {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
+            _ if token == HOST_NAME => self.desk.hostname.follow(),
             CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             HOOKS.. => {
@@ -260,7 +265,9 @@ impl Agent {
     /// its event may be written later.
     fn name(&mut self) {
         while let Some((key, told)) = self.registrar.told() {
-            self.reader.describe(key, &told);
+            if self.reader.told(key, &told) {
+                self.rescan = Duration::ZERO;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! SIGHUP: the config is read again. A bad one is refused whole; a good one takes effect at once,
 //! but for the keys that only a start reads, which are named.
 
+use std::time::Duration;
+
 use crate::clock::Now;
 use crate::config::Config;
 use crate::host::Containers;
@@ -11,6 +13,9 @@ use super::{Agent, fit, start};
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
+        self.desk.hostname.follow();
+        // Who asks for the config to be read anew has names looked at, too.
+        self.rescan = Duration::ZERO;
         match Config::load(self.config_file.as_deref(), TRACERS) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {

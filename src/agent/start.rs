@@ -20,6 +20,7 @@ use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
 
+use super::host_name::HostName;
 use super::pressure::Trigger;
 use super::process::Process;
 use super::rings::Records;
@@ -27,7 +28,8 @@ use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::world::Desk;
 use super::{
-    Agent, CONTAINERS, CONTROL, HOOKS, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit, metrics,
+    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit,
+    metrics,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -89,6 +91,10 @@ impl Agent {
         let reader = Reader::open(&config.paths, config.containers)?;
         register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
         register(&poll, std::os::fd::AsRawFd::as_raw_fd(&signals), SIGNALS, Interest::READABLE)?;
+        let hostname = HostName::new(&config.hostname, &config.paths.proc);
+        if let Some(fd) = hostname.fd() {
+            register(&poll, fd, HOST_NAME, Interest::PRIORITY)?;
+        }
         let waker = Waker::new(registry, WAKE).map_err(kernel("an eventfd"))?;
         let wake = Arc::new(move || {
             // An eventfd that is full wakes as well.
@@ -102,7 +108,6 @@ impl Agent {
         confine(&captures);
         captures.staff();
         let (log, recovered) = Writer::open(&config.log)?;
-        let hostname = if config.hostname.is_empty() { sys::hostname() } else { config.hostname.clone() };
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
         let shipping = Shipping::new(&config, &desk.log);

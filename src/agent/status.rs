@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::slot::OUTCOMES;
 
 /// By name.
-pub(super) type OwnFaults = [(&'static str, u64); 15];
+pub(super) type OwnFaults = [(&'static str, u64); 16];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -113,6 +113,7 @@ impl Agent {
             ("file_unreadable", host.unreadable),
             ("file_unparsable", host.unparsable),
             ("cgroup_unwatched", host.unwatched),
+            ("cgroup_claims_id", host.claimed_twice),
             ("kubelet", names.kubelet),
             ("container_not_named", names.dropped),
             ("log_append", log.failed_appends),

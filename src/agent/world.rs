@@ -13,6 +13,7 @@ use crate::log::{RecordId, Writer};
 use crate::tracer::{About, CASES_MAX, Data, Trigger, World, document};
 
 use super::budget::Budget;
+use super::host_name::HostName;
 use super::slot::{Counts, LastEvent};
 
 /// A capture that was asked for and is not yet answered.
@@ -34,7 +35,7 @@ pub(super) struct Open {
 pub(super) struct Desk {
     pub(super) captures: Captures,
     pub(super) log: Writer,
-    pub(super) hostname: String,
+    pub(super) hostname: HostName,
     pub(super) region: String,
     pub(super) budget: Budget,
     /// By slot.
@@ -50,7 +51,7 @@ impl Desk {
     pub(super) fn new(
         captures: Captures,
         log: Writer,
-        hostname: String,
+        hostname: HostName,
         region: String,
         percent: u32,
         slots: usize,
@@ -177,7 +178,7 @@ impl World for Hands<'_> {
         let mut too_large = false;
         let appended = log.append(|id, to| {
             let envelope = document::Envelope {
-                hostname,
+                hostname: hostname.name(),
                 region,
                 container,
                 tracer_name: self.tracer,

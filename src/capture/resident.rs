@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::{OPEN_MAX, page_bytes, proc_task};
 use crate::evidence::{Capture, Resident, Scope, Seen};
 use crate::host::Text;
-use crate::host::containers::PATH_MAX;
+use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
 use crate::inbox::{Found, Inbox};
 use crate::starter::{Crew, Starter};
@@ -36,13 +36,15 @@ impl Members {
 
     /// Those in the cgroup of this path.
     pub(super) fn of(path: &str, unified: bool) -> Members {
-        Members { cgroup: Some(Text::cut(path)), unified }
+        // What is too long is nobody's: a part of it would be another cgroup.
+        Members { cgroup: Some(Text::new(path).unwrap_or_else(|| Text::cut("\0"))), unified }
     }
 
     fn hold(&self, process: &Path) -> bool {
         let Some(path) = &self.cgroup else { return true };
-        let text = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-        proc_task::cgroup(&text, self.unified).is_some_and(|cgroup| cgroups::is_below(cgroup, path))
+        let text = fs::read(process.join("cgroup")).unwrap_or_default();
+        proc_task::cgroup(&paths::shown(&text), self.unified)
+            .is_some_and(|cgroup| cgroups::is_below(cgroup, path))
     }
 }
 

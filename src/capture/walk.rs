@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::proc_task::{self, Stat};
 use crate::evidence::Task;
-use crate::host::containers::PATH_MAX;
+use crate::host::containers::paths;
 use crate::host::proc::cgroups;
 use crate::host::{Key, TaskSample, TaskState};
 
@@ -28,7 +28,7 @@ impl Paths {
     /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
         Paths {
-            text: String::with_capacity(containers.saturating_mul(PATH_MAX)),
+            text: String::with_capacity(paths::Paths::room(containers)),
             ends: Vec::with_capacity(containers),
         }
     }
@@ -119,9 +119,9 @@ impl Walker {
                     blocked = self.stay(tid, &stat, &dir);
                     still.insert(tid);
                 }
-                let container = fs::read_to_string(dir.join("cgroup"))
-                    .ok()
-                    .and_then(|text| nearest(&by_path, proc_task::cgroup(&text, self.unified)?));
+                let container = fs::read(dir.join("cgroup")).ok().and_then(|text| {
+                    nearest(&by_path, proc_task::cgroup(&paths::shown(&text), self.unified)?)
+                });
                 // /proc does not tell whether a wait is accounted as iowait.
                 let sample = TaskSample { container, state: stat.state, blocked, in_iowait: false };
                 each(&Walked { pid: process.0, tid, stat: &stat, sample, dir: &dir });

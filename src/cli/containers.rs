@@ -33,7 +33,7 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(container: &'a Container) -> Row<'a> {
+    fn of(container: Container<'a>) -> Row<'a> {
         Row {
             container_id: container.id(),
             container_name: container.name(),
@@ -70,7 +70,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let mut reader = opened.map_err(|error| Failure::Failed(error.to_string()))?;
     let (found, error) = registrar::look_up(&config.names, reader.containers());
     for (key, told) in &found {
-        reader.describe(*key, told);
+        reader.told(*key, told);
     }
     let mut rows: Vec<Row<'_>> = reader.containers().iter().map(Row::of).collect();
     rows.sort_by_key(|row| (row.container_host_namespace, row.pod, row.container_name, row.container_id));

@@ -200,6 +200,11 @@ fn containers_are_listed_with_their_names_without_an_agent() {
         format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"),
         include_bytes!("../../fuzz/corpus/oci_spec/containerd-pod"),
     );
+    let sandbox = "2ea9209947dc6556d9dc4fa114275813de319abee3f3cd035c7f075a7389d585";
+    write(
+        format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{sandbox}/config.json"),
+        include_bytes!("../../fuzz/corpus/oci_spec/containerd-sandbox"),
+    );
     let at = desk.path("");
     let paths = format!("[paths]\ncgroup = \"{0}/cgroup\"\nroot = \"{0}\"\n", at.display());
     write("onset.toml".into(), paths.as_bytes());

@@ -60,16 +60,27 @@ pub(super) const SECTION: Section = Section {
         Knob { key: "kubelet_key_file", default: Value::Text(""), about: "... and its key" },
         Knob {
             key: "docker",
-            default: Value::Texts(&["/var/lib/docker"], Check::Folder),
-            about: "Docker's folders; these four are below [paths] root",
+            default: Value::Texts(
+                &["/var/lib/docker", "/var/snap/docker/common/var-lib-docker"],
+                Check::Folder,
+            ),
+            about: "Docker's folders, with those of user namespaces in them; these four are below [paths] root",
         },
         Knob {
             key: "containerd",
             default: Value::Texts(
-                &["/run/containerd", "/run/k3s/containerd", "/var/snap/microk8s/common/run/containerd"],
+                &[
+                    "/run/containerd",
+                    "/run/k3s/containerd",
+                    "/var/lib/rancher/k3s/agent/containerd",
+                    "/var/lib/rancher/rke2/agent/containerd",
+                    "/run/k0s/containerd",
+                    "/var/snap/microk8s/common/run/containerd",
+                    "/var/snap/microk8s/common/var/lib/containerd",
+                ],
                 Check::Folder,
             ),
-            about: "Containerd's state folders",
+            about: "Containerd's state folders: its own, and those of k3s, rke2, k0s and microk8s",
         },
         Knob {
             key: "storage",
@@ -79,10 +90,10 @@ pub(super) const SECTION: Section = Section {
         Knob {
             key: "runc",
             default: Value::Texts(
-                &["/run/runc", "/run/containerd/runc/*", "/run/docker/runtime-runc/*"],
+                &["/run/runc", "/run/containerd/runc/*", "/run/docker/runtime-runc/*", "/run/crun"],
                 Check::Folder,
             ),
-            about: "Runc's state folders; a last part of * is each folder there",
+            about: "State folders of runc and crun; a last part of * is each folder there",
         },
         Knob {
             key: "capacity",
@@ -145,7 +156,7 @@ mod tests {
         let names = names(
             "[paths]\nroot = \"/host\"\n[containers]\nrunc = [\"/run/x\"]\nkubelet = \"https://node-1:10250/\"\nkubelet_ca_file = \"/etc/ca\"",
         );
-        assert_eq!(names.docker, [Path::new("/host/var/lib/docker")]);
+        assert_eq!(names.docker.first().map(PathBuf::as_path), Some(Path::new("/host/var/lib/docker")));
         assert_eq!(names.runc, [Path::new("/host/run/x")]);
         let kubelet = names.kubelet.expect("one is named");
         assert_eq!(kubelet.url, "https://node-1:10250/pods");

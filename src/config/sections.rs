@@ -15,7 +15,7 @@ pub(super) const TOP: Section = Section {
         Knob {
             key: "hostname",
             default: Value::Text(""),
-            about: "Name of this host in documents; empty: the kernel's; \"${NODE_NAME}\": that variable of the environment",
+            about: "Name of this host in documents; empty: the kernel's, also when that changes; \"${NODE_NAME}\": that variable of the environment",
         },
         Knob { key: "region", default: Value::Text(""), about: "Region in documents" },
         Knob {

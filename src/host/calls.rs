@@ -65,7 +65,7 @@ impl Folder {
         }
         // A folder's links are its name, its `.`, and the `..` of each folder in it; or 1 where they
         // are not counted.
-        let about = About { inode: stat.st_ino, has_folders: stat.st_nlink != 2 };
+        let about = About { inode: stat.st_ino, owner: stat.st_uid, has_folders: stat.st_nlink != 2 };
         Ok((stat.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(about))
     }
 
@@ -84,6 +84,8 @@ impl Folder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct About {
     pub(crate) inode: u64,
+    /// Whose it is: that user may make folders in it.
+    pub(crate) owner: u32,
     /// Whether there are folders in it; true where the filesystem does not tell.
     pub(crate) has_folders: bool,
 }

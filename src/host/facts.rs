@@ -396,7 +396,7 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Each container that is watched, with what was read of it.
-    pub fn each(&self) -> impl Iterator<Item = (&'a Container, &'a Reading)> {
+    pub fn each(&self) -> impl Iterator<Item = (Container<'a>, &'a Reading)> {
         let readings = self.readings;
         self.watched()
             .iter()

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use super::calls::{entries, events};
 use super::cgroup::quota::Quota;
-use super::containers::path;
+use super::containers::{claim, path};
 use super::identity::{pods, state};
 use super::proc::pressure::Stall;
 use super::{cgroup, proc};
@@ -114,6 +114,17 @@ pub fn cgroup_path(data: &[u8]) {
     }
 }
 
+/// What a runtime noted of a cgroup, and after a newline that cgroup's path.
+pub fn cgroup_claim(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Some((noted, path)) = text.split_once('\n') else { return };
+    let verdict = untouched(|| claim::verdict(noted, path));
+    if verdict == Some(claim::Verdict::Same) {
+        let name = noted.rsplit([':', '/']).find(|part| !part.is_empty()).unwrap_or_default();
+        assert!(path.contains(name), "the same has the same name");
+    }
+}
+
 /// What a folder's listing (getdents64(2)) and its watch (inotify(7)) hand over: names without a NUL,
 /// and no more of them than there is room for.
 pub fn folder_records(data: &[u8]) {
@@ -157,6 +168,11 @@ pub fn docker_config(data: &[u8]) {
 /// Podman's `containers.json`.
 pub fn podman_containers(data: &[u8]) {
     black_box(state::podman(data, "id"));
+}
+
+/// Crun's `status`.
+pub fn crun_status(data: &[u8]) {
+    black_box(state::crun(data));
 }
 
 /// Runc's `state.json`.

@@ -1,5 +1,5 @@
-//! Slots by the paths they stand for, in a map that is set aside once. It keeps only a hash of
-//! each path: whoever finds a slot compares the path that is there.
+//! Slots by the paths or ids they stand for, in a map that is set aside once. It keeps only a hash of
+//! each: whoever finds a slot compares what is there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher as _};
@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher as _};
 #[derive(Debug, Default)]
 pub(crate) struct Index(HashMap<u64, u16, BuildHasherDefault<DefaultHasher>>);
 
-fn hash(path: &str) -> u64 {
+fn hash(path: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);
     hasher.finish()
@@ -21,15 +21,15 @@ impl Index {
         Index(HashMap::with_capacity_and_hasher(slots * 2, BuildHasherDefault::default()))
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<u16> {
+    pub(crate) fn find(&self, path: &[u8]) -> Option<u16> {
         self.0.get(&hash(path)).copied()
     }
 
-    pub(crate) fn insert(&mut self, path: &str, slot: u16) {
+    pub(crate) fn insert(&mut self, path: &[u8], slot: u16) {
         self.0.insert(hash(path), slot);
     }
 
-    pub(crate) fn remove(&mut self, path: &str) {
+    pub(crate) fn remove(&mut self, path: &[u8]) {
         self.0.remove(&hash(path));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Office, Wanted, runtimes};
 use crate::config::Kubelet;
 use crate::host::identity::pods::{self, Whose};
-use crate::host::{Identity, Role};
+use crate::host::{Identity, Role, Teller, Told};
 use crate::inbox::Found;
 use crate::net::client::{self, Client, Patience, Request, Trust};
 
@@ -78,17 +78,21 @@ pub(super) struct Standing {
 
 /// What one list told of a container.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Listed {
     /// Of itself.
     own: Option<Identity>,
     /// Of its pod.
     pod: Option<Identity>,
 }
 
-impl Told {
-    pub(super) fn identity(self) -> Option<Identity> {
-        self.own.or(self.pod)
+impl Listed {
+    pub(super) fn told(self) -> Option<Told> {
+        Some(by_kubelet(self.own.or(self.pod)?))
     }
+}
+
+fn by_kubelet(identity: Identity) -> Told {
+    Told { identity, by: Teller::Kubelet }
 }
 
 /// A thread's life: until each container that waits was in a list, or in enough of them not.
@@ -146,7 +150,7 @@ impl Office {
             // What its pod is called is told once: the next lists know no more of that.
             let news = told.own.or(told.pod.filter(|_| *lists == 0));
             if let Some(identity) = news {
-                heard &= self.tell(wanted.key, identity);
+                heard &= self.tell(wanted.key, by_kubelet(identity));
             }
             *lists += 1;
             told.own.is_none() && *lists < LISTS && !self.is_sandbox(wanted)
@@ -156,7 +160,8 @@ impl Office {
 
     /// Whether its runtime says that it is a sandbox: no list has those.
     fn is_sandbox(&self, wanted: &Wanted) -> bool {
-        runtimes::find(&self.names, &wanted.id).is_some_and(|told| told.role == Some(Role::Sandbox))
+        let told = runtimes::find(&self.names, &wanted.id, false);
+        told.is_some_and(|told| told.identity.role == Some(Role::Sandbox))
     }
 
     /// Notes how it went, and says so when that changed.
@@ -183,7 +188,7 @@ impl Office {
 }
 
 /// Asks for the list of pods, and says for each of these what is in it.
-pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Told>, Error> {
+pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Listed>, Error> {
     let identity = source.identity.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
     let trust = Trust { ca_file: source.ca_file.as_deref(), identity };
     let client = Client::new(&source.url, trust, PATIENCE)?;
@@ -197,7 +202,7 @@ pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Told>, Err
     };
     let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
     let request = Request { method: "GET", url: &source.url, headers: &headers, body: &[] };
-    let mut told = vec![Told::default(); wanted.len()];
+    let mut told = vec![Listed::default(); wanted.len()];
     client.read(request, LIST_MAX, |reply, body| match reply.status {
         200 => Ok(pods::read(io::BufReader::new(body), &mut |whose, identity| {
             for (wanted, told) in wanted.iter().zip(&mut told) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::config::Names;
-use crate::host::{Container, Containers, Identity, Key, Text};
+use crate::host::{Container, Containers, Key, Text, Told};
 use crate::inbox::Inbox;
 use crate::starter::{Crew, Starter};
 
@@ -27,14 +27,20 @@ struct Wanted {
     key: Key,
     id: Text<76>,
     pod_uid: Text<64>,
+    /// Its runtime's record of its cgroup is wanted, too.
+    proof: bool,
+    /// What told its name when that was last found out, if it may have another by now; else 0.
+    stamp: u64,
 }
 
 impl Wanted {
-    fn of(container: &Container) -> Wanted {
+    fn of(container: Container<'_>) -> Wanted {
         Wanted {
             key: container.key(),
             id: Text::cut(container.id()),
             pod_uid: Text::cut(container.pod_uid()),
+            proof: container.needs_proof(),
+            stamp: 0,
         }
     }
 }
@@ -45,7 +51,7 @@ struct Office {
     files: Inbox<Wanted>,
     pods: Inbox<Wanted>,
     standing: Mutex<kubelet::Standing>,
-    tell: SyncSender<(Key, Identity)>,
+    tell: SyncSender<(Key, Told)>,
     wake: Wake,
     kubelet_failures: AtomicU64,
     dropped: AtomicU64,
@@ -53,7 +59,7 @@ struct Office {
 
 impl Office {
     /// Hands an answer to the loop. False: nobody wants any more.
-    fn tell(&self, key: Key, told: Identity) -> bool {
+    fn tell(&self, key: Key, told: Told) -> bool {
         let wanted = self.tell.send((key, told)).is_ok();
         (self.wake)();
         wanted
@@ -102,7 +108,7 @@ pub struct Registrar {
     files: Arc<Files>,
     pods: Arc<Pods>,
     starter: Starter,
-    told: Receiver<(Key, Identity)>,
+    told: Receiver<(Key, Told)>,
 }
 
 /// What went wrong so far.
@@ -136,7 +142,7 @@ impl Registrar {
     }
 
     /// Has the names of a container found out; `told` has them later, if there are any.
-    pub fn find(&self, container: &Container) {
+    pub fn find(&self, container: Container<'_>) {
         let Registrar { office, files, pods, starter, .. } = self;
         let wanted = Wanted::of(container);
         let mut brought = starter.bring(&office.files, wanted, || Arc::clone(files) as _);
@@ -148,8 +154,20 @@ impl Registrar {
         }
     }
 
+    /// Has it seen to whether these containers have other names by now. Only names that can change are
+    /// looked at, and of their files only whether they changed.
+    pub fn look_again<'c>(&self, containers: impl Iterator<Item = Container<'c>>) {
+        let Registrar { office, files, starter, .. } = self;
+        for container in containers.filter(|container| container.stamp() != 0) {
+            let wanted = Wanted { stamp: container.stamp(), ..Wanted::of(container) };
+            if !starter.bring(&office.files, wanted, || Arc::clone(files) as _) {
+                self.office.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The next answer. Of one container there may be several: each knows more, or knows better.
-    pub fn told(&self) -> Option<(Key, Identity)> {
+    pub fn told(&self) -> Option<(Key, Told)> {
         self.told.try_recv().ok()
     }
 
@@ -173,15 +191,16 @@ impl Drop for Registrar {
 
 /// Finds out at once what all of these are called, and why the kubelet does not help, if it does not.
 #[must_use]
-pub fn look_up(names: &Names, containers: &Containers) -> (Vec<(Key, Identity)>, Option<String>) {
+pub fn look_up(names: &Names, containers: &Containers) -> (Vec<(Key, Told)>, Option<String>) {
     let all: Vec<Wanted> = containers.iter().map(Wanted::of).collect();
-    let found = all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id)?)));
+    let found =
+        all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id, wanted.proof)?)));
     let mut found: Vec<_> = found.collect();
     let Some(source) = &names.kubelet else { return (found, None) };
     match kubelet::pods(source, &all) {
         Ok(told) => {
             let told = all.iter().zip(told);
-            found.extend(told.filter_map(|(wanted, told)| Some((wanted.key, told.identity()?))));
+            found.extend(told.filter_map(|(wanted, told)| Some((wanted.key, told.told()?))));
             (found, None)
         }
         Err(error) => (found, Some(error.to_string())),

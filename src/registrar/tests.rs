@@ -11,13 +11,17 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Kubelet;
-use crate::host::Role;
+use crate::host::containers::claim::Maker;
 use crate::host::containers::path;
+use crate::host::{Role, Teller};
 
 const SYSTEMD: &[u8] = include_bytes!("../../fuzz/corpus/kubelet_pods/systemd-driver");
 const UID: &str = "9f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b";
 /// In the recorded list: the container `web` of the pod of this uid.
 const WEB: &str = "043db0fe795fc2cfd937e3d47494472d16f67234d8df2a242c2cd91ac17693fc";
+
+/// In the recorded spec of a pod's container: its sandbox.
+const SANDBOX: &str = "2ea9209947dc6556d9dc4fa114275813de319abee3f3cd035c7f075a7389d585";
 
 struct Root(PathBuf);
 
@@ -50,7 +54,7 @@ impl Root {
 
     /// Name, pod, host name and role.
     fn found(&self, id: &str) -> Option<[String; 4]> {
-        let it = runtimes::find(&self.names(), id)?;
+        let it = runtimes::find(&self.names(), id, false)?.identity;
         Some([&*it.name, &it.pod, &it.hostname, it.role.map_or("", Role::name)].map(str::to_owned))
     }
 }
@@ -86,7 +90,7 @@ fn each_runtimes_folder_is_looked_into() {
     root.write("run/runc/plain/state.json", "runc_state/plain");
     for (id, want) in [
         (&*id(1), ["shop-cache-1", "", "cache", "container"]),
-        (&id(2), ["web", shop, shop, ""]),
+        (&id(2), ["web", shop, "", ""]),
         ("redis", ["redis", "", "web-1", "container"]),
         (&id(3), ["", shop, shop, "sandbox"]),
         (&id(4), ["job", "batch-28541-qq7lm", "batch-28541-qq7lm", ""]),
@@ -97,6 +101,56 @@ fn each_runtimes_folder_is_looked_into() {
         assert_eq!(root.found(id), Some(want.map(str::to_owned)), "{id}");
     }
     assert_eq!(root.found(&id(7)), None);
+}
+
+#[test]
+fn a_pods_container_has_the_host_name_of_its_sandbox() {
+    let root = Root::new();
+    let space = "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io";
+    root.write(&format!("{space}/{}/config.json", id(2)), "oci_spec/containerd-pod");
+    root.write(&format!("{space}/{SANDBOX}/config.json"), "oci_spec/containerd-sandbox");
+    let shop = "shop-7d4b9c6f5-x2v9k";
+    assert_eq!(root.found(&id(2)), Some(["web", shop, shop, ""].map(str::to_owned)));
+}
+
+#[test]
+fn the_folders_of_each_distribution_are_looked_into() {
+    for state in [
+        "run/containerd",
+        "run/k3s/containerd",
+        "var/lib/rancher/k3s/agent/containerd",
+        "var/lib/rancher/rke2/agent/containerd",
+        "run/k0s/containerd",
+        "var/snap/microk8s/common/run/containerd",
+        "var/snap/microk8s/common/var/lib/containerd",
+    ] {
+        let root = Root::new();
+        let task = format!("{state}/io.containerd.runtime.v2.task/k8s.io/{}", id(2));
+        root.write(&format!("{task}/config.json"), "oci_spec/containerd-pod");
+        assert_eq!(root.found(&id(2)).map(|it| it[0].clone()).as_deref(), Some("web"), "{state}");
+    }
+    for docker in ["var/lib/docker", "var/lib/docker/100000.100000", "var/snap/docker/common/var-lib-docker"]
+    {
+        let root = Root::new();
+        root.write(&format!("{docker}/containers/{}/config.v2.json", id(1)), "docker_config/plain");
+        root.write(
+            &format!("var/lib/docker/overlay2/containers/{}/config.v2.json", id(1)),
+            "docker_config/cri-dockerd",
+        );
+        assert_eq!(root.found(&id(1)).map(|it| it[0].clone()).as_deref(), Some("shop-cache-1"), "{docker}");
+    }
+}
+
+#[test]
+fn podmans_containers_that_do_not_outlast_a_boot_have_names_too() {
+    let id = "61".repeat(32);
+    for folder in ["var/lib/containers/storage", "run/containers/storage"] {
+        let root = Root::new();
+        let driver = format!("{folder}/overlay-containers");
+        root.write(&format!("{driver}/volatile-containers.json"), "podman_containers/volatile");
+        root.write(&format!("{driver}/containers.json"), "podman_containers/two");
+        assert_eq!(root.found(&id).map(|it| it[0].clone()).as_deref(), Some("rm-web"), "{folder}");
+    }
 }
 
 #[test]
@@ -143,7 +197,7 @@ impl Bell {
     }
 
     /// The next answer.
-    fn told(&self, registrar: &Registrar) -> (Key, Identity) {
+    fn told(&self, registrar: &Registrar) -> (Key, Told) {
         let mut rung = self.0.lock().expect("whole");
         loop {
             if let Some(told) = registrar.told() {
@@ -159,7 +213,7 @@ impl Bell {
 fn container(path: &str) -> (Containers, Key) {
     let mut table = Containers::with_capacity(16);
     let found = path::recognise(path).expect("a container's path");
-    let key = table.appear(path, &found, 1).expect("room");
+    let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
     (table, key)
 }
 
@@ -207,8 +261,81 @@ fn a_file_that_comes_late_is_still_read() {
     registrar.find(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let (whose, told) = bell.told(&registrar);
-    assert_eq!((whose, &*told.name), (key, "web"));
+    assert_eq!((whose, &*told.identity.name), (key, "web"));
     assert_eq!(registrar.faults(), Faults::default());
+}
+
+/// As docker and podman do it: another file takes the place of the old one.
+fn replace(root: &Root, path: &str, text: &str) {
+    let path = root.0.join(path);
+    let new = path.with_extension("new");
+    fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+    fs::write(&new, text).expect("a file");
+    fs::rename(new, path).expect("renamed");
+}
+
+#[test]
+fn a_renamed_container_shows_its_new_name() {
+    let list = "var/lib/containers/storage/vfs-containers";
+    for (file, text) in [
+        (
+            format!("var/lib/docker/containers/{}/config.v2.json", id(1)),
+            r#"{"Name":"/NAME","Config":{}}"#.to_owned(),
+        ),
+        (format!("{list}/containers.json"), format!(r#"[{{"id":"{}","names":["NAME"]}}]"#, id(1))),
+        (format!("{list}/volatile-containers.json"), format!(r#"[{{"id":"{}","names":["NAME"]}}]"#, id(1))),
+    ] {
+        let root = Root::new();
+        let (mut table, key) = container(&format!("/docker/{}", id(1)));
+        let bell = Arc::new(Bell::default());
+        let registrar = Registrar::new(&root.names(), 16, bell.wake(), starter());
+        let mut tell = |name: &str, find: &dyn Fn(Container<'_>)| {
+            replace(&root, &file, &text.replace("NAME", name));
+            find(table.get(key).expect("there"));
+            let (whose, told) = bell.told(&registrar);
+            table.told(whose, &told);
+            assert_eq!(table.get(key).map(Container::name), Some(name), "{file}");
+        };
+        tell("old", &|container| registrar.find(container));
+        tell("new", &|container| registrar.look_again([container].into_iter()));
+        tell("newer", &|container| registrar.look_again([container].into_iter()));
+        assert_eq!(registrar.faults(), Faults::default());
+    }
+}
+
+#[test]
+fn a_name_that_cannot_change_is_not_looked_for_again() {
+    let root = Root::new();
+    root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
+    let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+    let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+    assert_eq!((record.stamp, runtimes::stamp(&root.names(), &id(1))), (0, 0));
+    root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
+    let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+    let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+    assert_ne!(record.stamp, 0);
+    assert_eq!(record.stamp, runtimes::stamp(&root.names(), &id(1)), "as long as the file stays the same");
+}
+
+#[test]
+fn the_record_of_the_cgroup_is_looked_for_where_it_is_asked_for() {
+    let root = Root::new();
+    let cgroup = |proof: bool| {
+        let told = runtimes::find(&root.names(), &id(1), proof).expect("it is there");
+        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        (told.identity.name.to_string(), record.cgroup.map(String::from))
+    };
+    root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
+    let name = "shop-cache-1".to_owned();
+    assert_eq!(cgroup(true), (name.clone(), None));
+    root.write(&format!("run/crun/{}/status", id(1)), "crun_status/scope");
+    assert_eq!(cgroup(true), (name.clone(), Some("/machine.slice/libpod-f00d.scope".into())));
+    root.write(
+        &format!("run/containerd/io.containerd.runtime.v2.task/moby/{}/config.json", id(1)),
+        "oci_spec/containerd-ctr",
+    );
+    assert_eq!(cgroup(true), (name.clone(), Some("/default/redis".into())), "the first that knows");
+    assert_eq!(cgroup(false), (name, None), "one file is enough for a name");
 }
 
 #[test]
@@ -220,7 +347,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     let (whose, told) = bell.told(&registrar);
-    table.describe(whose, &told);
+    table.told(whose, &told);
     let known = table.get(key).expect("there");
     assert_eq!(
         (known.name(), known.pod(), known.namespace(), known.role(), known.qos()),
@@ -235,8 +362,11 @@ fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, _) = pod_container(&id(1));
     let (found, error) = look_up(&names, &table);
-    let [(_, told)] = found[..] else { panic!("{found:?}") };
-    assert_eq!((&*told.name, &*told.pod, &*told.namespace), ("", "shop-7d4b9c6f5-x2v9k", "shop"));
+    let [(_, told)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (&*told.identity.name, &*told.identity.pod, &*told.identity.namespace),
+        ("", "shop-7d4b9c6f5-x2v9k", "shop")
+    );
     assert_eq!(error, None);
     server.join().expect("it answered");
 }
@@ -253,9 +383,9 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     registrar.find(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
-    assert_eq!(&*bell.told(&registrar).1.name, "web");
+    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
     registrar.find(table.get(key).expect("there"));
-    assert_eq!(&*bell.told(&registrar).1.name, "web");
+    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
     drop(registrar);
 }
 
@@ -307,12 +437,12 @@ fn containers_that_come_together_are_asked_about_once() {
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");
-        let key = table.appear(&path, &found, 1).expect("room");
+        let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
         registrar.find(table.get(key).expect("there"));
     }
     for _ in ids {
         let (key, told) = bell.told(&registrar);
-        table.describe(key, &told);
+        table.told(key, &told);
     }
     let mut names: Vec<_> = table.iter().map(Container::name).collect();
     names.sort_unstable();
@@ -333,7 +463,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     let registrar = Registrar::new(&names, 16, bell.wake(), starter());
     registrar.find(table.get(key).expect("there"));
     // Its runtime's word and its pod's.
-    let told = [bell.told(&registrar).1, bell.told(&registrar).1];
+    let told = [bell.told(&registrar).1.identity, bell.told(&registrar).1.identity];
     assert!(told.iter().any(|it| it.role == Some(Role::Sandbox)));
     assert!(told.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
     server.join().expect("it answered");

@@ -194,7 +194,7 @@ impl Judge for Dload {
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
-        let known = |container: &crate::host::Container| {
+        let known = |container: crate::host::Container<'_>| {
             let subject = self.subjects.get(container.key())?;
             Some((subject.average.value, subject.counts?))
         };

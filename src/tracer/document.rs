@@ -20,7 +20,7 @@ pub struct Envelope<'a> {
     /// This host's region; may be empty.
     pub region: &'a str,
     /// The container that the event is about, if it is about one and it is still known.
-    pub container: Option<&'a Container>,
+    pub container: Option<Container<'a>>,
     /// The tracer's name.
     pub tracer_name: &'a str,
     /// The event's id: unique for ever.

@@ -42,7 +42,7 @@ impl<T: Default> Subjects<T> {
 }
 
 /// A container's labels in metrics, and one more: `container_id, container, pod, namespace, ...`.
-pub fn labels<'a>(container: &'a Container, last: &'a str) -> [&'a str; 5] {
+pub fn labels<'a>(container: Container<'a>, last: &'a str) -> [&'a str; 5] {
     [container.id(), container.name(), container.pod(), container.namespace(), last]
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onset::clock::{Now, Wall};
 use onset::config::Paths;
-use onset::host::{Facts, Identity, Reader, Scan, Text};
+use onset::host::{Facts, Identity, Reader, Record, Scan, Teller, Text, Told};
 
 use crate::allocations;
 
@@ -58,7 +58,10 @@ fn a_hundred_containers_cost_no_heap_allocation() {
         container_memory: true,
         ..Facts::NONE
     };
-    let named = Identity { name: Text::cut(&"n".repeat(200)), ..Identity::UNKNOWN };
+    let named = Told {
+        identity: Identity { name: Text::cut(&"n".repeat(200)), ..Identity::UNKNOWN },
+        by: Teller::Runtime(Record { cgroup: Some("a.slice:b:c".into()), owner: 0, stamp: 1 }),
+    };
     for turn in 0..60 {
         let now = Now { mono: Duration::from_secs(turn), wall: Wall(0) };
         // Five go and five come each turn, so that slots, watches and files are used again.
@@ -74,7 +77,7 @@ fn a_hundred_containers_cost_no_heap_allocation() {
             reader.read(all, now);
             reader.count_tasks(|_, _| true);
             reader.changes(|_| told += 1);
-            reader.describe(key, &named);
+            reader.told(key, &named);
             assert!(reader.rescan(now) == Scan::Whole);
         });
         assert_eq!(made, 0, "in turn {turn}");

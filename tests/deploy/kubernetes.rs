@@ -139,6 +139,27 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
 }
 
 #[test]
+fn the_state_of_each_distributions_runtime_is_mounted_where_its_names_are_looked_for() {
+    let pod = object("DaemonSet")["spec"]["template"]["spec"].clone();
+    let mounts: BTreeSet<_> = pod["containers"][0]["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["mountPath"].as_str().unwrap().to_owned())
+        .collect();
+    let names = onset::config::Config::parse("", onset::tracer::TRACERS).unwrap().names;
+    for state in [
+        "/run/containerd",
+        "/run/k3s/containerd",
+        "/run/k0s/containerd",
+        "/var/snap/microk8s/common/run/containerd",
+    ] {
+        assert!(mounts.contains(state), "{state}");
+        assert!(names.containerd.iter().any(|folder| folder.as_os_str() == state), "{state}");
+    }
+}
+
+#[test]
 fn the_image_is_the_program_alone() {
     let text = read("deploy/container/Containerfile").replace("\\\n", " ");
     let words: Vec<Vec<&str>> = text

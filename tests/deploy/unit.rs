@@ -59,6 +59,20 @@ fn it_gives_the_rights_that_are_tested_and_its_paths_are_those_of_the_config() {
     );
 }
 
+#[test]
+fn it_starts_after_what_sets_the_hosts_name_and_sees_it_change() {
+    let after = values("After").join(" ");
+    for unit in ["cloud-init.service", "cloud-init-network.service", "systemd-hostnamed.service"] {
+        assert!(after.split(' ').any(|name| name == unit), "{unit} in {after}");
+    }
+    for strong in ["Requires", "Wants", "BindsTo", "Requisite"] {
+        assert!(values(strong).is_empty(), "it also starts where there is none of these");
+    }
+    let own = ["ProtectHostname", "PrivateIPC", "PrivateUsers"].map(values);
+    assert!(own.iter().all(|value| value.is_empty()), "no namespace of its own has the host's name: {own:?}");
+    assert!(!allowed().contains("sethostname"), "and it cannot set one");
+}
+
 /// The names in a set of systemd's, and in the sets that it has in it.
 fn expand(name: &str, into: &mut BTreeSet<String>) {
     let Some(set) = name.strip_prefix('@') else {

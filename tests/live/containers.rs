@@ -2,12 +2,14 @@
 //! causes, also when it lives for two seconds only and its runtime has forgotten it by then.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cgroup::Cgroup;
+use crate::cpuidle::{share, spinner};
 use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, start, text};
 
 /// Ends by itself, should the test be killed. The shell stays the first process: that one could not be
@@ -274,12 +276,12 @@ fn a_container_of_containerd_that_lives_two_seconds_is_named_when_it_is_gone() {
         &event,
         &[
             ("container_name", &name),
-            ("container_hostname", "cache-1"),
             ("container_runtime", "containerd"),
             ("container_type", "container"),
             ("cgroup_path", &format!("/default/{name}")),
         ],
     );
+    assert!(event.get("container_hostname").is_none(), "a variable of the application's is no host name");
     assert_eq!(agent.leave(), Some(0));
     clear(&format!("default/{name}"));
 }
@@ -309,6 +311,16 @@ impl Podman {
         ]);
         podman
     }
+
+    /// Starts a container that spins on its fifth of a CPU. Returns its id.
+    fn start(&self, rootfs: &Path, options: &[&str]) -> String {
+        let mut begin = self.command();
+        begin.args(["run", "-d", "--name", self.name, "--hostname", "db-1", "--network", "none"]);
+        begin.args(["--cpus", "0.2", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        begin.args(["--log-driver", "none"]).args(options);
+        begin.arg("--rootfs").arg(rootfs).args(["/bin/sh", "-c", SPIN]);
+        done(&mut begin).trim().to_owned()
+    }
 }
 
 impl Drop for Podman {
@@ -326,23 +338,8 @@ fn a_container_of_podman_is_named_as_its_owner_named_it() {
     let rootfs = filesystem(&podman.folder);
     let storage = format!("storage = [\"{0}/storage\", \"{0}/run\"]", podman.folder.0.display());
     let agent = agent("1s", &storage);
-    let mut begin = podman.command();
-    begin.args([
-        "run",
-        "-d",
-        "--name",
-        podman.name,
-        "--hostname",
-        "db-1",
-        "--network",
-        "none",
-        "--cpus",
-        "0.2",
-    ]);
-    begin.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "none"]);
-    begin.arg("--rootfs").arg(&rootfs).args(["/bin/sh", "-c", SPIN]);
-    let id = done(&mut begin);
-    let event = agent.event("the container's event", SOON, |it| it["container_id"] == id.trim());
+    let id = podman.start(&rootfs, &[]);
+    let event = agent.event("the container's event", SOON, |it| it["container_id"] == id.as_str());
     assert_named(
         &event,
         &[
@@ -352,5 +349,140 @@ fn a_container_of_podman_is_named_as_its_owner_named_it() {
             ("container_type", "container"),
         ],
     );
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// The value of a label in a container's metrics.
+fn label(agent: &Agent, id: &str, label: &str) -> Option<String> {
+    let page = agent.get("/metrics").1;
+    let line = page.lines().find(|line| line.contains(&format!("container_id=\"{id}\"")))?;
+    Some(line.split_once(&format!(",{label}=\""))?.1.split('"').next()?.to_owned())
+}
+
+fn await_name(agent: &Agent, id: &str, name: &str, within: Duration) {
+    await_that(name, within, || (label(agent, id, "container")? == name).then_some(()));
+}
+
+#[test]
+fn a_container_of_podman_that_goes_when_it_ends_is_named_and_shows_its_new_name() {
+    if !root("podman") {
+        return;
+    }
+    let mut podman = Podman { folder: Folder::new(), name: "passing" };
+    let rootfs = filesystem(&podman.folder);
+    let storage = format!("storage = [\"{0}/storage\", \"{0}/run\"]", podman.folder.0.display());
+    let agent = agent("1s", &storage);
+    let id = podman.start(&rootfs, &["--rm"]);
+    await_name(&agent, &id, "passing", SOON);
+    done(podman.command().args(["rename", "passing", "passing-on"]));
+    podman.name = "passing-on";
+    // It is looked at each minute; who cannot wait asks for it.
+    agent.signal(libc::SIGHUP);
+    await_name(&agent, &id, "passing-on", SOON);
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// A folder of docker's, in which a container has this name.
+struct Docker(Folder);
+
+impl Docker {
+    fn name(&self, id: &str, name: &str) {
+        let folder = self.0.0.join("containers").join(id);
+        fs::create_dir_all(&folder).unwrap();
+        let config = json!({ "ID": id, "Name": format!("/{name}"), "Config": { "Hostname": "h1" } });
+        fs::write(folder.join("new"), config.to_string()).unwrap();
+        fs::rename(folder.join("new"), folder.join("config.v2.json")).unwrap();
+    }
+
+    fn key(&self) -> String {
+        format!("docker = [{:?}]", self.0.0)
+    }
+}
+
+#[test]
+fn a_renamed_container_shows_its_new_name_within_about_a_minute() {
+    if !root("a cgroup") {
+        return;
+    }
+    let (docker, cgroup) = (Docker(Folder::new()), Cgroup::new("renamed"));
+    docker.name(&cgroup.id, "old-name");
+    let agent = agent("1s", &docker.key());
+    await_name(&agent, &cgroup.id, "old-name", SOON);
+    docker.name(&cgroup.id, "new-name");
+    await_name(&agent, &cgroup.id, "new-name", Duration::from_secs(75));
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// Folders of cgroups that are taken away when it is dropped, innermost first.
+struct Left(Vec<String>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| clear(path));
+    }
+}
+
+impl Left {
+    /// All that are above the last part of this path, but for the first so many.
+    fn above(path: &str, but: usize) -> Left {
+        let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(but).collect();
+        Left(ends.iter().rev().map(|end| path[..*end].to_owned()).collect())
+    }
+}
+
+#[test]
+fn a_users_cgroup_with_a_containers_id_gets_neither_its_name_nor_its_samples() {
+    if !root("a spinner") {
+        return;
+    }
+    let (docker, folder) = (Docker(Folder::new()), Folder::new());
+    let id = format!("{:032x}{:032x}", 0xf0_49ed, std::process::id());
+    docker.name(&id, "bank");
+    let path = format!("onset-{}.slice/user@1000.service/app.slice/docker-{id}.scope", std::process::id());
+    let _left = Left::above(&path, 0);
+    let forged = Cgroup::at(&path, &id);
+    let agent = agent("2s", &docker.key());
+    let mut spin = command(spinner(&folder, "forged_burns"));
+    let _attacker = forged.start(&mut spin);
+    let row = format!("container_id=\"{id}\"");
+    let page = await_that("it to be shown", SOON, || {
+        Some(agent.get("/metrics").1).filter(|page| page.contains(&row))
+    });
+    assert!(!page.contains("bank"), "{page}");
+    // The container itself comes late, and is idle.
+    let real = Cgroup::at(&format!("docker/{id}"), &id);
+    let _innocent = real.start(command("sleep").arg("300"));
+    await_name(&agent, &id, "bank", SOON);
+    let page = agent.get("/metrics").1;
+    let mut series: Vec<_> = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
+    series.retain(|line| !line.starts_with('#'));
+    series.sort_unstable();
+    let twice: Vec<_> = series.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let claims = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"cgroup_claims_id\"}");
+    assert!(claims.is_some_and(|claims| claims > 0.0), "{claims:?}");
+    let asked = done(&mut agent.onset(&["trigger", "cpuidle", "--container", &id, "--seconds", "2"]));
+    let event = agent.event("what was asked for", SOON, |event| event["tracer_id"] == asked.trim());
+    assert_named(&event, &[("container_name", "bank"), ("cgroup_path", &format!("/docker/{id}"))]);
+    assert!(!event["tracer_data"].to_string().contains("forged_burns"), "{event:#}");
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn a_task_nested_without_end_is_still_its_containers() {
+    if !root("a spinner") {
+        return;
+    }
+    let folder = Folder::new();
+    let id = format!("{:032x}{:032x}", 0xdee9, std::process::id());
+    let path = format!("docker/{id}{}", "/n".repeat(150));
+    let _left = Left::above(&path, 1);
+    let deep = Cgroup::at(&path, &id);
+    let agent = agent("2s", "");
+    let _spinner = deep.start(&mut command(spinner(&folder, "deep_burns")));
+    let asked = done(&mut agent.onset(&["trigger", "cpuidle", "--container", &id, "--seconds", "2"]));
+    let event = agent.event("what was asked for", SOON, |event| event["tracer_id"] == asked.trim());
+    assert_eq!(text(&event, "/cgroup_path"), format!("/docker/{id}"));
+    assert!(share(&event, "deep_burns") > 0.5, "{event:#}");
     assert_eq!(agent.leave(), Some(0));
 }

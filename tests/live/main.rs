@@ -16,6 +16,7 @@ mod dload;
 mod endpoint;
 mod faults;
 mod frozen;
+mod host_name;
 mod images;
 mod iotracing;
 mod kubelet;

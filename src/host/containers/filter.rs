@@ -52,7 +52,7 @@ impl Pattern {
     }
 
     /// What is not known of a container matches nothing, not even `*`.
-    fn matches(&self, container: &Container) -> bool {
+    fn matches(&self, container: Container<'_>) -> bool {
         let text = match self.of {
             Of::Namespace => container.namespace(),
             Of::Container => container.name(),
@@ -113,7 +113,7 @@ impl Filter {
 
     /// Whether this one is watched.
     #[must_use]
-    pub fn takes(&self, container: &Container) -> bool {
+    pub fn takes(&self, container: Container<'_>) -> bool {
         let included = self.include.is_empty() || self.include.iter().any(|it| it.matches(container));
         included && !self.exclude.iter().any(|it| it.matches(container))
     }

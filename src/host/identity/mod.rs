@@ -84,6 +84,35 @@ impl Identity {
     }
 }
 
+/// What someone tells of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its names.
+    pub identity: Identity,
+    /// Who tells.
+    pub by: Teller,
+}
+
+/// Who tells names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// The kubelet: by the id alone.
+    Kubelet,
+    /// A runtime, by its files.
+    Runtime(Record),
+}
+
+/// What a runtime's files tell beside the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The container's cgroup, as the runtime noted it.
+    pub cgroup: Option<Box<str>>,
+    /// Whose files they are.
+    pub owner: u32,
+    /// What the file looks like that holds a name which may change; 0: none does.
+    pub stamp: u64,
+}
+
 /// `Burstable` and its like, as paths and documents have them.
 fn qos(class: &str) -> Option<&'static str> {
     ["guaranteed", "burstable", "besteffort"].into_iter().find(|known| known.eq_ignore_ascii_case(class))

@@ -1,5 +1,5 @@
 //! The files in which runtimes keep what they know of a container: an OCI spec (containerd, CRI-O,
-//! podman), docker's config.v2.json, podman's containers.json, runc's state.json.
+//! podman), docker's config.v2.json, podman's containers.json, runc's state.json, crun's status.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,9 +12,30 @@ use crate::host::inline::Text;
 type Str<'a> = Cow<'a, str>;
 type Labels<'a> = BTreeMap<Str<'a>, Str<'a>>;
 
-/// An OCI runtime spec: `config.json` of a bundle.
+/// What one file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The names in it.
+    pub identity: Identity,
+    /// The container's cgroup, as `claim::verdict` reads it.
+    pub cgroup: Option<Box<str>>,
+    /// The id of the pod's sandbox, which has the pod's host name.
+    pub sandbox: Option<Box<str>>,
+}
+
+impl Noted {
+    fn names(identity: Identity) -> Noted {
+        Noted { identity, cgroup: None, sandbox: None }
+    }
+}
+
+/// The annotation in which containerd has the id of a container's sandbox.
+const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
+
+/// An OCI runtime spec: `config.json` of a bundle. Its environment is the application's, so nothing in
+/// there is a name.
 #[must_use]
-pub fn oci(spec: &[u8]) -> Option<Identity> {
+pub fn oci(spec: &[u8]) -> Option<Noted> {
     #[derive(Deserialize)]
     struct Spec<'a> {
         #[serde(borrow)]
@@ -22,29 +43,26 @@ pub fn oci(spec: &[u8]) -> Option<Identity> {
         #[serde(borrow)]
         annotations: Option<Labels<'a>>,
         #[serde(borrow)]
-        process: Option<Process<'a>>,
+        linux: Option<Linux<'a>>,
     }
     #[derive(Deserialize)]
-    struct Process<'a> {
-        #[serde(borrow)]
-        env: Option<Vec<Str<'a>>>,
+    struct Linux<'a> {
+        #[serde(borrow, rename = "cgroupsPath")]
+        cgroup: Option<Str<'a>>,
     }
     let spec: Spec<'_> = serde_json::from_slice(spec).ok()?;
     let annotations = spec.annotations.unwrap_or_default();
-    let mut told = labels::read(|key| annotations.get(key).map(|value| &**value));
-    // Only a pod's sandbox has its host name as such; the pod's other containers share it.
-    let shared = spec.process.and_then(|process| process.env).unwrap_or_default();
-    let shared = shared.iter().find_map(|variable| variable.strip_prefix("HOSTNAME="));
-    let own = spec.hostname.as_deref().filter(|name| !name.is_empty()).or(shared);
-    if let Some(name) = own {
-        told.hostname = Text::cut(name);
+    let mut identity = labels::read(|key| annotations.get(key).map(|value| &**value));
+    if let Some(name) = spec.hostname.as_deref().filter(|name| !name.is_empty()) {
+        identity.hostname = Text::cut(name);
     }
-    Some(told)
+    let cgroup = spec.linux.and_then(|linux| linux.cgroup).map(|path| (*path).into());
+    Some(Noted { identity, cgroup, sandbox: annotations.get(SANDBOX).map(|id| (**id).into()) })
 }
 
 /// Docker's `config.v2.json`.
 #[must_use]
-pub fn docker(config: &[u8]) -> Option<Identity> {
+pub fn docker(config: &[u8]) -> Option<Noted> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct File<'a> {
@@ -71,10 +89,11 @@ pub fn docker(config: &[u8]) -> Option<Identity> {
         let name = file.name.as_deref().unwrap_or_default();
         told.name = Text::cut(name.strip_prefix('/').unwrap_or(name));
     }
-    Some(told)
+    Some(Noted::names(told))
 }
 
-/// The name of a container in podman's `containers.json`, the list of all.
+/// The name of a container in podman's `containers.json`, the list of all, or in the list of those that do not
+/// outlast a boot, `volatile-containers.json`.
 #[must_use]
 pub fn podman(list: &[u8], id: &str) -> Option<Text<128>> {
     #[derive(Deserialize)]
@@ -91,11 +110,13 @@ pub fn podman(list: &[u8], id: &str) -> Option<Text<128>> {
 
 /// Runc's `state.json`: its labels hold the annotations, each as `key=value`.
 #[must_use]
-pub fn runc(state: &[u8]) -> Option<Identity> {
+pub fn runc(state: &[u8]) -> Option<Noted> {
     #[derive(Deserialize)]
     struct State<'a> {
         #[serde(borrow)]
         config: Option<Config<'a>>,
+        #[serde(borrow)]
+        cgroup_paths: Option<Labels<'a>>,
     }
     #[derive(Deserialize)]
     struct Config<'a> {
@@ -104,14 +125,41 @@ pub fn runc(state: &[u8]) -> Option<Identity> {
         #[serde(borrow)]
         labels: Option<Vec<Str<'a>>>,
     }
-    let config = serde_json::from_slice::<State<'_>>(state).ok()?.config?;
+    let state = serde_json::from_slice::<State<'_>>(state).ok()?;
+    let config = state.config?;
     let list = config.labels.unwrap_or_default();
     let label = |key: &str| list.iter().find_map(|label| label.strip_prefix(key)?.strip_prefix('='));
-    let mut told = labels::read(label);
+    let mut identity = labels::read(label);
     if let Some(hostname) = config.hostname.as_deref().filter(|name| !name.is_empty()) {
-        told.hostname = Text::cut(hostname);
+        identity.hostname = Text::cut(hostname);
     }
-    Some(told)
+    let paths = state.cgroup_paths.unwrap_or_default();
+    let cgroup = paths.iter().find_map(|(controller, path)| below_mount(controller, path)).map(Box::from);
+    let sandbox = label(SANDBOX).map(Box::from);
+    Some(Noted { identity, cgroup, sandbox })
+}
+
+/// A cgroup's path below its hierarchy's mount point. The controller is empty on v2.
+fn below_mount<'p>(controller: &str, path: &'p str) -> Option<&'p str> {
+    let path = path.strip_prefix("/sys/fs/cgroup")?;
+    if controller.is_empty() {
+        return Some(path.strip_prefix("/unified").unwrap_or(path)).filter(|path| path.starts_with('/'));
+    }
+    let (mount, below) = path.strip_prefix('/')?.split_once('/')?;
+    let known = ["cpu", "memory"].contains(&controller) && mount.split(',').any(|name| name == controller);
+    known.then(|| path.get(path.len() - below.len() - 1..)).flatten()
+}
+
+/// The container's cgroup in crun's `status`.
+#[must_use]
+pub fn crun(status: &[u8]) -> Option<Noted> {
+    #[derive(Deserialize)]
+    struct Status<'a> {
+        #[serde(borrow, rename = "cgroup-path")]
+        cgroup: Str<'a>,
+    }
+    let status: Status<'_> = serde_json::from_slice(status).ok()?;
+    Some(Noted { cgroup: Some((*status.cgroup).into()), ..Noted::names(Identity::UNKNOWN) })
 }
 
 #[cfg(test)]

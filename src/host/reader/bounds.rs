@@ -56,7 +56,7 @@ impl<T: Copy> Cached<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
     pub(super) tree: &'a Tree,
-    pub(super) path: &'a str,
+    pub(super) path: &'a [u8],
     /// Whether files that were not there are looked for again.
     pub(super) again: bool,
     turn: Duration,
@@ -88,7 +88,7 @@ impl<'a> Group<'a> {
     /// it is at another time.
     pub(super) fn new(
         tree: &'a Tree,
-        path: &'a str,
+        path: &'a [u8],
         turn: Turn,
         settles: Duration,
         number: usize,

@@ -8,15 +8,16 @@ use std::time::Duration;
 use super::bounds::{Bounds, Group, Turn};
 use super::source::Io;
 use super::tree::Tree;
-use crate::host::containers::PATH_MAX;
+use crate::host::containers::claim::Maker;
+use crate::host::containers::paths::Paths;
 use crate::host::index::Index;
-use crate::host::inline::Text;
 
 /// One such cgroup.
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) path: Text<PATH_MAX>,
     pub(super) inode: u64,
+    /// Who may make cgroups in it.
+    pub(super) maker: Maker,
     /// The sweep that last saw it.
     pub(super) seen: u32,
     pub(super) settles: Duration,
@@ -28,10 +29,10 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    pub(super) fn new(path: Text<PATH_MAX>, inode: u64, parent: Option<u16>) -> Branch {
+    pub(super) fn new(inode: u64, maker: Maker, parent: Option<u16>) -> Branch {
         Branch {
-            path,
             inode,
+            maker,
             seen: 0,
             settles: Duration::ZERO,
             watch: None,
@@ -47,6 +48,7 @@ impl Branch {
 #[derive(Debug)]
 pub(super) struct Branches {
     slots: Vec<Branch>,
+    paths: Paths,
     free: Vec<u16>,
     by_path: Index,
     by_watch: HashMap<i32, u16, BuildHasherDefault<DefaultHasher>>,
@@ -57,6 +59,7 @@ impl Branches {
         let capacity = capacity.min(usize::from(u16::MAX));
         Branches {
             slots: Vec::with_capacity(capacity),
+            paths: Paths::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             by_path: Index::with_capacity(capacity),
             // Twice the room, as for `Index`.
@@ -72,8 +75,13 @@ impl Branches {
         self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)
     }
 
-    pub(super) fn at(&self, path: &str) -> Option<u16> {
-        self.by_path.find(path).filter(|slot| self.get(*slot).is_some_and(|branch| *branch.path == *path))
+    /// Its path as the kernel has it; empty is the root's.
+    pub(super) fn path(&self, slot: u16) -> &[u8] {
+        self.paths.raw(slot)
+    }
+
+    pub(super) fn at(&self, path: &[u8]) -> Option<u16> {
+        self.by_path.find(path).filter(|slot| self.get(*slot).is_some() && self.path(*slot) == path)
     }
 
     pub(super) fn watched_by(&self, watch: i32) -> Option<u16> {
@@ -86,13 +94,19 @@ impl Branches {
     }
 
     /// Takes one in. `None`: the table is full.
-    pub(super) fn add(&mut self, mut branch: Branch) -> Option<u16> {
+    pub(super) fn add(&mut self, path: &[u8], mut branch: Branch) -> Option<u16> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < self.slots.capacity() => u16::try_from(self.slots.len()).ok()?,
             None => return None,
         };
-        self.by_path.insert(&branch.path, slot);
+        if !self.paths.set(slot, path) {
+            if usize::from(slot) < self.slots.len() {
+                self.free.push(slot);
+            }
+            return None;
+        }
+        self.by_path.insert(path, slot);
         match self.slots.get_mut(usize::from(slot)) {
             Some(old) => {
                 // The queue may still hold this slot for the one before.
@@ -109,9 +123,11 @@ impl Branches {
         let branch = self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)?;
         branch.live = false;
         branch.bounds.close(io);
-        self.by_path.remove(&branch.path);
+        let watch = branch.watch.take();
+        self.by_path.remove(self.paths.raw(slot));
+        self.paths.clear(slot);
         self.free.push(slot);
-        let watch = branch.watch.take()?;
+        let watch = watch?;
         self.by_watch.remove(&watch);
         Some(watch)
     }
@@ -149,21 +165,21 @@ impl Branches {
 
     /// The lowest quota from here up to the root, in cores.
     pub(super) fn cores(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<f64> {
-        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, lowest: Option<f64>| {
+        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<f64>| {
             lower(lowest, bounds.cores(Group::new(tree, path, turn, *settles, slot.into()), io), f64::min)
         })
     }
 
     /// The lowest memory limit from here up to the root, in bytes.
     pub(super) fn limit(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u64> {
-        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, lowest: Option<u64>| {
+        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<u64>| {
             lower(lowest, bounds.memory(Group::new(tree, path, turn, *settles, slot.into()), io), u64::min)
         })
     }
 
     /// The CPUs of the nearest cpuset from here up to the root.
     pub(super) fn cpus(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u32> {
-        self.lowest(from, |slot, Branch { path, settles, bounds, .. }, nearest: Option<u32>| {
+        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, nearest: Option<u32>| {
             nearest.or_else(|| bounds.cpus(Group::new(tree, path, turn, *settles, slot.into()), io))
         })
     }
@@ -171,11 +187,14 @@ impl Branches {
     fn lowest<T>(
         &mut self,
         from: u16,
-        mut step: impl FnMut(u16, &mut Branch, Option<T>) -> Option<T>,
+        mut step: impl FnMut(u16, &[u8], &mut Branch, Option<T>) -> Option<T>,
     ) -> Option<T> {
+        let Branches { slots, paths, .. } = self;
         let (mut next, mut lowest) = (Some(from), None);
-        while let Some((slot, branch)) = next.and_then(|slot| Some((slot, self.get_mut(slot)?))) {
-            lowest = step(slot, branch, lowest);
+        while let Some(slot) = next
+            && let Some(branch) = slots.get_mut(usize::from(slot)).filter(|branch| branch.live)
+        {
+            lowest = step(slot, paths.raw(slot), branch, lowest);
             next = branch.parent;
         }
         lowest

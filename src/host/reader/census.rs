@@ -12,8 +12,9 @@ use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
 use super::tree::Tree;
 use crate::host::calls::{About, Event, Watches, What, entries, events};
-use crate::host::containers::{PATH_MAX, path};
-use crate::host::inline::Text;
+use crate::host::containers::claim::Maker;
+use crate::host::containers::path;
+use crate::host::containers::paths::{PATH_MAX, shown};
 
 /// Of such steps, about a microsecond each, one call makes so many: the loop has other work.
 const BUDGET: u32 = 4_000;
@@ -45,6 +46,12 @@ pub(super) struct Census {
     /// Branches that are to be listed, each once.
     queue: VecDeque<u16>,
     bytes: Vec<u8>,
+    /// The path that is looked at.
+    path: Vec<u8>,
+    /// The path of a branch that is gone, while what was in it is looked for.
+    removed: Vec<u8>,
+    /// Whose the hierarchy is: the host's own cgroups are that user's.
+    host: u32,
     /// The number of the last sweep begun, and whether it still runs.
     sweep: u32,
     sweeping: bool,
@@ -68,6 +75,9 @@ impl Census {
             branches: Branches::with_capacity(capacity),
             queue: VecDeque::with_capacity(capacity),
             bytes: vec![0; 32 << 10],
+            path: Vec::with_capacity(PATH_MAX),
+            removed: Vec::with_capacity(PATH_MAX),
+            host: 0,
             sweep: 0,
             sweeping: false,
         })
@@ -131,9 +141,12 @@ impl Census {
         for slot in self.branches.slots() {
             self.enqueue(slot);
         }
-        match self.branches.at("").and_then(|root| self.branches.get_mut(root)) {
+        match self.branches.at(b"").and_then(|root| self.branches.get_mut(root)) {
             Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
-            None => self.add(Branch::new(Text::EMPTY, 0, None), scene),
+            None => {
+                self.host = scene.tree.ids.about(c".").ok().flatten().map_or(0, |about| about.owner);
+                self.add(b"", Branch::new(0, Maker::Host, None), scene);
+            }
         }
     }
 
@@ -160,8 +173,10 @@ impl Census {
     /// Looks at each folder in a branch, once it is watched. Returns how many there were.
     fn list(&mut self, slot: u16, scene: &mut Scene<'_>) -> u32 {
         self.watch(slot, scene);
-        let Some(branch) = self.branches.get(slot) else { return 0 };
-        let Some(path) = scene.io.path(&[below(&branch.path)]) else { return 0 };
+        if self.branches.get(slot).is_none() {
+            return 0;
+        }
+        let Some(path) = scene.io.path(&[below(self.branches.path(slot))]) else { return 0 };
         let folder = match scene.tree.ids.folder(path) {
             Ok(folder) => folder,
             Err(error) => {
@@ -185,24 +200,33 @@ impl Census {
 
     /// There is a folder of this name in a branch.
     fn came(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) {
-        let Some(path) = self.path_of(parent, name) else {
-            scene.io.faults.beyond_capacity += u64::from(std::str::from_utf8(name).is_ok());
-            return;
-        };
-        let about = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
+        let path = self.joined(parent, name);
+        match path.len() {
+            0..PATH_MAX => self.look_at(parent, name, &path, scene),
+            _ => scene.io.faults.beyond_capacity += 1,
+        }
+        self.path = path;
+    }
+
+    fn look_at(&mut self, parent: u16, name: &[u8], path: &[u8], scene: &mut Scene<'_>) {
+        let about = scene.io.path(&[below(path)]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
         // It may be gone again; then it needs no more.
-        let Some(About { inode, has_folders }) = about else { return };
+        let Some(About { inode, owner, has_folders }) = about else { return };
+        let Some(maker) = self.branches.get(parent).map(|branch| branch.maker) else { return };
         let settles = scene.now + SETTLE;
-        if let Some(found) = path::recognise(&path) {
-            let sighting = Sighting { path: &path, found, inode, branch: parent, sweep: self.sweep, settles };
+        let text = shown(path);
+        let found = path::recognise(&text);
+        if let Some(found) = found {
+            forget_if_gone(scene, path, found.id);
+            let sighting = Sighting { path, found, inode, maker, branch: parent, sweep: self.sweep, settles };
             scene.population.sight(&sighting, scene.io);
             // It may run containers itself (kind, docker in docker). Most have no cgroups of their own and
             // need no watch; one that begins to have some is a branch from the next sweep on.
-            if !has_folders && self.branches.at(&path).is_none() {
+            if !has_folders && self.branches.at(path).is_none() {
                 return;
             }
         }
-        if let Some(slot) = self.branches.at(&path) {
+        if let Some(slot) = self.branches.at(path) {
             match self.branches.get_mut(slot).filter(|known| known.inode == inode) {
                 Some(known) => {
                     (known.seen, known.settles) = (self.sweep, settles);
@@ -211,22 +235,29 @@ impl Census {
                 None => self.remove(slot, scene),
             }
         }
-        self.add(Branch::new(path, inode, Some(parent)), scene);
+        let maker = maker.within(&shown(name), owner, self.host, found.is_some());
+        self.add(path, Branch::new(inode, maker, Some(parent)), scene);
     }
 
     /// A folder of this name is gone from a branch. Returns the steps that it took.
     fn went(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) -> u32 {
-        let Some(path) = self.path_of(parent, name) else { return 1 };
-        let now = scene.io.path(&[below(&path)]).and_then(|path| scene.tree.ids.inode(path).ok().flatten());
+        let path = self.joined(parent, name);
+        let steps = if path.len() < PATH_MAX { self.miss(&path, scene) } else { 1 };
+        self.path = path;
+        steps
+    }
+
+    fn miss(&mut self, path: &[u8], scene: &mut Scene<'_>) -> u32 {
+        let now = inode(scene.tree, scene.io, path);
         // One that is there again by now is another, unless it was listed after that.
         let gone = |inode: u64| now != Some(inode);
-        if let Some(container) = scene.population.containers.at(&path) {
+        if let Some(container) = scene.population.containers.at(path) {
             let key = container.key();
             if gone(container.cgroup_id()) {
                 scene.population.vanish(key, scene.io);
             }
         }
-        if let Some(slot) = self.branches.at(&path)
+        if let Some(slot) = self.branches.at(path)
             && self.branches.get(slot).is_some_and(|branch| gone(branch.inode))
         {
             self.remove(slot, scene);
@@ -236,14 +267,22 @@ impl Census {
         FOLDER
     }
 
-    fn path_of(&self, parent: u16, name: &[u8]) -> Option<Text<PATH_MAX>> {
-        Text::joined(&[&self.branches.get(parent)?.path, "/", std::str::from_utf8(name).ok()?])
+    /// The path of a folder in a branch; of one that is too long, so much that it can be seen. It is to be
+    /// given back.
+    fn joined(&mut self, parent: u16, name: &[u8]) -> Vec<u8> {
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
+        for part in [self.branches.path(parent), b"/", name] {
+            let room = path.capacity().min(PATH_MAX).saturating_sub(path.len());
+            path.extend_from_slice(part.get(..room).unwrap_or(part));
+        }
+        path
     }
 
     /// Takes a branch in and has it listed.
-    fn add(&mut self, mut branch: Branch, scene: &mut Scene<'_>) {
+    fn add(&mut self, path: &[u8], mut branch: Branch, scene: &mut Scene<'_>) {
         (branch.seen, branch.settles) = (self.sweep, scene.now + SETTLE);
-        match self.branches.add(branch) {
+        match self.branches.add(path, branch) {
             Some(slot) => self.enqueue(slot),
             None => scene.io.faults.unwatched += 1,
         }
@@ -251,9 +290,11 @@ impl Census {
 
     /// Watches a branch, if it is not; one that got no watch gets another chance in each sweep.
     fn watch(&mut self, slot: u16, scene: &mut Scene<'_>) {
-        let Some(branch) = self.branches.get(slot).filter(|branch| branch.watch.is_none()) else { return };
-        let root = scene.tree.ids_path.to_str();
-        let path = root.and_then(|root| scene.io.path(&[root, &branch.path]));
+        if self.branches.get(slot).is_none_or(|branch| branch.watch.is_some()) {
+            return;
+        }
+        let root = scene.tree.ids_path.as_os_str().as_encoded_bytes();
+        let path = scene.io.path(&[root, self.branches.path(slot)]);
         match path.map(|path| self.watches.add(path)) {
             Some(Ok(watch)) => self.branches.watch(slot, watch),
             Some(Err(error)) if is_gone(&error) => {}
@@ -263,16 +304,20 @@ impl Census {
 
     /// A branch is gone, and all that is below it.
     fn remove(&mut self, slot: u16, scene: &mut Scene<'_>) {
-        let Some(path) = self.branches.get(slot).map(|branch| branch.path) else { return };
+        let inode = self.branches.get(slot).map(|branch| branch.inode);
+        let mut path = std::mem::take(&mut self.removed);
+        path.clear();
+        path.extend_from_slice(self.branches.path(slot));
         for other in self.branches.slots() {
-            let below = self.branches.get(other).is_some_and(|other| is_below(&other.path, &path));
-            if (below || other == slot)
-                && let Some(watch) = self.branches.remove(other, scene.io)
-            {
+            let gone = other == slot || is_below(self.branches.path(other), &path);
+            if gone && let Some(watch) = self.branches.remove(other, scene.io) {
                 self.watches.remove(watch);
             }
         }
-        scene.population.vanish_where(scene.io, |container, _| is_below(container, &path));
+        if inode.is_some() {
+            scene.population.vanish_where(scene.io, |container, _| is_below(container, &path));
+        }
+        self.removed = path;
     }
 
     /// The sweep is over: what it did not see is gone.
@@ -287,10 +332,23 @@ impl Census {
     }
 }
 
-fn below(path: &str) -> &str {
-    path.strip_prefix('/').unwrap_or(path)
+/// The container of an id may have been moved, or be gone without a word: it does not hold its id for ever.
+fn forget_if_gone(scene: &mut Scene<'_>, path: &[u8], id: &str) {
+    let Some(rival) = scene.population.containers.rival(path, id) else { return };
+    let (key, cgroup_id) = (rival.key(), rival.cgroup_id());
+    if inode(scene.tree, scene.io, rival.raw_path()) != Some(cgroup_id) {
+        scene.population.vanish(key, scene.io);
+    }
 }
 
-fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+fn inode(tree: &Tree, io: &mut Io, path: &[u8]) -> Option<u64> {
+    tree.ids.inode(io.path(&[below(path)])?).ok().flatten()
+}
+
+fn below(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/").unwrap_or(path)
+}
+
+fn is_below(path: &[u8], above: &[u8]) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"))
 }

@@ -19,8 +19,7 @@ use super::cgroup::cpuset;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Identity, Key, Load, Memory, Snapshot, TaskCounts,
-    TaskSample,
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample, Told,
 };
 use crate::clock::Now;
 use crate::config::Paths;
@@ -86,6 +85,8 @@ pub struct Faults {
     pub unparsable: u64,
     /// Sightings of containers or devices for which there was no room: raise [containers] capacity.
     pub beyond_capacity: u64,
+    /// Sightings of cgroups that have the id of a container which is another: they are left out.
+    pub claimed_twice: u64,
     /// Folders that got no watch: their containers are seen by sweeps alone. Raise
     /// fs.inotify.max_user_watches.
     pub unwatched: u64,
@@ -256,14 +257,15 @@ impl Reader {
         &self.population.containers
     }
 
-    /// Tells a container's names, as its runtime or the kubelet knows them.
-    pub fn describe(&mut self, key: Key, told: &Identity) {
-        self.population.containers.describe(key, told);
+    /// Takes in what the runtime or the kubelet tells of a container. True: by that another cgroup is the container
+    /// of its id, so `rescan` is due.
+    pub fn told(&mut self, key: Key, told: &Told) -> bool {
+        self.population.containers.told(key, told)
     }
 
     /// Hands over the containers that appeared or went since this was last asked: which, `is_live`
     /// tells. Ask after each `changed` and `rescan`: a slot is not used again before its end is told.
-    pub fn changes(&mut self, each: impl FnMut(&Container)) {
+    pub fn changes(&mut self, each: impl FnMut(Container<'_>)) {
         self.population.containers.changes(each);
     }
 
@@ -345,7 +347,7 @@ impl Reader {
 
     fn read_container_cpu(&mut self) {
         let Reader { tree, io, census, population, turn, online, files, .. } = self;
-        let online = Place { folder: online.as_ref(), path: "", again: false, keep: true };
+        let online = Place { folder: online.as_ref(), path: b"", again: false, keep: true };
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
         population.each(|container, leaf, reading| {
             let group = group(container, leaf, tree, *turn);
@@ -365,7 +367,7 @@ impl Reader {
     /// A kernel without PSI has none of these files, and is not asked again.
     fn read_cpu_pressure(&mut self) {
         let Reader { tree, io, population, turn, files, proc, host, .. } = self;
-        let place = Place { folder: Some(proc), path: "pressure", again: false, keep: true };
+        let place = Place { folder: Some(proc), path: b"pressure", again: false, keep: true };
         let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
         host.cpu_stall = stalls.map(|stalls| stalls.some.total);
         population.each(|container, leaf, reading| {
@@ -385,8 +387,8 @@ impl Reader {
     }
 }
 
-fn group<'a>(container: &'a Container, leaf: &Leaf, tree: &'a Tree, turn: Turn) -> Group<'a> {
-    Group::new(tree, container.cgroup_path(), turn, leaf.settles, container.key().slot.into())
+fn group<'a>(container: Container<'a>, leaf: &Leaf, tree: &'a Tree, turn: Turn) -> Group<'a> {
+    Group::new(tree, container.raw_path(), turn, leaf.settles, container.key().slot.into())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::leaf::Leaf;
 use super::source::Io;
+use crate::host::containers::claim::Maker;
 use crate::host::containers::path::Found;
 use crate::host::containers::{Containers, Refused};
 use crate::host::{Container, Key, Reading};
@@ -18,9 +19,11 @@ pub(super) struct Population {
 
 /// A container where it was seen.
 pub(super) struct Sighting<'a> {
-    pub(super) path: &'a str,
+    pub(super) path: &'a [u8],
     pub(super) found: Found<'a>,
     pub(super) inode: u64,
+    /// Who may have made it.
+    pub(super) maker: Maker,
     pub(super) branch: u16,
     pub(super) sweep: u32,
     /// Until then its files are looked for.
@@ -42,13 +45,24 @@ impl Population {
         {
             self.vanish(key, io);
         }
-        let key = match self.containers.appear(it.path, &it.found, it.inode) {
+        let rival = self.containers.rival(it.path, it.found.id).map(Container::key);
+        if let Some(rival) = rival {
+            io.faults.claimed_twice += 1;
+            if !self.containers.contest(rival, it.maker) {
+                self.vanish(rival, io);
+            }
+        }
+        let key = match self.containers.appear(it.path, &it.found, it.inode, it.maker) {
             Ok(key) => key,
+            Err(Refused::Rival) => return,
             Err(Refused::Full | Refused::TooLong) => {
                 io.faults.beyond_capacity += 1;
                 return;
             }
         };
+        if rival.is_some() {
+            self.containers.succeed(key);
+        }
         self.leaves.resize_with(self.containers.slots(), Leaf::default);
         self.readings.resize(self.containers.slots(), Reading::default());
         let slot = usize::from(key.slot);
@@ -75,7 +89,7 @@ impl Population {
     }
 
     /// Each that is there, with its files and its reading.
-    pub(super) fn each(&mut self, mut each: impl FnMut(&Container, &mut Leaf, &mut Reading)) {
+    pub(super) fn each(&mut self, mut each: impl FnMut(Container<'_>, &mut Leaf, &mut Reading)) {
         let Population { containers, leaves, readings } = self;
         for container in containers.iter() {
             let slot = usize::from(container.key().slot);
@@ -86,10 +100,10 @@ impl Population {
     }
 
     /// All that are there and are so are gone.
-    pub(super) fn vanish_where(&mut self, io: &mut Io, mut gone: impl FnMut(&str, &Leaf) -> bool) {
+    pub(super) fn vanish_where(&mut self, io: &mut Io, mut gone: impl FnMut(&[u8], &Leaf) -> bool) {
         for slot in 0..self.containers.slots() {
             let Some(container) = self.containers.in_slot(slot) else { continue };
-            if self.leaves.get(slot).is_some_and(|leaf| gone(container.cgroup_path(), leaf)) {
+            if self.leaves.get(slot).is_some_and(|leaf| gone(container.raw_path(), leaf)) {
                 self.vanish(container.key(), io);
             }
         }

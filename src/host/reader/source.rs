@@ -31,14 +31,14 @@ impl Io {
     }
 
     /// A path for the kernel: these parts in one, or the folder itself where there are none.
-    pub(super) fn path(&mut self, parts: &[&str]) -> Option<&CStr> {
+    pub(super) fn path(&mut self, parts: &[&[u8]]) -> Option<&CStr> {
         self.path.clear();
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         if length >= self.path.capacity() {
             return None;
         }
         for part in parts {
-            self.path.extend_from_slice(part.as_bytes());
+            self.path.extend_from_slice(part);
         }
         if self.path.is_empty() {
             self.path.push(b'.');
@@ -54,7 +54,7 @@ pub(super) struct Place<'a> {
     /// In which hierarchy; `None`: this host has none such.
     pub(super) folder: Option<&'a Folder>,
     /// The cgroup's path in it.
-    pub(super) path: &'a str,
+    pub(super) path: &'a [u8],
     /// Whether a file that was not there is looked for again.
     pub(super) again: bool,
     /// Whether the file is kept open for the next reading, if there is room.
@@ -95,7 +95,7 @@ impl Source {
         io: &mut Io,
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
-        let place = Place { folder: Some(folder), path: "", again: true, keep: true };
+        let place = Place { folder: Some(folder), path: b"", again: true, keep: true };
         let result = self.with_file(place, name, io, |file, text| {
             let mut length = 0;
             while let Some(room) = text.get_mut(length..).filter(|room| !room.is_empty()) {
@@ -166,9 +166,9 @@ impl Source {
     }
 
     fn opened(&mut self, place: Place<'_>, name: &str, io: &mut Io) -> Option<File> {
-        let below = place.path.strip_prefix('/').unwrap_or(place.path);
-        let separator = if below.is_empty() { "" } else { "/" };
-        let path = io.path(&[below, separator, name])?;
+        let below = place.path.strip_prefix(b"/").unwrap_or(place.path);
+        let separator: &[u8] = if below.is_empty() { b"" } else { b"/" };
+        let path = io.path(&[below, separator, name.as_bytes()])?;
         match place.folder?.file(path) {
             Ok(file) => Some(file),
             Err(error) => {

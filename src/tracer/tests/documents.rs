@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::{Now, Wall};
 use crate::evidence::Ticket;
+use crate::host::containers::claim::Maker;
 use crate::host::{Container, Containers, Identity, Role, Text};
 use crate::tracer::{About, Data, Shrink, document};
 
@@ -19,7 +20,7 @@ impl Data for List {
 }
 
 fn written(
-    container: Option<&Container>,
+    container: Option<Container<'_>>,
     trigger: Trigger,
     event: bool,
     list: usize,
@@ -39,7 +40,7 @@ fn written(
     document::write(&envelope, &List(vec![u32::MAX; list]), to).ok()
 }
 
-fn read(container: Option<&Container>, trigger: Trigger, event: bool) -> serde_json::Value {
+fn read(container: Option<Container<'_>>, trigger: Trigger, event: bool) -> serde_json::Value {
     let mut page = [0; 4096];
     let len = written(container, trigger, event, 2, &mut page).expect("room");
     serde_json::from_slice(&page[..len]).expect("JSON")
@@ -66,7 +67,7 @@ fn a_container_is_told_by_all_its_names_also_when_it_is_gone() {
     let mut containers = Containers::with_capacity(4);
     let path = format!("/kubepods/burstable/pod12ab-34/{}", "7".repeat(64));
     let found = crate::host::containers::path::recognise(&path).expect("a container's path");
-    let key = containers.appear(&path, &found, 5).expect("room");
+    let key = containers.appear(path.as_bytes(), &found, 5, Maker::Host).expect("room");
     let told = Identity {
         name: Text::cut("web"),
         pod: Text::cut("web-0"),

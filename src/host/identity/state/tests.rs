@@ -8,18 +8,18 @@ macro_rules! corpus {
 }
 
 /// Name, pod, namespace, host name and role.
-fn seen(it: Option<Identity>) -> [String; 5] {
-    let it = it.expect("it can be read");
+fn seen(it: Option<Noted>) -> [String; 5] {
+    let it = it.expect("it can be read").identity;
     [&*it.name, &it.pod, &it.namespace, &it.hostname, it.role.map_or("", Role::name)].map(str::to_owned)
 }
 
 #[test]
 fn a_spec_of_containerd_tells_a_pods_container_and_its_sandbox() {
     let shop = "shop-7d4b9c6f5-x2v9k";
-    assert_eq!(seen(oci(corpus!("oci_spec/containerd-pod"))), ["web", shop, "shop", shop, ""]);
+    assert_eq!(seen(oci(corpus!("oci_spec/containerd-pod"))), ["web", shop, "shop", "", ""]);
     assert_eq!(seen(oci(corpus!("oci_spec/containerd-sandbox"))), ["", shop, "shop", shop, "sandbox"]);
     let told = oci(corpus!("oci_spec/containerd-pod")).expect("read");
-    assert_eq!(&*told.pod_uid, "9f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b");
+    assert_eq!(&*told.identity.pod_uid, "9f1f8a52-8e51-4f0a-9c1f-0d6f5f1d2a3b");
 }
 
 #[test]
@@ -74,4 +74,41 @@ fn what_is_no_such_file_tells_nothing() {
     assert_eq!(docker(b"{\"Name\":[]}"), None);
     assert_eq!(podman(b"{}", "x"), None);
     assert_eq!(runc(b"{\"id\":\"x\"}"), None);
+}
+
+#[test]
+fn the_applications_environment_is_no_name() {
+    let next = br#"{"process":{"env":["PATH=/bin","HOSTNAME=0.0.0.0"]},"annotations":{}}"#;
+    assert_eq!(seen(oci(next)), ["", "", "", "", "container"], "next.js is told so where to listen");
+    let named = br#"{"hostname":"web-1","process":{"env":["HOSTNAME=0.0.0.0"]}}"#;
+    assert_eq!(seen(oci(named))[3], "web-1");
+}
+
+#[test]
+fn each_runtime_notes_the_cgroup_in_its_own_way() {
+    let of =
+        |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
+    assert_eq!(of(oci(corpus!("oci_spec/containerd-ctr"))), "/default/redis");
+    assert!(of(oci(corpus!("oci_spec/containerd-pod"))).starts_with("kubepods-burstable-pod9f1f8a52"));
+    assert_eq!(of(oci(b"{}")), "");
+    assert_eq!(of(crun(corpus!("crun_status/scope"))), "/machine.slice/libpod-f00d.scope");
+    assert_eq!(crun(b"{\"pid\":7}"), None);
+    let state = |paths: &str| of(runc(format!(r#"{{"config":{{}},"cgroup_paths":{{{paths}}}}}"#).as_bytes()));
+    for (paths, want) in [
+        (r#""":"/sys/fs/cgroup/docker/ab""#, "/docker/ab"),
+        (r#""":"/sys/fs/cgroup/unified/docker/ab""#, "/docker/ab"),
+        (r#""cpu":"/sys/fs/cgroup/cpu,cpuacct/docker/ab""#, "/docker/ab"),
+        (r#""pids":"/sys/fs/cgroup/pids/x","memory":"/sys/fs/cgroup/memory/docker/ab""#, "/docker/ab"),
+        (r#""cpu":"/elsewhere/cpu/docker/ab""#, ""),
+        (r#""cpu":"/sys/fs/cgroup/other/docker/ab""#, ""),
+        ("", ""),
+    ] {
+        assert_eq!(state(paths), want, "{paths}");
+    }
+}
+
+#[test]
+fn podmans_volatile_list_is_read_as_the_other() {
+    let id = "61".repeat(32);
+    assert_eq!(podman(corpus!("podman_containers/volatile"), &id).as_deref(), Some("rm-web"));
 }

@@ -120,3 +120,121 @@ fn a_look_that_is_too_long_goes_on_in_the_next_call() {
     assert!(calls > 1);
     assert_eq!(ids(&reader), [id(1)]);
 }
+
+/// A docker container's id in a scope of a user's own.
+fn forged(number: u32) -> String {
+    format!("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{}.scope", id(number))
+}
+
+fn path_of(reader: &Reader, id: &str) -> String {
+    let key = reader.containers().find(id).expect("there is one, and only one");
+    reader.containers().get(key).expect("it is there").cgroup_path().to_owned()
+}
+
+#[test]
+fn a_cgroup_with_anothers_id_takes_nothing_of_it_whichever_came_first() {
+    let real = format!("/docker/{}", id(1));
+    for forged_first in [true, false] {
+        let host = Host::v2();
+        host.make("cgroup/docker");
+        let mut reader = host.open();
+        let order = if forged_first { [forged(1), real.clone()] } else { [real.clone(), forged(1)] };
+        for (turn, path) in (0..).zip(&order) {
+            host.v2_container(path);
+            assert_eq!(reader.changed(at(turn)), Scan::Whole);
+        }
+        assert_eq!((path_of(&reader, &id(1)), ids(&reader)), (real.clone(), vec![id(1)]));
+        assert!(reader.faults().claimed_twice > 0, "and it is said");
+        let key = reader.containers().find(&id(1)).expect("it is there");
+        assert_eq!(reader.rescan(at(2)), Scan::Whole);
+        assert_eq!(reader.containers().find(&id(1)), Ok(key), "a sweep changes nothing");
+        let mut told = Vec::new();
+        reader.changes(|container| told.push((container.cgroup_path().to_owned(), container.is_live())));
+        assert!(told.contains(&(real.clone(), true)) && !told.contains(&(forged(1), true)), "{told:?}");
+
+        host.remove(&format!("cgroup{real}"));
+        assert_eq!(reader.changed(at(3)), Scan::Whole);
+        assert_eq!(reader.rescan(at(4)), Scan::Whole);
+        assert_eq!(path_of(&reader, &id(1)), forged(1), "one that is alone is its own subject");
+    }
+}
+
+#[test]
+fn a_container_cannot_be_another_one_by_a_cgroup_that_it_makes() {
+    let host = Host::v2();
+    let nested = format!("/docker/{}/docker/{}", id(2), id(1));
+    host.v2_container(&nested);
+    let mut reader = host.open();
+    assert_eq!(path_of(&reader, &id(1)), nested);
+    host.v2_container(&format!("/docker/{}", id(1)));
+    assert_eq!(reader.changed(at(0)), Scan::Whole);
+    assert_eq!(path_of(&reader, &id(1)), format!("/docker/{}", id(1)));
+}
+
+#[test]
+fn a_folder_that_belongs_to_a_user_is_that_users() {
+    let host = Host::v2();
+    let own = format!("/system.slice/app.service/docker-{}.scope", id(1));
+    host.v2_container(&own);
+    if std::os::unix::fs::chown(host.root.join("cgroup/system.slice/app.service"), Some(998), None).is_err() {
+        eprintln!("SKIPPED: only root can give a folder away");
+        return;
+    }
+    let mut reader = host.open();
+    let key = reader.containers().find(&id(1)).expect("it is there");
+    assert!(reader.containers().get(key).is_some_and(Container::needs_proof));
+    host.v2_container(&format!("/system.slice/docker-{}.scope", id(1)));
+    assert_eq!(reader.changed(at(0)), Scan::Whole);
+    assert_eq!(path_of(&reader, &id(1)), format!("/system.slice/docker-{}.scope", id(1)));
+}
+
+#[test]
+fn one_that_was_moved_without_a_word_keeps_its_id_at_its_new_place() {
+    let host = Host::v2();
+    host.v2_container("/docker/x");
+    host.v2_container(&format!("/docker/{}", id(1)));
+    let mut reader = host.open();
+    let from = host.root.join(format!("cgroup/docker/{}", id(1)));
+    host.make("cgroup/docker/x");
+    fs::rename(from, host.root.join(format!("cgroup/docker/x/{}", id(1)))).expect("renamed");
+    assert_eq!(reader.rescan(at(0)), Scan::Whole);
+    assert_eq!(path_of(&reader, &id(1)), format!("/docker/x/{}", id(1)));
+}
+
+#[test]
+fn deep_and_long_paths_are_followed_and_read_whole() {
+    let host = Host::v2();
+    let deep = format!("{}/docker/{}", "/level".repeat(60), id(1));
+    let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+    let long = format!("/system.slice/containerd.service/{slice}:cri-containerd:{}", id(2));
+    let wide = format!("/{}/{}/{}/docker/{}", "a".repeat(255), "b".repeat(255), "c".repeat(255), id(3));
+    for path in [&deep, &long, &wide] {
+        host.v2_container(path);
+    }
+    let mut reader = host.open();
+    assert_eq!([1, 2, 3].map(|number| path_of(&reader, &id(number))), [deep, long, wide]);
+    reader.read(ALL, at(1));
+    for number in 1..=3 {
+        let read = reading(&reader, &id(number));
+        assert!(read.cpu.is_some() && read.memory.is_some(), "{number}");
+    }
+    assert_eq!(reader.faults(), Faults::default());
+}
+
+#[test]
+fn a_name_that_is_no_text_hides_nothing_below_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let host = Host::v2();
+    let above = host.root.join("cgroup").join(std::ffi::OsStr::from_bytes(b"odd-\xff\xfe.slice"));
+    let folder = above.join(format!("docker-{}.scope", id(1)));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("memory.current"), b"4096\n").expect("a file");
+    fs::write(folder.join("memory.stat"), b"anon 4096\n").expect("a file");
+    let mut reader = host.open();
+    assert_eq!(path_of(&reader, &id(1)), format!("/odd-\u{fffd}\u{fffd}.slice/docker-{}.scope", id(1)));
+    reader.read(ALL, at(0));
+    assert_eq!(reading(&reader, &id(1)).memory.map(|memory| memory.usage_bytes), Some(4096));
+    fs::remove_dir_all(&above).expect("it goes");
+    assert_eq!(reader.changed(at(1)), Scan::Whole);
+    assert!(reader.containers().is_empty());
+}

@@ -6,7 +6,7 @@ const SLICED: &str = "9f1f8a52_8e51_4f0a_9c1f_0d6f5f1d2a3b";
 
 /// Id, runtime, class and pod of each container, by id.
 fn seen(reader: &Reader) -> Vec<(String, Option<&'static str>, Option<&'static str>, String)> {
-    let one = |it: &Container| (it.id().to_owned(), it.runtime(), it.qos(), it.pod_uid().to_owned());
+    let one = |it: Container<'_>| (it.id().to_owned(), it.runtime(), it.qos(), it.pod_uid().to_owned());
     let mut all: Vec<_> = reader.containers().iter().map(one).collect();
     all.sort();
     all

@@ -1,4 +1,7 @@
 use super::*;
+use crate::host::containers::path;
+use crate::host::containers::paths::PATH_MAX;
+use crate::host::identity::Record;
 
 fn id(number: usize) -> String {
     format!("{number:064x}")
@@ -7,7 +10,7 @@ fn id(number: usize) -> String {
 fn appear(table: &mut Containers, number: usize) -> Result<Key, Refused> {
     let path = format!("/docker/{}", id(number));
     let found = path::recognise(&path).expect("a container's path");
-    table.appear(&path, &found, number as u64 + 1000)
+    table.appear(path.as_bytes(), &found, number as u64 + 1000, Maker::Host)
 }
 
 fn changes(table: &mut Containers) -> Vec<(u64, bool)> {
@@ -109,10 +112,10 @@ fn a_cgroup_made_anew_at_the_same_path_is_another_container() {
     let old = appear(&mut table, 1).expect("room");
     let path = format!("/docker/{}", id(1));
     let found = path::recognise(&path).expect("a container's path");
-    let new = table.appear(&path, &found, 5).expect("room");
+    let new = table.appear(path.as_bytes(), &found, 5, Maker::Host).expect("room");
     assert_ne!(old, new);
     assert!(table.get(old).is_some_and(|old| !old.is_live()));
-    assert_eq!(table.at(&path).map(Container::key), Some(new));
+    assert_eq!(table.at(path.as_bytes()).map(Container::key), Some(new));
     assert_eq!(table.len(), 1);
 }
 
@@ -120,7 +123,9 @@ fn a_cgroup_made_anew_at_the_same_path_is_another_container() {
 fn an_id_is_found_by_its_beginning_if_that_is_enough() {
     let mut table = Containers::with_capacity(8);
     for (path, id) in [("/default/web", 1), ("/default/web-1", 2), ("/default/db", 3)] {
-        table.appear(path, &path::recognise(path).expect("a container"), id).expect("room");
+        table
+            .appear(path.as_bytes(), &path::recognise(path).expect("a container"), id, Maker::Host)
+            .expect("room");
     }
     let named = |prefix: &str| table.find(prefix).map(|key| table.get(key).map_or("", Container::id));
     assert_eq!(named("d"), Ok("db"));
@@ -142,11 +147,126 @@ fn a_cgroup_below_a_container_belongs_to_it() {
 }
 
 #[test]
-fn a_path_that_is_too_long_is_refused() {
+fn a_path_is_whole_up_to_what_the_kernel_takes_and_refused_beyond() {
     let mut table = Containers::with_capacity(8);
-    let path = format!("/{}/{}", "x".repeat(PATH_MAX), id(1));
+    let above = PATH_MAX - 1 - "/docker/".len() - id(1).len();
+    let path = format!("{}/docker/{}", "/".repeat(above), id(1));
     let found = path::recognise(&path).expect("a container");
-    assert_eq!(table.appear(&path, &found, 1), Err(Refused::TooLong));
+    let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
+    assert_eq!(table.get(key).map(Container::cgroup_path), Some(&*path));
+    let longer = format!("/{path}");
+    let other = path::recognise(&longer).expect("a container");
+    table.vanish(key);
+    assert_eq!(table.appear(longer.as_bytes(), &other, 2, Maker::Host), Err(Refused::TooLong));
+    assert!(appear(&mut table, 2).is_ok(), "its slot is not lost");
+}
+
+#[test]
+fn paths_of_the_gone_make_room_for_those_of_the_living() {
+    let mut table = Containers::with_capacity(16);
+    let long = |number: usize| format!("/{}/docker/{}", "x".repeat(3000), id(number));
+    let mut keys = Vec::new();
+    for number in 0..64 {
+        let path = long(number);
+        let found = path::recognise(&path).expect("a container");
+        let key = table.appear(path.as_bytes(), &found, number as u64, Maker::Host).expect("room");
+        assert_eq!(table.get(key).map(Container::cgroup_path), Some(&*path));
+        table.vanish(key);
+        table.changes(|_| ());
+        keys.push(key);
+    }
+    let first = table.get(keys[0]).expect("its slot is not needed yet");
+    assert_eq!((first.id(), first.cgroup_path()), (&*id(0), ""), "an id without a path, and no wrong one");
+}
+
+/// A cgroup that a user made, with the id of this number.
+fn forge(table: &mut Containers, number: usize) -> Result<Key, Refused> {
+    let path = format!("/user.slice/user@1000.service/docker-{}.scope", id(number));
+    let found = path::recognise(&path).expect("a container's path");
+    if let Some(rival) = table.rival(path.as_bytes(), found.id).map(Container::key)
+        && !table.contest(rival, Maker::User(1000))
+    {
+        table.vanish(rival);
+    }
+    table.appear(path.as_bytes(), &found, number as u64 + 5000, Maker::User(1000))
+}
+
+/// What a runtime's file says of its container, in a file of root's.
+fn record(name: &str, cgroup: Option<&str>) -> Told {
+    let identity = Identity { name: Text::cut(name), ..Identity::UNKNOWN };
+    let record = Record { cgroup: cgroup.map(Box::from), owner: 0, stamp: 1 };
+    Told { identity, by: Teller::Runtime(record) }
+}
+
+#[test]
+fn a_forged_id_is_refused_while_the_containers_own_cgroup_is_there() {
+    let mut table = Containers::with_capacity(4);
+    let real = appear(&mut table, 1).expect("room");
+    assert_eq!(forge(&mut table, 1), Err(Refused::Rival));
+    assert_eq!((table.len(), table.find(&id(1))), (1, Ok(real)));
+    table.changes(|_| ());
+    table.vanish(real);
+    assert!(forge(&mut table, 1).is_ok(), "without it the cgroup is its own subject");
+}
+
+#[test]
+fn a_users_cgroup_gets_no_name_from_the_hosts_runtimes() {
+    let mut table = Containers::with_capacity(4);
+    let forged = forge(&mut table, 1).expect("room");
+    let named = |table: &Containers| table.get(forged).map(|it| it.name().to_owned());
+    let kubelet = Told { by: Teller::Kubelet, ..record("bank", None) };
+    for told in [record("bank", None), record("bank", Some(&format!("/docker/{}", id(1)))), kubelet] {
+        assert!(!table.told(forged, &told));
+        assert_eq!(named(&table).as_deref(), Some(""), "{told:?}");
+    }
+    let mut own = record("mine", Some(&format!("app.slice:docker:{}", id(1))));
+    if let Teller::Runtime(record) = &mut own.by {
+        record.owner = 1000;
+    }
+    table.told(forged, &own);
+    assert_eq!(named(&table).as_deref(), Some(""), "the runtime's is in another slice");
+    let mut own = record("mine", Some(&format!("user@1000.service/docker-{}.scope", id(1))));
+    if let Teller::Runtime(record) = &mut own.by {
+        record.owner = 1000;
+    }
+    table.told(forged, &own);
+    assert_eq!(named(&table).as_deref(), Some("mine"), "the user's own runtime says so");
+}
+
+#[test]
+fn of_two_that_the_host_made_the_runtime_tells_which_one_it_is() {
+    let mut table = Containers::with_capacity(4);
+    // As a container leaves it whose runtime got another driver for cgroups.
+    let stale = appear(&mut table, 1).expect("room");
+    table.changes(|_| ());
+    assert!(table.contest(stale, Maker::Host), "nobody knows better yet");
+    let mut asked = Vec::new();
+    table.changes(|container| asked.push((container.key(), container.needs_proof())));
+    assert_eq!(asked, [(stale, true)], "so the runtime's record is looked for");
+    let says = format!("system.slice:docker:{}", id(1));
+    assert!(table.told(stale, &record("web", Some(&says))), "another look is due");
+    assert!(!table.contest(stale, Maker::Host));
+    table.vanish(stale);
+    let path = format!("/system.slice/docker-{}.scope", id(1));
+    let found = path::recognise(&path).expect("a container's path");
+    let real = table.appear(path.as_bytes(), &found, 9, Maker::Host).expect("room");
+    table.succeed(real);
+    assert!(!table.told(real, &record("web", Some(&says))));
+    assert_eq!(table.get(real).map(Container::name), Some("web"));
+    assert!(table.contest(real, Maker::Host) && table.contest(real, Maker::User(7)));
+}
+
+#[test]
+fn two_of_which_the_runtime_knows_neither_do_not_take_turns() {
+    let mut table = Containers::with_capacity(4);
+    let first = appear(&mut table, 1).expect("room");
+    assert!(table.contest(first, Maker::Host));
+    assert!(table.told(first, &record("web", Some("/elsewhere/x"))));
+    table.vanish(first);
+    let second = appear(&mut table, 1).expect("room");
+    table.succeed(second);
+    assert!(!table.told(second, &record("web", Some("/elsewhere/x"))));
+    assert!(table.contest(second, Maker::Host), "it stays");
 }
 
 #[test]
@@ -178,7 +298,7 @@ fn a_pods_name_takes_the_place_of_its_uid_once_it_is_known() {
     let mut table = Containers::with_capacity(2);
     let path = format!("/kubepods/burstable/pod1234-abcd/{}", id(1));
     let found = path::recognise(&path).expect("a container's path");
-    let key = table.appear(&path, &found, 1).expect("room");
+    let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
     assert_eq!(table.get(key).map(Container::pod), Some("1234-abcd"));
     table.describe(key, &Identity { pod: Text::cut("web-0"), ..Identity::UNKNOWN });
     let known = table.get(key).expect("it is there");

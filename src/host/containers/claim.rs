@@ -1,0 +1,209 @@
+//! Whether a cgroup is the container whose id it has. A name is no proof: whoever may make cgroups can
+//! give one another container's id. So it counts where a cgroup is, and what the runtime noted of it.
+
+/// Who may make cgroups where a container's is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maker {
+    /// The host's own services alone.
+    #[default]
+    Host,
+    /// A container may, within its own cgroup.
+    Container,
+    /// The user of this id may: a part of the tree was handed to that user.
+    User(u32),
+}
+
+/// What the record of a runtime says of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the container's.
+    Same,
+    /// It would be, for a runtime that runs below another cgroup.
+    Below,
+    /// The container's is another.
+    Other,
+}
+
+/// How much a cgroup is worth as the container of its id; the more, the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// A user or a container may have made it, and the runtime says that the container's is another.
+    Refuted,
+    /// A user or a container may have made it.
+    Claimed,
+    /// The host made it, and the runtime says that the container's is another.
+    Doubtful,
+    /// The host made it.
+    Likely,
+    /// The runtime says that it is the container's.
+    Confirmed,
+}
+
+impl Standing {
+    /// Of a cgroup that was made so, and of which a runtime says so.
+    #[must_use]
+    pub fn of(maker: Maker, verdict: Option<Verdict>) -> Standing {
+        match (maker, verdict) {
+            (_, Some(Verdict::Same)) => Standing::Confirmed,
+            (Maker::Host, Some(Verdict::Other)) => Standing::Doubtful,
+            (Maker::Host, _) => Standing::Likely,
+            (_, Some(Verdict::Other)) => Standing::Refuted,
+            _ => Standing::Claimed,
+        }
+    }
+}
+
+impl Maker {
+    /// Who may make cgroups in the cgroup of this name, which belongs to `owner`, where the hierarchy belongs
+    /// to `host`, and `self` may make cgroups beside it.
+    #[must_use]
+    pub fn within(self, name: &str, owner: u32, host: u32, is_container: bool) -> Maker {
+        let user = name.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")?.parse().ok());
+        match user {
+            _ if self != Maker::Host => self,
+            _ if is_container => Maker::Container,
+            Some(user) => Maker::User(user),
+            None if owner != host => Maker::User(owner),
+            None => Maker::Host,
+        }
+    }
+
+    /// Whether what a runtime's file tells of an id is told of a cgroup that was made so. `owner` is whose
+    /// file that is: what users' own runtimes say holds for those users' cgroups.
+    #[must_use]
+    pub fn believes(self, verdict: Option<Verdict>, owner: u32) -> bool {
+        match (self, verdict) {
+            (_, Some(Verdict::Same)) => true,
+            (Maker::Host, None | Some(Verdict::Below | Verdict::Other)) => true,
+            (_, Some(Verdict::Other)) => false,
+            (Maker::Container, below) => below.is_some(),
+            (Maker::User(user), _) => user == owner,
+        }
+    }
+}
+
+/// Holds a cgroup's path against what a runtime noted: a path, or what the systemd driver has in its place,
+/// `SLICE:PREFIX:NAME`. `None`: it noted nothing.
+#[must_use]
+pub fn verdict(noted: &str, path: &str) -> Option<Verdict> {
+    if noted.is_empty() {
+        return None;
+    }
+    let Some((slice, rest)) = noted.split_once(':') else { return Some(whole(noted, path)) };
+    // A driver for systemd that runs without one takes all of it as one name.
+    if path.rsplit('/').next() == Some(noted) {
+        return Some(Verdict::Below);
+    }
+    let (prefix, name) = rest.split_once(':')?;
+    let (above, unit) = path.rsplit_once('/')?;
+    let made = unit.strip_suffix(".scope").unwrap_or(unit).strip_prefix(prefix);
+    let made = if prefix.is_empty() { made } else { made.and_then(|made| made.strip_prefix('-')) };
+    if made != Some(name) {
+        return Some(Verdict::Other);
+    }
+    Some(in_slice(if slice.is_empty() { "system.slice" } else { slice }, above))
+}
+
+fn whole(noted: &str, path: &str) -> Verdict {
+    let noted = noted.trim_matches('/');
+    match path.strip_suffix(noted) {
+        Some("/") => Verdict::Same,
+        Some(above) if above.ends_with('/') => Verdict::Below,
+        _ => Verdict::Other,
+    }
+}
+
+/// A slice `a-b.slice` is in `a.slice`: the path that systemd makes of its name.
+fn in_slice(slice: &str, path: &str) -> Verdict {
+    let Some(name) = slice.strip_suffix(".slice") else { return whole(slice, path) };
+    let mut above = path;
+    // From the innermost slice up; `-` alone is the root.
+    let inner = std::iter::once(name.len()).chain(name.rmatch_indices('-').map(|(at, _)| at));
+    for end in inner.filter(|_| name != "-") {
+        let Some((rest, part)) = above.rsplit_once('/') else { return Verdict::Other };
+        if part.strip_suffix(".slice") != name.get(..end) {
+            return Verdict::Other;
+        }
+        above = rest;
+    }
+    if above.is_empty() { Verdict::Same } else { Verdict::Below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_the_runtime_noted_is_held_against_the_cgroups() {
+        for (noted, path, want) in [
+            ("/docker/ab", "/docker/ab", Verdict::Same),
+            ("docker/ab", "/docker/ab", Verdict::Same),
+            ("/docker/ab", "/docker/cd/docker/ab", Verdict::Below),
+            ("/docker/ab", "/notdocker/ab", Verdict::Other),
+            ("/docker/ab", "/user.slice/user@1000.service/docker-ab.scope", Verdict::Other),
+            ("system.slice:docker:ab", "/system.slice/docker-ab.scope", Verdict::Same),
+            (":docker:ab", "/system.slice/docker-ab.scope", Verdict::Same),
+            ("system.slice:docker:ab", "/user.slice/u/docker-ab.scope", Verdict::Other),
+            ("system.slice:docker:ab", "/x/system.slice/docker-ab.scope", Verdict::Below),
+            ("system.slice:docker:ab", "/system.slice/docker-abc.scope", Verdict::Other),
+            (
+                "kubepods-burstable-podx_y.slice:cri-containerd:ab",
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice/cri-containerd-ab.scope",
+                Verdict::Same,
+            ),
+            (
+                "kubepods-burstable-podx_y.slice:cri-containerd:ab",
+                "/kubepods-burstable-podx_y.slice/cri-containerd-ab.scope",
+                Verdict::Other,
+            ),
+            (
+                "kubepods-burstable-podx_y.slice:cri-containerd:ab",
+                "/system.slice/containerd.service/kubepods-burstable-podx_y.slice:cri-containerd:ab",
+                Verdict::Below,
+            ),
+            (
+                "user.slice:libpod:ab",
+                "/user.slice/user-7.slice/user@7.service/user.slice/libpod-ab.scope",
+                Verdict::Below,
+            ),
+            ("-.slice:docker:ab", "/docker-ab.scope", Verdict::Same),
+        ] {
+            assert_eq!(verdict(noted, path), Some(want), "{noted} {path}");
+        }
+        assert_eq!(verdict("", "/docker/ab"), None, "nothing was noted");
+        assert_eq!(verdict("a:b", "/docker/ab"), None, "no such notation");
+    }
+
+    #[test]
+    fn below_a_users_manager_a_foreign_folder_or_a_container_the_host_is_not_alone() {
+        let within = |maker: Maker, name, owner| maker.within(name, owner, 0, false);
+        assert_eq!(within(Maker::Host, "system.slice", 0), Maker::Host);
+        assert_eq!(within(Maker::Host, "user@1000.service", 0), Maker::User(1000));
+        assert_eq!(within(Maker::Host, "delegated.service", 998), Maker::User(998));
+        assert_eq!(within(Maker::User(1000), "app.slice", 0), Maker::User(1000), "and all below it");
+        assert_eq!(Maker::Host.within("ab", 0, 0, true), Maker::Container);
+        assert_eq!(Maker::Host.within("user@root.service", 0, 0, false), Maker::Host);
+        assert!(Standing::of(Maker::User(7), None) < Standing::of(Maker::Host, Some(Verdict::Other)));
+    }
+
+    #[test]
+    fn what_is_told_of_an_id_is_believed_of_the_cgroup_that_its_runtime_made() {
+        let (same, below, other) = (Some(Verdict::Same), Some(Verdict::Below), Some(Verdict::Other));
+        for (maker, verdict, owner, want) in [
+            (Maker::Host, None, 0, true),
+            (Maker::Host, other, 0, true),
+            (Maker::User(1000), None, 0, false),
+            (Maker::User(1000), below, 0, false),
+            (Maker::User(1000), same, 0, true),
+            (Maker::User(1000), below, 1000, true),
+            (Maker::User(1000), None, 1000, true),
+            (Maker::User(1000), other, 1000, false),
+            (Maker::User(1000), below, 1001, false),
+            (Maker::Container, below, 0, true),
+            (Maker::Container, None, 0, false),
+            (Maker::Container, other, 0, false),
+        ] {
+            assert_eq!(maker.believes(verdict, owner), want, "{maker:?} {verdict:?} {owner}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The table itself: which containers there are, in which slot, and who is the container of an id.
+
+use std::collections::VecDeque;
+
+use super::Container;
+use super::claim::{self, Maker, Standing};
+use super::path::{Found, ID_MAX};
+use super::paths::Paths;
+use crate::host::Key;
+use crate::host::identity::{Identity, Teller, Told};
+use crate::host::index::Index;
+use crate::host::inline::Text;
+
+/// Why a container is not in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many as the table was made for are there already.
+    #[error("there are more containers than [containers] capacity; raise it")]
+    Full,
+    /// Its path is longer than any that the kernel takes, or all paths together are.
+    #[error("the cgroup's path is too long")]
+    TooLong,
+    /// Another cgroup is the container of this id.
+    #[error("another cgroup has this id")]
+    Rival,
+}
+
+/// Why an id names no container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// No container that is there has this id.
+    #[error("no container's id begins so; `onset containers` lists them")]
+    None,
+    /// More than one does.
+    #[error("several containers' ids begin so; give more of it")]
+    Several,
+}
+
+/// Slots beyond the capacity, as a share of it: those that are gone wait there to be reported.
+const SPARE: usize = 4;
+
+/// Beside that share, so many that are gone are kept for look-ups: an event is written up to a minute
+/// after it began, and what it tells of may be gone by then.
+pub(super) const REMEMBERED: usize = 64;
+
+/// What is kept of a container beside its path.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) key: Key,
+    pub(super) live: bool,
+    changed: bool,
+    /// Another cgroup has its id, too.
+    pub(super) contested: bool,
+    /// It took the place of one that its runtime spoke against.
+    successor: bool,
+    pub(super) maker: Maker,
+    standing: Standing,
+    pub(super) stamp: u64,
+    pub(super) id: Text<ID_MAX>,
+    pub(super) cgroup_id: u64,
+    pub(super) runtime: Option<&'static str>,
+    pub(super) identity: Identity,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Containers {
+    slots: Vec<Row>,
+    paths: Paths,
+    capacity: usize,
+    live: usize,
+    /// Those that are there, by their paths and by their ids.
+    by_path: Index,
+    by_id: Index,
+    /// Slots of those that are gone, longest gone first.
+    gone: VecDeque<u16>,
+    /// Slots that changed since that was last asked.
+    changed: VecDeque<u16>,
+}
+
+impl Containers {
+    /// So many slots has a table for so many at once: those that are gone need some, too.
+    #[must_use]
+    pub fn slots_for(capacity: usize) -> usize {
+        (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX))
+    }
+
+    /// An empty table for so many at once.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Containers {
+        let slots = Containers::slots_for(capacity);
+        Containers {
+            slots: Vec::with_capacity(slots),
+            capacity: capacity.min(slots),
+            live: 0,
+            paths: Paths::with_capacity(slots),
+            by_path: Index::with_capacity(slots),
+            by_id: Index::with_capacity(slots),
+            gone: VecDeque::with_capacity(slots),
+            changed: VecDeque::with_capacity(slots),
+        }
+    }
+
+    /// A table for tests: these ids at these paths, in slots from 0 on, of generation 1.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fixture(list: &[(&str, &str)]) -> Containers {
+        let mut containers = Containers::with_capacity(list.len().max(1));
+        for (number, (id, path)) in list.iter().enumerate() {
+            let found = Found { id, runtime: None, qos: None, pod: Text::EMPTY, name: Text::EMPTY };
+            // A path that is too long is not in the table, as on a host.
+            let _ = containers.appear(path.as_bytes(), &found, number as u64, Maker::Host);
+        }
+        for row in &mut containers.slots {
+            row.key.generation = 1;
+        }
+        containers
+    }
+
+    fn seen<'t>(&'t self, row: &'t Row) -> Container<'t> {
+        Container { row, paths: &self.paths }
+    }
+
+    /// Those that are there.
+    pub fn iter(&self) -> impl Iterator<Item = Container<'_>> {
+        self.slots.iter().filter(|row| row.live).map(|row| self.seen(row))
+    }
+
+    /// How many are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether none is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Slots in use so far, gone containers' included: no key's slot is at or above it.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// So many slots can come into use.
+    pub(crate) fn most_slots(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// The one in this slot, if it is there.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<Container<'_>> {
+        Some(self.seen(self.slots.get(slot).filter(|row| row.live)?))
+    }
+
+    /// The one of this key, also when it is gone, until its slot is needed for another.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<Container<'_>> {
+        Some(self.seen(self.slots.get(usize::from(key.slot)).filter(|row| row.key == key)?))
+    }
+
+    /// The one whose cgroup this is, of those that are there.
+    #[must_use]
+    pub fn at(&self, cgroup_path: &[u8]) -> Option<Container<'_>> {
+        let container = self.in_slot(self.by_path.find(cgroup_path)?.into())?;
+        (container.raw_path() == cgroup_path).then_some(container)
+    }
+
+    /// The one that has this id, but another cgroup, of those that are there.
+    #[must_use]
+    pub fn rival(&self, cgroup_path: &[u8], id: &str) -> Option<Container<'_>> {
+        let container = self.in_slot(self.by_id.find(id.as_bytes())?.into())?;
+        (container.id() == id && container.raw_path() != cgroup_path).then_some(container)
+    }
+
+    /// The one that holds a cgroup: whose own this is, or the nearest one above.
+    #[must_use]
+    pub fn holding(&self, cgroup_path: &str) -> Option<Container<'_>> {
+        let mut path = cgroup_path;
+        loop {
+            if let Some(container) = self.at(path.as_bytes()) {
+                return Some(container);
+            }
+            path = path.rsplit_once('/')?.0;
+        }
+    }
+
+    /// The one of this id, or the only one whose id begins so, of those that are there.
+    pub fn find(&self, id_or_prefix: &str) -> Result<Key, NotFound> {
+        if id_or_prefix.is_empty() {
+            return Err(NotFound::None);
+        }
+        let mut only = Err(NotFound::None);
+        for row in self.slots.iter().filter(|row| row.live && row.id.starts_with(id_or_prefix)) {
+            if *row.id == *id_or_prefix {
+                return Ok(row.key);
+            }
+            only = if only == Err(NotFound::None) { Ok(row.key) } else { Err(NotFound::Several) };
+        }
+        only
+    }
+
+    /// Takes one in that has appeared, or is there already. Who else has its id gives way before.
+    pub fn appear(
+        &mut self,
+        cgroup_path: &[u8],
+        found: &Found<'_>,
+        cgroup_id: u64,
+        maker: Maker,
+    ) -> Result<Key, Refused> {
+        let id = Text::new(found.id).ok_or(Refused::TooLong)?;
+        if let Some(known) = self.at(cgroup_path) {
+            let (key, same) = (known.key(), known.cgroup_id() == cgroup_id);
+            if same {
+                return Ok(key);
+            }
+            self.vanish(key);
+        }
+        if self.rival(cgroup_path, found.id).is_some() {
+            return Err(Refused::Rival);
+        }
+        if self.live == self.capacity {
+            return Err(Refused::Full);
+        }
+        let key = self.free_slot().ok_or(Refused::Full)?;
+        let Found { runtime, qos, pod, name, .. } = *found;
+        let row = Row {
+            key,
+            live: true,
+            changed: false,
+            contested: false,
+            successor: false,
+            maker,
+            standing: Standing::of(maker, None),
+            stamp: 0,
+            id,
+            cgroup_id,
+            runtime,
+            identity: Identity { name, pod_uid: pod, qos, ..Identity::UNKNOWN },
+        };
+        if !self.paths.set(key.slot, cgroup_path) && !self.set_instead_of_gone(key.slot, cgroup_path) {
+            if usize::from(key.slot) < self.slots.len() {
+                self.gone.push_front(key.slot);
+            }
+            return Err(Refused::TooLong);
+        }
+        match self.slots.get_mut(usize::from(key.slot)) {
+            Some(slot) => *slot = row,
+            None => self.slots.push(row),
+        }
+        self.live += 1;
+        self.by_path.insert(cgroup_path, key.slot);
+        self.by_id.insert(found.id.as_bytes(), key.slot);
+        self.note_change(key.slot);
+        Ok(key)
+    }
+
+    /// Its cgroup is gone. What is gone already, or no longer known, stays so.
+    pub fn vanish(&mut self, key: Key) {
+        let Some(row) = self.slots.get_mut(usize::from(key.slot)) else { return };
+        if row.key != key || !row.live {
+            return;
+        }
+        row.live = false;
+        self.live -= 1;
+        self.by_path.remove(self.paths.raw(key.slot));
+        self.by_id.remove(row.id.as_bytes());
+        self.gone.push_back(key.slot);
+        self.note_change(key.slot);
+    }
+
+    /// Another cgroup has the id of this container. True: it stays the container, and is told of once more, so that
+    /// it is looked up what its runtime says. False: the other is worth more, and this one gives way.
+    pub fn contest(&mut self, key: Key, other: Maker) -> bool {
+        let Some(row) = self.row(key) else { return false };
+        let other = Standing::of(other, None);
+        // Of two that the host made and the runtime spoke against, the second stays.
+        let stays = other <= row.standing || row.successor && row.standing == Standing::Doubtful;
+        if stays && !row.contested && row.standing != Standing::Confirmed {
+            row.contested = true;
+            self.note_change(key.slot);
+        }
+        stays
+    }
+
+    /// Another one gave way to this.
+    pub fn succeed(&mut self, key: Key) {
+        if let Some(row) = self.row(key) {
+            (row.contested, row.successor) = (true, true);
+        }
+    }
+
+    /// Takes in what was told of a container, as far as it is to be believed of this cgroup. True: its
+    /// runtime says that another one is the container, and one such was seen.
+    pub fn told(&mut self, key: Key, told: &Told) -> bool {
+        let path = self.paths.text(key.slot);
+        let row = self.slots.get_mut(usize::from(key.slot)).filter(|row| row.key == key);
+        let Some(row) = row else { return false };
+        let (believed, stamp) = match &told.by {
+            Teller::Kubelet => (!matches!(row.maker, Maker::User(_)), row.stamp),
+            Teller::Runtime(record) => {
+                let verdict = record.cgroup.as_deref().and_then(|noted| claim::verdict(noted, path));
+                if verdict.is_some() {
+                    row.standing = Standing::of(row.maker, verdict);
+                }
+                (row.maker.believes(verdict, record.owner), record.stamp)
+            }
+        };
+        let refuted = matches!(row.standing, Standing::Refuted | Standing::Doubtful);
+        let displaced = row.contested && !row.successor && refuted;
+        if believed && !displaced {
+            row.identity.learn(&told.identity);
+            row.stamp = stamp;
+        }
+        displaced
+    }
+
+    /// Tells its names: what is not known by them stays. A key that is no longer known is left alone.
+    pub fn describe(&mut self, key: Key, told: &Identity) {
+        if let Some(row) = self.row(key) {
+            row.identity.learn(told);
+        }
+    }
+
+    fn row(&mut self, key: Key) -> Option<&mut Row> {
+        self.slots.get_mut(usize::from(key.slot)).filter(|row| row.key == key)
+    }
+
+    /// Hands over those that appeared, went or are contested since this was last asked, each once and as it
+    /// is now.
+    pub fn changes(&mut self, mut each: impl FnMut(Container<'_>)) {
+        while let Some(slot) = self.changed.pop_front() {
+            if let Some(row) = self.slots.get_mut(usize::from(slot)) {
+                row.changed = false;
+                each(Container { row, paths: &self.paths });
+            }
+        }
+    }
+
+    /// Keeps a path for which there is no room beside those of containers that are gone.
+    fn set_instead_of_gone(&mut self, slot: u16, cgroup_path: &[u8]) -> bool {
+        for gone in &self.gone {
+            self.paths.clear(*gone);
+        }
+        self.paths.set(slot, cgroup_path)
+    }
+
+    fn note_change(&mut self, slot: u16) {
+        let Some(row) = self.slots.get_mut(usize::from(slot)) else { return };
+        if !row.changed {
+            row.changed = true;
+            self.changed.push_back(slot);
+        }
+    }
+
+    /// So many that are gone are remembered while there are fresh slots: fresh ones cost memory.
+    fn remembered(&self) -> usize {
+        REMEMBERED + self.capacity / SPARE
+    }
+
+    /// A fresh slot, or that of the longest gone: never of one whose going was not yet told, for
+    /// whoever listens would keep it for ever.
+    fn free_slot(&mut self) -> Option<Key> {
+        let fresh = self.slots.len() < self.slots.capacity().min(usize::from(u16::MAX));
+        let told = self.gone.front().and_then(|slot| self.slots.get(usize::from(*slot)));
+        let told = told.filter(|oldest| !oldest.changed).map(|oldest| oldest.key);
+        match told {
+            Some(key) if !fresh || self.gone.len() >= self.remembered() => {
+                self.gone.pop_front();
+                Some(Key { slot: key.slot, generation: key.generation.wrapping_add(1) })
+            }
+            _ if fresh => Some(Key { slot: u16::try_from(self.slots.len()).ok()?, generation: 0 }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
