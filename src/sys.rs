@@ -276,6 +276,21 @@ pub fn peer_is_in(socket: &impl AsRawFd, group: u32) -> bool {
     got.is_ok() && groups.iter().take(count).any(|theirs| *theirs == group)
 }
 
+/// Waits for so long, or until nobody can read any more what is written to this descriptor. Returns
+/// whether that is so. A file always has a reader.
+pub fn wait_unread(to: &impl AsRawFd, patience: Duration) -> bool {
+    let ms = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
+    // No event is asked for: the kernel tells of errors and of the other end's going in any case.
+    let mut poll = libc::pollfd { fd: to.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the pointer is to one pollfd of ours.
+    let told = unsafe { libc::poll(&raw mut poll, 1, ms) };
+    if told > 0 && poll.revents & libc::POLLNVAL != 0 {
+        std::thread::sleep(patience); // it is closed: writing will say so
+        return false;
+    }
+    told > 0
+}
+
 /// The user that this process acts as.
 #[must_use]
 pub fn user() -> u32 {

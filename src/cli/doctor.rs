@@ -43,6 +43,7 @@ struct Capability {
     name: &'static str,
     held: bool,
     needed: bool,
+    optional: bool,
     purpose: &'static str,
     without: &'static str,
 }
@@ -109,6 +110,7 @@ fn capabilities(host: &Host) -> Vec<Capability> {
         name: right.name,
         held: right.is_held(held),
         needed: right.needed(host),
+        optional: right.optional,
         purpose: right.purpose,
         without: right.without,
     };
@@ -161,6 +163,9 @@ fn show_rights(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> 
     writeln!(out, "rights   {who}, with {held}")?;
     for one in wanted().filter(|one| !one.held) {
         writeln!(out, "         missing: {}, which {}; without it {}", one.name, one.purpose, one.without)?;
+    }
+    for one in findings.capabilities.iter().filter(|one| one.optional && !one.held) {
+        writeln!(out, "         optional: {}, which {}; without it {}", one.name, one.purpose, one.without)?;
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! `onset events`: lists the log.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -156,7 +155,10 @@ fn list(
         {
             eprintln!("onset: {}", line(&words));
         }
-        thread::sleep(FOLLOW_EVERY);
+        // A reader that goes away while nothing happens would never be noticed by writing.
+        if sys::wait_unread(&io::stdout(), FOLLOW_EVERY) {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Right {
     pub without: &'static str,
     /// Whether this host asks for it.
     needed: fn(&Host) -> bool,
+    /// Of use on every host, though none needs it: the unit and the DaemonSet go without.
+    pub optional: bool,
 }
 
 /// What of the host decides which capabilities are needed.
@@ -46,6 +48,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "loads and attaches BPF programs",
         without: "no program is loaded: only what /proc shows is left",
         needed: |_| true,
+        optional: false,
     },
     Right {
         name: "CAP_PERFMON",
@@ -53,6 +56,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "samples all CPUs and looks into the kernel",
         without: "no program is loaded: only what /proc shows is left",
         needed: |_| true,
+        optional: false,
     },
     Right {
         name: "CAP_SYS_PTRACE",
@@ -60,6 +64,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "sees which files other users' processes run, also in their mount namespaces",
         without: "code of other users' processes has no names in flame graphs",
         needed: |_| true,
+        optional: false,
     },
     Right {
         name: "CAP_DAC_READ_SEARCH",
@@ -67,6 +72,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "reads files of containers and their runtimes, and secrets, whoever owns them",
         without: "what only its owner may read stays unread: code in containers and containers' names",
         needed: |_| true,
+        optional: false,
     },
     Right {
         name: "CAP_SYSLOG",
@@ -74,13 +80,15 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "sees the addresses in /proc/kallsyms",
         without: "frames of the kernel have no names, and direct I/O has no files",
         needed: |host| !host.open_symbols,
+        optional: false,
     },
     Right {
         name: "CAP_CHECKPOINT_RESTORE",
         number: 40,
         purpose: "opens files that processes have mapped and that were deleted since",
         without: "libraries that were replaced while in use have no names in flame graphs; all else works",
-        needed: |_| true,
+        needed: |_| false,
+        optional: true,
     },
     Right {
         name: "CAP_SYS_RESOURCE",
@@ -88,6 +96,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "before Linux 5.11 locks memory for maps, and on some kernels before 6.5 arms PSI triggers",
         without: "maps are refused before 5.11 (LimitMEMLOCK=infinity helps), and tracers look at their interval only",
         needed: |host| host.release < MAPS_ACCOUNTED && !host.memlock || host.triggers_refused,
+        optional: false,
     },
     Right {
         name: "CAP_SYS_ADMIN",
@@ -95,6 +104,7 @@ pub const RIGHTS: [Right; 8] = [
         purpose: "samples where kernel.perf_event_paranoid is over 2 on Debian and its kin, and reads /proc/PID/stack without BTF",
         without: "there are no flame graphs there (sysctl kernel.perf_event_paranoid=2 helps), and no kernel stacks without BTF",
         needed: |host| !host.btf || host.sampling_guarded,
+        optional: false,
     },
 ];
 
@@ -242,6 +252,19 @@ mod tests {
             ]
         );
         assert_eq!(KEPT.count_ones(), 6);
+    }
+
+    #[test]
+    fn what_is_needed_on_some_host_is_not_optional() {
+        let worst = Host {
+            release: (5, 10),
+            btf: false,
+            triggers_refused: true,
+            sampling_guarded: true,
+            memlock: false,
+            open_symbols: false,
+        };
+        assert!(RIGHTS.iter().all(|right| right.needed(&worst) != right.optional));
     }
 
     #[test]

@@ -71,6 +71,59 @@ pub(super) fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
     Ok(segments)
 }
 
+/// A folder's stamps are of a coarse clock: of two changes within this the later may not show.
+const COARSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
+
+/// So often is a folder believed that it did not change; then it is listed once more.
+const BELIEVED: u32 = 64;
+
+/// What a folder says of its last change: its inode, and a stamp that is compared and never read as a time.
+type Stamp = [i64; 4];
+
+/// A folder in which nothing was found. While it says that no name in it came or went, it need not be
+/// listed again.
+#[derive(Debug)]
+pub(super) struct Calm {
+    stamp: Stamp,
+    since: Instant,
+    /// It was listed when its last change was so long ago that the next one shows.
+    sure: bool,
+    asked: u32,
+}
+
+impl Calm {
+    /// Whether nothing can be new in it; `calm` is then what is to be kept if nothing is found in it.
+    pub(super) fn is_still(calm: &mut Option<Calm>, dir: &Path) -> bool {
+        let Some(stamp) = Calm::stamp(dir) else {
+            *calm = None;
+            return false;
+        };
+        match calm {
+            Some(calm) if calm.stamp == stamp => {
+                calm.asked += 1;
+                if calm.sure && calm.asked < BELIEVED {
+                    return true;
+                }
+                (calm.sure, calm.asked) = (calm.since.elapsed() > COARSE, 0);
+            }
+            _ => *calm = Some(Calm { stamp, since: Instant::now(), sure: false, asked: 0 }),
+        }
+        false
+    }
+
+    fn stamp(dir: &Path) -> Option<Stamp> {
+        let data = std::fs::metadata(dir).ok()?;
+        let [dev, ino] = [data.dev(), data.ino()].map(u64::cast_signed);
+        Some([dev, ino, data.ctime(), data.ctime_nsec()])
+    }
+
+    /// Whether the next look spares the list.
+    #[cfg(test)]
+    pub(super) fn is_sure(&self) -> bool {
+        self.sure
+    }
+}
+
 /// The path of the segment that begins with this number.
 pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(Name::new(first).as_str())

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::folder::{self, Listed};
+use super::folder::{self, Calm, Listed};
 use super::record::{self, HEADER, Header, Opening};
 use super::scan::Step;
 use super::tail::{Between, Follow, Jump, Others, Tail};
@@ -63,6 +63,8 @@ pub struct Reader {
     current: Option<Tail>,
     /// Where it left segments of other logs.
     others: Others,
+    /// The folder when nothing was found in it behind the end.
+    calm: Option<Calm>,
     report: Report,
 }
 
@@ -85,6 +87,7 @@ impl Reader {
             given: None,
             current: None,
             others: Others::default(),
+            calm: None,
             report: Report::default(),
         })
     }
@@ -174,6 +177,12 @@ impl Reader {
         Report { torn_bytes: torn.fold(self.report.torn_bytes, u64::saturating_add), ..self.report }
     }
 
+    /// Whether it trusts the folder to tell of changes.
+    #[cfg(test)]
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm.as_ref().is_some_and(Calm::is_sure)
+    }
+
     /// The segments that may still grow.
     fn tails(&self) -> impl Iterator<Item = &Tail> {
         self.current.iter().chain(self.others.iter())
@@ -219,7 +228,15 @@ impl Reader {
             }
             return self.enter(jump.to, jump.between);
         }
-        let Some(jump) = self.jump(current)? else { return Ok(false) };
+        let alone = self.others.len() == 0;
+        if alone && Calm::is_still(&mut self.calm, &self.dir) {
+            return Ok(false);
+        }
+        let jump = self.jump(current)?;
+        if jump.is_some() || !alone {
+            self.calm = None;
+        }
+        let Some(jump) = jump else { return Ok(false) };
         if let Some(current) = &mut self.current {
             current.follow = Follow::Sealed(jump);
         }
@@ -300,6 +317,7 @@ impl Reader {
 
     /// Goes to a segment. Deleted meanwhile, it is passed over.
     fn enter(&mut self, listed: Listed, between: Between) -> Result<bool, Error> {
+        self.calm = None;
         let path = folder::path(&self.dir, listed.first);
         let file = match calls::open(&path) {
             Ok(file) => file,

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::rig::{Folder, ONSET, command, done};
-use crate::unit::CAPABILITIES;
+use crate::unit::{CAPABILITIES, HOST, needed};
 use crate::{file, read};
 
 const MANIFEST: &str = "deploy/kubernetes/onset.yaml";
@@ -64,6 +64,10 @@ fn the_pod_has_the_rights_that_are_tested_and_writes_to_its_log_and_its_socket_a
     assert_eq!(words(&security["capabilities"]["drop"]), BTreeSet::from(["ALL".to_owned()]));
     let tested: BTreeSet<String> = CAPABILITIES.map(|name| name[4..].to_owned()).into();
     assert_eq!(words(&security["capabilities"]["add"]), tested);
+    // A pod's limit of locked memory is the runtime's: that matters before 5.11 only.
+    let modern = onset::confine::Host { release: (5, 11), memlock: false, ..HOST };
+    let needed: BTreeSet<String> = needed(&modern).iter().map(|name| name[4..].to_owned()).collect();
+    assert_eq!(needed, tested, "as doctor says");
     assert_eq!((&security["readOnlyRootFilesystem"], &security["privileged"]), (&true.into(), &false.into()));
     assert_eq!(security["allowPrivilegeEscalation"], false);
     let mounts = container["volumeMounts"].as_array().unwrap();

@@ -5,6 +5,7 @@
 #[allow(dead_code)] // it is the live tests' too
 #[path = "../live/cgroup.rs"]
 mod cgroup;
+mod demo;
 mod install;
 mod kubernetes;
 mod prometheus;

@@ -73,6 +73,42 @@ fn it_starts_after_what_sets_the_hosts_name_and_sees_it_change() {
     assert!(!allowed().contains("sethostname"), "and it cannot set one");
 }
 
+/// What doctor finds needed on a host: names of capabilities.
+pub fn needed(host: &onset::confine::Host) -> BTreeSet<String> {
+    let rights = onset::confine::RIGHTS.iter();
+    rights.filter(|right| right.needed(host)).map(|right| right.name.to_owned()).collect()
+}
+
+/// A host as the unit makes it, with the sysctl that is installed beside it.
+pub const HOST: onset::confine::Host = onset::confine::Host {
+    release: (5, 10),
+    btf: true,
+    triggers_refused: false,
+    sampling_guarded: false,
+    memlock: true,
+    open_symbols: false,
+};
+
+#[test]
+fn doctor_needs_the_capabilities_that_it_gives_and_no_more() {
+    assert_eq!(values("LimitMEMLOCK"), ["infinity"], "so maps ask for no capability before 5.11");
+    assert!(read("deploy/systemd/sysctl.conf").contains("kernel.perf_event_paranoid = 2"));
+    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+        let given: BTreeSet<String> = values(key)[0].split(' ').map(str::to_owned).collect();
+        assert_eq!(given, needed(&HOST), "{key}");
+    }
+    // Its comment tells what each is for, and the docs have a row for each.
+    let (unit, docs) = (read(UNIT), read("docs/privileges.md"));
+    for right in &onset::confine::RIGHTS {
+        let row =
+            docs.lines().find(|line| line.starts_with("| ") && line.contains(&format!("`{}`", right.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is not in docs/privileges.md", right.name));
+        assert_eq!(row.contains("optional"), right.optional, "{row}");
+        let told = unit.lines().any(|line| line.starts_with('#') && line.contains(right.name));
+        assert_eq!(told, right.needed(&HOST), "{}", right.name);
+    }
+}
+
 /// The names in a set of systemd's, and in the sets that it has in it.
 fn expand(name: &str, into: &mut BTreeSet<String>) {
     let Some(set) = name.strip_prefix('@') else {

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::rig::{
-    Agent, Folder, ONSET, SOON, await_that, command, config, done, only, root, run, start, text,
+    Agent, Folder, Killed, Lines, ONSET, SOON, await_that, command, config, done, only, root, run, start,
+    text,
 };
 
 #[test]
@@ -147,4 +148,91 @@ fn containers_come_and_go_while_it_runs() {
     await_that("five more", SOON, || (agent.metric("onset_containers") == Some(before + 5.0)).then_some(()));
     drop(cgroups);
     await_that("five less", SOON, || (agent.metric("onset_containers") == Some(before)).then_some(()));
+}
+
+/// A log of 16 MiB with some events, all of whose segment is in the page cache; and its writer.
+fn quiet_log(folder: &Folder) -> (std::path::PathBuf, onset::log::Writer) {
+    let dir = folder.0.join("log");
+    let (segment, budget, sync) = (16 << 20, 64 << 20, SOON);
+    let log = onset::config::Log { dir: dir.clone(), segment, budget, document: 1 << 20, sync };
+    let (mut writer, _) = onset::log::Writer::open(&log).unwrap();
+    (0..3).for_each(|number| append(&mut writer, number));
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        std::fs::read(entry.unwrap().path()).unwrap();
+    }
+    (dir, writer)
+}
+
+fn append(writer: &mut onset::log::Writer, number: u32) {
+    let body = format!("{{\"tracer_name\":\"x\",\"number\":{number}}}");
+    let filled = writer.append(|_, to| {
+        to.get_mut(..body.len())?.copy_from_slice(body.as_bytes());
+        Some(body.len())
+    });
+    assert!(filled.unwrap().is_some());
+}
+
+/// A follower of this log, and what it prints.
+fn follower(dir: &std::path::Path) -> (Killed, Lines) {
+    let mut follower = start(
+        command(ONSET)
+            .args(["events", "--follow", "--json", "--dir"])
+            .arg(dir)
+            .stdout(std::process::Stdio::piped()),
+    );
+    let lines = Lines::of(follower.0.stdout.take().unwrap());
+    (follower, lines)
+}
+
+#[test]
+fn following_an_idle_log_costs_next_to_nothing() {
+    let folder = Folder::new();
+    let (dir, mut writer) = quiet_log(&folder);
+    let (follower, lines) = follower(&dir);
+    for number in 0..3 {
+        lines.wait("an event", SOON, |line| line.contains(&format!(":{number}}}")).then_some(()));
+    }
+    let pid = follower.0.id();
+    let counts = || -> [u64; 3] {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        let of = |name: &str| {
+            let line = io.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        // Nanoseconds on a CPU.
+        let ran = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+        [of("rchar:"), of("syscr:"), ran.split(' ').next().unwrap().parse().unwrap()]
+    };
+    // Its first looks walk the rest of the segment, twice: 32 MiB. Then each takes two reads of a head.
+    let looks = |from: [u64; 3]| {
+        await_that("thirty looks", SOON, || Some(counts()).filter(|now| now[1] >= from[1] + 60))
+    };
+    let calm = await_that("calm", SOON, || {
+        let before = counts();
+        let after = looks(before);
+        (after[0] - before[0] < 100 * (after[1] - before[1])).then_some(after)
+    });
+    let began = std::time::Instant::now();
+    let after = looks(calm);
+    let (bytes, reads, ran) = (after[0] - calm[0], after[1] - calm[1], after[2] - calm[2]);
+    assert!(bytes <= 32 * reads, "{bytes} bytes in {reads} reads");
+    let share = ran as f64 / began.elapsed().as_nanos() as f64;
+    println!("an idle follower: {bytes} bytes, {reads} reads, {:.3} % of a core", share * 100.0);
+    assert!(share < 0.01, "{share}: a tenth of what it was, whatever else runs here");
+    append(&mut writer, 3);
+    lines.wait("the next event", SOON, |line| line.contains(":3}").then_some(()));
+}
+
+#[test]
+fn a_follower_whose_reader_goes_away_ends_though_nothing_happens() {
+    let folder = Folder::new();
+    let (dir, _writer) = quiet_log(&folder);
+    let mut follower = start(
+        command(ONSET).args(["events", "--follow", "--dir"]).arg(&dir).stdout(std::process::Stdio::piped()),
+    );
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follower.0.stdout.take().unwrap()));
+    (0..3).for_each(|_| drop(lines.next().unwrap().unwrap()));
+    drop(lines);
+    let code = await_that("its end", SOON, || follower.0.try_wait().unwrap()).code();
+    assert_eq!(code, Some(0));
 }

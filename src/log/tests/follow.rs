@@ -110,3 +110,40 @@ fn a_file_that_was_cut_short_is_a_short_read() {
         drain(&mut reader);
     }
 }
+
+#[test]
+fn who_follows_a_calm_log_sees_whatever_comes_after_the_calm() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    put(&mut writer, b"one");
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    let settle = |reader: &mut Reader| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !reader.is_calm() && Instant::now() < until {
+            assert_eq!(drain(reader), []);
+        }
+        assert!(reader.is_calm(), "the folder settles");
+        assert_eq!(drain(reader), []);
+    };
+    drain(&mut reader);
+    settle(&mut reader);
+    // In the same segment, in later ones, in one under another's name, in a folder that was made anew.
+    let id = put(&mut writer, b"two");
+    assert_eq!(drain(&mut reader), [(id, b"two".to_vec())]);
+    settle(&mut reader);
+    let ids: Vec<_> = (0..40).map(|_| put(&mut writer, &[7; 4000])).collect();
+    assert!(segments(&scratch.0).len() > 2);
+    assert_eq!(drain(&mut reader).into_iter().map(|record| record.0).collect::<Vec<_>>(), ids);
+    settle(&mut reader);
+    drop(writer);
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let id = put(&mut writer, b"three");
+    assert_eq!(drain(&mut reader), [(id, b"three".to_vec())]);
+    settle(&mut reader);
+    drop(writer);
+    fs::remove_dir_all(&scratch.0).expect("deleted");
+    assert_eq!(drain(&mut reader), []);
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let id = put(&mut writer, b"four");
+    assert_eq!(drain(&mut reader), [(id, b"four".to_vec())]);
+}
