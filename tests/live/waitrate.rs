@@ -180,7 +180,7 @@ fn a_containers_own_pressure_calls_for_a_probe_which_adds_up_what_its_tasks_wait
         let causes = ["inner", "external", "throttled", "unheld", "unsplit"];
         causes.iter().map(|cause| ratio(&agent, &crowd, cause)).sum::<Option<f64>>()
     };
-    await_that("the probe at the start, and a sample", LONG, || told());
+    await_that("the probe at the start, and a sample", LONG, &told);
     let idle = captures();
     let looks = || agent.metric("onset_samples_total{tracer=\"waitrate\"}").unwrap();
     let before = looks();
