@@ -130,8 +130,9 @@ fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, runnin
     while let Found::Job(job) = shift.next(Duration::ZERO) {
         jobs.push(job);
     }
-    let read = read(armed, jobs.iter().any(|job| !job.probe)).map(Arc::new);
+    // The sums are of the moment at which they begin to be read: that takes a while.
     let began = Instant::now();
+    let read = read(armed, jobs.iter().any(|job| !job.probe)).map(Arc::new);
     for job in jobs {
         match &read {
             Ok(before) => {
@@ -152,13 +153,13 @@ const UNREADABLE: Refusal = Refusal::Failed("the kernel's sums of waits could no
 
 /// Ends what is due.
 fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended> {
+    // Before the sums are read, as at their beginning.
     let now = Instant::now();
     let due: Vec<Running> = running.extract_if(.., |running| running.until <= now).collect();
     if due.is_empty() {
         return Vec::new();
     }
     let read = read(armed, due.iter().any(|running| !running.job.probe));
-    let now = Instant::now();
     let end = |Running { job, began, before, .. }: Running| match &read {
         Ok(sums) => {
             Some(Ended { job, lasted: now.saturating_duration_since(began), sums: since(sums, &before) })

@@ -53,7 +53,7 @@ fn kill() -> Vec<u8> {
     record.extend(b"victim\0\0\0\0\0\0\0\0\0\0killer\0\0\0\0\0\0\0\0\0\0");
     record.extend(4_500_u64.to_ne_bytes());
     let names = b"inner\0outer\0";
-    record.extend([names.len() as u32, 0].map(u32::to_ne_bytes).concat());
+    record.extend([u32::try_from(names.len()).expect("short names"), 0].map(u32::to_ne_bytes).concat());
     record.extend(names);
     record
 }

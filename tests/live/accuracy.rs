@@ -9,7 +9,9 @@ use onset::clock::Wall;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Killed, command, done, number, only, root, text};
+use crate::rig::{
+    Agent, Folder, Killed, ONSET, SOON, command, compile, config, done, number, only, root, text,
+};
 
 /// How much of a capture's time may be wrong.
 const BOUND: f64 = 0.03;
@@ -141,5 +143,62 @@ fn throttled_time_is_what_the_cgroup_says() {
     agrees(&event, "throttled", told, truth, 0.05);
     assert!(truth > 0.3 * number(&event, "/tracer_data/duration_ms"), "it was held back: {truth}");
     healthy(&agent);
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// Runs what it is given, which may do all but run a loaded program (BPF_PROG_TEST_RUN).
+const WITHOUT_RUNS: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+	struct sock_filter steps[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_bpf, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 10, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { sizeof(steps) / sizeof(*steps), steps };
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+	return execv(words[1], words + 1);
+}
+"#;
+
+#[test]
+fn sums_that_cannot_be_brought_up_to_date_are_counted_and_the_document_says_so() {
+    if !root("a refused flush") {
+        return;
+    }
+    let folder = Folder::new();
+    let without = compile(&folder, "without_runs", WITHOUT_RUNS);
+    let config = config(&folder, "", &only("waitrate", "every = \"500ms\"\nprobe_every = \"1s\""));
+    let agent = Agent::start_by(command(without).arg(ONSET), folder, config);
+    let said = agent
+        .said
+        .wait("words about the probe's", SOON, |line| line.contains("bpf_flush").then(|| line.to_owned()));
+    assert!(said.contains("Operation not permitted") && said.contains("documents of waits say"), "{said}");
+    let cgroup = Cgroup::new("unflushed");
+    let _spinner = spin(&cgroup);
+    let id = done(&mut agent.onset(&["trigger", "waitrate", "--container", &cgroup.id, "--seconds", "1"]));
+    let event = agent.events().into_iter().find(|event| event["tracer_id"] == id.trim()).unwrap();
+    let online = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(number(&event, "/tracer_data/unread_cpus"), online as f64, "{event:#}");
+    let failed = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"bpf_flush\"}");
+    assert!(failed.is_some_and(|failed| failed > 3.0), "{failed:?}");
+    let status = done(&mut agent.onset(&["status"]));
+    assert!(status.contains("\nfaults      bpf_flush "), "{status}");
+    // By what lacks a part nothing is judged.
+    let refused = agent.metric("onset_captures_total{tracer=\"waitrate\",outcome=\"failed\"}");
+    assert!(refused.is_some_and(|refused| refused > 0.0), "{refused:?}");
+    assert!(agent.said.come().iter().all(|line| !line.contains("bpf_flush")), "it is said once");
     assert_eq!(agent.leave(), Some(0));
 }

@@ -154,7 +154,7 @@ pub(in crate::tracer) mod tests {
         record.extend(b"kill\xffer\0\0\0\0\0\0\0\0\0");
         record.extend(4_500_u64.to_ne_bytes());
         let names: Vec<u8> = names.iter().rev().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
-        record.extend((names.len() as u32).to_ne_bytes());
+        record.extend(u32::try_from(names.len()).expect("a path").to_ne_bytes());
         record.extend(0_u32.to_ne_bytes());
         record.extend(names);
         record
