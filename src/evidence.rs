@@ -240,12 +240,13 @@ pub struct FlameNode {
     pub label: Box<str>,
 }
 
-/// How many of a profile's samples fell on one process.
+/// How many of a profile's samples fell on one process. One that executed another program, or whose id
+/// came again, is there once for each name.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TopProcess {
     /// Its id in the host's pid namespace.
     pub pid: u32,
-    /// Its main name at the time.
+    /// Its main thread's name, as of its last sample.
     pub comm: Box<str>,
     /// Its samples.
     pub samples: u64,

@@ -1,7 +1,7 @@
 //! Reads and writes of block devices, by process and file. The kernel adds them up in rows, one
 //! set for each capture that runs; paths and long waits come through a ring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::mem::offset_of;
@@ -252,7 +252,8 @@ impl IoArmed<'_> {
             let _ = maps.rows.delete(&raw);
         }
         let now = monotonic();
-        for raw in maps.flights.keys().collect::<Vec<_>>() {
+        // Each once: a walk begins anew whenever the flight at hand lands.
+        for raw in maps.flights.keys().collect::<BTreeSet<_>>() {
             let Ok(Some(flight)) = maps.flights.lookup(&raw, MapFlags::ANY) else { continue };
             let Some((key, flight)) = IoRow::of_flight(&flight, now) else { continue };
             if devices.contains(&key.disk) {

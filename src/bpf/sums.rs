@@ -24,7 +24,6 @@ pub(super) fn take(
         sz: size_of::<bpf_map_batch_opts>() as libbpf_sys::size_t,
         elem_flags: flags,
         flags,
-        ..Default::default()
     };
     let mut begun = false;
     loop {

@@ -31,7 +31,7 @@ const BATCHES_MAX: u32 = 512;
 /// Different stacks that are kept; 800 bytes each, for a few seconds. What is beyond counts as lost.
 const STACKS_MAX: usize = 65_536;
 
-/// Names that are not found by then stay unknown: whoever asked waits.
+/// What has no name by then gets none, and says so: whoever asked waits.
 const NAMING_MAX: Duration = Duration::from_secs(20);
 
 /// Longer than any capture.

@@ -89,10 +89,14 @@ pub enum Error {
     #[error("only root, onset's own user and members of its `socket_group` may ask it on {0}")]
     NotAllowed(PathBuf),
     /// the agent is there but does not answer
-    #[error("onset on {0} did not answer within {1:?}")]
+    #[error(
+        "onset on {0} did not answer within {1:?}; what it was asked for may still end: see onset events"
+    )]
     Late(PathBuf, Duration),
     /// the agent went away meanwhile
-    #[error("onset on {0} hung up without an answer; its journal may say why")]
+    #[error(
+        "onset on {0} hung up: it ended (its journal may say why), or was asked for more than it could do in two minutes (see onset events)"
+    )]
     HungUp(PathBuf),
     /// anything else
     #[error("cannot talk with onset on {0}: {1}")]

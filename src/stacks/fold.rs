@@ -16,7 +16,7 @@ const ALL: &str = "all";
 pub struct Row<'n> {
     /// The process, in the host's pid namespace.
     pub pid: u32,
-    /// Its main name.
+    /// Its main thread's name.
     pub comm: &'n str,
     /// How many samples had this stack.
     pub weight: u64,

@@ -137,6 +137,14 @@ fn a_process_goes_down_from_its_name_through_its_functions_into_the_kernel() {
 }
 
 #[test]
+fn a_process_that_executed_another_program_is_there_under_both_names() {
+    let row = |comm, weight, name| Row { pid: 7, comm, weight, user: vec![name], kernel: vec![] };
+    let profile = fold(49, [row("sh", 1, "main"), row("nginx", 3, "serve"), row("sh", 1, "wait")]);
+    let top: Vec<_> = profile.top.iter().map(|row| (row.pid, &*row.comm, row.samples)).collect();
+    assert_eq!(top, [(7, "nginx", 3), (7, "sh", 2)]);
+}
+
+#[test]
 fn no_samples_are_a_root_alone_and_counts_do_not_wrap() {
     let none = fold(99, []);
     assert_eq!(none.flame, [node(0, 0, 0, "all")]);

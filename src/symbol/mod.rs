@@ -34,6 +34,9 @@ use process::{Holds, Process};
 /// The label of code that nothing names.
 const UNKNOWN: &str = "[unknown]";
 
+/// The label of code for whose name there was no time.
+const LATE: &str = "[no time to name it]";
+
 /// Processes that one capture can tell names of. At 99 Hz for 10 s a CPU has 990 samples.
 const PROCESSES_MAX: usize = 4096;
 
@@ -167,7 +170,8 @@ impl Symbolizer {
         }
     }
 
-    /// Finds the names of everything in `stacks`. Files that it has not come to at `until` name nothing.
+    /// Finds the names of everything in `stacks`. Files that it has not come to at `until` name nothing,
+    /// and the frames in them say so.
     #[must_use]
     pub fn resolve(mut self, stacks: &[Stack], until: Instant) -> Names {
         let kernel = self.kernel_names(stacks);
@@ -283,17 +287,15 @@ impl Names {
     }
 
     fn user(&self, image: Image, frame: UserFrame) -> &str {
-        let name = match self.from.place(image, frame) {
-            Some(Place::InFile(module, offset)) => {
-                self.files.get(&module).and_then(|named| named.get(offset))
-            }
-            Some(Place::ById(id, offset)) => self.twins.get(&id).and_then(|named| named.get(offset)),
+        let named = match self.from.place(image, frame) {
+            Some(Place::InFile(module, offset)) => self.files.get(&module).map(|named| named.get(offset)),
+            Some(Place::ById(id, offset)) => self.twins.get(&id).map(|named| named.get(offset)),
             Some(Place::InPerfMap(image, address)) => {
-                self.perf_maps.get(&image).and_then(|named| named.get(address))
+                self.perf_maps.get(&image).map(|named| named.get(address))
             }
-            Some(Place::Special(name)) => Some(name),
-            None => None,
+            Some(Place::Special(name)) => Some(Some(name)),
+            None => Some(None),
         };
-        name.unwrap_or(UNKNOWN)
+        named.map_or(LATE, |name| name.unwrap_or(UNKNOWN))
     }
 }

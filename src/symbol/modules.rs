@@ -242,3 +242,37 @@ pub(super) fn open_regular(path: &Path, flags: libc::c_int) -> Option<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     file.metadata().ok()?.is_file().then_some(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_what_was_mapped_only_if_all_numbers_agree_that_its_filesystem_has() {
+        let meta = fs::metadata("/proc/self/exe").expect("this program");
+        let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
+        let is = |major: u32, minor: u32, inode: u64| {
+            let line = format!("1000-2000 r-xp 00000000 {major:02x}:{minor:02x} {inode} /x");
+            is_mapped(&meta, &Line::parse(line.as_bytes()).expect("a mapping"))
+        };
+        assert!(is(major, minor, meta.ino()));
+        assert!(!is(major, minor, meta.ino() + 1), "another file of it");
+        // Without a device of its own a filesystem shows another number in maps than in stat.
+        assert_eq!(is(major, minor + 1, meta.ino()), major == 0);
+    }
+
+    #[test]
+    fn a_file_is_opened_once_and_nothing_is_opened_without_room() {
+        let proc = PathBuf::from(format!("/proc/{}", std::process::id()));
+        let maps = fs::read(proc.join("maps")).expect("procfs");
+        let exe = fs::read_link("/proc/self/exe").expect("this program");
+        let lines = maps.split(|byte| *byte == b'\n').filter_map(Line::parse);
+        let lines: Vec<Line<'_>> = lines.filter(|line| line.path() == Some(&exe)).collect();
+        let line = lines.first().expect("this program is mapped");
+        let mut modules = Modules::default();
+        assert_eq!(modules.find(&proc, line, &mut 0), None);
+        let mut room = 2;
+        assert_eq!(modules.find(&proc, line, &mut room), Some(0));
+        assert_eq!((modules.find(&proc, line, &mut room), room), (Some(0), 1));
+    }
+}

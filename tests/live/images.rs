@@ -343,5 +343,5 @@ fn a_cpu_that_comes_online_during_a_capture_is_sampled() {
         assert!(cgroup.write("cgroup.procs", &procs));
         running = Some(pinned);
     });
-    assert!(below(&event, "pinned", "pinned_burns") > 20, "{event:#}");
+    assert!(below(&event, "pinned", "pinned_burns") > 5, "{event:#}");
 }

@@ -34,10 +34,13 @@ fn profile(capture: &Capture) -> &Profile {
     }
 }
 
-fn assert_near(samples: u64, want: f64, percent: f64) {
-    let off = (samples as f64 - want).abs() / want * 100.0;
-    eprintln!("{samples} samples, {want:.1} expected");
-    assert!(off <= percent, "{samples} samples, not about {want:.1}");
+/// A process that has but a share of a CPU is on it or not when a sample falls due: that is chance.
+fn assert_near(samples: u64, want: f64, percent: f64, lasted: Duration) {
+    let share = (want / lasted.as_secs_f64() / f64::from(bpf::HZ)).min(1.0);
+    let chance = 3.0 * (want * (1.0 - share)).sqrt();
+    eprintln!("{samples} samples, {want:.1} expected, give or take {chance:.1}");
+    let off = (samples as f64 - want).abs();
+    assert!(off <= want * percent / 100.0 + chance, "{samples} samples, not about {want:.1}");
 }
 
 fn pids(profile: &Profile) -> Vec<u32> {
@@ -55,9 +58,9 @@ fn a_scoped_spinner_is_sampled_at_99_hz_and_only_it(hierarchy: &str) {
     begin(&mut captures, 7, of_stacks(Scope::Container(key(4)), Duration::from_secs(3)));
     let (ticket, capture) = answer(&mut captures);
     assert_eq!((ticket, capture.scope, capture.lost), (Ticket(7), Scope::Container(key(4)), 0));
-    assert!(capture.lasted >= Duration::from_secs(3) && capture.lasted < Duration::from_millis(3500));
+    assert_eq!(capture.lasted, Duration::from_secs(3), "the kernel ends it");
     let profile = profile(&capture);
-    assert_near(profile.samples, share.samples(capture.lasted), 10.0);
+    assert_near(profile.samples, share.samples(capture.lasted), 10.0, capture.lasted);
     assert_eq!(pids(profile), [pid]);
     assert_eq!(profile.flame.get(1).map(|node| &*node.label), Some("sh"));
     assert!(profile.flame.len() > 3, "{:?}", profile.flame);
@@ -121,10 +124,10 @@ fn requests_that_overlap_each_get_their_own_time_and_scope() {
     assert_eq!(captures.running(), 2);
     let (ticket, capture) = answer(&mut captures);
     assert_eq!((ticket, pids(profile(&capture))), (Ticket(1), vec![first]));
-    assert_near(profile(&capture).samples, shares[0].samples(capture.lasted), 15.0);
+    assert_near(profile(&capture).samples, shares[0].samples(capture.lasted), 15.0, capture.lasted);
     let (ticket, capture) = answer(&mut captures);
     assert_eq!((ticket, pids(profile(&capture))), (Ticket(3), vec![second]));
-    assert_near(profile(&capture).samples, shares[1].samples(capture.lasted), 15.0);
+    assert_near(profile(&capture).samples, shares[1].samples(capture.lasted), 15.0, capture.lasted);
     until("the threads' end", || (threads("onset-stacks") + threads("onset-names") == 0).then_some(()));
     assert_eq!(open("anon_inode:[perf_event]"), 0, "an idle agent samples nothing");
 }

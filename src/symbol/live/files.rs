@@ -123,7 +123,7 @@ fn a_process_that_runs_another_program_by_now_is_not_looked_at() {
 }
 
 #[test]
-fn names_that_are_not_found_in_time_stay_unknown() {
+fn names_that_are_not_found_in_time_say_so() {
     let dir = Dir::new("late");
     let spinner = Spinner::start(&mut Command::new(dir.compile("spin_here", &[])));
     let frame = UserFrame::Address(spinner.address);
@@ -132,5 +132,5 @@ fn names_that_are_not_found_in_time_stay_unknown() {
     let image = Image { pid: spinner.pid(), id: 1 };
     let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
     let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
-    assert_eq!(names.row(&stack, "it").user, [UNKNOWN]);
+    assert_eq!(names.row(&stack, "it").user, [LATE]);
 }
