@@ -38,7 +38,8 @@ struct written {
 	__u8 shared; /* others came after the first */
 	__u8 mixed;  /* there may be pages that were dirty before */
 	__u8 full;   /* not all of its pages are noted */
-	__u32 pad;
+	__u8 exact;  /* the filesystem tells of each write, also to pages that are dirty */
+	__u8 pad[3];
 };
 
 struct chunk_key {
@@ -69,10 +70,12 @@ struct walk {
 	__u64 page; /* the first of the place below */
 	__u32 next; /* of the vector */
 	__u32 left;
-	__u32 room; /* in this place of the vector */
-	__u32 at;   /* there */
-	__u32 shared;
+	__u32 room;    /* in this place of the vector */
+	__u32 at;      /* there */
+	__u32 alone;   /* nobody else writes to the file */
+	__u32 vague;   /* others may have written to a folio unseen */
 	__u32 missing; /* the number of a page that is not noted */
+	__u32 pad;
 	__u32 bytes[UNKNOWN + 1];
 	struct split split;
 };
@@ -242,15 +245,17 @@ static __always_inline void add_share(struct walk *walk, __u32 number, __u32 byt
 	walk->bytes[number] += bytes;
 }
 
-/* The writer of the page of a folio. */
-static __always_inline __u32 writer_at(struct walk *walk, __u64 index)
+/* The writer of a page, which may be one of several in its folio. */
+static __always_inline __u32 writer_of(struct walk *walk, struct page *head, struct page *page)
 {
+	__u64 index = index_of(head) + pages_between(head, page);
 	struct chunk_key key = {.serial = walk->serial, .chunk = index / CHUNK_PAGES};
 	struct chunk *chunk = bpf_map_lookup_elem(&chunks, &key);
 	__u32 number = chunk ? chunk->pages[index % CHUNK_PAGES] : EARLIER;
 
-	if (number & VAGUE)
-		return walk->shared ? UNKNOWN : number & ~VAGUE;
+	if (walk->vague && (number & VAGUE || (!number && pages_from(head) != 1)))
+		return UNKNOWN;
+	number &= ~VAGUE;
 	return number ? number : walk->missing;
 }
 
@@ -280,7 +285,7 @@ __noinline int walk_page(void)
 	head = first_page(page);
 	step = (1U << page_bits) - (walk->at & ((1U << page_bits) - 1));
 	/* Who writes alone wrote all of a folio. */
-	if (!walk->shared && page == head) {
+	if (walk->alone && page == head) {
 		__u32 pages = pages_from(head);
 
 		if (pages <= FOLIO_PAGES)
@@ -288,7 +293,7 @@ __noinline int walk_page(void)
 	}
 	if (step > walk->room)
 		step = walk->room;
-	add_share(walk, writer_at(walk, index_of(head) + pages_between(head, page)), step);
+	add_share(walk, writer_of(walk, head, page), step);
 	walk->at += step;
 	walk->room -= step;
 	walk->left -= step;
@@ -325,7 +330,8 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 	walk->left = flight->bytes;
 	walk->room = 0;
 	walk->serial = written->serial;
-	walk->shared = written->shared;
+	walk->alone = !written->shared;
+	walk->vague = written->shared && !written->exact;
 	walk->missing = written->full ? UNKNOWN : written->mixed ? EARLIER : written->first_number;
 	split = &walk->split;
 	split->count = 0;
@@ -385,7 +391,8 @@ static __always_inline void note_folio(struct written *written, void *folio)
 	struct page *head = (void *)plain((__u64)folio);
 	__u32 count = pages_from(head), number = own_number();
 
-	if (note_pages(written->serial, index_of(head), count, count > 1 ? number | VAGUE : number))
+	if (note_pages(written->serial, index_of(head), count,
+		       count > 1 && !written->exact ? number | VAGUE : number))
 		written->full = 1;
 }
 

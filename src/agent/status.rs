@@ -10,7 +10,7 @@ use super::Agent;
 use super::slot::OUTCOMES;
 
 /// By name.
-pub(super) type OwnFaults = [(&'static str, u64); 15];
+pub(super) type OwnFaults = [(&'static str, u64); 16];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -96,6 +96,7 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
+            ("io_not_attached", self.desk.captures.not_attached()),
             ("ship_cursor", Tally::get(&tally.cursor_failures)),
             ("ship_reject_not_noted", Tally::get(&tally.note_failures)),
         ]

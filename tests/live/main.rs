@@ -14,6 +14,7 @@ mod disks;
 mod dload;
 mod endpoint;
 mod faults;
+mod files;
 mod frozen;
 mod iotracing;
 mod kubelet;
