@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use libbpf_rs::btf::types::{FuncProto, MemberAttr, Struct};
-use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
@@ -114,6 +113,7 @@ impl Io {
             program: self,
             ring,
             links: Vec::new(),
+            waits: None,
             filesystems: FILESYSTEMS.map(|name| (name, Attached::Absent)),
             stall,
             watched: BTreeMap::new(),
@@ -133,67 +133,6 @@ impl Io {
     pub fn lost(&self) -> Result<IoLost, Error> {
         attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(IoLost)
     }
-}
-
-/// How this kernel has its tracepoints: its release does not tell, for stable kernels change them too.
-#[derive(Clone, Copy, Debug)]
-struct Tracepoints {
-    bio_after_queue: bool,
-    rq_after_queue: bool,
-    folios: bool,
-}
-
-/// Where btrfs keeps the number of the subvolume that an inode is of.
-#[derive(Clone, Copy, Debug)]
-struct Btrfs {
-    /// The inode in btrfs's own.
-    inode_at: u32,
-    /// The pointer to the subvolume's root in that.
-    root_at: u32,
-    /// The number in the root.
-    number_at: u32,
-}
-
-impl Btrfs {
-    /// `None` where btrfs is a module, or is not there: its inodes are told apart by their addresses then.
-    fn of(btf: &Btf<'_>) -> Option<Btrfs> {
-        let key = member(btf, "btrfs_root", "root_key")?;
-        Some(Btrfs {
-            inode_at: member(btf, "btrfs_inode", "vfs_inode")?,
-            root_at: member(btf, "btrfs_inode", "root")?,
-            number_at: key + member(btf, "btrfs_key", "objectid")?,
-        })
-    }
-}
-
-/// Where a member of a structure is, in bytes.
-fn member(btf: &Btf<'_>, structure: &str, name: &str) -> Option<u32> {
-    let structure = btf.type_by_name::<Struct<'_>>(structure)?;
-    let found = structure.iter().find(|member| member.name.is_some_and(|own| own == name))?;
-    match found.attr {
-        MemberAttr::Normal { offset } => Some(offset / 8),
-        MemberAttr::BitField { .. } => None,
-    }
-}
-
-fn of_kernel() -> Result<(Tracepoints, Option<Btrfs>), Error> {
-    attempt("the kernel's types", || {
-        let btf = Btf::from_vmlinux()?;
-        let tracepoints = Tracepoints {
-            bio_after_queue: parameters(&btf, "btf_trace_block_bio_queue") == Some(2),
-            rq_after_queue: parameters(&btf, "btf_trace_block_rq_issue") == Some(2),
-            folios: parameters(&btf, "btf_trace_writeback_dirty_folio").is_some(),
-        };
-        Ok((tracepoints, Btrfs::of(&btf)))
-    })
-}
-
-/// How many a tracepoint hands over; `None` where there is no such one.
-fn parameters(btf: &Btf<'_>, tracepoint: &str) -> Option<usize> {
-    let pointer = btf.type_by_name::<BtfType<'_>>(tracepoint)?.skip_mods_and_typedefs();
-    let function = FuncProto::try_from(pointer.next_type()?).ok()?;
-    // The first is for whoever registers.
-    function.iter().count().checked_sub(1)
 }
 
 fn load(
@@ -241,6 +180,7 @@ pub struct IoArmed<'p> {
     program: &'p mut Io,
     ring: Ring,
     links: Vec<Link>,
+    waits: Option<Link>,
     /// Those of filesystems, which may be modules that come later, by their names.
     filesystems: [(&'static str, Attached); 3],
     stall: Duration,
@@ -354,10 +294,19 @@ impl IoArmed<'_> {
             &mut progs.bio_queued,
             &mut progs.folio_dirtied,
             &mut progs.page_dirtied,
-            &mut progs.task_wakes,
         ];
         for program in all.into_iter().filter(|program| program.autoload()) {
             self.links.push(attempt("attaching the io program", || program.attach())?);
+        }
+        Ok(())
+    }
+
+    /// Attaches what tells of long waits, if it is not. It comes last, when devices are named: who sees it
+    /// attached knows that all else is watched.
+    pub fn attach_waits(&mut self) -> Result<(), Error> {
+        if self.waits.is_none() {
+            let program = &mut self.program.skeleton.progs.task_wakes;
+            self.waits = Some(attempt("attaching the io program", || program.attach())?);
         }
         Ok(())
     }
@@ -406,20 +355,6 @@ impl Attached {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tracepoint_that_is_not_there_is_told_from_one_that_could_not_be_attached() {
-        let of = |number| Attached::of(Err(libbpf_rs::Error::from_raw_os_error(number)));
-        assert!(matches!(of(libc::ENOENT), Attached::Absent));
-        for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {
-            assert!(matches!(of(number), Attached::Refused), "{number}");
-        }
-    }
-}
-
 fn empty(map: &impl MapCore) {
     for key in map.keys().collect::<Vec<_>>() {
         // Another may have been faster.
@@ -450,4 +385,18 @@ pub(super) fn address(kallsyms: impl BufRead, function: &str) -> Option<u64> {
         let address = u64::from_str_radix(fields.next()?, 16).ok()?;
         (fields.nth(1)? == function && address != 0).then_some(address)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracepoint_that_is_not_there_is_told_from_one_that_could_not_be_attached() {
+        let of = |number| Attached::of(Err(libbpf_rs::Error::from_raw_os_error(number)));
+        assert!(matches!(of(libc::ENOENT), Attached::Absent));
+        for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {
+            assert!(matches!(of(number), Attached::Refused), "{number}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod floor;
 pub mod fuzz;
 mod hook;
 mod io;
+mod io_kernel;
 mod io_record;
 mod meter;
 mod perf;

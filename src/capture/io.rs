@@ -170,7 +170,7 @@ impl Session<'_> {
             waits: Vec::new(),
             job,
         });
-        if attached.and_then(|()| self.aim(&disks)).is_err()
+        if attached.and_then(|()| self.aim(&disks)).and_then(|()| self.armed.attach_waits()).is_err()
             && let Some(running) = self.running.pop()
         {
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
