@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, text};
+use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, text, window};
 
 /// Whether two numbers of bytes are as near as docs/accuracy.md promises.
 fn close(have: f64, want: f64) -> bool {
@@ -67,7 +67,7 @@ struct Traced {
 
 fn traced(work: impl FnOnce()) -> Traced {
     let agent = Agent::start(&only("iotracing", "every = \"1h\"\nfiles = 100"));
-    let mut trigger = agent.onset(&["trigger", "iotracing", "--seconds", "6"]);
+    let mut trigger = agent.onset(&["trigger", "iotracing", "--seconds", window()]);
     let trigger = trigger.stdout(Stdio::piped()).spawn().unwrap();
     let pid = agent.pid();
     await_that("all to be watched", SOON, || watches(pid).then_some(()));
