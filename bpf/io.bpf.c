@@ -38,13 +38,15 @@ static __always_inline __u32 wanted(struct super_block *superblock, __u32 *disk)
 
 /* The first one who makes a file dirty. Pages are marked after this is told: those that are, were before. */
 static __always_inline struct written *first_writer(struct address_space *mapping, struct file_id *file,
-						    __u64 run)
+						    __u64 magic, struct control *now)
 {
-	struct written written = {.run = run};
+	struct written written = {.run = now->run};
 
 	own(&written.first);
 	written.serial = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
 	written.mixed = BPF_CORE_READ(mapping, i_pages.xa_flags) >> MARKS_FROM != 0;
+	written.exact = (magic == EXT4_SUPER_MAGIC && now->ext4_tells) ||
+			(magic == XFS_SUPER_MAGIC && now->xfs_tells);
 	bpf_map_update_elem(&dirtiers, file, &written, BPF_ANY);
 	return written.mixed ? bpf_map_lookup_elem(&dirtiers, file) : NULL;
 }
@@ -69,7 +71,7 @@ static __always_inline int dirty(struct address_space *mapping, void *folio)
 	identify(inode, superblock, magic, &file);
 	written = bpf_map_lookup_elem(&dirtiers, &file);
 	if (!written || written->run != now->run)
-		written = first_writer(mapping, &file, now->run);
+		written = first_writer(mapping, &file, magic, now);
 	/* A kernel thread that cleans up after a process is not who wrote. */
 	else if (by_kernel())
 		return 0;
@@ -221,4 +223,21 @@ SEC("raw_tp/ext4_write_end")
 int BPF_PROG(ext4_written, struct inode *inode, long long at, unsigned int length, unsigned int copied)
 {
 	return take(inode, at, copied);
+}
+
+/* It tells before it writes, of as much as is asked for. */
+SEC("raw_tp/xfs_file_buffered_write")
+int BPF_PROG(xfs_writes, struct kiocb *iocb, struct iov_iter *from)
+{
+	struct inode *inode = BPF_CORE_READ(iocb, ki_filp, f_inode);
+	struct super_block *superblock = BPF_CORE_READ(inode, i_sb);
+	struct control *now = steering();
+	struct file_id file = {};
+	__u32 disk, bytes = BPF_CORE_READ(from, count);
+
+	if (!now || !bytes || !wanted(superblock, &disk))
+		return 0;
+	identify(inode, superblock, XFS_SUPER_MAGIC, &file);
+	note_write(&file, now, bpf_get_current_pid_tgid() >> 32, BPF_CORE_READ(iocb, ki_pos), bytes);
+	return 0;
 }

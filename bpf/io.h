@@ -18,6 +18,8 @@
 /* include/uapi/linux/magic.h */
 #define BDEVFS_MAGIC	  0x62646576
 #define BTRFS_SUPER_MAGIC 0x9123683e
+#define EXT4_SUPER_MAGIC  0xef53
+#define XFS_SUPER_MAGIC	  0x58465342
 
 enum target {
 	TARGET_UNKNOWN, /* memory that belongs to no file: swap, a filesystem's own buffers */
@@ -117,6 +119,9 @@ struct control {
 	__u64 run;
 	/* Where iomap_dio_bio_end_io is: who ends a bio so has a struct iomap_dio. 0: not known. */
 	__u64 direct_end;
+	/* Which filesystems tell of each write: they are attached. */
+	__u32 ext4_tells;
+	__u32 xfs_tells;
 };
 
 struct {
@@ -136,7 +141,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 8192);
 	__type(key, struct row_key);
 	__type(value, struct row);
 } rows SEC(".maps");

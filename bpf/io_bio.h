@@ -138,25 +138,26 @@ static __always_inline void count_flight(struct flight *flight, __u32 slots, __u
 	}
 }
 
-/* One process's part of a bio that moved several's pages. */
+/*
+ * One process's part of a bio that moved several's pages. It changes the flight where it lies, which is at
+ * its end: there is no room for another on the stack.
+ */
 __noinline int count_share(__u64 place, __u32 number, __u64 now)
 {
-	struct flight *found = bpf_map_lookup_elem(&flights, &place);
+	struct flight *flight = bpf_map_lookup_elem(&flights, &place);
 	struct split *split = bpf_map_lookup_elem(&splits, &place);
-	struct flight flight;
 	struct share *share;
 	__u32 *how;
 
-	if (!found || !split || number >= split->count)
+	if (!flight || !split || number >= split->count)
 		return 0;
-	flight = *found;
-	how = bpf_map_lookup_elem(&disks, &flight.key.disk);
+	how = bpf_map_lookup_elem(&disks, &flight->key.disk);
 	if (!how)
 		return 0;
 	share = &split->shares[number % SHARES];
-	flight.bytes = share->bytes;
-	attribute(&flight.key, flight.comm, share->number);
-	count_flight(&flight, *how, now);
+	flight->bytes = share->bytes;
+	attribute(flight, split, share->number);
+	count_flight(flight, *how, now);
 	return 1;
 }
 

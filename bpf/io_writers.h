@@ -14,7 +14,7 @@
 #define WALK_PAGES  1024 /* of a bio */
 #define SHARES                                                                                               \
 	16 /* processes whose pages are told apart in one bio, and those that are not; a power of two */
-#define TRIES 8
+#define TRIES 4
 
 /* How a page's writer is noted: by a number of `owners`, or by one of these. */
 #define EARLIER 0    /* not noted */
@@ -38,7 +38,8 @@ struct written {
 	__u8 shared; /* others came after the first */
 	__u8 mixed;  /* there may be pages that were dirty before */
 	__u8 full;   /* not all of its pages are noted */
-	__u32 pad;
+	__u8 exact;  /* the filesystem tells of each write, also to pages that are dirty */
+	__u8 pad[3];
 };
 
 struct chunk_key {
@@ -59,6 +60,7 @@ struct share {
 struct split {
 	__u32 count;
 	__u32 pad;
+	struct owner submitter; /* who handed it to the device: all there is where a writer is not known */
 	struct share shares[SHARES];
 };
 
@@ -69,10 +71,12 @@ struct walk {
 	__u64 page; /* the first of the place below */
 	__u32 next; /* of the vector */
 	__u32 left;
-	__u32 room; /* in this place of the vector */
-	__u32 at;   /* there */
-	__u32 shared;
+	__u32 room;    /* in this place of the vector */
+	__u32 at;      /* there */
+	__u32 alone;   /* nobody else writes to the file */
+	__u32 vague;   /* others may have written to a folio unseen */
 	__u32 missing; /* the number of a page that is not noted */
+	__u32 pad;
 	__u32 bytes[UNKNOWN + 1];
 	struct split split;
 };
@@ -162,10 +166,10 @@ static __always_inline __u64 index_of(struct page *head)
 	return BPF_CORE_READ(older, index);
 }
 
-/* The number that a process is noted by. */
-static __always_inline __u32 enlist(struct owner *owner)
+/* The number that a process is noted by. Unrolled: 5.10 takes no loop that is entered behind a call. */
+static __noinline __u32 enlist(struct owner *owner)
 {
-#pragma clang loop unroll(disable)
+#pragma clang loop unroll(full)
 	for (int try = 0; try < TRIES; try++) {
 		__u32 number = 1 + (owner->tgid + try) % (UNKNOWN - 1);
 		struct owner *there = bpf_map_lookup_elem(&owners, &number);
@@ -242,15 +246,17 @@ static __always_inline void add_share(struct walk *walk, __u32 number, __u32 byt
 	walk->bytes[number] += bytes;
 }
 
-/* The writer of the page of a folio. */
-static __always_inline __u32 writer_at(struct walk *walk, __u64 index)
+/* The writer of a page, which may be one of several in its folio. */
+static __always_inline __u32 writer_of(struct walk *walk, struct page *head, struct page *page)
 {
+	__u64 index = index_of(head) + pages_between(head, page);
 	struct chunk_key key = {.serial = walk->serial, .chunk = index / CHUNK_PAGES};
 	struct chunk *chunk = bpf_map_lookup_elem(&chunks, &key);
 	__u32 number = chunk ? chunk->pages[index % CHUNK_PAGES] : EARLIER;
 
-	if (number & VAGUE)
-		return walk->shared ? UNKNOWN : number & ~VAGUE;
+	if (walk->vague && (number & VAGUE || (!number && pages_from(head) != 1)))
+		return UNKNOWN;
+	number &= ~VAGUE;
 	return number ? number : walk->missing;
 }
 
@@ -280,7 +286,7 @@ __noinline int walk_page(void)
 	head = first_page(page);
 	step = (1U << page_bits) - (walk->at & ((1U << page_bits) - 1));
 	/* Who writes alone wrote all of a folio. */
-	if (!walk->shared && page == head) {
+	if (walk->alone && page == head) {
 		__u32 pages = pages_from(head);
 
 		if (pages <= FOLIO_PAGES)
@@ -288,7 +294,7 @@ __noinline int walk_page(void)
 	}
 	if (step > walk->room)
 		step = walk->room;
-	add_share(walk, writer_at(walk, index_of(head) + pages_between(head, page)), step);
+	add_share(walk, writer_of(walk, head, page), step);
 	walk->at += step;
 	walk->room -= step;
 	walk->left -= step;
@@ -296,17 +302,18 @@ __noinline int walk_page(void)
 }
 
 /* Says in a key whose bytes they are. */
-static __always_inline void attribute(struct row_key *key, char *comm, __u32 number)
+static __always_inline void attribute(struct flight *flight, struct split *split, __u32 number)
 {
 	struct owner *owner = bpf_map_lookup_elem(&owners, &number);
+	struct row_key *key = &flight->key;
 
 	key->earlier = number == EARLIER;
 	key->shared = number != EARLIER && !owner;
 	if (!owner)
-		return;
+		owner = &split->submitter;
 	key->tgid = owner->tgid;
 	key->container = owner->container;
-	__builtin_memcpy(comm, owner->comm, sizeof(owner->comm));
+	__builtin_memcpy(flight->comm, owner->comm, sizeof(flight->comm));
 }
 
 /* Finds who wrote the pages of a bio, page by page. */
@@ -325,10 +332,14 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 	walk->left = flight->bytes;
 	walk->room = 0;
 	walk->serial = written->serial;
-	walk->shared = written->shared;
+	walk->alone = !written->shared;
+	walk->vague = written->shared && !written->exact;
 	walk->missing = written->full ? UNKNOWN : written->mixed ? EARLIER : written->first_number;
 	split = &walk->split;
 	split->count = 0;
+	split->submitter.tgid = flight->key.tgid;
+	split->submitter.container = flight->key.container;
+	__builtin_memcpy(split->submitter.comm, flight->comm, sizeof(flight->comm));
 #pragma clang loop unroll(disable)
 	for (int count = 0; count < WALK_PAGES; count++) {
 		if (!walk_page())
@@ -352,13 +363,13 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 		walk->bytes[UNKNOWN] = 0;
 		split->count++;
 	}
-	attribute(&flight->key, flight->comm, split->shares[0].number);
+	attribute(flight, split, split->shares[0].number);
 	if (split->count < 2)
 		return;
 	flight->split = 1;
 	if (bpf_map_update_elem(&splits, &place, split, BPF_ANY)) {
 		flight->split = 0;
-		attribute(&flight->key, flight->comm, UNKNOWN);
+		attribute(flight, split, UNKNOWN);
 	}
 }
 
@@ -385,7 +396,8 @@ static __always_inline void note_folio(struct written *written, void *folio)
 	struct page *head = (void *)plain((__u64)folio);
 	__u32 count = pages_from(head), number = own_number();
 
-	if (note_pages(written->serial, index_of(head), count, count > 1 ? number | VAGUE : number))
+	if (note_pages(written->serial, index_of(head), count,
+		       count > 1 && !written->exact ? number | VAGUE : number))
 		written->full = 1;
 }
 

@@ -279,6 +279,11 @@ struct request {
 
 struct kiocb {
 	struct file *ki_filp;
+	long long ki_pos;
+};
+
+struct iov_iter {
+	unsigned long count;
 };
 
 struct iomap_dio {

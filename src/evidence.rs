@@ -301,6 +301,8 @@ pub struct DiskIo {
     pub devices: Vec<DeviceIo>,
     /// The longest waits of tasks that use these devices, longest first.
     pub stalls: Vec<Stall>,
+    /// Tracepoints that are there and could not be attached: what they count is missing.
+    pub not_attached: Vec<&'static str>,
 }
 
 /// What happened on one block device.

@@ -7,15 +7,16 @@ use std::io::{BufRead, BufReader};
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use libbpf_rs::btf::types::{FuncProto, MemberAttr, Struct};
-use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
@@ -32,6 +33,9 @@ const WHAT: &str = "the io program";
 const BELOW: u32 = 1 << SLOTS;
 const ABOVE: u32 = 1 << (SLOTS + 1);
 
+/// Tracepoints of filesystems, in the order of their programs.
+const FILESYSTEMS: [&str; 3] = ["ext4_da_write_end", "ext4_write_end", "xfs_file_buffered_write"];
+
 /// The function that ends direct I/O.
 const DIRECT_END: &str = "iomap_dio_bio_end_io";
 
@@ -41,6 +45,19 @@ pub struct Io {
     proc: Box<Path>,
     direct_end: Option<u64>,
     runs: u64,
+    refused: Refused,
+}
+
+/// How often the kernel would not attach a tracepoint that it has, to be read from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Arc<AtomicU64>);
+
+impl Refused {
+    /// How often, since the programs were loaded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A device that is to be watched.
@@ -74,7 +91,13 @@ impl Io {
         ] {
             meter.add(name, program.as_fd());
         }
-        Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
+        Ok(Io {
+            skeleton,
+            proc: paths.proc.as_path().into(),
+            direct_end: None,
+            runs: 0,
+            refused: Refused::default(),
+        })
     }
 
     /// Prepares to watch: nothing is seen until they are attached and a device is named. Tasks that are in D state for as long as `stall` are told.
@@ -86,77 +109,30 @@ impl Io {
                 Some(kallsyms.and_then(|file| address(BufReader::new(file), DIRECT_END)).unwrap_or(0));
         }
         let ring = attempt(WHAT, || Ring::open(&self.skeleton.maps.records))?;
-        let mut armed = IoArmed { program: self, ring, links: Vec::new(), watched: BTreeMap::new() };
+        let mut armed = IoArmed {
+            program: self,
+            ring,
+            links: Vec::new(),
+            waits: None,
+            filesystems: FILESYSTEMS.map(|name| (name, Attached::Absent)),
+            stall,
+            watched: BTreeMap::new(),
+        };
         armed.forget_old();
-        armed.control(stall)?;
+        armed.control()?;
         Ok(armed)
+    }
+
+    /// The count of tracepoints that could not be attached.
+    #[must_use]
+    pub fn refused(&self) -> Refused {
+        self.refused.clone()
     }
 
     /// The count of what found no room, to be read from any thread.
     pub fn lost(&self) -> Result<IoLost, Error> {
         attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(IoLost)
     }
-}
-
-/// How this kernel has its tracepoints: its release does not tell, for stable kernels change them too.
-#[derive(Clone, Copy, Debug)]
-struct Tracepoints {
-    bio_after_queue: bool,
-    rq_after_queue: bool,
-    folios: bool,
-}
-
-/// Where btrfs keeps the number of the subvolume that an inode is of.
-#[derive(Clone, Copy, Debug)]
-struct Btrfs {
-    /// The inode in btrfs's own.
-    inode_at: u32,
-    /// The pointer to the subvolume's root in that.
-    root_at: u32,
-    /// The number in the root.
-    number_at: u32,
-}
-
-impl Btrfs {
-    /// `None` where btrfs is a module, or is not there: its inodes are told apart by their addresses then.
-    fn of(btf: &Btf<'_>) -> Option<Btrfs> {
-        let key = member(btf, "btrfs_root", "root_key")?;
-        Some(Btrfs {
-            inode_at: member(btf, "btrfs_inode", "vfs_inode")?,
-            root_at: member(btf, "btrfs_inode", "root")?,
-            number_at: key + member(btf, "btrfs_key", "objectid")?,
-        })
-    }
-}
-
-/// Where a member of a structure is, in bytes.
-fn member(btf: &Btf<'_>, structure: &str, name: &str) -> Option<u32> {
-    let structure = btf.type_by_name::<Struct<'_>>(structure)?;
-    let found = structure.iter().find(|member| member.name.is_some_and(|own| own == name))?;
-    match found.attr {
-        MemberAttr::Normal { offset } => Some(offset / 8),
-        MemberAttr::BitField { .. } => None,
-    }
-}
-
-fn of_kernel() -> Result<(Tracepoints, Option<Btrfs>), Error> {
-    attempt("the kernel's types", || {
-        let btf = Btf::from_vmlinux()?;
-        let tracepoints = Tracepoints {
-            bio_after_queue: parameters(&btf, "btf_trace_block_bio_queue") == Some(2),
-            rq_after_queue: parameters(&btf, "btf_trace_block_rq_issue") == Some(2),
-            folios: parameters(&btf, "btf_trace_writeback_dirty_folio").is_some(),
-        };
-        Ok((tracepoints, Btrfs::of(&btf)))
-    })
-}
-
-/// How many a tracepoint hands over; `None` where there is no such one.
-fn parameters(btf: &Btf<'_>, tracepoint: &str) -> Option<usize> {
-    let pointer = btf.type_by_name::<BtfType<'_>>(tracepoint)?.skip_mods_and_typedefs();
-    let function = FuncProto::try_from(pointer.next_type()?).ok()?;
-    // The first is for whoever registers.
-    function.iter().count().checked_sub(1)
 }
 
 fn load(
@@ -181,6 +157,8 @@ fn load(
         }
         open.progs.folio_dirtied.set_autoload(tracepoints.folios);
         open.progs.page_dirtied.set_autoload(!tracepoints.folios);
+        // Before, a folio is a page, and a write to a dirty one changes nothing of whose it is.
+        open.progs.xfs_writes.set_autoload(tracepoints.folios);
         open.load()
     })
 }
@@ -202,6 +180,10 @@ pub struct IoArmed<'p> {
     program: &'p mut Io,
     ring: Ring,
     links: Vec<Link>,
+    waits: Option<Link>,
+    /// Those of filesystems, which may be modules that come later, by their names.
+    filesystems: [(&'static str, Attached); 3],
+    stall: Duration,
     watched: BTreeMap<u32, u32>,
 }
 
@@ -286,10 +268,14 @@ impl IoArmed<'_> {
         empty(&maps.owners);
     }
 
-    fn control(&self, stall: Duration) -> Result<(), Error> {
-        let stall_ns = u64::try_from(stall.as_nanos()).unwrap_or(u64::MAX);
+    fn control(&self) -> Result<(), Error> {
+        let stall_ns = u64::try_from(self.stall.as_nanos()).unwrap_or(u64::MAX);
+        let [delayed, written, xfs] =
+            self.filesystems.each_ref().map(|(_, attached)| u32::from(matches!(attached, Attached::Yes(_))));
         let fields = [stall_ns, self.program.runs, self.program.direct_end.unwrap_or(0)];
-        let value: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
+        let tell = [delayed & written, xfs];
+        let fields = fields.iter().flat_map(|field| field.to_ne_bytes());
+        let value: Vec<u8> = fields.chain(tell.iter().flat_map(|tells| tells.to_ne_bytes())).collect();
         let control = &self.program.skeleton.maps.control;
         attempt("steering the io program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
     }
@@ -297,6 +283,7 @@ impl IoArmed<'_> {
     /// Attaches the programs, if they are not. They see nothing until a device is named, so that all of
     /// them begin at the same moment.
     pub fn attach(&mut self) -> Result<(), Error> {
+        self.attach_filesystems()?;
         if !self.links.is_empty() {
             return Ok(());
         }
@@ -308,15 +295,64 @@ impl IoArmed<'_> {
             &mut progs.bio_queued,
             &mut progs.folio_dirtied,
             &mut progs.page_dirtied,
-            &mut progs.task_wakes,
         ];
         for program in all.into_iter().filter(|program| program.autoload()) {
             self.links.push(attempt("attaching the io program", || program.attach())?);
         }
-        // A kernel in which ext4 is not loaded has not its tracepoints.
-        let ext4 = [&mut progs.ext4_delayed, &mut progs.ext4_written];
-        self.links.extend(ext4.into_iter().filter_map(|program| program.attach().ok()));
         Ok(())
+    }
+
+    /// Attaches what tells of long waits, if it is not. It comes last, when devices are named: who sees it
+    /// attached knows that all else is watched.
+    pub fn attach_waits(&mut self) -> Result<(), Error> {
+        if self.waits.is_none() {
+            let program = &mut self.program.skeleton.progs.task_wakes;
+            self.waits = Some(attempt("attaching the io program", || program.attach())?);
+        }
+        Ok(())
+    }
+
+    /// Tries those that are not attached: a filesystem may have been loaded since. Without them the bytes
+    /// that processes wrote to ext4's files are missing, and of a shared file it cannot always be told whose
+    /// its pages are.
+    fn attach_filesystems(&mut self) -> Result<(), Error> {
+        let progs = &mut self.program.skeleton.progs;
+        let all = [&mut progs.ext4_delayed, &mut progs.ext4_written, &mut progs.xfs_writes];
+        for ((_, attached), program) in self.filesystems.iter_mut().zip(all) {
+            if matches!(attached, Attached::Yes(_)) || !program.autoload() {
+                continue;
+            }
+            *attached = Attached::of(program.attach());
+            if matches!(attached, Attached::Refused) {
+                self.program.refused.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.control()
+    }
+
+    /// Tracepoints that this kernel has and would not attach.
+    #[must_use]
+    pub fn not_attached(&self) -> Vec<&'static str> {
+        let refused = self.filesystems.iter().filter(|(_, attached)| matches!(attached, Attached::Refused));
+        refused.map(|(name, _)| *name).collect()
+    }
+}
+
+/// What became of a tracepoint that need not be there.
+enum Attached {
+    Yes(#[allow(dead_code)] Link), // kept, for as long as it is to be attached
+    /// The kernel has none of this name: its module is not loaded.
+    Absent,
+    Refused,
+}
+
+impl Attached {
+    fn of(result: Result<Link, libbpf_rs::Error>) -> Attached {
+        match result {
+            Ok(link) => Attached::Yes(link),
+            Err(error) if error.kind() == ErrorKind::NotFound => Attached::Absent,
+            Err(_) => Attached::Refused,
+        }
     }
 }
 
@@ -350,4 +386,18 @@ pub(super) fn address(kallsyms: impl BufRead, function: &str) -> Option<u64> {
         let address = u64::from_str_radix(fields.next()?, 16).ok()?;
         (fields.nth(1)? == function && address != 0).then_some(address)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracepoint_that_is_not_there_is_told_from_one_that_could_not_be_attached() {
+        let of = |number| Attached::of(Err(libbpf_rs::Error::from_raw_os_error(number)));
+        assert!(matches!(of(libc::ENOENT), Attached::Absent));
+        for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {
+            assert!(matches!(of(number), Attached::Refused), "{number}");
+        }
+    }
 }

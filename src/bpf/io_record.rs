@@ -130,7 +130,7 @@ const _: () = assert!(
         && offset_of!(types::row_key, slot) == 51
         && size_of::<types::row>() == 88
         && size_of::<types::flight>() == 104
-        && size_of::<types::control>() == 24
+        && size_of::<types::control>() == 32
         && offset_of!(types::path_record, names) == 48
 );
 

@@ -11,6 +11,7 @@ use super::disks::{Disks, Mounts};
 use super::io_rows::{Names, processes, stalls};
 use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watched};
 use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
+use crate::host::Disk;
 use crate::host::proc::diskstats;
 use crate::inbox::{Found, Inbox, Shift};
 use crate::starter::{Crew, Starter};
@@ -101,6 +102,9 @@ fn refuse_waiting(shift: &Shift<'_, Job>) {
 /// Bytes read and written.
 type Bytes = (u64, u64);
 
+/// What diskstats has counted since boot.
+type Counters = Vec<Disk>;
+
 struct Running {
     job: Job,
     slot: u32,
@@ -109,7 +113,7 @@ struct Running {
     began: Instant,
     until: Instant,
     lost_before: u64,
-    before: HashMap<Device, Bytes>,
+    before: Counters,
     waits: Vec<IoStall>,
 }
 
@@ -166,7 +170,7 @@ impl Session<'_> {
             waits: Vec::new(),
             job,
         });
-        if let Err(error) = attached.and_then(|()| self.aim(&disks))
+        if let Err(error) = attached.and_then(|()| self.aim(&disks)).and_then(|()| self.armed.attach_waits())
             && let Some(running) = self.running.pop()
         {
             bpf::Failed::Attach.count("the io programs", &error);
@@ -199,14 +203,9 @@ impl Session<'_> {
         Disks::read(&self.tracing.sys, mounts)
     }
 
-    /// Bytes read and written of each device, since boot.
-    fn counters(&self) -> HashMap<Device, Bytes> {
+    fn counters(&self) -> Counters {
         let text = std::fs::read(self.tracing.proc.join("diskstats")).unwrap_or_default();
-        let counted = diskstats::disks(&text).flatten().map(|disk| {
-            let device = Device { major: disk.major, minor: disk.minor };
-            (device, (disk.read_bytes, disk.write_bytes))
-        });
-        counted.collect()
+        diskstats::disks(&text).flatten().collect()
     }
 
     fn drain(&mut self) {
@@ -244,7 +243,7 @@ impl Session<'_> {
                 (running, rows)
             })
             .collect();
-        let lost = self.armed.lost();
+        let (lost, not_attached) = (self.armed.lost(), self.armed.not_attached());
         let mounts = self.mounts();
         let disks = self.disks(&mounts);
         // Rows are told apart by what was read just now: names may take longer. Should this fail,
@@ -263,7 +262,7 @@ impl Session<'_> {
                 proc: &self.tracing.proc,
                 seen: HashMap::new(),
             };
-            running.end(rows, &after, &mut names, lasted, lost);
+            running.end(rows, &after, &mut names, lasted, lost, &not_attached);
         }
     }
 }
@@ -281,10 +280,11 @@ impl Running {
     fn end(
         mut self,
         rows: BTreeMap<IoKey, IoRow>,
-        after: &HashMap<Device, Bytes>,
+        after: &Counters,
         names: &mut Names<'_>,
         lasted: Duration,
         lost: u64,
+        not_attached: &[&'static str],
     ) {
         let wanted = match self.job.scope {
             Scope::Container(key) => Some(key),
@@ -301,7 +301,12 @@ impl Running {
                 let mine = rows.iter().filter(|(key, _)| key.disk == *device);
                 DeviceIo {
                     device: *device,
-                    name: names.disks.name_of(*device).unwrap_or_default().into(),
+                    name: names
+                        .disks
+                        .name_of(*device)
+                        .or_else(|| counted(after, *device))
+                        .unwrap_or_default()
+                        .into(),
                     read_bytes: moved.map(|(read, _)| read),
                     write_bytes: moved.map(|(_, written)| written),
                     processes: processes(mine, names),
@@ -315,15 +320,69 @@ impl Running {
         self.waits.retain(|wait| pids.contains(&wait.pid));
         self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
         self.waits.truncate(STALLS_MAX);
-        let seen = Seen::Io(DiskIo { devices, stalls: stalls(self.waits, names.proc) });
+        let stalls = stalls(self.waits, names.proc);
+        let seen = Seen::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
         self.job.answer.give(Ok(Capture { scope: self.job.scope, lasted, lost, seen }));
     }
 }
 
-/// What moved meanwhile; `None` if a counter went back, as it does when a device goes and comes.
-fn moved(device: Device, before: &HashMap<Device, Bytes>, after: &HashMap<Device, Bytes>) -> Option<Bytes> {
-    let after = after.get(&device)?;
-    // One that came meanwhile began at nothing.
-    let before = before.get(&device).copied().unwrap_or_default();
-    Some((after.0.checked_sub(before.0)?, after.1.checked_sub(before.1)?))
+/// The name that diskstats has for a device.
+fn counted(disks: &Counters, device: Device) -> Option<&str> {
+    disks.iter().find(|disk| is(disk, device)).map(|disk| disk.name())
+}
+
+fn is(disk: &Disk, device: Device) -> bool {
+    !disk.is_hidden() && (disk.major, disk.minor) == (device.major, device.minor)
+}
+
+/// What moved meanwhile: on the device, or where the kernel counts only on its hidden paths, on all of them.
+fn moved(device: Device, before: &Counters, after: &Counters) -> Option<Bytes> {
+    let own = after.iter().find(|disk| is(disk, device))?;
+    let of_paths = || {
+        let mut paths = after.iter().filter(|disk| disk.is_path_of(own.name())).peekable();
+        paths.peek()?;
+        Some(paths.map(|path| difference(path, before)).try_fold((0, 0), |sum: Bytes, path| {
+            let (read, written) = path?;
+            Some((sum.0.saturating_add(read), sum.1.saturating_add(written)))
+        }))
+    };
+    match difference(own, before) {
+        Some((0, 0)) => of_paths().unwrap_or(Some((0, 0))),
+        moved => moved,
+    }
+}
+
+/// `None` if a counter went back, as it does when a device goes and comes. One that came meanwhile began at
+/// nothing.
+fn difference(now: &Disk, before: &Counters) -> Option<Bytes> {
+    let same = |disk: &&Disk| disk.name == now.name && (disk.major, disk.minor) == (now.major, now.minor);
+    let before = before.iter().find(same).map_or((0, 0), |disk| (disk.read_bytes, disk.write_bytes));
+    Some((now.read_bytes.checked_sub(before.0)?, now.write_bytes.checked_sub(before.1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moved_on_hidden_paths_is_the_devices_that_they_are_of() {
+        let text = |paths: [u64; 2], head: u64| -> Counters {
+            let line = |numbers: &str, name: &str, sectors: u64| {
+                format!("{numbers} {name} 1 0 {sectors} 1 1 0 {} 1 0 1 1\n", 2 * sectors)
+            };
+            let [one, two] = paths;
+            let all = line("0 0", "nvme0c0n1", one)
+                + &line("0 0", "nvme0c1n1", two)
+                + &line("259 1", "nvme0n1", head);
+            diskstats::disks(all.as_bytes()).flatten().collect()
+        };
+        let head = Device { major: 259, minor: 1 };
+        let between = |before, after| moved(head, &before, &after);
+        assert_eq!(between(text([8, 80], 0), text([10, 90], 0)), Some((12 * 512, 24 * 512)), "of both paths");
+        assert_eq!(between(text([8, 80], 5), text([10, 90], 16)), Some((11 * 512, 22 * 512)), "of its own");
+        assert_eq!(between(text([8, 80], 0), text([8, 80], 0)), Some((0, 0)));
+        assert_eq!(between(text([8, 80], 0), text([10, 70], 0)), None, "one of them went back");
+        assert_eq!(moved(Device { major: 0, minor: 0 }, &text([0, 0], 0), &text([9, 9], 9)), None);
+        assert_eq!(counted(&text([0, 0], 0), head), Some("nvme0n1"));
+    }
 }

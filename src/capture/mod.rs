@@ -54,7 +54,7 @@ pub struct Captures {
     tasks: Looks,
     unified: bool,
     waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
-    io: Result<(Arc<io::Tracing>, bpf::IoLost), &'static str>,
+    io: Result<(Arc<io::Tracing>, bpf::IoLost, bpf::IoRefused), &'static str>,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<Open>,
@@ -221,7 +221,7 @@ impl Captures {
                 }
             }
             (Kind::Io, ..) => {
-                if let Ok((tracing, _)) = &self.io {
+                if let Ok((tracing, ..)) = &self.io {
                     tracing.bring(starter, io::Job { answer, scope, lasting });
                 }
             }
@@ -283,6 +283,12 @@ impl Captures {
         self.meter.read(each);
     }
 
+    /// How often the kernel would not attach a tracepoint that it has, since start.
+    #[must_use]
+    pub fn not_attached(&self) -> u64 {
+        self.io.as_ref().map_or(0, |(_, _, refused)| refused.count())
+    }
+
     /// What was lost since start, by where.
     pub fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
         for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
@@ -291,7 +297,7 @@ impl Captures {
         if let Ok((_, lost)) = &self.waits {
             each("waits", lost.samples());
         }
-        if let Ok((_, lost)) = &self.io {
+        if let Ok((_, lost, _)) = &self.io {
             each("io", lost.count());
         }
         each("containers", self.not_followed);
@@ -309,7 +315,7 @@ impl Drop for Captures {
         if let Ok((waiting, _)) = &self.waits {
             waiting.inbox.close(deadline);
         }
-        if let Ok((tracing, _)) = &self.io {
+        if let Ok((tracing, ..)) = &self.io {
             tracing.inbox.close(deadline);
         }
         match &self.tasks {

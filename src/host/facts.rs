@@ -237,6 +237,26 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Whether the kernel gave it no numbers, as it does with those that it hides.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        (self.major, self.minor) == (0, 0)
+    }
+
+    /// Whether it is one of the hidden paths of the disk of this name: nvme0c1n1 is of nvme0n1.
+    #[must_use]
+    pub fn is_path_of(&self, head: &str) -> bool {
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let parts = || {
+            let (subsystem, rest) = self.name().split_once('c')?;
+            let (controller, namespace) = rest.split_at_checked(rest.find('n')?)?;
+            let known = subsystem.strip_prefix("nvme").is_some_and(number) && number(controller);
+            known.then_some((subsystem, namespace))
+        };
+        self.is_hidden()
+            && parts().is_some_and(|(subsystem, namespace)| head.strip_prefix(subsystem) == Some(namespace))
+    }
+
     /// Its name as text; what is no UTF-8 ends it.
     #[must_use]
     pub fn name(&self) -> &str {

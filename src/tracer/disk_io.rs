@@ -133,6 +133,8 @@ struct Body<'a, R> {
     #[serde(flatten)]
     truncated: Truncated,
     stalls_seen: usize,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    not_attached: &'a [&'static str],
     device_io: Devices<'a>,
     process_file_io_stats: Processes<'a>,
     io_schedule_timeout_stacks: Stalls<'a>,
@@ -164,6 +166,7 @@ impl<R: Serialize> Data for Told<'_, R> {
                 readings: &self.readings,
                 truncated,
                 stalls_seen: self.stalls.len(),
+                not_attached: &self.io.not_attached,
                 device_io: Devices(view),
                 process_file_io_stats: Processes(view),
                 io_schedule_timeout_stacks: Stalls(stalls, self.containers),

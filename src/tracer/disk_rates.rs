@@ -24,20 +24,41 @@ pub(super) struct Limits {
 
 pub(super) type Name = Text<32>;
 
-/// One sample of a device.
+/// What a device did between two readings, each counter for itself: `None` of one that went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    read: Moved,
+    write: Moved,
+    busy: Option<Duration>,
+    queued: Option<Duration>,
+}
+
+/// Reads, or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moved {
+    bytes: Option<u64>,
+    requests: Option<u64>,
+    time: Option<Duration>,
+}
+
+/// One sample of a device: what is not known of it is left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
     pub(super) read: Rate,
     pub(super) write: Rate,
-    pub(super) util: Percent,
-    pub(super) queue: f64,
+    pub(super) util: Option<Percent>,
+    pub(super) queue: Option<f64>,
+    /// No counter went back.
+    pub(super) whole: bool,
+    /// Hidden paths that it is the sum of; 0: the device's own.
+    pub(super) paths: u32,
 }
 
 /// Reads, or writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    pub(super) bytes: f64,
-    pub(super) requests: f64,
+    pub(super) bytes: Option<f64>,
+    pub(super) requests: Option<f64>,
     /// How long one took on average. `None`: none came to its end.
     pub(super) took: Option<Duration>,
 }
@@ -56,33 +77,110 @@ pub(super) enum Reason {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) name: Name,
-    pub(super) device: Device,
+    /// `None`: the kernel hides it.
+    pub(super) device: Option<Device>,
     pub(super) rates: Rates,
     pub(super) reason: Reason,
 }
 
-impl Rates {
-    /// Between two readings. `None` if a counter went back.
-    pub(super) fn between(before: &Disk, now: &Disk, elapsed: Duration) -> Option<Rates> {
-        let seconds = elapsed.as_secs_f64();
-        let rate = |bytes: u64, requests: u64, time: Duration| Rate {
-            bytes: bytes as f64 / seconds,
-            requests: requests as f64 / seconds,
-            took: (requests > 0).then(|| Duration::from_secs_f64(time.as_secs_f64() / requests as f64)),
-        };
-        let read_time = now.read_time.checked_sub(before.read_time)?.min(LONGEST);
-        let write_time = now.write_time.checked_sub(before.write_time)?.min(LONGEST);
-        let busy = now.busy.checked_sub(before.busy)?;
-        let queued = now.queued.checked_sub(before.queued)?;
-        let read_bytes = now.read_bytes.checked_sub(before.read_bytes)?;
-        let write_bytes = now.write_bytes.checked_sub(before.write_bytes)?;
-        Some(Rates {
-            read: rate(read_bytes, now.reads.checked_sub(before.reads)?, read_time),
-            write: rate(write_bytes, now.writes.checked_sub(before.writes)?, write_time),
-            util: Percent::of(busy, Nanos::from(elapsed))?,
-            queue: queued.as_secs_f64() / seconds,
-        })
+impl Passed {
+    /// Between two readings.
+    pub(super) fn between(before: &Disk, now: &Disk) -> Passed {
+        // A device that began anew did not run over.
+        let anew = now.reads < before.reads || now.writes < before.writes;
+        let time = |now: Duration, before: Duration| since(now, before, anew).map(|time| time.min(LONGEST));
+        Passed {
+            read: Moved {
+                bytes: now.read_bytes.checked_sub(before.read_bytes),
+                requests: now.reads.checked_sub(before.reads),
+                time: time(now.read_time, before.read_time),
+            },
+            write: Moved {
+                bytes: now.write_bytes.checked_sub(before.write_bytes),
+                requests: now.writes.checked_sub(before.writes),
+                time: time(now.write_time, before.write_time),
+            },
+            busy: time(now.busy, before.busy),
+            queued: time(now.queued, before.queued),
+        }
     }
+
+    /// Whether a request came to its end, or was under way.
+    pub(super) fn is_use(&self) -> bool {
+        let Passed { read, write, busy, .. } = self;
+        [read.requests, write.requests].iter().any(|requests| requests.is_some_and(|some| some > 0))
+            || busy.is_some_and(|busy| !busy.is_zero())
+    }
+
+    /// Both paths of one device. They are busy at the same time or in turn: together they are so for at
+    /// least as long as the busier one.
+    pub(super) fn and(self, other: Passed) -> Passed {
+        let both = |one: Option<Duration>, two: Option<Duration>| Some(one?.saturating_add(two?));
+        Passed {
+            read: self.read.and(other.read),
+            write: self.write.and(other.write),
+            busy: self.busy.max(other.busy),
+            queued: both(self.queued, other.queued),
+        }
+    }
+}
+
+impl Moved {
+    fn and(self, other: Moved) -> Moved {
+        let both = |one: Option<u64>, two: Option<u64>| Some(one?.saturating_add(two?));
+        Moved {
+            bytes: both(self.bytes, other.bytes),
+            requests: both(self.requests, other.requests),
+            time: self.time.zip(other.time).map(|(one, two)| one.saturating_add(two)),
+        }
+    }
+
+    fn rate(self, seconds: f64) -> Rate {
+        let each = |count: u64| count as f64 / seconds;
+        let took = |requests: u64| {
+            let time = self.time.filter(|_| requests > 0)?;
+            Some(Duration::from_secs_f64(time.as_secs_f64() / requests as f64))
+        };
+        Rate {
+            bytes: self.bytes.map(each),
+            requests: self.requests.map(each),
+            took: self.requests.and_then(took),
+        }
+    }
+
+    fn is_whole(self) -> bool {
+        self.bytes.is_some() && self.requests.is_some() && self.time.is_some()
+    }
+}
+
+impl Rates {
+    /// Of what passed in this time, on the device itself or on so many paths.
+    pub(super) fn of(passed: Passed, elapsed: Duration, paths: u32) -> Rates {
+        let seconds = elapsed.as_secs_f64();
+        let Passed { read, write, busy, queued } = passed;
+        Rates {
+            read: read.rate(seconds),
+            write: write.rate(seconds),
+            util: busy.and_then(|busy| Percent::of(busy, Nanos::from(elapsed))),
+            queue: queued.map(|queued| queued.as_secs_f64() / seconds),
+            whole: read.is_whole() && write.is_whole() && busy.is_some() && queued.is_some(),
+            paths,
+        }
+    }
+}
+
+/// The kernel counts times in milliseconds of 32 bits, which run over: with 64 requests in flight, every
+/// 18 hours.
+const RUN_OVER: Duration = Duration::from_millis(1 << 32);
+
+/// What passed on such a counter. `None`: it went back, as all do when a device begins anew.
+fn since(now: Duration, before: Duration, anew: bool) -> Option<Duration> {
+    if let Some(passed) = now.checked_sub(before) {
+        return Some(passed);
+    }
+    let passed = now.checked_add(RUN_OVER)?.checked_sub(before)?;
+    // To run over by more than half of it takes 25 days of requests in one sample: it went back by a little.
+    (!anew && before < RUN_OVER && passed < RUN_OVER / 2).then_some(passed)
 }
 
 /// No time that is added up here is longer: a thousand years of requests.
@@ -92,8 +190,9 @@ impl Limits {
     /// The first limit that this sample passes.
     pub(super) fn passed(&self, name: &str, rates: &Rates) -> Option<Reason> {
         let slow = |rate: Rate| rate.took.is_some_and(|took| took > self.slow);
-        let busy = rates.util.ratio() * 100.0 > self.util_percent;
-        let fast = rates.read.bytes > self.nvme_read || rates.write.bytes > self.nvme_write;
+        let busy = rates.util.is_some_and(|util| util.value() > self.util_percent);
+        let past = |rate: Rate, limit: f64| rate.bytes.is_some_and(|bytes| bytes > limit);
+        let fast = past(rates.read, self.nvme_read) || past(rates.write, self.nvme_write);
         if busy && (fast || !name.starts_with("nvme")) {
             Some(Reason::IoUtil)
         } else if slow(rates.read) {
@@ -129,47 +228,58 @@ pub(super) struct Snap {
     reason: Reason,
     #[serde(serialize_with = "text")]
     device: Name,
-    major_num: u32,
-    minor_num: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    major_num: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minor_num: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths: Option<u32>,
     iostatus: Status,
     summary: Summary,
 }
 
 #[derive(Clone, Copy, Serialize)]
 struct Status {
-    read_bps: u64,
-    read_iops: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_iops: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     read_await: Option<f64>,
-    write_bps: u64,
-    write_iops: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_iops: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_await: Option<f64>,
-    io_util: Percent,
-    queue_size: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io_util: Option<Percent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_size: Option<f64>,
 }
 
 impl Snap {
     pub(super) fn new(sample: Sample, limits: Limits) -> Snap {
-        let Rates { read, write, util, queue } = sample.rates;
+        let Rates { read, write, util, queue, paths, .. } = sample.rates;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // no rate is negative, and `as` saturates
         let whole = |rate: f64| rate as u64;
         let iostatus = Status {
-            read_bps: whole(read.bytes),
-            read_iops: hundredths(read.requests),
+            read_bps: read.bytes.map(whole),
+            read_iops: read.requests.map(hundredths),
             read_await: read.took.map(millis),
-            write_bps: whole(write.bytes),
-            write_iops: hundredths(write.requests),
+            write_bps: write.bytes.map(whole),
+            write_iops: write.requests.map(hundredths),
             write_await: write.took.map(millis),
             io_util: util,
-            queue_size: hundredths(queue),
+            queue_size: queue.map(hundredths),
         };
         Snap {
             reason: sample.reason,
             device: sample.name,
-            major_num: sample.device.major,
-            minor_num: sample.device.minor,
+            major_num: sample.device.map(|device| device.major),
+            minor_num: sample.device.map(|device| device.minor),
+            paths: (paths > 0).then_some(paths),
             iostatus,
             summary: Summary { name: sample.name, reason: sample.reason, rates: sample.rates, limits },
         }
@@ -199,13 +309,19 @@ struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Rates { read, write, util, .. } = self.rates;
-        let (name, percent) = (&*self.name, util.ratio() * 100.0);
-        write!(f, "{name} was busy for {percent:.1} % of the time")?;
+        let Rates { read, write, util, paths, .. } = self.rates;
+        write!(f, "{}", &*self.name)?;
+        if paths > 0 {
+            write!(f, " (counted on its {paths} hidden paths)")?;
+        }
+        match util {
+            Some(util) => write!(f, " was busy for {:.1} % of the time", util.value())?,
+            None => f.write_str(" was busy for a time that is not known")?,
+        }
         for (rate, word) in [(read, "reads"), (write, "writes")] {
-            if let Some(took) = rate.took {
-                let (mib, ms) = (rate.bytes / MIB, millis(took));
-                write!(f, "; {:.0} {word}/s, {mib:.1} MiB/s, {ms:.1} ms each", rate.requests)?;
+            if let Rate { took: Some(took), bytes: Some(bytes), requests: Some(requests) } = rate {
+                let (mib, ms) = (bytes / MIB, millis(took));
+                write!(f, "; {requests:.0} {word}/s, {mib:.1} MiB/s, {ms:.1} ms each")?;
             }
         }
         match self.reason {

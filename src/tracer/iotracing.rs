@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cases::Case;
 use super::disk_io::{self, Limits as RowLimits, Told};
-use super::disk_rates::{Limits, MIB, Name, Rates, Readings, Reason, Sample, Snap, is_partition};
+use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Sample, Snap, is_partition};
 use super::fields::{COMMON, Head, all, field};
 use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::watch::{Trigger, Watch};
@@ -90,11 +90,16 @@ pub const SPEC: Spec = Spec {
 const FIELDS: [Field; COMMON.len() + OWN.len() + disk_io::FIELDS.len()] =
     all(&[&COMMON, &OWN, &disk_io::FIELDS]);
 
-const OWN: [Field; 13] = [
+const OWN: [Field; 14] = [
     field("reason_snapshot.type", FieldKind::Keyword, "What fired: io_util, read_await, write_await; manual"),
     field("reason_snapshot.device", FieldKind::Keyword, "The device"),
     field("reason_snapshot.major_num", FieldKind::Long, "Its driver's number"),
     field("reason_snapshot.minor_num", FieldKind::Long, "Its own number"),
+    field(
+        "reason_snapshot.paths",
+        FieldKind::Long,
+        "Hidden paths of it whose counts were added up, for the kernel counts nothing of the device itself; io_util is the busiest one's",
+    ),
     field("reason_snapshot.iostatus.read_bps", FieldKind::Long, "Bytes read in a second"),
     field("reason_snapshot.iostatus.read_iops", FieldKind::Double, "Reads in a second"),
     field(
@@ -146,9 +151,12 @@ struct Iotracing {
 #[derive(Debug)]
 struct Subject {
     name: Name,
-    device: Device,
+    /// `None`: the kernel hides it.
+    device: Option<Device>,
     watch: Watch,
     baseline: Option<(Duration, Disk)>,
+    /// What passed until this tick, and in which time.
+    passed: Option<(Passed, Duration)>,
     rates: Option<Rates>,
     /// Samples in a row that were past a limit.
     in_a_row: u32,
@@ -156,27 +164,51 @@ struct Subject {
     present: bool,
 }
 
+/// Its numbers, if it has any.
+fn device_of(disk: &Disk) -> Option<Device> {
+    (!disk.is_hidden()).then_some(Device { major: disk.major, minor: disk.minor })
+}
+
+/// Whether it ever had a request.
+fn is_used(disk: &Disk) -> bool {
+    disk.reads > 0 || disk.writes > 0 || disk.in_flight > 0
+}
+
+/// Disks that can be saturated: whole ones, and not of memory.
+fn whole_disks(disks: &[Disk]) -> impl Iterator<Item = &Disk> {
+    let mut whole = "";
+    disks.iter().filter(move |disk| {
+        if is_partition(disk.name(), whole) {
+            return false;
+        }
+        whole = disk.name();
+        disk.major != RAM && !whole.is_empty()
+    })
+}
+
 impl Subject {
-    fn new(name: Name, device: Device) -> Subject {
+    fn new(name: Name, device: Option<Device>) -> Subject {
         let watch = Watch::default();
-        Subject { name, device, watch, baseline: None, rates: None, in_a_row: 0, present: true }
+        let (baseline, passed, rates) = (None, None, None);
+        Subject { name, device, watch, baseline, passed, rates, in_a_row: 0, present: true }
     }
 
     /// It is not in this snapshot. What became of its capture and its quiet is remembered: it may
     /// come again.
     fn leave(&mut self) {
-        (self.baseline, self.rates, self.in_a_row) = (None, None, 0);
+        (self.baseline, self.passed, self.rates, self.in_a_row) = (None, None, None, 0);
     }
 
-    /// Takes a reading in. `None`: it makes no new sample.
-    fn take(&mut self, now: Duration, disk: &Disk, shortest: Duration) -> Option<Rates> {
+    /// Takes a reading in, if enough time passed.
+    fn take(&mut self, now: Duration, disk: &Disk, shortest: Duration) {
+        self.passed = None;
         let before = self.baseline.filter(|(at, _)| now >= *at);
         if before.is_some_and(|(at, _)| now - at < shortest) {
-            return None;
+            return;
         }
         self.baseline = Some((now, *disk));
-        self.rates = before.and_then(|(at, before)| Rates::between(&before, disk, now - at));
-        self.rates
+        self.passed = before.map(|(at, before)| (Passed::between(&before, disk), now - at));
+        self.rates = None;
     }
 
     fn sample(&self, reason: Reason) -> Option<Sample> {
@@ -188,7 +220,7 @@ impl Iotracing {
     /// The subject that this device is. `None`: there is no room for another.
     fn subject(&mut self, disk: &Disk) -> Option<&mut Subject> {
         let name = Name::cut(disk.name());
-        let device = Device { major: disk.major, minor: disk.minor };
+        let device = device_of(disk);
         let known = self.disks.iter().position(|subject| *subject.name == *name);
         let place = match known {
             Some(place) => place,
@@ -212,11 +244,39 @@ impl Iotracing {
         Some(subject)
     }
 
-    fn judge(&mut self, now: Now, disk: &Disk, desk: &mut Desk<'_, '_, Option<Sample>>) {
-        let (limits, shortest) = (self.limits, self.shortest);
-        let Some(subject) = self.subject(disk) else { return };
-        let Some(rates) = subject.take(now.mono, disk, shortest) else { return };
+    /// What passed on the hidden paths of a device, all together, in which time, and how many they are.
+    fn on_paths(&self, head: &str) -> Option<(Passed, Duration, u32)> {
+        let paths = self.disks.iter().filter(|subject| {
+            subject.device.is_none() && subject.baseline.is_some_and(|(_, disk)| disk.is_path_of(head))
+        });
+        paths.filter_map(|path| path.passed).fold(None, |sum, (passed, elapsed)| match sum {
+            None => Some((passed, elapsed, 1)),
+            Some((before, longest, count)) => Some((before.and(passed), elapsed.max(longest), count + 1)),
+        })
+    }
+
+    /// Until Linux 6.1 an nvme with several paths counts nothing itself.
+    fn rates(&self, disk: &Disk, own: Option<(Passed, Duration)>) -> Option<Rates> {
+        let own_rates = || own.map(|(passed, elapsed)| Rates::of(passed, elapsed, 0));
+        if own.is_some_and(|(passed, _)| passed.is_use()) || !disk.name().starts_with("nvme") {
+            return own_rates();
+        }
+        match self.on_paths(disk.name()).filter(|(passed, ..)| passed.is_use()) {
+            Some((passed, elapsed, paths)) => Some(Rates::of(passed, elapsed, paths)),
+            None => own_rates(),
+        }
+    }
+
+    fn judge(&mut self, disk: &Disk, desk: &mut Desk<'_, '_, Option<Sample>>) {
+        let Some(own) = self.subject(disk).map(|subject| subject.passed) else { return };
+        let (limits, rates) = (self.limits, self.rates(disk, own));
+        let (Some(subject), Some(rates)) = (self.subject(disk), rates) else { return };
+        subject.rates = Some(rates);
         let reason = limits.passed(&subject.name, &rates);
+        // What is not known was not calm.
+        if reason.is_none() && !rates.whole {
+            return;
+        }
         subject.in_a_row = if reason.is_some() { subject.in_a_row.saturating_add(1) } else { 0 };
         let edge = (subject.in_a_row == IN_A_ROW).then_some(Trigger::Surge);
         let sample = subject.sample(reason.unwrap_or(Reason::Manual));
@@ -231,23 +291,27 @@ impl Judge for Iotracing {
     fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
         match (subject, sample) {
             (Some(key), _) => Scope::Container(key),
-            (None, Some(sample)) => Scope::Device(sample.device),
-            (None, None) => Scope::Host,
+            // One that is hidden, of a device that is not known.
+            (None, Some(Sample { device: None, .. }) | None) => Scope::Host,
+            (None, Some(Sample { device: Some(device), .. })) => Scope::Device(*device),
         }
     }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Sample>>) {
         let Some(disks) = snapshot.disks else { return };
         self.disks.iter_mut().for_each(|subject| subject.present = false);
-        let mut whole = "";
-        for disk in disks {
-            if is_partition(disk.name(), whole) {
-                continue;
+        let shortest = self.shortest;
+        for disk in whole_disks(disks).filter(|disk| is_used(disk)) {
+            if let Some(subject) = self.subject(disk) {
+                subject.take(now.mono, disk, shortest);
             }
-            whole = disk.name();
-            let used = disk.reads > 0 || disk.writes > 0 || disk.in_flight > 0;
-            if used && disk.major != RAM && !whole.is_empty() {
-                self.judge(now, disk, desk);
+        }
+        let hidden = disks.iter().any(Disk::is_hidden);
+        let any = |is: &dyn Fn(&Disk) -> bool| hidden && whole_disks(disks).any(is);
+        for disk in whole_disks(disks) {
+            let headed = disk.is_hidden() && any(&|head| disk.is_path_of(head.name()));
+            if !headed && (is_used(disk) || any(&|path| path.is_path_of(disk.name()))) {
+                self.judge(disk, desk);
             }
         }
         self.disks.iter_mut().filter(|subject| !subject.present).for_each(Subject::leave);
@@ -261,7 +325,8 @@ impl Judge for Iotracing {
         let samples = self.disks.iter().filter_map(|subject| subject.sample(Reason::Manual));
         let busy = |sample: &Sample| {
             let Rates { read, write, util, .. } = sample.rates;
-            (util, read.bytes + write.bytes)
+            let bytes = read.bytes.unwrap_or(0.0) + write.bytes.unwrap_or(0.0);
+            (util, bytes)
         };
         samples.max_by(|one, two| busy(one).partial_cmp(&busy(two)).unwrap_or(std::cmp::Ordering::Equal))
     }
@@ -285,7 +350,9 @@ impl Judge for Iotracing {
         let known = || self.disks.iter().filter_map(|subject| Some((&*subject.name, subject.rates?)));
         scrape.family(&UTIL, |family| {
             for (name, rates) in known() {
-                family.sample(&[name], rates.util.ratio());
+                if let Some(util) = rates.util {
+                    family.sample(&[name], util.ratio());
+                }
             }
         });
         scrape.family(&AWAIT, |family| {

@@ -136,7 +136,7 @@ fn disk_io() -> DiskIo {
     };
     let name = "dddd".into();
     let device = DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes };
-    DiskIo { devices: vec![device], stalls: (0..60).map(stall).collect() }
+    DiskIo { devices: vec![device], stalls: (0..60).map(stall).collect(), not_attached: Vec::new() }
 }
 
 /// In odd turns everything is busy.

@@ -19,9 +19,13 @@ pub struct Disk {
 
 impl Disk {
     pub fn new() -> Disk {
+        Disk::of_size(64 << 20)
+    }
+
+    pub fn of_size(bytes: u64) -> Disk {
         let folder = Folder::new();
         let image = folder.0.join("image");
-        Disk::of(folder, &image, 64 << 20)
+        Disk::of(folder, &image, bytes)
     }
 
     /// One whose image is a file on another disk: while that one is frozen, this one is slow.

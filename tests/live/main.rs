@@ -15,6 +15,7 @@ mod disks;
 mod dload;
 mod endpoint;
 mod faults;
+mod files;
 mod frozen;
 mod host_name;
 mod images;

@@ -43,6 +43,11 @@ pub fn root(test: &str) -> bool {
     root
 }
 
+/// For how many seconds a capture lasts in which others do their work: an emulated machine is slow.
+pub fn window() -> &'static str {
+    if in_lab() { "25" } else { "6" }
+}
+
 /// What makes devices runs in a VM of the lab, never on the machine itself.
 pub fn lab() {
     assert!(in_lab(), "run it by `make lab`");

@@ -82,8 +82,8 @@ fn traced(
     }
 }
 
-/// Hooks on a kernel that has ext4.
-const HOOKS: usize = 8;
+/// Hooks on a kernel that has ext4 and xfs.
+const HOOKS: usize = 9;
 
 fn close(have: u64, want: u64) -> bool {
     have.abs_diff(want) <= want / 50

@@ -9,6 +9,12 @@ use crate::host::text::{decimal, fields, lines};
 /// Sectors are of 512 bytes here, whatever the device's are.
 const SECTOR_BYTES: u64 = 512;
 
+/// How many numbers there are after a name: with flushes, with discards, and before those.
+const NUMBERS: [usize; 3] = [17, 15, 11];
+
+/// A number of 32 bits that is more than this was below zero.
+const BELOW_ZERO: u64 = i32::MAX as u64;
+
 /// Each line; `None` for one that is not understood.
 pub fn disks(text: &[u8]) -> impl Iterator<Item = Option<Disk>> {
     lines(text).map(disk)
@@ -19,8 +25,16 @@ fn disk(line: &[u8]) -> Option<Disk> {
     let major = u32::try_from(decimal(fields.next()?)?).ok()?;
     let minor = u32::try_from(decimal(fields.next()?)?).ok()?;
     let mut name = [0; 32];
-    let given = fields.next()?;
-    name.get_mut(..given.len())?.copy_from_slice(given);
+    let mut end = 0;
+    for word in words_of_name(fields.clone())? {
+        let start = if end == 0 { 0 } else { end + 1 };
+        if start > 0 {
+            *name.get_mut(end)? = b' ';
+        }
+        end = start + word.len();
+        name.get_mut(start..end)?.copy_from_slice(word);
+        fields.next();
+    }
     let mut next = || decimal(fields.next()?);
     let [reads, _merged, read_sectors, read_ms] = [next()?, next()?, next()?, next()?];
     let [writes, _merged, write_sectors, write_ms] = [next()?, next()?, next()?, next()?];
@@ -35,15 +49,55 @@ fn disk(line: &[u8]) -> Option<Disk> {
         writes,
         write_bytes: write_sectors.checked_mul(SECTOR_BYTES)?,
         write_time: Duration::from_millis(write_ms),
-        in_flight,
+        // Below zero, as the kernel's count has been for some drivers, there is none.
+        in_flight: if in_flight > BELOW_ZERO { 0 } else { in_flight },
         busy: Duration::from_millis(busy_ms),
         queued: Duration::from_millis(queued_ms),
     })
 }
 
+/// What of the fields after a device's numbers is its name: most often the first; an md array may have a
+/// name of several words.
+fn words_of_name<'t>(
+    fields: impl Iterator<Item = &'t [u8]> + Clone,
+) -> Option<impl Iterator<Item = &'t [u8]>> {
+    let numeric = |from: usize| fields.clone().skip(from).all(|field| decimal(field).is_some());
+    let words = if fields.clone().nth(1).is_none_or(|second| decimal(second).is_some()) {
+        1
+    } else {
+        let all = fields.clone().count();
+        NUMBERS
+            .iter()
+            .find_map(|numbers| all.checked_sub(*numbers).filter(|words| *words > 0 && numeric(*words)))?
+    };
+    Some(fields.take(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_kind_of_device_is_read_whatever_its_name_and_numbers_look_like() {
+        let text = include_bytes!("../../../fuzz/corpus/diskstats/kinds");
+        let read: Vec<Option<Disk>> = disks(text).collect();
+        let odd: Vec<usize> = (0..read.len()).filter(|at| read[*at].is_none()).collect();
+        assert_eq!(odd, [12], "a partition of Linux 2.4 has four numbers: the line is not understood");
+        for name in ["cciss/c0d0p1", "etherd/e1.1", "md my array", "mmcblk0boot0", "nbd0p1", "rbd0"] {
+            assert_eq!(named_in(&read, name).reads, 5787, "{name}");
+        }
+        assert_eq!(named_in(&read, "sdg").in_flight, 0, "it was one below zero");
+        let path = named_in(&read, "nvme0c1n1");
+        assert!(path.is_hidden() && path.is_path_of("nvme0n1"));
+        for other in ["nvme0n2", "nvme1n1", "nvme0c1n1", "nvme", "sda", ""] {
+            assert!(!path.is_path_of(other), "{other}");
+        }
+        assert!(!named_in(&read, "sda").is_path_of("sda"));
+    }
+
+    fn named_in(read: &[Option<Disk>], name: &str) -> Disk {
+        *read.iter().flatten().find(|disk| disk.name() == name).unwrap_or_else(|| panic!("{name}"))
+    }
 
     fn named(text: &[u8], name: &str) -> Disk {
         let all: Option<Vec<Disk>> = disks(text).collect();

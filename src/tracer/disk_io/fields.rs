@@ -6,7 +6,7 @@ use crate::tracer::{Field, FieldKind};
 const P: FieldKind = FieldKind::Long;
 
 /// What it adds to a document.
-pub const FIELDS: [Field; 44] = [
+pub const FIELDS: [Field; 45] = [
     field("process_file_io_stats.device", FieldKind::Keyword, "The device; the one that fired comes first"),
     field("process_file_io_stats.pid", P, "Process id on the host; most bytes first"),
     field(
@@ -78,5 +78,10 @@ pub const FIELDS: [Field; 44] = [
     field("io_schedule_timeout_stacks.in_iowait", FieldKind::Boolean, "Whether its wait counts as iowait"),
     field("io_schedule_timeout_stacks.schedule_latency_us", P, "How long it waited, in microseconds"),
     field("io_schedule_timeout_stacks.stack", FieldKind::Keyword, "Its kernel frames, innermost first"),
+    field(
+        "not_attached",
+        FieldKind::Keyword,
+        "Tracepoints of filesystems that the kernel has and would not attach: what was written to ext4's files is missing then",
+    ),
     field("stalls_seen", P, "Waits over the limit, those left out included"),
 ];

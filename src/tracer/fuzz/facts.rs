@@ -45,8 +45,9 @@ impl Bytes<'_> {
 
     /// Mostly one of a few, with counters that grow; it is busy most of the time.
     fn disk(&mut self, at: Duration) -> Disk {
-        const DISKS: [&[u8]; 4] = [b"sda", b"sda1", b"sdb", b"nvme0n1"];
-        let which = self.below(5);
+        const DISKS: [&[u8]; 5] = [b"sda", b"sda1", b"sdb", b"nvme0n1", b"nvme0c1n1"];
+        const HIDDEN: usize = 4;
+        let which = self.below(6);
         let letter = self.byte();
         let mut name = [letter; 32];
         if let Some(known) = DISKS.get(which) {
@@ -55,9 +56,15 @@ impl Bytes<'_> {
         }
         let count = |b: &mut Self| u64::try_from(b.spent(at).as_millis()).unwrap_or(u64::MAX);
         Disk {
-            major: if which < DISKS.len() { 8 } else { 9 },
+            major: if which == HIDDEN { 0 } else { 8 + u32::from(which > HIDDEN) },
             // No two names have the same numbers.
-            minor: if which < DISKS.len() { u32::try_from(which).unwrap_or(0) } else { letter.into() },
+            minor: if which == HIDDEN {
+                0
+            } else if which < HIDDEN {
+                u32::try_from(which).unwrap_or(0)
+            } else {
+                letter.into()
+            },
             name,
             reads: count(self),
             read_bytes: count(self).saturating_mul(1 << 20),

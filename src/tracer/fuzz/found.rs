@@ -80,7 +80,8 @@ impl Bytes<'_> {
 
     fn disk_io(&mut self, many: usize) -> DiskIo {
         let devices = (0..self.below(4)).map(|_| self.device_io(many)).collect();
-        DiskIo { devices, stalls: (0..self.below(4) * many).map(|_| self.stall()).collect() }
+        let stalls = (0..self.below(4) * many).map(|_| self.stall()).collect();
+        DiskIo { devices, stalls, not_attached: Vec::new() }
     }
 
     fn device(&mut self) -> Device {

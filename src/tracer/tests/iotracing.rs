@@ -64,7 +64,8 @@ pub(super) fn found() -> DiskIo {
         write_bytes: Some(1_000_000),
         processes: vec![process(7, vec![direct, cached]), journal],
     };
-    DiskIo { devices: vec![device], stalls: vec![stall(8, ms(1500)), stall(9, ms(99))] }
+    let stalls = vec![stall(8, ms(1500)), stall(9, ms(99))];
+    DiskIo { devices: vec![device], stalls, not_attached: Vec::new() }
 }
 
 /// A device that did so much until now.
@@ -232,7 +233,7 @@ fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
         ..found().devices.remove(0)
     };
     let stalls = (0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))).collect();
-    let seen = Seen::Io(DiskIo { devices: vec![device], stalls });
+    let seen = Seen::Io(DiskIo { devices: vec![device], stalls, not_attached: Vec::new() });
     let capture = Capture { seen, ..capture(Kind::Io, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
@@ -345,4 +346,154 @@ fn counters_that_went_back_begin_anew() {
     spend(&mut again, busy);
     tick(&mut play, &[again]);
     assert_eq!(play.seen.asked.len(), 1, "but it was not calm in between");
+}
+
+/// What the kernel writes as a time of 32 bits.
+const fn wrapped(ms: u64) -> Duration {
+    Duration::from_millis(ms % (1 << 32))
+}
+
+#[test]
+fn a_time_that_runs_over_its_32_bits_gives_the_right_rate() {
+    const FIRST: u64 = (1 << 32) - 6500;
+    let mut play = start("");
+    let at = |sample: u64| Disk {
+        reads: 100 * (1 + sample),
+        read_time: wrapped(FIRST + sample * 20_000),
+        writes: 100 * (1 + sample),
+        write_time: wrapped(FIRST + sample * 10_100),
+        busy: wrapped(FIRST + sample * 4000),
+        queued: wrapped(FIRST + sample * 30_000),
+        ..disk("sda")
+    };
+    for sample in 0..6 {
+        tick(&mut play, &[at(sample)]);
+        if sample > 0 {
+            let page = play.scrape();
+            for line in [
+                "onset_disk_util_ratio{device=\"sda\"} 0.8\n",
+                "onset_disk_await_seconds{device=\"sda\",op=\"read\"} 0.2\n",
+                "onset_disk_await_seconds{device=\"sda\",op=\"write\"} 0.101\n",
+            ] {
+                assert!(page.contains(line), "sample {sample}: {page}");
+            }
+        }
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    let status = &play.seen.events[0].1["tracer_data"]["reason_snapshot"]["iostatus"];
+    assert_eq!((&status["read_await"], &status["queue_size"]), (&200.0.into(), &6.0.into()), "{status}");
+}
+
+#[test]
+fn a_counter_that_goes_back_takes_no_other_with_it() {
+    let back = |field: fn(&mut Disk)| {
+        let (mut play, mut now) = watching("", "sda", &[CALM]);
+        spend(&mut now, Use { busy_ms: 2500, reads: 10, read_ms: 25, writes: 10, write_ms: 25, ..CALM });
+        field(&mut now);
+        tick(&mut play, &[now]);
+        let page = play.scrape();
+        let told = |line: &str| page.contains(line);
+        (
+            told("onset_disk_util_ratio{device=\"sda\"} 0.5\n"),
+            told("onset_disk_await_seconds{device=\"sda\",op=\"read\"} 0.0025\n"),
+            told("onset_disk_await_seconds{device=\"sda\",op=\"write\"} 0.0025\n"),
+            page.contains("device="),
+        )
+    };
+    // A millisecond less than before is no 49 days more.
+    assert_eq!(back(|disk| disk.busy = FIVE + ms(499)), (false, true, true, true));
+    assert_eq!(back(|disk| disk.read_time = FIVE + ms(49)), (true, false, true, true));
+    assert_eq!(back(|disk| disk.writes = 1009), (true, true, false, true));
+    assert_eq!(back(|disk| disk.write_bytes = 0), (true, true, true, true));
+    assert_eq!(back(|disk| disk.queued = ms(0)), (true, true, true, true));
+    let mut saturated = watching("", "sda", &[]).1;
+    let mut play = start("");
+    tick(&mut play, &[saturated]);
+    for _ in 0..2 {
+        spend(&mut saturated, Use { busy_ms: 5000, ..CALM });
+        saturated.write_time -= ms(60);
+        tick(&mut play, &[saturated]);
+    }
+    assert_eq!(play.seen.asked.len(), 1, "it is saturated, whatever its writes took");
+}
+
+/// A path of an nvme, which the kernel hides.
+fn path(name: &str) -> Disk {
+    Disk { major: 0, minor: 0, ..disk(name) }
+}
+
+const HEAD: Device = Device { major: 259, minor: 1 };
+
+fn head(counted: bool) -> Disk {
+    let head = Disk { major: HEAD.major, minor: HEAD.minor, ..disk("nvme0n1") };
+    let nothing = Duration::ZERO;
+    let uncounted = Disk { reads: 0, read_bytes: 0, writes: 0, write_bytes: 0, ..head };
+    let uncounted =
+        Disk { read_time: nothing, write_time: nothing, busy: nothing, queued: nothing, ..uncounted };
+    if counted { head } else { uncounted }
+}
+
+#[test]
+fn an_nvme_of_several_paths_is_told_by_its_head_with_the_rates_of_its_paths() {
+    let mut play = start("");
+    let mut disks = [path("nvme0c0n1"), path("nvme0c1n1"), head(false)];
+    for _ in 0..3 {
+        tick(&mut play, &disks);
+        spend(
+            &mut disks[0],
+            Use { busy_ms: 4900, reads: 100, read_ms: 2000, read_mib: 8000, ..Use::default() },
+        );
+        spend(
+            &mut disks[1],
+            Use { busy_ms: 1000, reads: 50, read_ms: 1000, read_mib: 4000, ..Use::default() },
+        );
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "one of them alone reads less than the limit");
+    assert_eq!(play.seen.asked[0].scope, Scope::Device(HEAD));
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert_eq!(
+        (&snap["device"], &snap["major_num"], &snap["minor_num"], &snap["paths"]),
+        (&"nvme0n1".into(), &259.into(), &1.into(), &2.into()),
+        "{snap}"
+    );
+    let status = &snap["iostatus"];
+    assert_eq!((&status["read_bps"], &status["read_iops"]), (&(2400_u64 << 20).into(), &30.0.into()));
+    assert_eq!((&status["read_await"], &status["io_util"]), (&20.0.into(), &98.0.into()), "of the busiest");
+    assert!(snap["summary"].as_str().is_some_and(|said| said.contains("its 2 hidden paths")), "{snap}");
+    let page = play.scrape();
+    let util: Vec<&str> = page.lines().filter(|line| line.starts_with("onset_disk_util_ratio{")).collect();
+    assert_eq!(util, ["onset_disk_util_ratio{device=\"nvme0n1\"} 0.98"], "under one name");
+}
+
+#[test]
+fn an_nvme_that_counts_for_itself_is_not_counted_twice() {
+    let mut play = start("");
+    let used = Use { busy_ms: 2500, reads: 100, read_ms: 2000, read_mib: 500, ..Use::default() };
+    let mut disks = [head(true), path("nvme0c0n1")];
+    for _ in 0..2 {
+        tick(&mut play, &disks);
+        disks.iter_mut().for_each(|disk| spend(disk, used));
+    }
+    play.ask(None).expect("a capture");
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Manual)]);
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert_eq!(
+        (&snap["device"], &snap["iostatus"]["read_bps"]),
+        (&"nvme0n1".into(), &(100_u64 << 20).into())
+    );
+    assert!(snap.get("paths").is_none(), "{snap}");
+}
+
+#[test]
+fn a_hidden_device_of_nobody_known_is_told_without_numbers_and_all_are_captured() {
+    let mut play = start("");
+    let mut lone = path("nvme7c0n1");
+    for _ in 0..3 {
+        tick(&mut play, &[lone, head(true)]);
+        spend(&mut lone, Use { reads: 1, read_ms: 5000, ..Use::default() });
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    assert_eq!(play.seen.asked[0].scope, Scope::Host);
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert!(snap["device"] == "nvme7c0n1" && snap.get("major_num").is_none(), "{snap}");
 }
