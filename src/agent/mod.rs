@@ -61,6 +61,9 @@ const LEAVE: Duration = Duration::from_millis(1900);
 /// Answers handled in one turn; the rest wait for the next, which follows at once.
 const ANSWERS_MAX: usize = 64;
 
+/// Containers whose names are looked at again in one turn.
+const RENAMED_MAX: usize = 512;
+
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const CONTAINERS: Token = Token(2);
@@ -94,6 +97,8 @@ pub struct Agent {
     backlog: bool,
     /// The cgroups were not looked through to the end.
     scanning: bool,
+    /// From this slot on it is not seen to yet whether containers have other names.
+    renamed: Option<usize>,
     own: Own,
 }
 
@@ -168,7 +173,11 @@ impl Agent {
 
     /// How long the poll may wait.
     fn patience(&self, now: Duration) -> Option<Duration> {
-        let more = self.backlog || self.scanning || self.desk.pending() || self.records_wait();
+        let more = self.backlog
+            || self.scanning
+            || self.renamed.is_some()
+            || self.desk.pending()
+            || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
         }
@@ -189,8 +198,9 @@ impl Agent {
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
-            self.registrar.look_again(self.reader.containers().iter());
+            self.renamed = Some(0);
         }
+        self.look_for_renamed();
         self.follow();
         self.name();
         self.read_for_records();
@@ -259,6 +269,15 @@ impl Agent {
                 captures.unfollow(container.cgroup_id());
             }
         });
+    }
+
+    /// Has it seen to which containers were renamed, some in each turn.
+    fn look_for_renamed(&mut self) {
+        let Some(first) = self.renamed else { return };
+        let containers = self.reader.containers();
+        let end = first.saturating_add(RENAMED_MAX).min(containers.slots());
+        self.registrar.look_again((first..end).filter_map(|slot| containers.in_slot(slot)));
+        self.renamed = Some(end).filter(|end| *end < containers.slots());
     }
 
     /// Takes in the names that were found out. A container that is gone by now gets its names, too:
