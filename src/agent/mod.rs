@@ -8,6 +8,7 @@ mod drill;
 mod fit;
 mod host_name;
 mod metrics;
+mod names;
 mod pages;
 mod pressure;
 mod process;
@@ -60,9 +61,6 @@ const LEAVE: Duration = Duration::from_millis(1900);
 
 /// Answers handled in one turn; the rest wait for the next, which follows at once.
 const ANSWERS_MAX: usize = 64;
-
-/// Containers whose names are looked at again in one turn.
-const RENAMED_MAX: usize = 512;
 
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -269,25 +267,6 @@ impl Agent {
                 captures.unfollow(container.cgroup_id());
             }
         });
-    }
-
-    /// Has it seen to which containers were renamed, some in each turn.
-    fn look_for_renamed(&mut self) {
-        let Some(first) = self.renamed else { return };
-        let containers = self.reader.containers();
-        let end = first.saturating_add(RENAMED_MAX).min(containers.slots());
-        self.registrar.look_again((first..end).filter_map(|slot| containers.in_slot(slot)));
-        self.renamed = Some(end).filter(|end| *end < containers.slots());
-    }
-
-    /// Takes in the names that were found out. A container that is gone by now gets its names, too:
-    /// its event may be written later.
-    fn name(&mut self) {
-        while let Some((key, told)) = self.registrar.told() {
-            if self.reader.told(key, &told) {
-                self.rescan = Duration::ZERO;
-            }
-        }
     }
 
     /// Reads what the tracers whose time has come need, once for all, and feeds them.
