@@ -8,6 +8,7 @@ mod drill;
 mod fit;
 mod host_name;
 mod metrics;
+mod names;
 mod pages;
 mod pressure;
 mod process;
@@ -94,6 +95,8 @@ pub struct Agent {
     backlog: bool,
     /// The cgroups were not looked through to the end.
     scanning: bool,
+    /// From this slot on it is not seen to yet whether containers have other names.
+    renamed: Option<usize>,
     own: Own,
 }
 
@@ -168,7 +171,11 @@ impl Agent {
 
     /// How long the poll may wait.
     fn patience(&self, now: Duration) -> Option<Duration> {
-        let more = self.backlog || self.scanning || self.desk.pending() || self.records_wait();
+        let more = self.backlog
+            || self.scanning
+            || self.renamed.is_some()
+            || self.desk.pending()
+            || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
         }
@@ -189,8 +196,9 @@ impl Agent {
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
-            self.registrar.look_again(self.reader.containers().iter());
+            self.renamed = Some(0);
         }
+        self.look_for_renamed();
         self.follow();
         self.name();
         self.read_for_records();
@@ -259,16 +267,6 @@ impl Agent {
                 captures.unfollow(container.cgroup_id());
             }
         });
-    }
-
-    /// Takes in the names that were found out. A container that is gone by now gets its names, too:
-    /// its event may be written later.
-    fn name(&mut self) {
-        while let Some((key, told)) = self.registrar.told() {
-            if self.reader.told(key, &told) {
-                self.rescan = Duration::ZERO;
-            }
-        }
     }
 
     /// Reads what the tracers whose time has come need, once for all, and feeds them.

@@ -129,6 +129,7 @@ impl Agent {
             asks: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
+            renamed: None,
             own: Own::default(),
             config,
             config_file,

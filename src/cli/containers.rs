@@ -83,6 +83,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         let heads = ["id", "runtime", "namespace", "pod", "name", "type", "qos", "hostname"];
         let cells = rows.iter().map(Row::cells);
         text::table("", &[heads.map(String::from)].into_iter().chain(cells).collect::<Vec<_>>(), out)?;
+        let claims = reader.faults().claimed_twice;
+        if claims > 0 {
+            writeln!(
+                out,
+                "\nleft out, for another cgroup is the container of its id: {claims} (docs/containers.md)"
+            )?;
+        }
     }
     match error {
         None => Ok(Done::Well),

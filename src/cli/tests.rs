@@ -232,6 +232,14 @@ fn containers_are_listed_with_their_names_without_an_agent() {
     let line = table.lines().find(|line| line.starts_with("777")).expect("a line of its own");
     assert!(line.contains(" shop ") && line.contains(" web ") && line.contains(" burstable "), "{line}");
 
+    write(format!("cgroup/user.slice/user@7.service/docker-{id}.scope/cpu.stat"), b"");
+    let table = desk.prints(&["containers"]);
+    assert!(
+        table.ends_with("another cgroup is the container of its id: 1 (docs/containers.md)\n"),
+        "{table}"
+    );
+    fs::remove_dir_all(desk.path("cgroup/user.slice")).expect("it goes");
+
     write("onset.toml".into(), format!("{paths}[containers]\nkubelet = \"http://127.0.0.1:9\"\n").as_bytes());
     let (code, out, err) = desk.onset(&["containers"]);
     assert_eq!((code, out.lines().count()), (1, 3), "the list stands");

@@ -54,7 +54,11 @@ pub const FIELDS: &[Field] = &[
         FieldKind::Keyword,
         "What it is to its pod: container, init, sidecar, ephemeral, sandbox",
     ),
-    field("container_runtime", FieldKind::Keyword, "docker, containerd, crio, podman"),
+    field(
+        "container_runtime",
+        FieldKind::Keyword,
+        "What made it: docker, containerd, crio, podman, lxc or another",
+    ),
     field("container_qos", FieldKind::Keyword, "QoS class of its pod: guaranteed, burstable, besteffort"),
     field("pod", FieldKind::Keyword, "Its pod's name, or uid where nothing tells the name"),
     field("pod_uid", FieldKind::Keyword, "Its pod's uid"),

@@ -1,6 +1,7 @@
 //! A hundred containers are read, followed and looked through without one heap allocation.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,16 @@ fn a_hundred_containers_cost_no_heap_allocation() {
             fs::remove_dir_all(tree.container(number).parent().unwrap_or(Path::new("/none"))).expect("gone");
             tree.make(number + 100);
         }
+        // And a cgroup comes whose path is long and no text, and one that has another's id.
+        let odd =
+            tree.0.join(std::ffi::OsStr::from_bytes(b"odd-\xff")).join("x".repeat(200)).join("y".repeat(200));
+        let user = |turn: u64| tree.0.join(format!("user@{turn}.service"));
+        for folder in [&odd, &user(turn.saturating_sub(1))] {
+            let _ = fs::remove_dir_all(folder);
+        }
+        for folder in [odd, user(turn).join(format!("docker-{:064x}.scope", first + 50))] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
         let mut told = 0;
         let key = reader.containers().iter().next().expect("a hundred").key();
         let made = allocations(|| {
@@ -81,7 +92,8 @@ fn a_hundred_containers_cost_no_heap_allocation() {
             assert!(reader.rescan(now) == Scan::Whole);
         });
         assert_eq!(made, 0, "in turn {turn}");
-        assert_eq!(told, if turn == 0 { 105 } else { 10 });
+        // The one whose id is claimed is told of once more.
+        assert_eq!(told, if turn == 0 { 105 } else { 11 });
         assert_eq!(reader.containers().len(), 100);
         let snapshot = reader.snapshot();
         assert_eq!(snapshot.each().filter(|(_, it)| it.cpu.is_some() && it.memory.is_some()).count(), 100);

@@ -461,8 +461,11 @@ fn a_users_cgroup_with_a_containers_id_gets_neither_its_name_nor_its_samples() {
     assert!(twice.is_empty(), "{twice:?}");
     let claims = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"cgroup_claims_id\"}");
     assert!(claims.is_some_and(|claims| claims > 0.0), "{claims:?}");
-    let asked = done(&mut agent.onset(&["trigger", "cpuidle", "--container", &id, "--seconds", "2"]));
-    let event = agent.event("what was asked for", SOON, |event| event["tracer_id"] == asked.trim());
+    let asked = await_that("a capture of it", SOON, || {
+        let asked = run(&mut agent.onset(&["trigger", "cpuidle", "--container", &id, "--seconds", "2"]));
+        asked.status.success().then(|| String::from_utf8(asked.stdout).unwrap().trim().to_owned())
+    });
+    let event = agent.event("what was asked for", SOON, |event| event["tracer_id"] == asked.as_str());
     assert_named(&event, &[("container_name", "bank"), ("cgroup_path", &format!("/docker/{id}"))]);
     assert!(!event["tracer_data"].to_string().contains("forged_burns"), "{event:#}");
     assert_eq!(agent.leave(), Some(0));
@@ -476,12 +479,13 @@ fn a_task_nested_without_end_is_still_its_containers() {
     let folder = Folder::new();
     let id = format!("{:032x}{:032x}", 0xdee9, std::process::id());
     let path = format!("docker/{id}{}", "/n".repeat(150));
-    let _left = Left::above(&path, 1);
+    let container = Cgroup::at(&format!("docker/{id}"), &id);
+    container.quota(20);
+    let _left = Left::above(&path, 2);
     let deep = Cgroup::at(&path, &id);
     let agent = agent("2s", "");
     let _spinner = deep.start(&mut command(spinner(&folder, "deep_burns")));
-    let asked = done(&mut agent.onset(&["trigger", "cpuidle", "--container", &id, "--seconds", "2"]));
-    let event = agent.event("what was asked for", SOON, |event| event["tracer_id"] == asked.trim());
+    let event = agent.event("the container's event", SOON, |event| event["container_id"] == id.as_str());
     assert_eq!(text(&event, "/cgroup_path"), format!("/docker/{id}"));
     assert!(share(&event, "deep_burns") > 0.5, "{event:#}");
     assert_eq!(agent.leave(), Some(0));

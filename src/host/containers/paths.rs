@@ -176,6 +176,12 @@ fn text_len(path: &[u8]) -> usize {
     length
 }
 
+/// Writes a path as it is shown. Takes no memory where three times the path's length is set aside.
+pub(crate) fn show(path: &[u8], into: &mut String) {
+    into.clear();
+    each_piece(path, |piece| into.push_str(piece));
+}
+
 /// A path as it is shown. Takes no memory for one that is UTF-8.
 pub(crate) fn shown(path: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(path)

@@ -14,7 +14,7 @@ use super::tree::Tree;
 use crate::host::calls::{About, Event, Watches, What, entries, events};
 use crate::host::containers::claim::Maker;
 use crate::host::containers::path;
-use crate::host::containers::paths::{PATH_MAX, shown};
+use crate::host::containers::paths::{PATH_MAX, show};
 
 /// Of such steps, about a microsecond each, one call makes so many: the loop has other work.
 const BUDGET: u32 = 4_000;
@@ -48,6 +48,8 @@ pub(super) struct Census {
     bytes: Vec<u8>,
     /// The path that is looked at.
     path: Vec<u8>,
+    /// That path as text.
+    text: String,
     /// The path of a branch that is gone, while what was in it is looked for.
     removed: Vec<u8>,
     /// Whose the hierarchy is: the host's own cgroups are that user's.
@@ -76,6 +78,8 @@ impl Census {
             queue: VecDeque::with_capacity(capacity),
             bytes: vec![0; 32 << 10],
             path: Vec::with_capacity(PATH_MAX),
+            // Each byte that is no UTF-8 is shown by three.
+            text: String::with_capacity(3 * PATH_MAX),
             removed: Vec::with_capacity(PATH_MAX),
             host: 0,
             sweep: 0,
@@ -214,12 +218,17 @@ impl Census {
         let Some(About { inode, owner, has_folders }) = about else { return };
         let Some(maker) = self.branches.get(parent).map(|branch| branch.maker) else { return };
         let settles = scene.now + SETTLE;
-        let text = shown(path);
+        let mut text = std::mem::take(&mut self.text);
+        show(path, &mut text);
         let found = path::recognise(&text);
+        let is_container = found.is_some();
         if let Some(found) = found {
             forget_if_gone(scene, path, found.id);
             let sighting = Sighting { path, found, inode, maker, branch: parent, sweep: self.sweep, settles };
             scene.population.sight(&sighting, scene.io);
+        }
+        self.text = text;
+        if is_container {
             // It may run containers itself (kind, docker in docker). Most have no cgroups of their own and
             // need no watch; one that begins to have some is a branch from the next sweep on.
             if !has_folders && self.branches.at(path).is_none() {
@@ -235,7 +244,8 @@ impl Census {
                 None => self.remove(slot, scene),
             }
         }
-        let maker = maker.within(&shown(name), owner, self.host, found.is_some());
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let maker = maker.within(name, owner, self.host, is_container);
         self.add(path, Branch::new(inode, maker, Some(parent)), scene);
     }
 

@@ -37,7 +37,7 @@ fn nspawn<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
         id.strip_prefix(driver).is_some_and(|rest| rest.starts_with(r"\x2d") || rest.starts_with('-'))
     });
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'\\');
-    if foreign || !id.bytes().all(fits) {
+    if foreign || !id.starts_with(|first: char| first.is_ascii_alphanumeric()) || !id.bytes().all(fits) {
         return None;
     }
     // Machines' names have letters, digits, `-` and `.`: of these only `-` is escaped.

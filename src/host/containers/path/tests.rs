@@ -155,6 +155,7 @@ fn what_only_looks_like_one_of_those_is_none() {
         r"/machine.slice/machine-qemu\x2d1\x2dvm.scope",
         r"/machine.slice/machine-lxc\x2d77\x2dweb.scope",
         "/machine.slice/machine-.scope",
+        "/machine.slice/machine-...scope",
         "/system.slice/machine-web.scope",
         "/nomad.slice/share.slice",
         "/nomad.slice/UUID.scope",
