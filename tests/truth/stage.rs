@@ -1,0 +1,257 @@
+//! One agent, and windows in which captures run side by side. Loads begin once all captures of their
+//! window watch, and are over before the first of them ends: so what is true of a load needs no clock.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cgroup::Cgroup;
+use crate::programs::Programs;
+use crate::rig::{Agent, Folder, Killed, SOON, await_that, done, number, start};
+use crate::row::Measured;
+
+/// How long a capture of a window's lasts, and the load in it.
+pub const CAPTURE: Duration = Duration::from_secs(10);
+pub const LOAD: Duration = Duration::from_secs(8);
+
+/// Measures something in a window of its own or beside others.
+pub type Subject = fn(&Window) -> Vec<Measured>;
+
+pub struct Stage {
+    pub agent: Agent,
+    pub programs: Programs,
+    /// Where docker keeps its containers.
+    pub docker: Folder,
+}
+
+/// Every tracer, none of which fires by itself but `oom`.
+fn config(docker: &Path) -> String {
+    let tracers = [
+        ("cpuidle", "every = \"1h\""),
+        ("cpusys", "every = \"2s\"\nsystem_percent = 100\nsustained_samples = 0"),
+        ("dload", "every = \"1h\"\nload = 100000\nstuck = \"24h\"\nsustained_samples = 0"),
+        ("waitrate", "every = \"1h\"\nprobe_every = \"1h\""),
+        ("memburst", "every = \"1h\"\nsustained_samples = 0"),
+        ("iotracing", "every = \"1h\"\ntop = 100\nfiles = 100"),
+        ("oom", ""),
+    ];
+    let tracers: String = onset::tracer::TRACERS
+        .iter()
+        .map(|spec| match tracers.iter().find(|(name, _)| *name == spec.name) {
+            Some((name, keys)) => format!("[tracer.{name}]\n{keys}\n"),
+            None => format!("[tracer.{}]\nenabled = false\n", spec.name),
+        })
+        .collect();
+    format!("[capture]\nbudget_percent = 100\n[containers]\ndocker = [{docker:?}]\n{tracers}")
+}
+
+impl Stage {
+    pub fn new() -> Stage {
+        let docker = Folder::new();
+        let agent = Agent::start(&config(&docker.0));
+        confined(agent.pid());
+        Stage { agent, programs: Programs::new(), docker }
+    }
+
+    /// Plays one window: all its subjects at once.
+    pub fn play(&self, round: usize, subjects: &[Subject]) -> Vec<Measured> {
+        let window = Window { stage: self, round, gate: Gate::new(subjects.len()), idle: self.attached() };
+        let seen = std::thread::scope(|scope| {
+            let all: Vec<_> = subjects.iter().map(|subject| scope.spawn(|| window.run(*subject))).collect();
+            let watch = Fails(&window.gate);
+            window.open_when_all_watch();
+            std::mem::forget(watch);
+            all.into_iter().map(|one| one.join()).collect::<Vec<_>>()
+        });
+        seen.into_iter().flat_map(|seen| seen.unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
+    }
+
+    pub fn leave(self) -> Option<i32> {
+        self.agent.leave()
+    }
+
+    /// What of the agent is attached to the kernel: links of programs, and perf events.
+    fn attached(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.agent.pid())).unwrap().flatten();
+        let to = files.filter_map(|file| fs::read_link(file.path()).ok());
+        to.filter(|to| {
+            ["anon_inode:bpf_link", "anon_inode:[perf_event]"].iter().any(|it| to == Path::new(it))
+        })
+        .count()
+    }
+
+    fn captures_open(&self) -> u64 {
+        let status = done(&mut self.agent.onset(&["status", "--json"]));
+        serde_json::from_str::<Value>(&status).unwrap()["captures_open"].as_u64().unwrap()
+    }
+}
+
+/// It is what is deployed: few rights, and a filter of system calls over it.
+fn confined(pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "the agent is not confined: {status}");
+    }
+}
+
+/// Some time in which all watch.
+pub struct Window<'s> {
+    pub stage: &'s Stage,
+    pub round: usize,
+    gate: Gate,
+    /// What was attached before.
+    idle: usize,
+}
+
+impl Window<'_> {
+    fn run(&self, subject: Subject) -> Vec<Measured> {
+        // Whoever fails must not be waited for.
+        let watch = Fails(&self.gate);
+        let seen = subject(self);
+        std::mem::forget(watch);
+        seen
+    }
+
+    /// Asks for a capture.
+    pub fn capture(&self, tracer: &str, cgroup: Option<&Cgroup>, lasting: Duration) -> Asked<'_> {
+        let agent = &self.stage.agent;
+        let seconds = lasting.as_secs().to_string();
+        let mut trigger = agent.onset(&["trigger", tracer, "--seconds", &seconds]);
+        if let Some(cgroup) = cgroup {
+            trigger.args(["--container", &cgroup.id]);
+        }
+        let at = Instant::now();
+        let child = start(trigger.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        // One that begins later is not waited for.
+        self.gate.change(|state| state.asked += u64::from(!state.open));
+        Asked { stage: self.stage, child, at }
+    }
+
+    /// Waits until a container is known to the agent.
+    pub fn known(&self, cgroup: &Cgroup) {
+        await_that("the container to be known", SOON, || {
+            let listed = done(&mut self.stage.agent.onset(&["containers", "--json"]));
+            listed.contains(&cgroup.id).then_some(())
+        });
+    }
+
+    /// Waits until all captures of this window watch.
+    pub fn begin(&self) {
+        self.gate.change(|state| state.arrived += 1);
+        self.gate.wait(|state| state.open);
+    }
+
+    fn open_when_all_watch(&self) {
+        let asked = self.gate.wait(|state| state.arrived == self.gate.all);
+        let opened = await_that("all captures to be open", SOON, || {
+            let open = self.stage.captures_open();
+            assert!(open <= asked, "{open} captures are open, {asked} were asked for");
+            (open == asked).then(Instant::now)
+        });
+        // They are attached one after the other, each for itself: then their number stays.
+        let mut last = (0, opened);
+        await_that("all programs to be attached", SOON, || {
+            let now = self.stage.attached();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (now > self.idle && last.1.elapsed() > Duration::from_millis(300)).then_some(())
+        });
+        self.gate.change(|state| state.open = true);
+    }
+}
+
+/// A capture that was asked for.
+pub struct Asked<'s> {
+    stage: &'s Stage,
+    child: Killed,
+    at: Instant,
+}
+
+/// What a capture told, and when: from the question to the answer.
+pub struct Answered {
+    pub event: Value,
+    pub asked: Instant,
+    pub took: Duration,
+}
+
+impl Asked<'_> {
+    /// Whether it still runs: what was done until now was done while it watched.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.0.try_wait(), Ok(None))
+    }
+
+    pub fn event(mut self) -> Value {
+        self.answer().event
+    }
+
+    pub fn answer(&mut self) -> Answered {
+        let child: &mut Child = &mut self.child.0;
+        let status = await_that("an answer", SOON + CAPTURE, || child.try_wait().unwrap());
+        let took = self.at.elapsed();
+        let read = |from: Option<&mut dyn std::io::Read>| {
+            let mut text = String::new();
+            from.unwrap().read_to_string(&mut text).unwrap();
+            text
+        };
+        let id = read(child.stdout.as_mut().map(|it| it as _));
+        assert!(status.success(), "{}", read(child.stderr.as_mut().map(|it| it as _)));
+        let find = || self.stage.agent.events().into_iter().find(|event| event["tracer_id"] == id.trim());
+        Answered { event: await_that("the event", SOON, find), asked: self.at, took }
+    }
+}
+
+/// How long a capture lasted, in seconds.
+pub fn lasted(event: &Value) -> f64 {
+    number(event, "/tracer_data/duration_ms") / 1000.0
+}
+
+#[derive(Default)]
+struct State {
+    arrived: usize,
+    asked: u64,
+    open: bool,
+    broken: bool,
+}
+
+/// Where all subjects wait for each other.
+struct Gate {
+    all: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Lets all others go when this one fails.
+struct Fails<'g>(&'g Gate);
+
+impl Drop for Fails<'_> {
+    fn drop(&mut self) {
+        self.0.change(|state| state.broken = true);
+    }
+}
+
+impl Gate {
+    fn new(all: usize) -> Gate {
+        Gate { all, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn change(&self, how: impl FnOnce(&mut State)) {
+        how(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    /// How many captures have been asked for by then.
+    fn wait(&self, until: impl Fn(&State) -> bool) -> u64 {
+        let state = self.state.lock().unwrap();
+        let state = self.changed.wait_while(state, |state| !state.broken && !until(state)).unwrap();
+        let (broken, asked) = (state.broken, state.asked);
+        // A panic must not poison it: the others are to fail for this reason alone.
+        drop(state);
+        assert!(!broken, "another subject of this window failed");
+        asked
+    }
+}
