@@ -50,7 +50,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
         let pairs = words.chunks_exact(2).map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?)));
         pairs.collect()
     });
-    assert!(asked.runs(), "the load outlasted the capture");
+    asked.outlasts(window);
     let event = asked.event();
     let (three, one, large) = (touched["three"], touched["one"], touched["large"]);
     let small = bytes(&event, "touches_three") + bytes(&event, "touches_one");

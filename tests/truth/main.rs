@@ -13,7 +13,9 @@ mod faults;
 mod frozen;
 mod host;
 mod io;
+mod memory;
 mod names;
+mod neighbours;
 mod oom;
 mod page;
 mod programs;
@@ -42,7 +44,7 @@ const WINDOWS: [&[Subject]; 3] = [
         oom::measure,
         host::measure,
     ],
-    &[undisturbed::measure],
+    &[undisturbed::measure, memory::measure],
     &[names::measure],
 ];
 
@@ -53,6 +55,7 @@ fn rows() -> Vec<Row> {
         &host::ROWS,
         &waits::ROWS,
         &faults::ROWS,
+        &memory::ROWS,
         &io::ROWS,
         &blocked::ROWS,
         &oom::ROWS,

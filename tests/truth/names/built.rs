@@ -148,6 +148,7 @@ fn of_c(at: &Path) -> Vec<Program> {
     let twin_file = chain(at, "n_twin", "twin", &IDENTIFIED);
     let bare_file = at.join("n_bare");
     done(command("strip").arg("-o").arg(&bare_file).arg(&twin_file));
+    let twin = Program::new(&twin, twin_file);
     let second_file = chain(at, "n_second", "second", &ALIKE);
     let second_path = second_file.display().to_string();
     let mut all = vec![
@@ -155,8 +156,8 @@ fn of_c(at: &Path) -> Vec<Program> {
         Program::new(&one, chain(at, "n_one", "one", &ALIKE)),
         Program::new(&other, chain(at, "n_other", "other", &ALIKE)),
         // Before the one that has the same build id and names.
-        Program { perf_names: false, ..Program::new(&bare, bare_file) },
-        Program::new(&twin, twin_file),
+        Program { perf_names: false, symbols: twin.symbols.clone(), ..Program::new(&bare, bare_file) },
+        twin,
         Program::new(&first, chain(at, "n_first", "first", &ALIKE)).with(&["exec", &second_path]),
     ];
     let renamed =
