@@ -10,7 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
 use crate::rig::number;
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{CAPTURE, LOAD, Window};
+use crate::stage::{CAPTURE, Window};
 
 pub const HZ: f64 = 99.0;
 
@@ -37,15 +37,14 @@ pub fn sampled(row: &'static str, said: f64, ran: Duration) -> Measured {
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let cgroup = Cgroup::new("burns");
     window.known(&cgroup);
-    let lasting = LOAD.as_millis().to_string();
     let mut workers = ["all", "half", "brief"].map(|way| {
         let mut burn = pinned(1, &window.stage.programs.burn);
-        Worker::in_container(&cgroup, burn.args([way, &lasting]), "burn")
+        Worker::in_container(&cgroup, burn.arg(way), "burn")
     });
     let whole = cpu_time(cgroup.path());
     let mut asked = window.capture("cpuidle", Some(&cgroup), CAPTURE);
-    window.begin();
-    workers.iter_mut().for_each(Worker::go);
+    let lasting = window.begin();
+    workers.iter_mut().for_each(|worker| worker.go(lasting));
     workers.iter().for_each(Worker::is_done);
     let whole = cpu_time(cgroup.path()) - whole;
     asked.outlasts(window);

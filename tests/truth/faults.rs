@@ -8,7 +8,7 @@ use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
 use crate::rig::number;
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{CAPTURE, LOAD, Window};
+use crate::stage::{CAPTURE, Window};
 use crate::who::Described;
 
 const THREE: &str = "memory touched by a function";
@@ -39,12 +39,10 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let named = Described::new(window, &cgroup);
     window.known(&cgroup);
     let mut touch = pinned(1, &window.stage.programs.touch);
-    touch.arg(LOAD.as_millis().to_string());
     let mut worker = Worker::in_container(&cgroup, &mut touch, "touch");
     named.rename();
     let mut asked = window.capture("memburst", Some(&cgroup), CAPTURE);
-    window.begin();
-    worker.go();
+    worker.go(window.begin());
     let touched: BTreeMap<String, f64> = worker.says("what it touched", |line| {
         let words: Vec<&str> = line.split(' ').collect();
         let pairs = words.chunks_exact(2).map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?)));

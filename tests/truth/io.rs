@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::frozen::Disk;
 use crate::programs::{Worker, pinned};
 use crate::rig::{command, done, number};
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{CAPTURE, LOAD, Window, lasted};
+use crate::stage::{CAPTURE, Window, lasted};
 
 /// Of each file that the program writes or reads: its name there, and the row.
 const FILES: [(&str, &str); 5] = [
@@ -64,7 +65,7 @@ fn bytes_of(event: &Value, path: &Path) -> f64 {
 fn writer(window: &Window<'_>, cgroup: &Cgroup, way: &str, folder: &Path, steps: u64) -> Worker {
     window.known(cgroup);
     let mut write = pinned(1, &window.stage.programs.write);
-    write.arg(way).arg(folder).args([LOAD.as_millis().to_string(), steps.to_string()]);
+    write.arg(way).arg(folder).arg(steps.to_string());
     Worker::in_container(cgroup, &mut write, "write")
 }
 
@@ -89,10 +90,10 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (mut ways, mut brief) = (Ways::new(window, &disks[0]), Brief::new(window, &disks[1]));
     let mut fio = Fio::new(window, &disks[2]);
     let mut asked = window.capture("iotracing", None, CAPTURE);
-    window.begin();
-    ways.worker.go();
-    brief.workers.iter_mut().for_each(Worker::go);
-    let of_fio = fio.run();
+    let lasting = window.begin();
+    ways.worker.go(lasting);
+    brief.workers.iter_mut().for_each(|worker| worker.go(lasting));
+    let of_fio = fio.run(lasting);
     let counted = [ways.counted(&disks[0]), vec![of_fio]].concat();
     let truth = brief.counted();
     asked.outlasts(window);
@@ -189,13 +190,15 @@ impl Fio {
         let mut fio = command("fio");
         fio.arg(format!("--filename={}", file.display()));
         fio.args(["--name=truth", "--rw=randrw", "--bs=4k", "--size=16m", "--direct=1", "--ioengine=libaio"]);
-        fio.args(["--iodepth=8", "--rate=1m", "--time_based", "--runtime=6", "--output-format=json"]);
+        fio.args(["--iodepth=8", "--rate=1m", "--time_based", "--output-format=json"]);
         cgroup.hold(&mut fio);
         Fio { command: fio, file, _cgroup: cgroup }
     }
 
-    fn run(&mut self) -> (&'static str, PathBuf, f64) {
-        let report = done(&mut self.command);
+    /// It takes a while to begin and to end.
+    fn run(&mut self, lasting: Duration) -> (&'static str, PathBuf, f64) {
+        let runtime = lasting.saturating_sub(Duration::from_secs(1)).as_millis();
+        let report = done(self.command.arg(format!("--runtime={runtime}ms")));
         let report: Value = serde_json::from_str(&report[report.find('{').unwrap()..]).unwrap();
         let bytes = |way: &str| number(&report, &format!("/jobs/0/{way}/io_bytes"));
         (FIO, self.file.clone(), bytes("read") + bytes("write"))

@@ -33,6 +33,9 @@ pub const ROWS: [Row; 5] = [
 
 const LASTING: Duration = Duration::from_secs(5);
 
+/// One of whom perf has so many samples has some here, too, unless they are told of another.
+const MANY: f64 = 20.0;
+
 /// Nodes of a flame graph under one process's name: label and samples.
 type Nodes<'v> = BTreeMap<&'v str, Vec<(&'v str, f64)>>;
 
@@ -88,6 +91,14 @@ fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> f64 {
             }
         }
     }
+    // Samples that are told of no such process are told of another.
+    for (comm, _) in
+        beside.iter().filter(|(comm, seen)| seen.samples >= MANY && built.of_comm(comm).is_some())
+    {
+        if !nodes.contains_key(&**comm) {
+            wrong.insert((comm, "no samples"));
+        }
+    }
     for (comm, label) in &wrong {
         println!("WRONG NAME: {label} in {comm}");
     }
@@ -104,7 +115,8 @@ fn comms(event: &Value, running: &[(&Program, Killed)]) -> f64 {
         let right = told.clone().any(|comm| comm == now.trim());
         let others = told.all(|comm| comm == now.trim() || comm == program.comm);
         if !(right && others) {
-            println!("WRONG COMM: {} for {}", text(event, "/tracer_id"), now.trim());
+            let rows: Vec<_> = rows.iter().filter(|row| row["pid"] == child.0.id()).collect();
+            println!("WRONG COMM: {rows:?} for {}", now.trim());
         }
         !(right && others)
     });

@@ -71,8 +71,9 @@ impl Worker {
         self.child.0.id()
     }
 
-    pub fn go(&mut self) {
-        self.to.write_all(b"g").unwrap();
+    /// Gives it the word, for so long.
+    pub fn go(&mut self, lasting: Duration) {
+        writeln!(self.to, "{}", lasting.as_millis()).unwrap();
     }
 
     /// Waits for a line.

@@ -16,9 +16,11 @@ use crate::programs::Programs;
 use crate::rig::{Agent, Folder, Killed, SOON, await_that, done, number, start};
 use crate::row::Measured;
 
-/// How long a capture of a window's lasts, and the load in it.
+/// How long a capture of the first window's lasts.
 pub const CAPTURE: Duration = Duration::from_secs(10);
-pub const LOAD: Duration = Duration::from_secs(8);
+
+/// A load is over by so much before the first capture is, and lasts as long as it can.
+const MARGIN: Duration = Duration::from_millis(1500);
 
 /// How often a window is played until all loads are over in time.
 const TRIES: u32 = 4;
@@ -150,8 +152,7 @@ impl Window<'_> {
         }
         let at = Instant::now();
         let child = start(trigger.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        // One that begins later is not waited for.
-        self.gate.change(|state| state.asked += u64::from(!state.open));
+        self.gate.change(|state| state.asked_for(at + lasting));
         Asked { stage: self.stage, child, at }
     }
 
@@ -163,10 +164,11 @@ impl Window<'_> {
         });
     }
 
-    /// Waits until all captures of this window watch.
-    pub fn begin(&self) {
+    /// Waits until all captures of this window watch. For how long they will.
+    pub fn begin(&self) -> Duration {
         self.gate.change(|state| state.arrived += 1);
         self.gate.wait(|state| state.open);
+        self.gate.state.lock().unwrap().lasting
     }
 
     fn open_when_all_watch(&self) {
@@ -183,7 +185,7 @@ impl Window<'_> {
             }
             (now > self.idle && last.1.elapsed() > Duration::from_millis(300)).then_some(())
         });
-        self.gate.change(|state| state.open = true);
+        self.gate.change(State::open);
     }
 }
 
@@ -238,8 +240,28 @@ pub fn lasted(event: &Value) -> f64 {
 struct State {
     arrived: usize,
     asked: u64,
+    /// When the first capture ends.
+    ends: Option<Instant>,
     open: bool,
+    /// From then on, how long a load may last.
+    lasting: Duration,
     broken: bool,
+}
+
+impl State {
+    /// A capture is asked for, which ends then. One that begins later is not waited for.
+    fn asked_for(&mut self, ends: Instant) {
+        if !self.open {
+            self.asked += 1;
+            self.ends = Some(self.ends.map_or(ends, |first| first.min(ends)));
+        }
+    }
+
+    fn open(&mut self) {
+        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        self.lasting = left.unwrap_or_default().saturating_sub(MARGIN);
+        self.open = true;
+    }
 }
 
 /// Where all subjects wait for each other.

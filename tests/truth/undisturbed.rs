@@ -22,26 +22,25 @@ pub const ROWS: [Row; 3] = [
 ];
 
 const LASTING: Duration = Duration::from_secs(5);
-const LOAD: &str = "4000";
 
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let cgroups = ["steady", "half"].map(Cgroup::new);
     cgroups.iter().for_each(|cgroup| window.known(cgroup));
-    let [mut steady, mut half] = [("all", "60000"), ("half", LOAD)].map(|(way, lasting)| {
-        let place = usize::from(way == "half");
+    let [mut steady, mut half] = [0, 1].map(|place| {
         let mut burn = pinned(1 - place as u32, &window.stage.programs.burn);
-        Worker::in_container(&cgroups[place], burn.args([way, lasting]), "burn")
+        Worker::in_container(&cgroups[place], burn.arg(["all", "half"][place]), "burn")
     });
-    steady.go();
+    steady.go(LASTING * 10);
     let (before, began) = (Sched::of(steady.pid()), Instant::now());
     let half_before = Sched::of(half.pid());
     let waits = window.capture("waitrate", Some(&cgroups[0]), LASTING);
-    let asked = cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
-    window.begin();
-    half.go();
+    let [of_steady, mut of_half] =
+        cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
+    half.go(window.begin());
     half.is_done();
+    of_half.outlasts(window);
     let half_ran = Sched::of(half.pid()).since(half_before).ran;
-    let (waits, [of_steady, of_half]) = (waits.event(), asked.map(|asked| asked.event()));
+    let (waits, of_steady, of_half) = (waits.event(), of_steady.event(), of_half.event());
     let ran = Sched::of(steady.pid()).since(before).ran;
     // It ran all the time, so what it ran in a part of it is known.
     let share = ran.as_secs_f64() / began.elapsed().as_secs_f64();

@@ -8,7 +8,7 @@ use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
 use crate::rig::number;
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{CAPTURE, LOAD, Window};
+use crate::stage::{CAPTURE, Window};
 
 const WAITED: &str = "wait of a container for a CPU";
 const RAN: &str = "run time of a container that waits";
@@ -49,18 +49,17 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (strong, weak) = (Cgroup::new("strong"), Cgroup::new("weak"));
     weigh(&strong, 1024);
     weigh(&weak, 128);
-    let lasting = LOAD.as_millis().to_string();
     let mut workers = [&strong, &weak].map(|cgroup| {
         window.known(cgroup);
         let mut burn = pinned(0, &window.stage.programs.burn);
-        Worker::in_container(cgroup, burn.args(["all", &lasting]), "burn")
+        Worker::in_container(cgroup, burn.arg("all"), "burn")
     });
     let before = workers.each_ref().map(|worker| Sched::of(worker.pid()));
     let used = cpu_time(strong.path());
     let asked = [("waitrate", &weak), ("cpuidle", &strong)];
     let mut asked = asked.map(|(tracer, cgroup)| window.capture(tracer, Some(cgroup), CAPTURE));
-    window.begin();
-    workers.iter_mut().for_each(Worker::go);
+    let lasting = window.begin();
+    workers.iter_mut().for_each(|worker| worker.go(lasting));
     workers.iter().for_each(Worker::is_done);
     let used = cpu_time(strong.path()) - used;
     let spent = [0, 1].map(|place| Sched::of(workers[place].pid()).since(before[place]));
@@ -82,12 +81,10 @@ pub fn throttled(window: &Window<'_>) -> Vec<Measured> {
     limited.quota(20);
     window.known(&limited);
     let mut burn = pinned(1, &window.stage.programs.burn);
-    let lasting = LOAD.as_millis().to_string();
-    let mut worker = Worker::in_container(&limited, burn.args(["all", &lasting]), "burn");
+    let mut worker = Worker::in_container(&limited, burn.arg("all"), "burn");
     let (used, held) = (cpu_time(limited.path()), throttled_time(&limited));
     let mut asked = window.capture("waitrate", Some(&limited), CAPTURE);
-    window.begin();
-    worker.go();
+    worker.go(window.begin());
     worker.is_done();
     let (used, held) = (cpu_time(limited.path()) - used, throttled_time(&limited) - held);
     asked.outlasts(window);

@@ -1,6 +1,7 @@
 /*
- * Burns CPU in a way: ARGUMENTS: all MS | half MS | brief MS. It begins at a byte on its standard input,
- * says when it has done, and stays until the input ends, so that its counts can be read.
+ * Burns CPU in a way: ARGUMENTS: all | half | brief. It begins at a line on its standard input, which
+ * says for how many milliseconds, says when it has done, and stays until the input ends, so that its counts
+ * can be read.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,12 +44,13 @@ static void one_brief(void)
 
 int main(int argc, char **argv)
 {
-	const char *way = argc > 2 ? argv[1] : "all";
-	double lasting = argc > 2 ? atof(argv[2]) : 1000, end;
-	char byte;
+	const char *way = argc > 1 ? argv[1] : "all";
+	double lasting, end;
+	char line[32] = "";
 
-	if (read(0, &byte, 1) != 1)
+	if (read(0, line, sizeof(line) - 1) <= 0)
 		return 1;
+	lasting = atof(line);
 	end = ms_of(CLOCK_MONOTONIC) + lasting;
 	if (!strcmp(way, "all"))
 		burn(CLOCK_MONOTONIC, lasting);
@@ -61,5 +63,5 @@ int main(int argc, char **argv)
 	}
 	puts("done");
 	fflush(stdout);
-	return read(0, &byte, 1) != 0;
+	return read(0, line, 1) != 0;
 }

@@ -1,7 +1,7 @@
 /*
- * Touches memory at three sites, again and again: ARGUMENTS: MS. It begins at a byte on
- * its standard input, and then says `three`, `one` and `large`: how many bytes each site touched, and
- * `faults`: what the kernel counted of it. It stays until the input ends.
+ * Touches memory at three sites, again and again: it begins at a line on its standard input, which
+ * says for how many milliseconds, and then says `three`, `one` and `large`: how many bytes each site touched,
+ * and `faults`: what the kernel counted of it. It stays until the input ends.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,18 +59,18 @@ static long faults(void)
 	return usage.ru_minflt;
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
 	unsigned long three = 24UL << 20, one = 8UL << 20, large = 8UL << 20;
-	double lasting = argc > 1 ? atof(argv[1]) : 1000, end;
+	double end;
 	unsigned long steps = 0;
 	char *small_at = region(three + one, MADV_NOHUGEPAGE), *large_at = region(large, MADV_HUGEPAGE);
 	long before, small_faults = 0;
-	char byte;
+	char line[32] = "";
 
-	if (read(0, &byte, 1) != 1)
+	if (read(0, line, sizeof(line) - 1) <= 0)
 		return 1;
-	for (end = ms() + lasting; ms() < end; steps++) {
+	for (end = ms() + atof(line); ms() < end; steps++) {
 		before = faults();
 		touches_three(small_at, three);
 		touches_one(small_at + three, one);
@@ -83,5 +83,5 @@ int main(int argc, char **argv)
 	printf("three %lu one %lu large %lu faults %ld\n", three * steps, one * steps, large * steps,
 	       small_faults);
 	fflush(stdout);
-	return read(0, &byte, 1) != 0;
+	return read(0, line, 1) != 0;
 }

@@ -1,8 +1,7 @@
 /*
- * Writes and reads files in every way: ARGUMENTS: all FOLDER MS STEPS | brief FOLDER MS STEPS, at
- * most so many, in that time. It begins at
- * a byte on its standard input, then says `NAME BYTES` of each file, and `done`. It stays until the input
- * ends.
+ * Writes and reads files in every way: ARGUMENTS: all FOLDER STEPS | brief FOLDER STEPS, at most so many. It
+ * begins at a line on its standard input, which says for how many milliseconds, then says `NAME BYTES` of
+ * each file, and `done`. It stays until the input ends.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -103,19 +102,19 @@ static void brief(long most)
 
 int main(int argc, char **argv)
 {
-	char byte;
+	char line[32] = "";
 	long steps;
 
-	if (argc < 5 || read(0, &byte, 1) != 1)
+	if (argc < 4 || read(0, line, sizeof(line) - 1) <= 0)
 		return 1;
 	folder = argv[2];
-	steps = atol(argv[4]);
+	steps = atol(argv[3]);
 	must(!posix_memalign((void **)&block, 4096, BLOCK), "memory");
 	memset(block, 1, BLOCK);
-	end = ms() + atof(argv[3]);
-	pause_us = atol(argv[3]) * 500 / steps;
+	end = ms() + atof(line);
+	pause_us = atof(line) * 500 / steps;
 	(strcmp(argv[1], "all") ? brief : all)(steps);
 	puts("done");
 	fflush(stdout);
-	return read(0, &byte, 1) != 0;
+	return read(0, line, 1) != 0;
 }
