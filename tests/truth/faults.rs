@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
 use crate::rig::number;
 use crate::row::{Bound, Measured, Row, measured, row};
 use crate::stage::{CAPTURE, Window};
-use crate::who::Described;
+use crate::who::{described, told};
 
 const THREE: &str = "memory touched by a function";
 const ONE: &str = "memory touched by another, a third of it";
@@ -35,12 +34,10 @@ fn bytes(event: &Value, label: &str) -> f64 {
 }
 
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
-    let cgroup = Cgroup::new("touches");
-    let named = Described::new(window, &cgroup);
+    let cgroup = described(window, "touches");
     window.known(&cgroup);
     let mut touch = pinned(1, &window.stage.programs.touch);
     let mut worker = Worker::in_container(&cgroup, &mut touch, "touch");
-    named.rename();
     let mut asked = window.capture("memburst", Some(&cgroup), CAPTURE);
     worker.go(window.begin());
     let touched: BTreeMap<String, f64> = worker.says("what it touched", |line| {
@@ -53,7 +50,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (three, one, large) = (touched["three"], touched["one"], touched["large"]);
     let small = bytes(&event, "touches_three") + bytes(&event, "touches_one");
     let sampled = |row, said, truth: f64| measured(row, said, truth).of_samples(truth / SAMPLE);
-    let mut all = named.told(&event, &[worker.pid()]);
+    let mut all = told(&event, &cgroup, &[worker.pid()]);
     all.extend([
         sampled(ALL, number(&event, "/tracer_data/faulted_bytes"), three + one + large),
         sampled(THREE, bytes(&event, "touches_three"), three),

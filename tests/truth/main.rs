@@ -44,7 +44,7 @@ const WINDOWS: [&[Subject]; 3] = [
         oom::measure,
         host::measure,
     ],
-    &[undisturbed::measure, memory::measure],
+    &[undisturbed::measure, memory::measure, who::renamed],
     &[names::measure],
 ];
 

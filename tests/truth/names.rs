@@ -54,9 +54,16 @@ fn by_comm(event: &Value) -> Nodes<'_> {
     nodes
 }
 
-/// Whether a label of a frame is a name: not the kernel's, and neither unknown nor a place in a file.
+/// Whether a label of a frame is a name: not the kernel's, and neither unknown nor that of a file alone.
 fn is_name(label: &str) -> bool {
-    !label.ends_with("_[k]") && !label.starts_with('[') && !label.contains("+0x")
+    let file = label.starts_with("n_") || label.contains(".so");
+    let function = label.contains("::");
+    !label.ends_with("_[k]") && !label.starts_with('[') && !label.contains("+0x") && (function || !file)
+}
+
+/// Whether a label is that of a program's file, which is another's.
+fn is_of_another(label: &str, comm: &str, built: &Built) -> bool {
+    label != comm && built.of_comm(label).is_some()
 }
 
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
@@ -84,9 +91,10 @@ fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> f64 {
     for (comm, nodes) in nodes {
         // A shell or a child of the test before its exec is none of these.
         let Some(program) = built.of_comm(comm) else { continue };
-        for (label, _) in nodes.iter().skip(1).filter(|(label, _)| is_name(label)) {
+        for (label, _) in nodes.iter().skip(1) {
             let seen = beside.get(*comm).is_some_and(|it| it.names.contains(*label));
-            if !program.may_run(label) && !seen {
+            let right = program.may_run(label) || seen || !is_name(label);
+            if !right || is_of_another(label, comm, built) {
                 wrong.insert((*comm, *label));
             }
         }
@@ -111,6 +119,10 @@ fn comms(event: &Value, running: &[(&Program, Killed)]) -> f64 {
     let wrong = running.iter().filter(|(program, child)| {
         let now = std::fs::read_to_string(format!("/proc/{}/comm", child.0.id())).unwrap();
         let mut told = rows.iter().filter(|row| row["pid"] == child.0.id()).map(|row| text(row, "/comm"));
+        // One that got no CPU has no samples.
+        if told.clone().next().is_none() {
+            return false;
+        }
         // One that was another program before may be told as both.
         let right = told.clone().any(|comm| comm == now.trim());
         let others = told.all(|comm| comm == now.trim() || comm == program.comm);

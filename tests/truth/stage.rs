@@ -15,12 +15,16 @@ use crate::neighbours::Outweighed;
 use crate::programs::Programs;
 use crate::rig::{Agent, Folder, Killed, SOON, await_that, done, number, start};
 use crate::row::Measured;
+use crate::who::Renamed;
 
 /// How long a capture of the first window's lasts.
 pub const CAPTURE: Duration = Duration::from_secs(10);
 
 /// A load is over by so much before the first capture is, and lasts as long as it can.
 const MARGIN: Duration = Duration::from_millis(1500);
+
+/// A load of less is too little to be measured.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// How often a window is played until all loads are over in time.
 const TRIES: u32 = 4;
@@ -33,6 +37,7 @@ pub struct Stage {
     pub programs: Programs,
     /// Where docker keeps its containers.
     pub docker: Folder,
+    pub renamed: Renamed,
     _outweighed: Outweighed,
 }
 
@@ -62,9 +67,8 @@ impl Stage {
         let docker = Folder::new();
         let agent = Agent::start(&config(&docker.0));
         confined(agent.pid());
-        // The folder that it is in stays.
-        drop(Cgroup::new("first"));
-        Stage { agent, programs: Programs::new(), docker, _outweighed: Outweighed::new() }
+        let renamed = Renamed::new(&docker.0);
+        Stage { agent, programs: Programs::new(), docker, renamed, _outweighed: Outweighed::new() }
     }
 
     /// Plays one window: all its subjects at once. Where someone else has the CPUs, a load may outlast its
@@ -168,7 +172,11 @@ impl Window<'_> {
     pub fn begin(&self) -> Duration {
         self.gate.change(|state| state.arrived += 1);
         self.gate.wait(|state| state.open);
-        self.gate.state.lock().unwrap().lasting
+        let lasting = self.gate.state.lock().unwrap().lasting;
+        if lasting.is_some_and(|lasting| lasting < SHORTEST) {
+            self.late.store(true, Ordering::SeqCst);
+        }
+        lasting.unwrap_or_default().max(Duration::from_millis(1))
     }
 
     fn open_when_all_watch(&self) {
@@ -243,8 +251,8 @@ struct State {
     /// When the first capture ends.
     ends: Option<Instant>,
     open: bool,
-    /// From then on, how long a load may last.
-    lasting: Duration,
+    /// From then on, how long a load may last, if there is a capture.
+    lasting: Option<Duration>,
     broken: bool,
 }
 
@@ -259,7 +267,7 @@ impl State {
 
     fn open(&mut self) {
         let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
-        self.lasting = left.unwrap_or_default().saturating_sub(MARGIN);
+        self.lasting = left.map(|left| left.saturating_sub(MARGIN));
         self.open = true;
     }
 }
