@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use onset::clock::Wall;
+use serde_json::Value;
 
 use crate::cgroup::Cgroup;
+use crate::rig::text;
+use crate::stage::lasted;
 
 /// How long a process has run, and has waited for a CPU: /proc/PID/schedstat of its main thread.
 #[derive(Clone, Copy, Debug)]
@@ -76,4 +82,31 @@ pub fn host_ticks() -> (u64, u64) {
     let ticks: Vec<u64> =
         line.split_ascii_whitespace().skip(1).take(8).map(|word| word.parse().unwrap()).collect();
     (ticks[2], ticks.iter().sum())
+}
+
+/// A count as it grew: seconds since 1970, and the count then, in seconds.
+pub struct Grown(Vec<(f64, f64)>);
+
+impl Grown {
+    /// Reads it every few milliseconds, until the other end is dropped.
+    pub fn of(read: impl Fn() -> Duration, until: &mpsc::Receiver<()>) -> Grown {
+        let mut all = Vec::new();
+        while until.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            all.push((now.as_secs_f64(), read().as_secs_f64()));
+        }
+        Grown(all)
+    }
+
+    fn at(&self, time: f64) -> f64 {
+        let next = self.0.partition_point(|(at, _)| *at < time).clamp(1, self.0.len() - 1);
+        let ((before, less), (after, more)) = (self.0[next - 1], self.0[next]);
+        less + (more - less) * (time - before) / (after - before)
+    }
+
+    /// By how much it grew while this event's capture lasted, as the event says when that was.
+    pub fn during(&self, event: &Value) -> Duration {
+        let begin = Wall::parse(text(event, "/tracer_time")).unwrap().0 as f64 / 1000.0;
+        Duration::from_secs_f64(self.at(begin + lasted(event)) - self.at(begin))
+    }
 }

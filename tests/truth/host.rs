@@ -1,16 +1,14 @@
 //! The whole host: samples of all that ran, against the CPU time of all in the time that the document
 //! says; the share of the kernel's time that is told, against /proc/stat.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use onset::clock::Wall;
-
-use crate::accounts::{cpu_time, host_ticks};
+use crate::accounts::{Grown, cpu_time, host_ticks};
 use crate::burns::sampled;
-use crate::rig::{SOON, await_that, number, text};
+use crate::rig::{SOON, await_that, number};
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{CAPTURE, Window, lasted};
+use crate::stage::{CAPTURE, Window};
 
 const SAMPLES: &str = "CPU of the host: samples and lost samples";
 const SYSTEM: &str = "share of time in the kernel";
@@ -30,13 +28,13 @@ pub const ROWS: [Row; 3] = [
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (over, is_over) = mpsc::channel();
     std::thread::scope(|scope| {
-        let used = scope.spawn(|| Used::until(is_over));
+        let used = scope.spawn(|| Grown::of(|| cpu_time("/"), &is_over));
         let asked = window.capture("cpusys", None, CAPTURE);
         window.begin();
         let (said, truth) = system(window);
         let event = asked.event();
         drop(over);
-        let ran = used.join().unwrap().of(&event);
+        let ran = used.join().unwrap().during(&event);
         let samples = number(&event, "/tracer_data/samples") + number(&event, "/tracer_data/lost_samples");
         let asked = CAPTURE.as_secs_f64() * 1000.0;
         vec![
@@ -45,33 +43,6 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
             measured(DURATION, number(&event, "/tracer_data/duration_ms"), asked),
         ]
     })
-}
-
-/// The host's CPU time as it grew: seconds since 1970, and seconds of CPU.
-struct Used(Vec<(f64, f64)>);
-
-impl Used {
-    /// Notes it every few milliseconds, until the other end is dropped.
-    fn until(is_over: mpsc::Receiver<()>) -> Used {
-        let mut all = Vec::new();
-        while is_over.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            all.push((now.as_secs_f64(), cpu_time("/").as_secs_f64()));
-        }
-        Used(all)
-    }
-
-    fn at(&self, time: f64) -> f64 {
-        let next = self.0.partition_point(|(at, _)| *at < time).clamp(1, self.0.len() - 1);
-        let ((before, less), (after, more)) = (self.0[next - 1], self.0[next]);
-        less + (more - less) * (time - before) / (after - before)
-    }
-
-    /// While this event's capture lasted.
-    fn of(&self, event: &serde_json::Value) -> Duration {
-        let begin = Wall::parse(text(event, "/tracer_time")).unwrap().0 as f64 / 1000.0;
-        Duration::from_secs_f64(self.at(begin + lasted(event)) - self.at(begin))
-    }
 }
 
 /// Between two of the agent's samples: the share that it shows, and that of /proc/stat, in percent.

@@ -114,8 +114,10 @@ struct Ways {
 impl Ways {
     fn new(window: &Window<'_>, disk: &Disk) -> Ways {
         let cgroup = Cgroup::new("writes");
-        fs::write(disk.path().join("read"), vec![1; (STEPS * BLOCK) as usize]).unwrap();
-        done(command("sync").arg("-f").arg(disk.path()));
+        // Past the cache, so that it is read from the disk.
+        let output = format!("of={}", disk.path().join("read").display());
+        let blocks = [format!("bs={BLOCK}"), format!("count={STEPS}")];
+        done(command("dd").args(["if=/dev/zero", "oflag=direct", "status=none", &output]).args(blocks));
         Ways { worker: writer(window, &cgroup, "all", disk.path(), STEPS), _cgroup: cgroup }
     }
 

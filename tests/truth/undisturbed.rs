@@ -1,15 +1,16 @@
 //! Two processes that have a CPU each for themselves: one never stops, also before and after it is watched,
 //! so that what it did is known only to those who ask at both ends; one sleeps half the time.
 
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use crate::accounts::Sched;
-use crate::burns::{HZ, sampled, samples_of};
+use crate::accounts::{Grown, Sched};
+use crate::burns::{sampled, samples_of};
 use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
 use crate::rig::number;
 use crate::row::{Bound, Measured, Row, measured, row};
-use crate::stage::{Window, lasted};
+use crate::stage::Window;
 
 const RAN: &str = "run time of a process that nothing interrupts";
 const STEADY: &str = "CPU of a process that nothing interrupts: samples";
@@ -31,25 +32,25 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
         Worker::in_container(&cgroups[place], burn.arg(["all", "half"][place]), "burn")
     });
     steady.go(LASTING * 10);
-    let (before, began) = (Sched::of(steady.pid()), Instant::now());
     let half_before = Sched::of(half.pid());
-    let waits = window.capture("waitrate", Some(&cgroups[0]), LASTING);
-    let [of_steady, mut of_half] =
-        cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
-    half.go(window.begin());
-    half.is_done();
-    of_half.outlasts(window);
-    let half_ran = Sched::of(half.pid()).since(half_before).ran;
-    let (waits, of_steady, of_half) = (waits.event(), of_steady.event(), of_half.event());
-    let ran = Sched::of(steady.pid()).since(before).ran;
-    // It ran all the time, so what it ran in a part of it is known.
-    let share = ran.as_secs_f64() / began.elapsed().as_secs_f64();
-    let expected = share * lasted(&of_steady) * HZ;
-    let samples = measured(STEADY, samples_of(&of_steady, steady.pid()), expected);
-    vec![
-        measured(RAN, number(&waits, "/tracer_data/run_ms"), share * lasted(&waits) * 1000.0),
-        // Each of its ends may fall on either side of a sample.
-        Measured { chance: 100.0 / expected, ..samples },
-        sampled(HALF, samples_of(&of_half, half.pid()), half_ran),
-    ]
+    let (pid, (over, is_over)) = (steady.pid(), mpsc::channel());
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| Grown::of(|| Sched::of(pid).ran, &is_over));
+        let waits = window.capture("waitrate", Some(&cgroups[0]), LASTING);
+        let [of_steady, mut of_half] =
+            cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
+        half.go(window.begin());
+        half.is_done();
+        of_half.outlasts(window);
+        let half_ran = Sched::of(half.pid()).since(half_before).ran;
+        let (waits, of_steady, of_half) = (waits.event(), of_steady.event(), of_half.event());
+        drop(over);
+        let ran = ran.join().unwrap();
+        let truth = ran.during(&waits).as_secs_f64() * 1000.0;
+        vec![
+            measured(RAN, number(&waits, "/tracer_data/run_ms"), truth),
+            sampled(STEADY, samples_of(&of_steady, pid), ran.during(&of_steady)),
+            sampled(HALF, samples_of(&of_half, half.pid()), half_ran),
+        ]
+    })
 }
