@@ -5,9 +5,9 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
 # All C but the kernel's types, which are written as the kernel writes them.
-C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c)
+C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c tests/truth/programs/*.c)
 
-.PHONY: run test lab aarch64 demo release install uninstall dist bench compare soak fuzz check fmt dependencies test-dependencies build
+.PHONY: run test lab aarch64 demo release install uninstall dist bench compare truth soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
 	$(ONSET) run
@@ -48,6 +48,10 @@ bench: test-dependencies  ## the hot paths, beside what they are measured agains
 
 compare: test-dependencies  ## the agent beside node_exporter, and what its captures cost; kept in docs/performance.md
 	benches/compare $(or $(SECONDS),120)
+
+truth: test-dependencies  ## what the static binary says beside what else measures it; kept in docs/accuracy.md, unless CHECK=1
+	ONSET_TRUTH_ROUNDS=$(or $(ROUNDS),10) ONSET_TRUTH_PAGE=$(if $(CHECK),,$(CURDIR)/docs/accuracy.md) \
+		ONSET_TESTED=$$(deploy/static/build | tail -n 1) cargo test --locked --test truth -- --nocapture
 
 soak: test-dependencies   ## all anomalies, outages and reloads for SECONDS=300: nothing grows, nothing is lost
 	ONSET_SOAK_SECONDS=$(or $(SECONDS),300) ONSET_TESTED=$$(deploy/static/build | tail -n 1) \

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::LazyLock;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -158,7 +158,7 @@ impl Drop for Folder {
 }
 
 /// Lines of a stream, as they come.
-pub struct Lines(Receiver<String>);
+pub struct Lines(Mutex<Receiver<String>>);
 
 impl Lines {
     pub fn of(stream: impl Read + Send + 'static) -> Lines {
@@ -170,7 +170,7 @@ impl Lines {
                 }
             }
         });
-        Lines(take)
+        Lines(Mutex::new(take))
     }
 
     /// The next line that fits, the others passed over.
@@ -179,7 +179,7 @@ impl Lines {
         let mut passed = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.0.recv_timeout(left) {
+            match self.0.lock().unwrap().recv_timeout(left) {
                 Ok(line) => match fits(&line) {
                     Some(value) => return value,
                     None => passed.push(line),
@@ -191,7 +191,7 @@ impl Lines {
 
     /// Those that have come.
     pub fn come(&self) -> Vec<String> {
-        self.0.try_iter().collect()
+        self.0.lock().unwrap().try_iter().collect()
     }
 }
 
