@@ -120,7 +120,6 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
-            ("io_not_attached", self.desk.captures.not_attached()),
             ("ship_cursor", Tally::get(&tally.cursor_failures)),
             ("ship_reject_not_noted", Tally::get(&tally.note_failures)),
         ]

@@ -26,7 +26,7 @@ pub enum Failed {
 /// Each with its name in `onset_faults_total` and what it costs.
 const KINDS: [(Failed, &str, &str); 5] = [
     (Failed::Flush, "bpf_flush", "documents of waits say of how many CPUs they lack the last"),
-    (Failed::Attach, "bpf_attach", "captures that need it are refused"),
+    (Failed::Attach, "bpf_attach", "captures that need it are refused, or say what they lack"),
     (Failed::Detach, "bpf_detach", "it goes on until the agent is started again"),
     (Failed::Read, "bpf_read", "captures that need it are refused"),
     (Failed::Write, "bpf_write", "captures that need it are refused, or lose samples"),

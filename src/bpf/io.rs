@@ -7,8 +7,6 @@ use std::io::{BufRead, BufReader};
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
@@ -16,6 +14,7 @@ use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
+use super::failed::{Attached, Failed};
 use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
@@ -45,19 +44,6 @@ pub struct Io {
     proc: Box<Path>,
     direct_end: Option<u64>,
     runs: u64,
-    refused: Refused,
-}
-
-/// How often the kernel would not attach a tracepoint that it has, to be read from any thread.
-#[derive(Clone, Debug, Default)]
-pub struct Refused(Arc<AtomicU64>);
-
-impl Refused {
-    /// How often, since the programs were loaded.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// A device that is to be watched.
@@ -91,13 +77,7 @@ impl Io {
         ] {
             meter.add(name, program.as_fd());
         }
-        Ok(Io {
-            skeleton,
-            proc: paths.proc.as_path().into(),
-            direct_end: None,
-            runs: 0,
-            refused: Refused::default(),
-        })
+        Ok(Io { skeleton, proc: paths.proc.as_path().into(), direct_end: None, runs: 0 })
     }
 
     /// Prepares to watch: nothing is seen until they are attached and a device is named. Tasks that are in D state for as long as `stall` are told.
@@ -114,19 +94,13 @@ impl Io {
             ring,
             links: Vec::new(),
             waits: None,
-            filesystems: FILESYSTEMS.map(|name| (name, Attached::Absent)),
+            filesystems: FILESYSTEMS.map(|name| (name, Tracepoint::Absent)),
             stall,
             watched: BTreeMap::new(),
         };
         armed.forget_old();
         armed.control()?;
         Ok(armed)
-    }
-
-    /// The count of tracepoints that could not be attached.
-    #[must_use]
-    pub fn refused(&self) -> Refused {
-        self.refused.clone()
     }
 
     /// The count of what found no room, to be read from any thread.
@@ -179,10 +153,10 @@ impl IoLost {
 pub struct IoArmed<'p> {
     program: &'p mut Io,
     ring: Ring,
-    links: Vec<Link>,
-    waits: Option<Link>,
+    links: Vec<Attached>,
+    waits: Option<Attached>,
     /// Those of filesystems, which may be modules that come later, by their names.
-    filesystems: [(&'static str, Attached); 3],
+    filesystems: [(&'static str, Tracepoint); 3],
     stall: Duration,
     watched: BTreeMap<u32, u32>,
 }
@@ -270,8 +244,10 @@ impl IoArmed<'_> {
 
     fn control(&self) -> Result<(), Error> {
         let stall_ns = u64::try_from(self.stall.as_nanos()).unwrap_or(u64::MAX);
-        let [delayed, written, xfs] =
-            self.filesystems.each_ref().map(|(_, attached)| u32::from(matches!(attached, Attached::Yes(_))));
+        let [delayed, written, xfs] = self
+            .filesystems
+            .each_ref()
+            .map(|(_, tracepoint)| u32::from(matches!(tracepoint, Tracepoint::Attached(_))));
         let fields = [stall_ns, self.program.runs, self.program.direct_end.unwrap_or(0)];
         let tell = [delayed & written, xfs];
         let fields = fields.iter().flat_map(|field| field.to_ne_bytes());
@@ -297,7 +273,7 @@ impl IoArmed<'_> {
             &mut progs.page_dirtied,
         ];
         for program in all.into_iter().filter(|program| program.autoload()) {
-            self.links.push(attempt("attaching the io program", || program.attach())?);
+            self.links.push(attempt("attaching the io program", || program.attach())?.into());
         }
         Ok(())
     }
@@ -307,7 +283,7 @@ impl IoArmed<'_> {
     pub fn attach_waits(&mut self) -> Result<(), Error> {
         if self.waits.is_none() {
             let program = &mut self.program.skeleton.progs.task_wakes;
-            self.waits = Some(attempt("attaching the io program", || program.attach())?);
+            self.waits = Some(attempt("attaching the io program", || program.attach())?.into());
         }
         Ok(())
     }
@@ -318,14 +294,11 @@ impl IoArmed<'_> {
     fn attach_filesystems(&mut self) -> Result<(), Error> {
         let progs = &mut self.program.skeleton.progs;
         let all = [&mut progs.ext4_delayed, &mut progs.ext4_written, &mut progs.xfs_writes];
-        for ((_, attached), program) in self.filesystems.iter_mut().zip(all) {
-            if matches!(attached, Attached::Yes(_)) || !program.autoload() {
+        for ((name, tracepoint), program) in self.filesystems.iter_mut().zip(all) {
+            if matches!(tracepoint, Tracepoint::Attached(_)) || !program.autoload() {
                 continue;
             }
-            *attached = Attached::of(program.attach());
-            if matches!(attached, Attached::Refused) {
-                self.program.refused.0.fetch_add(1, Ordering::Relaxed);
-            }
+            *tracepoint = Tracepoint::of(name, program.attach());
         }
         self.control()
     }
@@ -333,25 +306,29 @@ impl IoArmed<'_> {
     /// Tracepoints that this kernel has and would not attach.
     #[must_use]
     pub fn not_attached(&self) -> Vec<&'static str> {
-        let refused = self.filesystems.iter().filter(|(_, attached)| matches!(attached, Attached::Refused));
+        let refused =
+            self.filesystems.iter().filter(|(_, tracepoint)| matches!(tracepoint, Tracepoint::Refused));
         refused.map(|(name, _)| *name).collect()
     }
 }
 
 /// What became of a tracepoint that need not be there.
-enum Attached {
-    Yes(#[allow(dead_code)] Link), // kept, for as long as it is to be attached
+enum Tracepoint {
+    Attached(#[allow(dead_code)] Attached), // kept, for as long as it is to be attached
     /// The kernel has none of this name: its module is not loaded.
     Absent,
     Refused,
 }
 
-impl Attached {
-    fn of(result: Result<Link, libbpf_rs::Error>) -> Attached {
+impl Tracepoint {
+    fn of(name: &str, result: Result<Link, libbpf_rs::Error>) -> Tracepoint {
         match result {
-            Ok(link) => Attached::Yes(link),
-            Err(error) if error.kind() == ErrorKind::NotFound => Attached::Absent,
-            Err(_) => Attached::Refused,
+            Ok(link) => Tracepoint::Attached(link.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Tracepoint::Absent,
+            Err(error) => {
+                Failed::Attach.count(name, &error);
+                Tracepoint::Refused
+            }
         }
     }
 }
@@ -394,10 +371,10 @@ mod tests {
 
     #[test]
     fn a_tracepoint_that_is_not_there_is_told_from_one_that_could_not_be_attached() {
-        let of = |number| Attached::of(Err(libbpf_rs::Error::from_raw_os_error(number)));
-        assert!(matches!(of(libc::ENOENT), Attached::Absent));
+        let of = |number| Tracepoint::of("one", Err(libbpf_rs::Error::from_raw_os_error(number)));
+        assert!(matches!(of(libc::ENOENT), Tracepoint::Absent));
         for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {
-            assert!(matches!(of(number), Attached::Refused), "{number}");
+            assert!(matches!(of(number), Tracepoint::Refused), "{number}");
         }
     }
 }

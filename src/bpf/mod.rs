@@ -26,7 +26,7 @@ pub use error::Error;
 pub use failed::{Failed, failures};
 pub use floor::Floor;
 pub use hook::Hook;
-pub use io::{Io, IoArmed, IoLost, Refused as IoRefused, SLOTS as IO_SLOTS, Watched};
+pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
 pub use io_record::{IoFile, IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;
 pub use ring::{Drained, Ring};

@@ -33,10 +33,10 @@ impl Captures {
         });
         let io = followed.as_ref().map_err(|why| *why).and_then(|followed| {
             let program = bpf::Io::load(paths, followed, unified, &mut meter).map_err(sentence)?;
-            let (lost, refused) = (program.lost().map_err(sentence)?, program.refused());
+            let lost = program.lost().map_err(sentence)?;
             let (proc, sys) = (paths.proc.as_path().into(), paths.sys.as_path().into());
             let (program, inbox) = (Mutex::new(program), Inbox::new(OPEN_MAX));
-            Ok((Arc::new(io::Tracing { program, inbox, proc, sys }), lost, refused))
+            Ok((Arc::new(io::Tracing { program, inbox, proc, sys }), lost))
         });
         let waits = followed.as_ref().map_err(|why| *why).and_then(|followed| {
             let release = release(&paths.proc);

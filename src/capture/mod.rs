@@ -54,7 +54,7 @@ pub struct Captures {
     tasks: Looks,
     unified: bool,
     waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
-    io: Result<(Arc<io::Tracing>, bpf::IoLost, bpf::IoRefused), &'static str>,
+    io: Result<(Arc<io::Tracing>, bpf::IoLost), &'static str>,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<Open>,
@@ -283,12 +283,6 @@ impl Captures {
         self.meter.read(each);
     }
 
-    /// How often the kernel would not attach a tracepoint that it has, since start.
-    #[must_use]
-    pub fn not_attached(&self) -> u64 {
-        self.io.as_ref().map_or(0, |(_, _, refused)| refused.count())
-    }
-
     /// What was lost since start, by where.
     pub fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
         for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
@@ -297,7 +291,7 @@ impl Captures {
         if let Ok((_, lost)) = &self.waits {
             each("waits", lost.samples());
         }
-        if let Ok((_, lost, _)) = &self.io {
+        if let Ok((_, lost)) = &self.io {
             each("io", lost.count());
         }
         each("containers", self.not_followed);

@@ -95,7 +95,6 @@ fn capture(kind: Kind) -> Capture {
         }),
         Kind::Waits => Seen::Waits(Waits {
             whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
-            unread_cpus: 0,
             culprits: (0..400).map(culprit).collect(),
             waiters: Vec::new(),
             unread_cpus: 0,
