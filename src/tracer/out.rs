@@ -62,11 +62,11 @@ impl Shrink {
         usize::try_from(kept).unwrap_or(len).min(len)
     }
 
-    /// How many of so many are kept where each takes so many bytes at least: more than fit are not
-    /// written to be counted only.
+    /// How many of so many are kept where each takes about so many bytes: more than fit are not written to be
+    /// counted only.
     #[must_use]
-    pub fn keep_of(self, len: usize, least: usize) -> usize {
-        self.keep(len.min(self.room / least.max(1)))
+    pub fn keep_of(self, len: usize, each: usize) -> usize {
+        self.keep(len.min(self.room / each.max(1)))
     }
 
     /// Whether nothing is left out for want of room.

@@ -9,13 +9,30 @@ use super::flame::Flame;
 use super::judge::{Found, Keep};
 use super::watch::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
-use crate::evidence::{Profile, Seen, TopProcess};
+use crate::evidence::{FlameNode, Profile, Seen, TopProcess};
 
 /// More nodes are never written, for that must not hold up the loop: 2 MiB and more of JSON.
 pub const NODES_MAX: usize = 1 << 15;
 
-/// A node takes so many bytes at least: its four names, and a digit or a letter of each.
-pub const NODE_LEAST: usize = 42;
+/// The nodes whose size is looked at.
+const LOOKED_AT: usize = 1024;
+
+/// Bytes that a node of this flame graph takes as JSON, on average and a little more: what cannot fit is
+/// not written in vain, for writing it twice would hold up the loop for twice as long.
+pub fn node_size(flame: &[FlameNode]) -> usize {
+    /// Names, quotes, colons and commas.
+    const FRAME: usize = r#"{"level":,"value":,"self":,"label":""},"#.len();
+    let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let size = |node: &FlameNode| {
+        FRAME + digits(node.level.into()) + digits(node.value) + digits(node.own) + node.label.len()
+    };
+    let (count, sum) = flame
+        .iter()
+        .step_by(flame.len() / LOOKED_AT + 1)
+        .fold((0, 0), |(count, sum), node| (count + 1, sum + size(node)));
+    let average = sum / usize::max(count, 1) + 1;
+    average + average / 32
+}
 
 /// A flame graph's own limit.
 pub const FRAMES: Most = Most("frames", NODES_MAX);
@@ -67,7 +84,7 @@ struct Body<'a, R> {
 impl<R: Serialize> Data for Profiled<'_, R> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let Profile { hz, samples, flame, top } = self.profile;
-        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), NODE_LEAST));
+        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), node_size(flame)));
         let top_processes = top.get(..shrink.keep(top.len())).unwrap_or_default();
         let truncated = Truncated::of(shrink)
             .and("flamedata", flame.len(), FRAMES, flame.len() - flamedata.truncated())

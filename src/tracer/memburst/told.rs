@@ -9,7 +9,7 @@ use crate::evidence::{Faults, Resident, Seen};
 use crate::tracer::fields::{Head, Truncated};
 use crate::tracer::flame::Flame;
 use crate::tracer::judge::{Found, Keep};
-use crate::tracer::profile::{CAPTURED, FRAMES, NODE_LEAST, NODES_MAX};
+use crate::tracer::profile::{CAPTURED, FRAMES, NODES_MAX, node_size};
 use crate::tracer::{Data, Shrink};
 
 /// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
@@ -91,7 +91,7 @@ impl From<Growth> for Numbers {
 impl Data for Told<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let Faults { flame, top } = self.faults;
-        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), NODE_LEAST));
+        let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), node_size(flame)));
         let named = top.get(..self.top.min(top.len())).unwrap_or_default();
         let top_memory_usage = named.get(..shrink.keep(named.len())).unwrap_or_default();
         let truncated = Truncated::of(shrink)
