@@ -29,18 +29,18 @@ struct Bench<'a> {
     containers: &'a Containers,
     filter: &'a Filter,
     now: Now,
-    open: [Option<Ticket>; 64],
+    open: [Option<(Ticket, Kind)>; 64],
     next: u32,
     sheet: &'a mut [u8],
     kept: u32,
 }
 
 impl World for Bench<'_> {
-    fn capture(&mut self, _: Request) -> Ticket {
+    fn capture(&mut self, request: Request) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         if let Some(place) = self.open.iter_mut().find(|place| place.is_none()) {
-            *place = Some(ticket);
+            *place = Some((ticket, request.kind));
         }
         ticket
     }
@@ -99,7 +99,10 @@ fn capture(kind: Kind) -> Capture {
             waiters: Vec::new(),
             unread_cpus: 0,
         }),
-        Kind::Probe => Seen::Probe(Vec::new()),
+        Kind::Probe => {
+            let waited = Waited { ran: TEN, all: TEN, inner: TEN, ..Waited::default() };
+            Seen::Probe((0..100).map(|slot| (Key { slot, generation: 1 }, waited)).collect())
+        }
         Kind::Io => Seen::Io(disk_io()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
@@ -166,7 +169,7 @@ fn turn(
     bench: &mut Bench<'_>,
     (readings, number): (&mut [Reading], u32),
     page: &mut Page,
-    capture: &Capture,
+    [capture, probe]: [&Capture; 2],
 ) {
     let now = bench.now;
     let containers = bench.containers;
@@ -212,8 +215,9 @@ fn turn(
     }
     tracer.on(now, Event::Asked(None, Duration::from_secs(1)), &mut Out::new(bench));
     let open = std::mem::replace(&mut bench.open, [None; 64]);
-    for (index, ticket) in open.into_iter().flatten().enumerate() {
+    for (index, (ticket, kind)) in open.into_iter().flatten().enumerate() {
         let event = match index % 3 {
+            _ if kind == Kind::Probe => Event::Captured(ticket, probe, containers),
             2 => Event::Refused(ticket, Refusal::Busy),
             _ => Event::Captured(ticket, capture, containers),
         };
@@ -233,7 +237,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let containers = Containers::fixture(&list);
     let (mut sheet, mut page) = (vec![0; 32 << 10], Page::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
-    let capture = capture(spec.captures[0]);
+    let (capture, probe) = (capture(spec.captures[0]), capture(Kind::Probe));
     let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
     let filter = config.tracers[place].filter();
@@ -250,7 +254,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let before = ALLOCATIONS.get();
     for number in 0..TURNS {
         bench.now.mono += Duration::from_secs(10);
-        turn(&mut *tracer, &mut bench, (&mut readings, number), &mut page, &capture);
+        turn(&mut *tracer, &mut bench, (&mut readings, number), &mut page, [&capture, &probe]);
     }
     let after = ALLOCATIONS.get();
     assert!(bench.kept > TURNS, "{} kept only {} events", spec.name, bench.kept);
@@ -262,8 +266,13 @@ fn no_tracer_takes_from_the_heap_once_it_is_built() {
     let text: Vec<String> = TRACERS
         .iter()
         .map(|spec| {
+            let probed = if spec.captures.contains(&Kind::Probe) {
+                "probe_every = \"10s\"\nsustained_samples = 1\n"
+            } else {
+                ""
+            };
             format!(
-                "[tracer.{}]\ncooldown = \"20s\"\ninclude = [\"id:c*\"]\nexclude = [\"id:*99\", \"pod:?\"]\n",
+                "[tracer.{}]\ncooldown = \"20s\"\ninclude = [\"id:c*\"]\nexclude = [\"id:*99\", \"pod:?\"]\n{probed}",
                 spec.name
             )
         })

@@ -102,11 +102,12 @@ fn a_container_that_waits_for_another_names_it() {
     assert_eq!(text(&event, "/tracer_data/interferer_list/0/cgroup_path"), strong.path());
     let duration = number(&event, "/tracer_data/duration_ms");
     assert!((2000.0..3000.0).contains(&duration), "{event:#}");
-    // It was caught without a baseline, and says so.
-    assert_eq!(text(&event, "/tracer_data/trigger"), "sustained", "{event:#}");
-    assert_eq!(text(&event, "/tracer_data/baseline"), "none", "{event:#}");
+    // Caught without a baseline it says so, and names no mean. A slow machine may have one by then.
+    let known = number(&event, "/tracer_data/baseline_samples") >= 10.0;
+    assert!(known || text(&event, "/tracer_data/trigger") == "sustained", "{event:#}");
+    assert_eq!(text(&event, "/tracer_data/baseline"), if known { "history" } else { "none" }, "{event:#}");
+    assert_eq!(event["tracer_data"].get("mean").is_some(), known, "{event:#}");
     assert_eq!(text(&event, "/tracer_data/source"), "probe", "{event:#}");
-    assert!(event["tracer_data"].get("mean").is_none(), "{event:#}");
     await_that("a sample of it", LONG, || ratio(&agent, &weak, "external").filter(|ratio| *ratio > 0.5));
     // Its cost and its losses are shown, and the probes are not held to the budget for captures.
     assert_eq!(agent.metric("onset_lost_records_total{source=\"waits\"}"), Some(0.0));
