@@ -9,6 +9,7 @@ pub mod fuzz;
 mod io;
 mod io_rows;
 mod load;
+mod naming;
 mod proc_task;
 mod resident;
 mod stacks;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::OPEN_MAX;
 use super::answer::Answer;
+use super::naming::{Counted, Ended, find_names};
 use super::resident::{self, Members};
 use crate::bpf;
-use crate::evidence::{Capture, Faults, Kind, Refusal, Resident, Scope, Seen};
+use crate::evidence::{Kind, Refusal, Resident, Scope};
 use crate::host::Key;
 use crate::inbox::{Found, Inbox, Shift};
-use crate::stacks::fold;
 use crate::starter::{Crew, Starter};
-use crate::symbol::{Image, Stack, Symbolizer};
+use crate::symbol::Symbolizer;
 use crate::sys;
 
 /// The counts are read this often: soon enough that a process is looked at while it is there.
@@ -30,9 +30,6 @@ const BATCHES_MAX: u32 = 512;
 
 /// Different stacks that are kept; 800 bytes each, for a few seconds. What is beyond counts as lost.
 const STACKS_MAX: usize = 65_536;
-
-/// What has no name by then gets none, and says so: whoever asked waits.
-const NAMING_MAX: Duration = Duration::from_secs(20);
 
 /// Longer than any capture.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -56,23 +53,6 @@ pub(super) enum Sampled {
         /// Of one page.
         page_bytes: u32,
     },
-}
-
-/// A request that is over: only its names are missing.
-pub(super) struct Ended {
-    job: Job,
-    lasted: Duration,
-    lost: u64,
-    stacks: Vec<Counted>,
-    symbols: Symbolizer,
-    resident: Vec<Resident>,
-}
-
-/// A stack with its weight, and when it was last seen.
-struct Counted {
-    sent: Arc<bpf::Sent>,
-    weight: u64,
-    last: Duration,
 }
 
 /// A stack of a process: what it is counted under.
@@ -386,86 +366,5 @@ impl Running {
             // It was on a CPU a moment ago, so looking at it does not hang.
             self.symbols.sight(sent.image, sent.layout, &sent.user);
         }
-    }
-}
-
-/// The life of the naming thread.
-fn find_names(sampler: &Sampler) {
-    let mut shift = sampler.endings.shift();
-    loop {
-        match shift.next(Duration::ZERO) {
-            Found::Job(ended) => ended.name(sampler.sampled),
-            Found::Nothing if shift.leave() => return,
-            Found::Nothing => {}
-            Found::Closed => return,
-        }
-    }
-}
-
-impl Ended {
-    fn name(self, sampled: Sampled) {
-        let Ended { job, lasted, lost, stacks: counted, symbols, resident } = self;
-        let comms = newest_names(&counted);
-        let stack = |counted: &Counted| Stack {
-            image: counted.sent.image,
-            weight: counted.weight,
-            user: counted.sent.user.to_vec(),
-            kernel: counted.sent.kernel.to_vec(),
-        };
-        let stacks: Vec<Stack> = counted.iter().map(stack).collect();
-        let names = symbols.resolve(&stacks, Instant::now() + NAMING_MAX);
-        let comm = |stack: &Stack| comms.get(&stack.image).copied().unwrap_or_default();
-        let profile = fold(bpf::HZ, stacks.iter().map(|stack| names.row(stack, comm(stack))));
-        let seen = match sampled {
-            Sampled::Running => Seen::Stacks(profile),
-            Sampled::Faults { .. } => Seen::Faults(Faults { flame: profile.flame, top: resident }),
-        };
-        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen }));
-    }
-}
-
-/// What each program was called when it was last sampled. While it executes another one it may be called
-/// like that already, so such a sample counts only where there is no other.
-fn newest_names(counted: &[Counted]) -> HashMap<Image, &str> {
-    let mut newest: HashMap<Image, (bool, Duration, &str)> = HashMap::new();
-    for Counted { sent, last, .. } in counted {
-        let name = (!sent.execs, *last, &*sent.comm);
-        let best = newest.entry(sent.image).or_insert(name);
-        *best = (*best).max(name);
-    }
-    newest.into_iter().map(|(image, (_, _, comm))| (image, comm)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::symbol::Layout;
-
-    fn counted(image: Image, comm: &str, execs: bool, last: u64) -> Counted {
-        let (user, kernel) = (Box::default(), Box::default());
-        let sent = bpf::Sent {
-            hash: last,
-            image,
-            layout: Layout::default(),
-            comm: comm.into(),
-            execs,
-            user,
-            kernel,
-        };
-        Counted { sent: Arc::new(sent), weight: 1, last: Duration::from_secs(last) }
-    }
-
-    #[test]
-    fn a_renamed_program_has_the_name_of_its_last_sample_and_each_exec_its_own() {
-        let [shell, tool] = [1, 2].map(|id| Image { pid: 7, id });
-        let samples = [
-            counted(shell, "sh", false, 10),
-            counted(shell, "renamed", false, 30),
-            counted(shell, "sh", false, 20),
-            counted(shell, "tool", true, 40),
-            counted(tool, "tool", true, 50),
-        ];
-        let names = newest_names(&samples);
-        assert_eq!(names, HashMap::from([(shell, "renamed"), (tool, "tool")]));
     }
 }
