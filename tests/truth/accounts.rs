@@ -89,7 +89,7 @@ pub struct Grown(Vec<(f64, f64)>);
 
 impl Grown {
     /// Reads it every few milliseconds, until the other end is dropped.
-    pub fn of(read: impl Fn() -> Duration, until: &mpsc::Receiver<()>) -> Grown {
+    pub fn of(read: impl Fn() -> Duration, until: mpsc::Receiver<()>) -> Grown {
         let mut all = Vec::new();
         while until.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -28,7 +28,7 @@ pub const ROWS: [Row; 3] = [
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (over, is_over) = mpsc::channel();
     std::thread::scope(|scope| {
-        let used = scope.spawn(|| Grown::of(|| cpu_time("/"), &is_over));
+        let used = scope.spawn(move || Grown::of(|| cpu_time("/"), is_over));
         let asked = window.capture("cpusys", None, CAPTURE);
         window.begin();
         let (said, truth) = system(window);

@@ -35,7 +35,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let half_before = Sched::of(half.pid());
     let (pid, (over, is_over)) = (steady.pid(), mpsc::channel());
     std::thread::scope(|scope| {
-        let ran = scope.spawn(|| Grown::of(|| Sched::of(pid).ran, &is_over));
+        let ran = scope.spawn(move || Grown::of(|| Sched::of(pid).ran, is_over));
         let waits = window.capture("waitrate", Some(&cgroups[0]), LASTING);
         let [of_steady, mut of_half] =
             cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
