@@ -359,11 +359,12 @@ static __always_inline void place_current(struct cpu *cpu, struct task_struct *t
 	__u64 index = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct cgroup_subsys_state *css = NULL;
-	struct cgroup *cgroup;
+	struct cgroup *own, *cgroup;
+	__u64 near_root;
 
 	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + index * sizeof(css));
-	cgroup = unified ? BPF_CORE_READ(set, dfl_cgrp) : BPF_CORE_READ(css, cgroup);
-	cpu->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	own = cgroup = unified ? BPF_CORE_READ(set, dfl_cgrp) : BPF_CORE_READ(css, cgroup);
+	cpu->cgroup = BPF_CORE_READ(own, kn, id);
 	cpu->group = cpu->cgroup;
 	for (int level = 0; level < CGROUP_LEVELS_MAX && cgroup; level++) {
 		__u64 id = BPF_CORE_READ(cgroup, kn, id);
@@ -374,8 +375,13 @@ static __always_inline void place_current(struct cpu *cpu, struct task_struct *t
 			return;
 		}
 		css = BPF_CORE_READ(cgroup, self.parent);
-		cgroup = css ? BPF_CORE_READ(css, cgroup) : NULL;
+		if (!css)
+			return;
+		cgroup = BPF_CORE_READ(css, cgroup);
 	}
+	near_root = container_near_root(own);
+	if (near_root)
+		cpu->group = near_root;
 }
 
 /*
