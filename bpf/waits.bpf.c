@@ -129,11 +129,16 @@ static __always_inline void note_throttle(struct cfs_rq *queue, __u64 cgroup, __
 		return;
 	fresh.total = total;
 	throttle = value_of(&throttles, &cgroup, &fresh);
-	if (!throttle || throttle->since || !is_throttled(queue))
+	if (!throttle || !is_throttled(queue))
 		return;
-	throttle->since = now;
+	/*
+	 * A throttled task goes on until it leaves the kernel, and may wait for the CPU once more before
+	 * that: the pause begins after, as the queue then knows.
+	 */
 	if (bpf_core_field_exists(queue->throttled_clock_self) && queue->throttled_clock_self)
 		throttle->since = queue->throttled_clock_self;
+	else if (!throttle->since)
+		throttle->since = now;
 }
 
 /* A task of this cgroup gets the CPU: if it was throttled, that is over, and known by now. */
