@@ -44,8 +44,8 @@ const WINDOWS: [&[Subject]; 3] = [
         oom::measure,
         host::measure,
     ],
-    &[undisturbed::measure, memory::measure, who::renamed],
-    &[names::measure],
+    &[undisturbed::measure],
+    &[names::measure, memory::measure, who::renamed],
 ];
 
 fn rows() -> Vec<Row> {

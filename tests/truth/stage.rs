@@ -225,7 +225,7 @@ impl Asked<'_> {
 
     pub fn answer(&mut self) -> Answered {
         let child: &mut Child = &mut self.child.0;
-        let status = await_that("an answer", SOON + CAPTURE, || child.try_wait().unwrap());
+        let status = await_that("an answer", SOON * 3, || child.try_wait().unwrap());
         let took = self.at.elapsed();
         let read = |from: Option<&mut dyn std::io::Read>| {
             let mut text = String::new();
