@@ -51,7 +51,7 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
 	return READ(css, cgroup);
 }
 
-/* The id of the cgroup above this one that is so many levels below the root. */
+/* The id of the cgroup above `cgroup` that lies `level` levels below the root. */
 static __always_inline __u64 ancestor_id(struct cgroup *cgroup, __u64 level)
 {
 	struct cgroup___ids *old = (void *)cgroup;

@@ -65,21 +65,24 @@ impl Budget {
         WINDOW
     }
 
-    /// When the capture that was refused last would be taken. `None`: none was, or never.
+    /// When the capture that was refused last would be taken. `None`: none was, it would be now, or never.
     pub(super) fn free_at(&self, now: Duration) -> Option<Duration> {
         let lasting = self.refused?;
         let whole = self.whole().checked_sub(lasting).filter(|_| self.percent > 0)?;
         let mut over = self.used(now).saturating_sub(whole);
+        if over.is_zero() {
+            return None;
+        }
         let from = now.saturating_sub(WINDOW);
         // As the window goes on, the oldest runs leave it.
         for (begin, end) in self.runs.iter().map(|(begin, end)| ((*begin).max(from), *end)) {
             let run = end.saturating_sub(begin);
             if run >= over {
-                return Some(if over.is_zero() { now } else { begin.saturating_add(over + WINDOW) });
+                return Some(begin.saturating_add(over + WINDOW));
             }
             over -= run;
         }
-        Some(now)
+        None
     }
 
     /// What captures ran, or are set to run, within the window that ends now.
@@ -156,6 +159,7 @@ mod tests {
             let mut then = Budget { percent: 10, runs: budget.runs.clone(), refused: None };
             assert!(!then.take(free - Duration::from_millis(1), S(lasting)), "{lasting} s at {free:?}");
             assert!(then.take(free, S(lasting)), "{lasting} s at {free:?}");
+            assert_eq!(budget.free_at(free), None, "it would be taken by then");
         }
         assert!(!budget.take(S(1599), S(61)));
         assert_eq!(budget.free_at(S(1599)), None, "never");

@@ -242,7 +242,7 @@ impl Open {
             Refusal::OverBudget => {
                 "over budget: captures had their share of the last ten minutes ([capture] budget_percent); onset status says until when".into()
             }
-            Refusal::Gone => "the container is gone".into(),
+            Refusal::Gone => "the container is gone; onset containers lists those that are there".into(),
         }
     }
 }

@@ -216,7 +216,7 @@ fn samples(armed: &mut Armed<'_>) -> u64 {
     all
 }
 
-/// Whether there are as many samples as so many CPUs give that are never idle.
+/// Asserts that `samples` is what this number of CPUs gives in `time` if none of them is ever idle.
 fn assert_whole(what: &str, samples: u64, time: Duration, cpus: usize) {
     let want = time.as_secs_f64() * f64::from(HZ) * cpus as f64;
     eprintln!("{what}: {samples} samples, {want:.1} expected");

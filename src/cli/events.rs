@@ -85,7 +85,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
             let words = "--rejected lists what there is, as it was kept: it goes without --follow and --sort";
             return Err(Failure::Usage(words.into()));
         }
-        return list_rejected(&dir, &choice, json, out);
+        list_rejected(&dir, &choice, json, out)?;
+        return Ok(choice.nothing(given)?.map_or(Done::Well, Done::Noted));
     }
     match order {
         Order::Time if follow => {
@@ -100,7 +101,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
 
 /// What the server will never take, as far as it is still in the log, each with the server's words. The
 /// words alone where the event is gone.
-fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<Done, Failure> {
+fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let notes = ship::rejected(dir)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", dir.display())))?;
     let mut notes: HashMap<String, Reject> = notes.into_iter().map(|note| (note.id.clone(), note)).collect();
@@ -121,7 +122,7 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
             writeln!(out, "{}  no longer in the log  {}", line(&note.id), words(&note))?;
         }
     }
-    Ok(Done::Well)
+    Ok(())
 }
 
 pub(super) fn words(note: &Reject) -> String {
@@ -162,39 +163,41 @@ fn list(
     }
 }
 
-/// As their rules fired; of equals, and of those without a time, as they were kept. The log is read twice:
-/// what is held in memory is only what is kept before its turn has come.
+/// As their rules fired; of equals, and of those without a time, as they were kept. The log is read twice.
+/// Only events that were kept before their turn are held in memory: those of the last minutes, or, where the
+/// clock was set back, those since.
 fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
-    let (mut order, mut last) = (Vec::new(), Wall(0));
+    let (mut kept, mut last) = (Vec::new(), Wall(0));
     while let Some(Entry { id, bytes }) = reader.next()? {
         if choice.takes(bytes) {
             last = Envelope::read(bytes).and_then(|envelope| envelope.time()).unwrap_or(last);
-            order.push((last, id));
+            kept.push((last, id));
         }
     }
-    order.sort_by_key(|(time, _)| *time);
-    let mut order = order.into_iter().map(|(_, id)| id).peekable();
-    let mut early: HashMap<RecordId, Vec<u8>> = HashMap::new();
+    let places: HashMap<RecordId, usize> =
+        kept.iter().enumerate().map(|(place, (_, id))| (*id, place)).collect();
+    let mut order: Vec<usize> = (0..kept.len()).collect();
+    order.sort_by_key(|place| kept.get(*place).map(|(time, _)| *time));
+    let mut order = order.into_iter().peekable();
+    let mut early: HashMap<usize, (RecordId, Vec<u8>)> = HashMap::new();
     let mut reader = Reader::open(dir)?;
-    // What was deleted meanwhile holds nobody up for longer than to the end of the log.
     while let Some(Entry { id, bytes }) = reader.next()? {
-        if order.peek() == Some(&id) {
-            print(id, bytes, json, out)?;
-            order.next();
-        } else if choice.takes(bytes) {
-            early.insert(id, bytes.to_vec());
-        }
-        while let Some(bytes) = order.peek().and_then(|id| early.remove(id)) {
-            if let Some(id) = order.next() {
-                print(id, &bytes, json, out)?;
+        // What came after the first reading is not listed.
+        let Some(place) = places.get(&id) else { continue };
+        early.insert(*place, (id, bytes.to_vec()));
+        while let Some(next) = order.peek() {
+            match early.remove(next) {
+                Some((id, bytes)) => print(id, &bytes, json, out)?,
+                // It was deleted meanwhile: those behind it in the log are here.
+                None if next < place => {}
+                None => break,
             }
+            order.next();
         }
     }
-    for id in order {
-        if let Some(bytes) = early.remove(&id) {
-            print(id, &bytes, json, out)?;
-        }
+    for (id, bytes) in order.filter_map(|place| early.remove(&place)) {
+        print(id, &bytes, json, out)?;
     }
     Ok(())
 }

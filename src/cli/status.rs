@@ -71,7 +71,7 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
     let again = budget
         .free_at
         .as_ref()
-        .map_or(String::new(), |at| format!("; one was refused, there is room for it again at {}", line(at)));
+        .map_or(String::new(), |at| format!("; one was refused, which has room again from {} on", line(at)));
     writeln!(
         out,
         "captures    {} of {} that they may run in {}{again}",

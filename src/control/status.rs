@@ -97,7 +97,7 @@ pub struct BudgetStatus {
     pub whole_ms: u64,
     /// The window.
     pub window_ms: u64,
-    /// One was refused, and is to be had again from this time on, in RFC 3339.
+    /// When the capture that was refused last would be granted, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_at: Option<String>,
 }

@@ -74,7 +74,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
 /// A folder's stamps are of a coarse clock: of two changes within this the later may not show.
 const COARSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
 
-/// So often is a folder believed that it did not change; then it is listed once more.
+/// After this many looks in a row at an unchanged folder it is listed again.
 const BELIEVED: u32 = 64;
 
 /// What a folder says of its last change: its inode, and a stamp that is compared and never read as a time.

@@ -239,6 +239,8 @@ impl Reader {
         let Some(jump) = jump else { return Ok(false) };
         if let Some(current) = &mut self.current {
             current.follow = Follow::Sealed(jump);
+            // Nobody looks here again: a record behind one that has rotted is found now or never.
+            current.scan.doubt();
         }
         // One that does not tell its log may be of this one, and come before: they are all asked first.
         if self.others.iter().any(|other| other.scan.log().is_none()) {

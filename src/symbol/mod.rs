@@ -19,6 +19,7 @@ mod maps;
 mod modules;
 mod perf_map;
 mod process;
+mod start;
 mod symtab;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -268,14 +269,11 @@ impl Names {
     /// A stack with its names in place of its addresses, of a process that is called `comm`.
     #[must_use]
     pub fn row<'n>(&'n self, stack: &Stack, comm: &'n str) -> Row<'n> {
-        let user = stack.user.iter().enumerate();
-        Row {
-            pid: stack.image.pid,
-            comm,
-            weight: stack.weight,
-            user: user.map(|(depth, frame)| self.user(stack.image, frame.code(depth))).collect(),
-            kernel: self.kernel(stack),
-        }
+        let frames = stack.user.iter().enumerate();
+        let mut user: Vec<&str> =
+            frames.map(|(depth, frame)| self.user(stack.image, frame.code(depth))).collect();
+        user.truncate(start::calls(&user));
+        Row { pid: stack.image.pid, comm, weight: stack.weight, user, kernel: self.kernel(stack) }
     }
 
     /// The names of its kernel part.

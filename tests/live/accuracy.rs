@@ -1,5 +1,5 @@
 //! What captures of waits say, held against what the kernel itself counts of the same time: of the
-//! agent as it is shipped, under its own filter and rights.
+//! agent confined, under its own filter and rights.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -368,7 +368,7 @@ fn no_call_that_the_agent_makes_is_refused_by_its_own_filter() {
         agent.metric("onset_ship_documents_total{outcome=\"created\"}").filter(|created| *created >= 7.0)
     });
     agent.signal(libc::SIGHUP);
-    agent.said.wait("a reload", SOON, |line| line.contains("config reloaded").then_some(()));
+    agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
     agent.signal(libc::SIGTERM);
     let text = await_that("its last call", SOON, || {
         fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))

@@ -423,7 +423,7 @@ impl Drop for Left {
 }
 
 impl Left {
-    /// All that are above the last part of this path, but for the first so many.
+    /// The folders above the last part of `path`, without the first `but` of them.
     fn above(path: &str, but: usize) -> Left {
         let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(but).collect();
         Left(ends.iter().rev().map(|end| path[..*end].to_owned()).collect())

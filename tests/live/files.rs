@@ -72,6 +72,10 @@ fn traced(work: impl FnOnce()) -> Traced {
     let pid = agent.pid();
     await_that("all to be watched", SOON, || watches(pid).then_some(()));
     work();
+    assert!(
+        matches!(trigger.try_wait(), Ok(None)),
+        "the load outlasted its capture: the machine is too slow now"
+    );
     let output = trigger.wait_with_output().unwrap();
     assert!(output.status.success());
     let id = String::from_utf8(output.stdout).unwrap();

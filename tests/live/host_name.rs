@@ -50,7 +50,7 @@ fn a_name_in_the_config_stays_whatever_the_kernels_is() {
     let agent = Agent::start_by(&mut named("early-name"), folder, config);
     rename(&agent, "late-name");
     agent.signal(libc::SIGHUP);
-    agent.said.wait("a reload", SOON, |line| line.contains("config reloaded").then_some(()));
+    agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
     assert_eq!(told(&agent), "node-1");
     assert_eq!(agent.leave(), Some(0));
 }

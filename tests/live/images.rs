@@ -244,10 +244,6 @@ fn five_programs_with_one_inode_number_on_subvolumes_of_btrfs_have_their_own_nam
     if !root("btrfs") {
         return;
     }
-    if !std::fs::read_to_string("/proc/filesystems").unwrap().contains("btrfs") {
-        println!("SKIPPED: this kernel has no btrfs");
-        return;
-    }
     let disk = Btrfs::new();
     let cgroup = Cgroup::new("btrfs");
     let agent = Agent::start(&only("cpuidle", "every = \"1h\""));
@@ -293,7 +289,7 @@ fn a_capture_beside_64_spinners_lasts_as_long_as_it_says_and_adds_up() {
     let (all, idle) = ticks();
     let began = std::time::Instant::now();
     let id = done(&mut agent.onset(&["trigger", "cpusys", "--seconds", "2"]));
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let (all, idle) = (ticks().0 - all, ticks().1 - idle);
     drop(running);
     let event = agent.event("the event", SOON, |event| event["tracer_id"] == id.trim());

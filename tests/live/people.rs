@@ -91,6 +91,11 @@ fn a_trigger_that_is_refused_says_until_when() {
     }
     let agent = Agent::start(&only("cpuidle", "every = \"1h\""));
     let mut running = start(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "6"]));
+    await_that("the first to run", SOON, || {
+        let status = run(&mut agent.onset(&["status", "--json"])).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        (status["captures_open"] == 1).then_some(())
+    });
     let refused = await_that("a refusal", SOON, || {
         let told = run(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "1"]));
         (told.status.code() == Some(1)).then(|| String::from_utf8(told.stderr).unwrap())
@@ -100,7 +105,7 @@ fn a_trigger_that_is_refused_says_until_when() {
     let until = onset::clock::Wall::parse(until.split(' ').next().unwrap()).expect("a time");
     assert!(until.0 + 2000 > now.0 && until.0 < now.0 + 7000, "{refused} at {now}");
     assert!(refused.contains(" s from now"), "{refused}");
-    await_that("the first", SOON, || running.0.try_wait().unwrap());
+    assert!(await_that("the first", SOON, || running.0.try_wait().unwrap()).success());
     done(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "1"]));
     assert_eq!(agent.leave(), Some(0));
 }

@@ -64,7 +64,9 @@ fn system(window: &Window<'_>) -> (f64, f64) {
     let (mut said, mut after) = (0.0, before);
     for _ in 0..INTERVALS {
         let (now, ticks) = next(last);
-        assert_eq!(now, last + 1.0, "the test was too slow to see each sample");
+        if now != last + 1.0 {
+            window.spoil(); // a sample came and went unseen
+        }
         said += agent.metric("onset_host_cpu_ratio{mode=\"system\"}").unwrap() / f64::from(INTERVALS);
         (last, after) = (now, ticks);
     }

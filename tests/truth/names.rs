@@ -33,7 +33,7 @@ pub const ROWS: [Row; 5] = [
 
 const LASTING: Duration = Duration::from_secs(5);
 
-/// One of whom perf has so many samples has some here, too, unless they are told of another.
+/// A process of which perf has this many samples has some here, too, unless they are told of another.
 const MANY: f64 = 20.0;
 
 /// Nodes of a flame graph under one process's name: label and samples.

@@ -1,5 +1,5 @@
-//! Whoever else is on the machine takes CPU: the containers of this test outweigh them, though not by so
-//! much that nobody serves their disks.
+//! Whoever else is on the machine takes CPU: the containers of this test outweigh them, but leave enough
+//! for the kernel threads that serve their disks.
 
 use std::fs;
 use std::path::{Path, PathBuf};

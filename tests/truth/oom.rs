@@ -73,7 +73,10 @@ impl Drop for Freezer {
 
 /// Someone wants memory while another is dying, and gets it: nobody is killed for it.
 fn dying(window: &Window<'_>, cgroup: &Cgroup) {
-    let Some(freezer) = Freezer::new(cgroup) else { return };
+    let Some(freezer) = Freezer::new(cgroup) else {
+        println!("no cgroup v1 freezer here: a victim that was dying before is not tried");
+        return;
+    };
     let before = kills(cgroup);
     let mut victim = eater(window, cgroup, 40);
     fed(&mut victim);

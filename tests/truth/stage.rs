@@ -174,9 +174,14 @@ impl Window<'_> {
         self.gate.wait(|state| state.open);
         let lasting = self.gate.state.lock().unwrap().lasting;
         if lasting.is_some_and(|lasting| lasting < SHORTEST) {
-            self.late.store(true, Ordering::SeqCst);
+            self.spoil();
         }
         lasting.unwrap_or_default().max(Duration::from_millis(1))
+    }
+
+    /// Has this window played again: something came too late for it.
+    pub fn spoil(&self) {
+        self.late.store(true, Ordering::SeqCst);
     }
 
     fn open_when_all_watch(&self) {
@@ -215,7 +220,7 @@ impl Asked<'_> {
     /// The load is over: it was watched to its end if the capture still runs.
     pub fn outlasts(&mut self, window: &Window<'_>) {
         if !matches!(self.child.0.try_wait(), Ok(None)) {
-            window.late.store(true, Ordering::SeqCst);
+            window.spoil();
         }
     }
 

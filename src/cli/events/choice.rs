@@ -53,8 +53,7 @@ impl<'a> Choice<'a> {
         self.tracer.is_none() && self.container.is_none() && self.since.is_none()
     }
 
-    /// Why no event can fit, once all were seen: nobody knows of such a container. That there is no such
-    /// tracer is a misuse.
+    /// Once all events were seen: why none can fit the container. An unknown tracer is a misuse.
     pub(super) fn nothing(&self, given: &Given) -> Result<Option<String>, Failure> {
         if let Some(name) = self.tracer.filter(|_| !self.tracer_seen.get())
             && !TRACERS.iter().any(|spec| spec.name == name)

@@ -163,7 +163,7 @@ impl Source for Written {
     }
 }
 
-/// One with so many records, at its end, and its reader, who has found it.
+/// A segment with this many records, and a scan that has come to its end.
 fn followed(records: u64, size: usize) -> (Counted<Written>, Scan) {
     let mut bytes = segment(records);
     bytes.resize(size, 0);

@@ -1,6 +1,9 @@
 //! Readers beside a writer.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
+use crate::log::record::{HEAD, HEADER};
 
 #[test]
 fn a_reader_sees_records_while_they_are_written_and_across_segments() {
@@ -146,4 +149,23 @@ fn who_follows_a_calm_log_sees_whatever_comes_after_the_calm() {
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let id = put(&mut writer, b"four");
     assert_eq!(drain(&mut reader), [(id, b"four".to_vec())]);
+}
+
+#[test]
+fn a_record_behind_a_rotten_head_is_seen_before_a_follower_goes_on_to_the_next_segment() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    put(&mut writer, b"one");
+    let mut reader = Reader::open(&scratch.0).expect("a log");
+    // It finds the end, and finds it unchanged.
+    (0..3).for_each(|_| drop(drain(&mut reader)));
+    put(&mut writer, b"rotten");
+    let mut ids = vec![put(&mut writer, b"behind it")];
+    let file = fs::OpenOptions::new().write(true).open(last(&scratch.0)).expect("a segment");
+    let head = (HEADER + record::footprint(b"one".len())) as u64;
+    file.write_all_at(&[0; HEAD], head).expect("written");
+    ids.extend((0..40).map(|_| put(&mut writer, &[7; 4000])));
+    assert!(segments(&scratch.0).len() > 2);
+    assert_eq!(drain(&mut reader).into_iter().map(|record| record.0).collect::<Vec<_>>(), ids);
+    assert_eq!(reader.report().dropped_records, 0, "the rotten one is a bad record, not a dropped one");
 }

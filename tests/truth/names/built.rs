@@ -184,7 +184,11 @@ fn of_others(at: &Path) -> Vec<Program> {
     done(rustc.arg("-o").arg(&rust_file).arg(of_rust));
     let of_go = source("chain.go", include_str!("../programs/chain.go"));
     for (file, flags) in [(&go_file, ""), (&bare_file, "-s -w")] {
-        done(command("go").args(["build", "-ldflags", flags, "-o"]).arg(file).arg(&of_go));
+        let mut go = command("go");
+        if ["HOME", "GOCACHE", "XDG_CACHE_HOME"].iter().all(|name| std::env::var_os(name).is_none()) {
+            go.env("GOCACHE", at.join("gocache")); // it builds nothing without one
+        }
+        done(go.args(["build", "-ldflags", flags, "-o"]).arg(file).arg(&of_go));
     }
     // Go's own table of functions has names of what is stripped, too; nm does not read it.
     let bare = Program::new(&bare, bare_file);
