@@ -87,7 +87,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         if claims > 0 {
             writeln!(
                 out,
-                "\n{claims} cgroups left out: another one is the container of that id; see docs/containers.md, \"Whose id it is\""
+                "\nleft out: {claims}; another cgroup is the container of that id: docs/containers.md, \"Whose id it is\""
             )?;
         }
     }

@@ -107,8 +107,9 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
     let mut notes: HashMap<String, Reject> = notes.into_iter().map(|note| (note.id.clone(), note)).collect();
     let mut reader = Reader::open(dir)?;
     while let Some(entry) = reader.next()? {
+        let wanted = choice.takes(entry.bytes); // of each: it notes what there is
         let Some(note) = notes.remove(&entry.id.to_string()) else { continue };
-        if choice.takes(entry.bytes) {
+        if wanted {
             print(entry.id, entry.bytes, json, out)?;
             if !json {
                 writeln!(out, "    {}", words(&note))?;

@@ -90,3 +90,15 @@ fn what_is_said_is_what_was_measured_beside_it() {
     assert!(missed.is_empty(), "past their bounds: {missed:#?}");
     assert_eq!(stage.leave(), Some(0));
 }
+
+#[test]
+fn the_page_has_a_line_for_each_row_and_none_that_missed() {
+    if std::env::var_os("ONSET_TRUTH_PAGE").is_some_and(|page| !page.is_empty()) {
+        return; // it is being written
+    }
+    let page = std::fs::read_to_string("docs/accuracy.md").unwrap();
+    for row in rows() {
+        assert!(page.contains(&format!("| {} | {} |", row.name, row.against)), "{}: make truth", row.name);
+    }
+    assert!(!page.contains("**MISSED**"), "the last run of make truth was not within the bounds");
+}

@@ -94,13 +94,18 @@ fn an_event_is_found_by_the_container_that_it_blames() {
 fn a_choice_that_nothing_can_fit_says_so() {
     let mut desk = Desk::new();
     desk.event(Duration::ZERO, "later", None, json!({}));
-    for args in [&["events", "--tracer", "cpuidel"][..], &["events", "--tracer=cpuidel", "--sort=time"]] {
+    for args in [
+        &["events", "--tracer", "cpuidel"][..],
+        &["events", "--tracer=cpuidel", "--sort=time"],
+        &["events", "--tracer=cpuidel", "--rejected"],
+    ] {
         let (code, out, err) = desk.onset(args);
         assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1));
         assert!(err.contains("there is no tracer cpuidel; there are cpuidle, cpusys, "), "{err}");
     }
     // Of another version's tracer there are events.
     assert!(desk.prints(&["events", "--tracer", "later"]).contains("  later "));
+    assert_eq!(desk.prints(&["events", "--tracer", "later", "--rejected"]), "");
     let (code, out, err) = desk.onset(&["events", "--container", "f00dfacef00d"]);
     assert_eq!((code, out.as_str()), (0, ""));
     assert!(err.starts_with("onset: no event in the log names a container f00dfacef00d, "), "{err}");
