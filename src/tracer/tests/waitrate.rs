@@ -175,6 +175,32 @@ fn a_probe_is_called_for_by_a_containers_own_pressure() {
 }
 
 #[test]
+fn what_a_container_waited_before_it_was_seen_is_no_pressure_of_now() {
+    // One is seen late: its tasks have waited for hours, or for less than the time between two probes.
+    for earlier in [ms(9_000_000), ms(5000)] {
+        let (mut play, mut past) =
+            (start("probe_every = \"10s\"\nsustained_samples = 1"), Past::with_pressure());
+        pass(&mut play, &mut past, 0);
+        probed(&mut play, &[]);
+        play.containers(&[("a", "/docker/a"), ("b", "/docker/b"), ("c", "/docker/c")]);
+        let mut late = Past { stalled: Some(earlier), ..Past::default() };
+        for (stalled, pressure) in [(0, None), (2500, Some(25.0))] {
+            late.stalled = late.stalled.map(|before| before + ms(stalled));
+            play.pass(TEN);
+            let readings = [past.reading(&play), Past::with_pressure().reading(&play), late.reading(&play)];
+            play.tick(&Host::default(), &readings);
+            probed(&mut play, &[(Play::key(2), waiting(1000, 3000))]);
+            play.ask(Some(Play::key(2))).expect("a capture");
+            answer_all(&mut play);
+            let data = &play.seen.events.last().expect("an event").1["tracer_data"];
+            assert_eq!(data["curr_waitrate"], 75.0);
+            let told = data.get("pressure_percent").and_then(serde_json::Value::as_f64);
+            assert_eq!(told, pressure, "{earlier:?}");
+        }
+    }
+}
+
+#[test]
 fn without_a_baseline_a_wait_must_hold_and_the_document_says_so() {
     let mut play = start("probe_every = \"10s\"");
     let mut past = Past::with_pressure();

@@ -121,12 +121,14 @@ pub(super) struct Level {
 
 impl Subject {
     /// Whether nobody in it waited since a probe was last called for, `elapsed` ago; where its own pressure
-    /// is not told, as the host's says. A container that is new counts from zero.
+    /// is not told, as the host's says. A container that was not seen then may be new, and counts from zero;
+    /// but it may be old as well, so its pressure in that time is not known.
     pub(super) fn is_calm(&mut self, elapsed: Duration, host: bool) -> bool {
         let now = self.counters;
         let before = std::mem::replace(&mut self.before, now);
         let waited = now.stall.map(|stall| stall.checked_sub(before.stall.unwrap_or_default()));
-        self.pressure = waited.flatten().and_then(|waited| Percent::of(waited, Nanos::from(elapsed)));
+        let known = waited.flatten().filter(|_| before.stall.is_some());
+        self.pressure = known.and_then(|waited| Percent::of(waited, Nanos::from(elapsed)));
         // A quota holds tasks back, which the host's pressure need not show.
         let held_back = now.throttled.unwrap_or_default() != before.throttled.unwrap_or_default();
         let calm = match waited {
