@@ -122,7 +122,7 @@ pub struct Faults {
 }
 
 impl Registrar {
-    /// For so many containers at once.
+    /// For `capacity` containers at once.
     #[must_use]
     pub fn new(names: &Names, capacity: usize, wake: Wake, starter: Starter) -> Registrar {
         let (tell, told) = sync_channel(TOLD_MAX);

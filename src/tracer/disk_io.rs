@@ -19,7 +19,7 @@ use rows::{Processes, Stalls};
 mod fields;
 mod rows;
 
-/// The longest waits are told, so many.
+/// Waits that one document tells of, the longest first.
 const STALLS_MAX: usize = 10;
 
 /// Devices that one document tells of: those around one are few.

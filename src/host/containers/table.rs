@@ -41,8 +41,8 @@ pub enum NotFound {
 /// Slots beyond the capacity, as a share of it: those that are gone wait there to be reported.
 const SPARE: usize = 4;
 
-/// Beside that share, so many that are gone are kept for look-ups: an event is written up to a minute
-/// after it began, and what it tells of may be gone by then.
+/// Beside that share, this number of containers that are gone are kept for look-ups: an event is written up to
+/// a minute after it began, and the container that it tells of may be gone by then.
 pub(super) const REMEMBERED: usize = 64;
 
 /// What is kept of a container beside its path.
@@ -83,13 +83,13 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// So many slots has a table for so many at once: those that are gone need some, too.
+    /// The slots of a table that has room for `capacity` containers at once: those that are gone need slots, too.
     #[must_use]
     pub fn slots_for(capacity: usize) -> usize {
         (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX))
     }
 
-    /// An empty table for so many at once.
+    /// An empty table for `capacity` containers at once.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Containers {
         let slots = Containers::slots_for(capacity);
@@ -148,7 +148,7 @@ impl Containers {
         self.slots.len()
     }
 
-    /// So many slots can come into use.
+    /// The number of slots that can come into use.
     pub(crate) fn most_slots(&self) -> usize {
         self.slots.capacity()
     }
@@ -306,7 +306,7 @@ impl Containers {
         }
     }
 
-    /// So many that are gone are remembered while there are fresh slots: fresh ones cost memory.
+    /// The number of gone containers that are remembered while there are fresh slots: fresh slots cost memory.
     fn remembered(&self) -> usize {
         REMEMBERED + self.capacity / SPARE
     }

@@ -16,13 +16,13 @@ use crate::host::containers::claim::{Access, Maker};
 use crate::host::containers::path;
 use crate::host::containers::paths::{PATH_MAX, show};
 
-/// Of such steps, about a microsecond each, one call makes so many: the loop has other work.
+/// The steps, of about a microsecond each, that one call makes: the loop has other work.
 const BUDGET: u32 = 4_000;
 
-/// So many paths are compared in a step, when all that was below a folder is looked for.
+/// The paths that are compared in one step, when all cgroups below a folder are looked for.
 const PASSED_IN_A_STEP: usize = 16;
 
-/// Listing a folder is worth so many steps, and so is one that came or went.
+/// The steps that listing a folder takes, and that a folder takes which came or went.
 const FOLDER: u32 = 8;
 
 /// Runtimes have a container's files in all hierarchies after this time.
@@ -68,8 +68,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl Census {
-    /// With room for the branches of so many containers: each may be in a pod of its own, and
-    /// system services are branches as well.
+    /// With room for the branches of `containers` containers: each may be in a pod of its own, and system
+    /// services are branches as well.
     pub(super) fn new(containers: usize) -> io::Result<Census> {
         let capacity = (containers * 2 + 1024).min(usize::from(u16::MAX));
         Ok(Census {
@@ -300,8 +300,8 @@ impl Census {
         FOLDER
     }
 
-    /// The path of a folder in a branch; of one that is too long, so much that it can be seen. It is to be
-    /// given back.
+    /// The path of a folder in a branch. Of a path that is too long it is the first `PATH_MAX` bytes, by which the
+    /// caller sees that. The caller gives it back to `self.path`.
     fn joined(&mut self, parent: u16, name: &[u8]) -> Vec<u8> {
         let mut path = std::mem::take(&mut self.path);
         path.clear();

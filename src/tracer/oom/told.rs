@@ -23,7 +23,7 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    /// With so many of those who hold most memory, if they were captured.
+    /// With the `top` processes that hold most memory, if those were captured.
     pub(super) fn new(
         trigger: Trigger,
         known: &'a Known,

@@ -64,7 +64,7 @@ fn start(config: &str) -> Play {
     play
 }
 
-/// Ten seconds pass, of which some of the first container's tasks waited for so many milliseconds.
+/// Ten seconds pass, and in `stalled` milliseconds of them a task of the first container waited.
 fn pass(play: &mut Play, past: &mut Past, stalled: u64) {
     past.stalled = past.stalled.map(|before| before + ms(stalled));
     play.pass(TEN);
@@ -72,7 +72,7 @@ fn pass(play: &mut Play, past: &mut Past, stalled: u64) {
     play.tick(&Host::default(), &readings);
 }
 
-/// The same, and the probe that is called for finds that its tasks ran and waited for so long.
+/// The same, and the probe that is called for finds that its tasks ran for `ran` and waited for `waited`.
 fn tick(play: &mut Play, past: &mut Past, ran: u64, waited: u64) {
     pass(play, past, 1000);
     probed(play, &[(Play::key(0), waiting(ran, waited))]);

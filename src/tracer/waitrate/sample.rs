@@ -11,7 +11,7 @@ use crate::tracer::percents::{Nanos, Percent};
 use crate::tracer::watch::{Trigger, Watch};
 use crate::tracer::{Field, FieldKind};
 
-/// So much of the time someone must have waited, lest two switches of an idle container are half
+/// A hundredth of the time someone must have waited, lest two switches of an idle container are half
 /// of all that it did.
 pub(super) const LEAST: u32 = 100;
 
@@ -138,7 +138,7 @@ impl Subject {
         calm && !held_back
     }
 
-    /// Judges a sample of so much time. The rule that sees an edge in it, and whether it is high.
+    /// Judges a sample of `elapsed`. The rule that sees an edge in it, and whether it is high.
     pub(super) fn judge(
         &mut self,
         at: Duration,
