@@ -97,6 +97,8 @@ pub struct Agent {
     scanning: bool,
     /// From this slot on it is not seen to yet whether containers have other names.
     renamed: Option<usize>,
+    /// The slot from which the next such look begins: the last one found no room there.
+    rename_from: usize,
     own: Own,
 }
 
@@ -196,7 +198,7 @@ impl Agent {
         if now.mono >= self.rescan {
             self.rescan = now.mono.saturating_add(RESCAN);
             self.scanning |= self.reader.rescan(now) == Scan::Partial;
-            self.renamed = Some(0);
+            self.renamed = Some(std::mem::take(&mut self.rename_from));
         }
         self.look_for_renamed();
         self.follow();

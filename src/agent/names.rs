@@ -13,8 +13,15 @@ impl Agent {
         let Some(first) = self.renamed else { return };
         let containers = self.reader.containers();
         let end = first.saturating_add(RENAMED_MAX).min(containers.slots());
-        self.registrar.look_again((first..end).filter_map(|slot| containers.in_slot(slot)));
-        self.renamed = Some(end).filter(|end| *end < containers.slots());
+        let left = self.registrar.look_again((first..end).filter_map(|slot| containers.in_slot(slot)));
+        self.renamed = match left {
+            // The threads are slower than the loop, which does not wait for them.
+            Some(key) => {
+                self.rename_from = key.slot.into();
+                None
+            }
+            None => Some(end).filter(|end| *end < containers.slots()),
+        };
     }
 
     /// Takes in the names that were found out. A container that is gone by now gets its names, too:

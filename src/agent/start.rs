@@ -130,6 +130,7 @@ impl Agent {
             backlog: false,
             scanning: false,
             renamed: None,
+            rename_from: 0,
             own: Own::default(),
             config,
             config_file,

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use super::containers::claim::Access;
+
 /// What a watched folder tells of: folders in it that come and go.
 const WATCHED: u32 = libc::IN_CREATE
     | libc::IN_DELETE
@@ -65,7 +67,8 @@ impl Folder {
         }
         // A folder's links are its name, its `.`, and the `..` of each folder in it; or 1 where they
         // are not counted.
-        let about = About { inode: stat.st_ino, owner: stat.st_uid, has_folders: stat.st_nlink != 2 };
+        let access = Access { owner: stat.st_uid, group: stat.st_gid, mode: stat.st_mode };
+        let about = About { inode: stat.st_ino, access, has_folders: stat.st_nlink != 2 };
         Ok((stat.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(about))
     }
 
@@ -84,8 +87,8 @@ impl Folder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct About {
     pub(crate) inode: u64,
-    /// Whose it is: that user may make folders in it.
-    pub(crate) owner: u32,
+    /// Whose it is, and who else may make folders in it.
+    pub(crate) access: Access,
     /// Whether there are folders in it; true where the filesystem does not tell.
     pub(crate) has_folders: bool,
 }

@@ -23,11 +23,11 @@ const EVERY_FAILING: Duration = Duration::from_secs(60);
 /// Failures in a row after which that is so.
 const FAILING: u32 = 3;
 
-/// Containers of a pod come together: so long are others waited for.
+/// How long the others are waited for: containers of a pod come together.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// The kubelet tells of a container some seconds after it began. One that is in so many lists not
-/// is none of the kubelet's, or a sandbox whose runtime does not say so.
+/// The lists that a container is looked for in: the kubelet tells of it some seconds after it began. A container
+/// that none of them has is not the kubelet's, or is a sandbox whose runtime does not say so.
 const LISTS: u32 = 6;
 
 /// A list of 500 pods is of 5 MiB.

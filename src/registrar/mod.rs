@@ -3,6 +3,7 @@
 //! neither a slow disk nor a dead kubelet holds anything up.
 
 mod kubelet;
+mod opened;
 mod runtimes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,7 +122,7 @@ pub struct Faults {
 }
 
 impl Registrar {
-    /// For so many containers at once.
+    /// For `capacity` containers at once.
     #[must_use]
     pub fn new(names: &Names, capacity: usize, wake: Wake, starter: Starter) -> Registrar {
         let (tell, told) = sync_channel(TOLD_MAX);
@@ -155,15 +156,18 @@ impl Registrar {
     }
 
     /// Has it seen to whether these containers have other names by now. Only names that can change are
-    /// looked at, and of their files only whether they changed.
-    pub fn look_again<'c>(&self, containers: impl Iterator<Item = Container<'c>>) {
+    /// looked at, and of their files only whether they changed. Returns the first container for which there is
+    /// no room now: it keeps its name, and is to be brought again with those after it.
+    #[must_use]
+    pub fn look_again<'c>(&self, containers: impl Iterator<Item = Container<'c>>) -> Option<Key> {
         let Registrar { office, files, starter, .. } = self;
         for container in containers.filter(|container| container.stamp() != 0) {
             let wanted = Wanted { stamp: container.stamp(), ..Wanted::of(container) };
             if !starter.bring(&office.files, wanted, || Arc::clone(files) as _) {
-                self.office.dropped.fetch_add(1, Ordering::Relaxed);
+                return Some(container.key());
             }
         }
+        None
     }
 
     /// The next answer. Of one container there may be several: each knows more, or knows better.

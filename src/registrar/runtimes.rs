@@ -2,21 +2,21 @@
 //! for runc's own: one of which nothing is found is looked for a little longer.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::opened::{Opened, open};
 use super::{Office, Wanted};
 use crate::config::Names;
 use crate::host::identity::state::{self, Noted};
 use crate::host::{Identity, Record, Role, Teller, Text, Told};
 use crate::inbox::Found;
 
-/// A longer file is none of theirs: a spec is of some 20 KiB, podman's list of 2 KiB a container.
-const FILE_MAX: u64 = 16 << 20;
+/// Entries of a folder that are looked at: a runtime's has some ten.
+const ENTRIES_MAX: usize = 4096;
 
 /// When one of which nothing was found is looked for again.
 const AGAIN: [Duration; 3] =
@@ -72,23 +72,38 @@ pub(super) fn find(names: &Names, id: &str, proof: bool) -> Option<Told> {
             Some(first) => join(first, told),
         });
         let known = |told: &Told| !told.identity.name.is_empty() || told.identity.role == Some(Role::Sandbox);
-        if found.as_ref().is_some_and(|told| known(told) && (!proof || record(told).cgroup.is_some())) {
+        // After what a user's file tells, root's may follow.
+        let whole = |told: &Told| known(told) && record(told).owner == 0;
+        if found.as_ref().is_some_and(|told| whole(told) && (!proof || record(told).cgroup.is_some())) {
             break;
         }
     }
     found
 }
 
-/// What the first source says, and what it leaves open. Users' files add nothing to what others say.
+/// What the first source says, and what it leaves open. Users' files add nothing to what others say, and what
+/// root's say comes before all that they do.
 fn join(first: Told, more: Told) -> Told {
     let (known, other) = (record(&first).clone(), record(&more).clone());
-    if other.owner != 0 && other.owner != known.owner {
-        return first;
+    if other.owner != known.owner {
+        return if other.owner == 0 { more } else { first };
     }
     let mut identity = more.identity;
     identity.learn(&first.identity);
     let stamp = if known.stamp == 0 { other.stamp } else { known.stamp };
     told(identity, Record { cgroup: known.cgroup.or(other.cgroup), owner: known.owner, stamp })
+}
+
+/// The first that is root's; else the first.
+fn root_first<T>(all: impl Iterator<Item = T>, owner: impl Fn(&T) -> u32) -> Option<T> {
+    let mut first = None;
+    for it in all {
+        if owner(&it) == 0 {
+            return Some(it);
+        }
+        first = first.or(Some(it));
+    }
+    first
 }
 
 fn record(told: &Told) -> &Record {
@@ -105,71 +120,78 @@ fn told(identity: Identity, record: Record) -> Told {
 
 /// What the files that may tell a container's name look like now, if a name in there can change; else 0.
 pub(super) fn stamp(names: &Names, id: &str) -> u64 {
-    let docker = dockers(names).find_map(|folder| File::open(config(&folder, id)).ok());
-    match docker {
+    match docker_file(names, id) {
         Some(file) => stamp_of([file]),
-        None => stamp_of(
-            drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok()),
-        ),
+        None => stamp_of_lists(names),
     }
 }
 
+fn stamp_of_lists(names: &Names) -> u64 {
+    stamp_of(drivers(names).flat_map(|driver| driver.lists()).filter_map(|(base, list)| open(&base, &list)))
+}
+
 /// 0 is of none.
-fn stamp_of(files: impl IntoIterator<Item = File>) -> u64 {
+fn stamp_of(files: impl IntoIterator<Item = Opened>) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut any = false;
-    for about in files.into_iter().filter_map(|file| file.metadata().ok()) {
+    for Opened { about, .. } in files {
         (about.ino(), about.size(), about.mtime(), about.mtime_nsec()).hash(&mut hasher);
         any = true;
     }
     if any { hasher.finish().max(1) } else { 0 }
 }
 
-/// Docker's folders: with user namespaces there is one for each pair of ids below its own, `100000.100000`.
-fn dockers(names: &Names) -> impl Iterator<Item = PathBuf> {
+/// Docker's folders, and whose each is but root's: with user namespaces there is one for each pair of ids below
+/// its own, `100000.100000`, which older ones of docker give to that user.
+fn dockers(names: &Names) -> impl Iterator<Item = (PathBuf, u32)> {
     let remapped = |folder: &PathBuf| {
-        let pair = |path: &PathBuf| {
+        let roots = fs::metadata(folder).is_ok_and(|about| about.uid() == 0);
+        let user = |path: &PathBuf| -> Option<u32> {
             let (user, group) = path.file_name()?.to_str()?.split_once('.')?;
-            let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            (number(user) && number(group)).then_some(())
+            group.parse::<u32>().ok()?;
+            user.parse().ok()
         };
-        folders(folder).into_iter().filter(move |path| pair(path).is_some())
+        let pairs = folders(folder).into_iter().filter_map(move |path| Some((user(&path)?, path)));
+        pairs.map(move |(user, path)| (path, if roots { user } else { 0 }))
     };
-    names.docker.iter().flat_map(move |folder| [folder.clone()].into_iter().chain(remapped(folder)))
+    names.docker.iter().flat_map(move |folder| [(folder.clone(), 0)].into_iter().chain(remapped(folder)))
 }
 
-fn config(folder: &Path, id: &str) -> PathBuf {
-    folder.join("containers").join(id).join("config.v2.json")
+fn docker_file(names: &Names, id: &str) -> Option<Opened> {
+    let files = dockers(names).filter_map(|(folder, user)| {
+        let mut file = open(&folder, &folder.join("containers").join(id).join("config.v2.json"))?;
+        file.owner = if file.owner == user { 0 } else { file.owner };
+        Some(file)
+    });
+    root_first(files, |file| file.owner)
 }
 
 fn docker(names: &Names, id: &str) -> Option<Told> {
-    dockers(names).find_map(|folder| {
-        let file = File::open(config(&folder, id)).ok()?;
-        let (bytes, owner) = whole(&file)?;
-        let noted = state::docker(&bytes)?;
-        Some(told(noted.identity, Record { cgroup: None, owner, stamp: stamp_of([file]) }))
-    })
+    let file = docker_file(names, id)?;
+    let (noted, owner) = (state::docker(&file.bytes()?)?, file.owner);
+    Some(told(noted.identity, Record { cgroup: None, owner, stamp: stamp_of([file]) }))
 }
 
 /// A folder a namespace: `k8s.io`, `moby`, `default`. Its own tools call a container by its id.
 fn containerd(names: &Names, id: &str) -> Option<Told> {
-    let tasks = names.containerd.iter().map(|folder| folder.join("io.containerd.runtime.v2.task"));
-    let spec = |space: &Path, id: &str| {
-        let (bytes, owner) = read(&space.join(id).join("config.json"))?;
+    let tasks = names.containerd.iter().map(|folder| (folder, folder.join("io.containerd.runtime.v2.task")));
+    let spec = |base: &Path, space: &Path, id: &str| {
+        let (bytes, owner) = read(base, &space.join(id).join("config.json"))?;
         Some((state::oci(&bytes)?, owner))
     };
-    let mut spaces = tasks.flat_map(|folder| folders(&folder));
-    spaces.find_map(|space| {
-        let (mut noted, owner) = spec(&space, id)?;
+    let spaces = tasks.flat_map(|(base, tasks)| folders(&tasks).into_iter().map(move |space| (base, space)));
+    let found = spaces.filter_map(|(base, space)| {
+        let (mut noted, owner) = spec(base, &space, id)?;
         // A pod's containers share the host name of its sandbox, which alone has it as such.
         if noted.identity.hostname.is_empty()
             && let Some((sandbox, _)) =
-                noted.sandbox.as_deref().and_then(|sandbox| spec(&space, plain(sandbox)?))
+                noted.sandbox.as_deref().and_then(|sandbox| spec(base, &space, plain(sandbox)?))
         {
             noted.identity.hostname = sandbox.identity.hostname;
         }
         Some(called(noted, owner, id))
-    })
+    });
+    root_first(found, |told| record(told).owner)
 }
 
 /// An id that is the name of a file, and no way to another.
@@ -188,34 +210,47 @@ fn called(noted: Noted, owner: u32, id: &str) -> Told {
 }
 
 /// Podman's and CRI-O's: a folder a storage driver.
-fn drivers(names: &Names) -> impl Iterator<Item = PathBuf> {
-    let drivers = names.storage.iter().flat_map(|folder| folders(folder));
-    drivers.filter(|folder| {
-        folder.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b"-containers"))
+struct Driver<'n> {
+    /// The folder that the configuration names.
+    base: &'n Path,
+    folder: PathBuf,
+}
+
+fn drivers(names: &Names) -> impl Iterator<Item = Driver<'_>> {
+    let all = names.storage.iter();
+    let all = all.flat_map(|base| folders(base).into_iter().map(move |folder| Driver { base, folder }));
+    all.filter(|driver| {
+        driver.folder.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b"-containers"))
     })
 }
 
-/// The lists of a driver's containers; those that do not outlast a boot have one of their own.
-fn lists(driver: &Path) -> [PathBuf; 2] {
-    ["containers.json", "volatile-containers.json"].map(|list| driver.join(list))
+impl Driver<'_> {
+    /// The lists of its containers, each with its base; those that do not outlast a boot have one of their own.
+    fn lists(&self) -> [(PathBuf, PathBuf); 2] {
+        ["containers.json", "volatile-containers.json"]
+            .map(|list| (self.base.to_owned(), self.folder.join(list)))
+    }
+
+    fn spec(&self, id: &str) -> Option<Told> {
+        let (bytes, owner) = read(self.base, &self.folder.join(id).join("userdata/config.json"))?;
+        let noted = state::oci(&bytes)?;
+        Some(told(noted.identity, Record { cgroup: noted.cgroup, owner, stamp: 0 }))
+    }
 }
 
 fn storage(names: &Names, id: &str) -> Option<Told> {
-    let (mut found, mut named): (Option<Told>, Option<(Text<128>, u32)>) = (None, None);
-    for driver in drivers(names) {
-        let spec = read(&driver.join(id).join("userdata/config.json"));
-        if let Some((noted, owner)) = spec.and_then(|(bytes, owner)| Some((state::oci(&bytes)?, owner))) {
-            found = Some(told(noted.identity, Record { cgroup: noted.cgroup, owner, stamp: 0 }));
-        }
-        let mut read = lists(&driver).into_iter().filter_map(|list| read(&list));
-        named = named.or_else(|| read.find_map(|(list, owner)| Some((state::podman(&list, id)?, owner))));
-    }
-    let pods = found.as_ref().is_some_and(|told| !told.identity.pod.is_empty());
-    let Some((name, owner)) = named.filter(|_| !pods) else { return found };
-    let stamp =
-        stamp_of(drivers(names).flat_map(|driver| lists(&driver)).filter_map(|list| File::open(list).ok()));
+    // It is of before the lists are read: one that changes meanwhile is read once more.
+    let stamp = stamp_of_lists(names);
+    let spec = root_first(drivers(names).filter_map(|driver| driver.spec(id)), |told| record(told).owner);
+    let named = drivers(names).flat_map(|driver| driver.lists()).filter_map(|(base, list)| {
+        let (bytes, owner) = read(&base, &list)?;
+        Some((state::podman(&bytes, id)?, owner))
+    });
+    let Some((name, owner)) = root_first(named, |(_, owner)| *owner) else { return spec };
     let list = told(Identity { name, ..Identity::UNKNOWN }, Record { cgroup: None, owner, stamp });
-    Some(match found {
+    Some(match spec {
+        // CRI-O's list has names that it made up.
+        Some(spec) if !spec.identity.pod.is_empty() && record(&spec).owner == owner => spec,
         Some(spec) => join(list, spec),
         None => list,
     })
@@ -223,18 +258,22 @@ fn storage(names: &Names, id: &str) -> Option<Told> {
 
 /// Runc's state, and in the same way crun's, which has no names.
 fn runc(names: &Names, id: &str) -> Option<Told> {
-    let roots = names.runc.iter().flat_map(|folder| match starred(folder) {
-        Some(above) => folders(above),
-        None => vec![folder.clone()],
+    let roots = names.runc.iter().flat_map(|folder| {
+        let (base, roots) = match starred(folder) {
+            Some(above) => (above, folders(above)),
+            None => (&**folder, vec![folder.clone()]),
+        };
+        roots.into_iter().map(move |root| (base, root))
     });
-    roots.into_iter().find_map(|root| {
-        let file = |name: &str| read(&root.join(id).join(name));
+    let found = roots.filter_map(|(base, root)| {
+        let file = |name: &str| read(base, &root.join(id).join(name));
         if let Some((bytes, owner)) = file("state.json") {
             return Some(called(state::runc(&bytes)?, owner, id));
         }
         let (bytes, owner) = file("status")?;
         Some(told(Identity::UNKNOWN, Record { cgroup: state::crun(&bytes)?.cgroup, owner, stamp: 0 }))
-    })
+    });
+    root_first(found, |told| record(told).owner)
 }
 
 /// The folder above, if the last part of a path is `*`.
@@ -248,20 +287,14 @@ fn is_made_up(id: &str) -> bool {
 }
 
 fn folders(above: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(above).into_iter().flatten().flatten();
+    let entries = fs::read_dir(above).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     found.sort();
     found
 }
 
-/// A file, whole, and whose it is. `None`: it is not there, or not for us, or too long.
-fn read(path: &Path) -> Option<(Vec<u8>, u32)> {
-    whole(&File::open(path).ok()?)
-}
-
-fn whole(file: &File) -> Option<(Vec<u8>, u32)> {
-    let about = file.metadata().ok().filter(|about| about.is_file() && about.len() <= FILE_MAX)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).ok()?);
-    file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-    Some((bytes, about.uid()))
+/// A file below `base`, whole, and whose it is.
+fn read(base: &Path, path: &Path) -> Option<(Vec<u8>, u32)> {
+    let file = open(base, path)?;
+    Some((file.bytes()?, file.owner))
 }

@@ -6,7 +6,7 @@ use crate::host::Key;
 
 use super::watch::Trigger;
 
-/// So many captures a tracer waits for at once, and asks for no more.
+/// Captures that a tracer waits for at once; it asks for no more.
 pub const CASES_MAX: usize = 64;
 
 /// One capture asked for, with what was known then.

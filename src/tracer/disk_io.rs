@@ -19,7 +19,7 @@ use rows::{Processes, Stalls};
 mod fields;
 mod rows;
 
-/// The longest waits are told, so many.
+/// Waits that one document tells of, the longest first.
 const STALLS_MAX: usize = 10;
 
 /// Devices that one document tells of: those around one are few.
@@ -93,16 +93,13 @@ impl<'a> View<'a> {
         first(&process.files, self.files)
     }
 
-    /// What is left out of the rows.
+    /// What is left out of the rows: processes of the devices that are told, files of the processes that are.
     fn truncated(&self, io: &DiskIo, limits: Limits, shrink: Shrink) -> Truncated {
-        let mut all = (0, 0);
-        for device in &io.devices {
-            all.0 += device.processes.len();
-            all.1 += device.processes.iter().map(|process| process.files.len()).sum::<usize>();
-        }
-        let mut kept = (0, 0);
+        let (mut all, mut kept) = ((0, 0), (0, 0));
         for device in self.devices {
             let told = self.told(device);
+            all.0 += device.processes.len();
+            all.1 += told.iter().map(|process| process.files.len()).sum::<usize>();
             kept.0 += told.len();
             kept.1 += told.iter().map(|process| self.files(process).len()).sum::<usize>();
         }

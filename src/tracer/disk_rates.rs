@@ -154,7 +154,7 @@ impl Moved {
 }
 
 impl Rates {
-    /// Of what passed in this time, on the device itself or on so many paths.
+    /// The rates of what passed in `elapsed`, on the device itself (`paths` is 0) or on `paths` hidden paths to it.
     pub(super) fn of(passed: Passed, elapsed: Duration, paths: u32) -> Rates {
         let seconds = elapsed.as_secs_f64();
         let Passed { read, write, busy, queued } = passed;
@@ -173,7 +173,7 @@ impl Rates {
 /// 18 hours.
 const RUN_OVER: Duration = Duration::from_millis(1 << 32);
 
-/// What passed on such a counter. `None`: it went back, as all do when a device begins anew.
+/// What a counter of times counted between two readings. `None`: it went back, as all do when a device begins anew.
 fn since(now: Duration, before: Duration, anew: bool) -> Option<Duration> {
     if let Some(passed) = now.checked_sub(before) {
         return Some(passed);

@@ -70,13 +70,13 @@ pub const FIELDS: &[Field] = &[
     field("onset_version", FieldKind::Keyword, "The agent's version"),
 ];
 
-/// A document that has to be cut and fills this much of its room is good enough: each time that it is
-/// written anew holds up the loop.
+/// A document that has to be cut and fills `FILLED` of `PARTS` parts of its room is good enough: each time that
+/// it is written anew holds up the loop.
 const FILLED: usize = 7;
-/// ... in so many parts.
+/// The parts that its room is divided into.
 const PARTS: usize = 8;
 
-/// It is written anew so often for a better fit; then the best that fitted is taken.
+/// Times that a document is written for a better fit; then the best that fitted is taken.
 const TRIES: u32 = 6;
 
 /// Writes the whole document. Returns its length.

@@ -291,7 +291,7 @@ impl Judge for Iotracing {
     fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
         match (subject, sample) {
             (Some(key), _) => Scope::Container(key),
-            // One that is hidden, of a device that is not known.
+            // The sample is of a hidden path to a device that is not known, or there is no sample.
             (None, Some(Sample { device: None, .. }) | None) => Scope::Host,
             (None, Some(Sample { device: Some(device), .. })) => Scope::Device(*device),
         }

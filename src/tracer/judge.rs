@@ -27,8 +27,8 @@ pub trait Judge {
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Self::Readings>);
     /// What it knows now of a subject that someone else asks about.
     fn readings(&self, subject: Option<Key>) -> Self::Readings;
-    /// Takes the answer to a look that it asked for itself, `None` being a refusal. False: it asked
-    /// for no such look.
+    /// Takes the answer to a look that it asked for itself, `None` being a refusal. False: it did
+    /// not ask for this look.
     fn looked(
         &mut self,
         _now: Now,

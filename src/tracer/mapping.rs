@@ -37,7 +37,7 @@ pub fn mapping(specs: &[&Spec]) -> Result<Value, Conflict> {
 }
 
 /// Lists of rows are mapped as what they hold: `nested` rows would be documents of their own, of which
-/// a server takes so many and refuses the event with one more.
+/// a server takes a limited number, and refuses the event that has more.
 fn place(mut into: &mut Map<String, Value>, path: &str, field: &Field) -> Result<(), Conflict> {
     let conflict = |once: &Value, again: &str| Conflict {
         field: path.to_owned(),

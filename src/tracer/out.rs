@@ -49,21 +49,21 @@ impl Shrink {
     /// All of its lists.
     pub const WHOLE: u32 = 1 << 16;
 
-    /// This part of its lists, for a document of so many bytes.
+    /// `part` of its lists, for a document of at most `room` bytes.
     #[must_use]
     pub fn new(part: u32, room: usize) -> Shrink {
         Shrink { part: part.min(Shrink::WHOLE), room }
     }
 
-    /// How many of so many are kept.
+    /// How many of `len` rows are kept.
     #[must_use]
     pub fn keep(self, len: usize) -> usize {
         let kept = len as u128 * u128::from(self.part) / u128::from(Shrink::WHOLE);
         usize::try_from(kept).unwrap_or(len).min(len)
     }
 
-    /// How many of so many are kept where each takes about so many bytes: more than fit are not written to be
-    /// counted only.
+    /// How many of `len` rows are kept where each takes about `each` bytes: rows that do not fit are not written
+    /// just to be counted.
     #[must_use]
     pub fn keep_of(self, len: usize, each: usize) -> usize {
         self.keep(len.min(self.room / each.max(1)))

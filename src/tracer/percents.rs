@@ -18,7 +18,7 @@ impl Percent {
         (whole.0 > 0.0 && percent.is_finite()).then_some(Percent(percent.clamp(0.0, 100.0)))
     }
 
-    /// So many percent.
+    /// `points` percent.
     pub fn points(points: f64) -> Percent {
         Percent(points)
     }
@@ -51,7 +51,7 @@ impl From<Duration> for Nanos {
 }
 
 impl Nanos {
-    /// So many CPUs for as long.
+    /// The time that `cores` CPUs have in `elapsed`.
     pub fn of_cores(elapsed: Duration, cores: f64) -> Nanos {
         Nanos(Nanos::from(elapsed).0 * cores)
     }
@@ -122,7 +122,7 @@ const STEP: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(1);
 
 impl Shares {
-    /// Between two readings with so much time in between. `None`: CPUs came or went, and took the
+    /// Between two readings, the second `elapsed` after the first. `None`: CPUs came or went, and took the
     /// sums of what was before along, or nothing was counted.
     pub fn between(before: &HostCpu, now: &HostCpu, elapsed: Duration) -> Option<Shares> {
         if now.cpus != before.cpus {

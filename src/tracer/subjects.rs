@@ -7,7 +7,7 @@ use crate::host::{Container, Key};
 pub struct Subjects<T>(Vec<Option<(Key, T)>>);
 
 impl<T: Default> Subjects<T> {
-    /// Room for so many. What no container had a slot in yet is not written to, and so costs nothing.
+    /// Room for `capacity` containers. A slot that no container had yet is not written to, and so costs nothing.
     pub fn new(capacity: usize) -> Subjects<T> {
         Subjects(Vec::with_capacity(capacity))
     }

@@ -122,7 +122,7 @@ pub fn unsplit(waited: &Waited) -> Duration {
     parts.into_iter().fold(waited.all, Duration::saturating_sub)
 }
 
-/// The largest part that has a cause. `None`: there was no such wait.
+/// The largest part that has a cause. `None`: no wait has a cause.
 fn warn_type(waited: &Waited) -> Option<&'static str> {
     let causes = [("inner", waited.inner), ("external", waited.external), ("throttled", waited.throttled)];
     let (name, most) = causes.into_iter().max_by_key(|(_, part)| *part)?;

@@ -4,7 +4,7 @@ use crate::host::Unreclaimable;
 use crate::host::text::{decimal, lines, number};
 
 /// v1 says "no limit" by the largest page counter times the page size, which depends on the
-/// kernel: all such are far above this, and every machine's memory far below.
+/// kernel: all those numbers are far above this one, and every machine's memory is far below.
 const NO_LIMIT: u64 = 1 << 62;
 
 /// A cgroup's own limit; those above it may be lower.
@@ -12,7 +12,7 @@ const NO_LIMIT: u64 = 1 << 62;
 pub enum Limit {
     /// No limit.
     Unlimited,
-    /// So many bytes.
+    /// The limit in bytes.
     Bytes(u64),
 }
 

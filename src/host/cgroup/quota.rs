@@ -8,7 +8,7 @@ use crate::host::text::{fields, number};
 pub enum Quota {
     /// No limit.
     Unlimited,
-    /// So many cores.
+    /// The quota in cores.
     Cores(f64),
 }
 

@@ -9,8 +9,36 @@ pub enum Maker {
     Host,
     /// A container may, within its own cgroup.
     Container,
+    /// Others than the folder's owner may, by its mode; or it is not known who may.
+    Others,
     /// The user of this id may: a part of the tree was handed to that user.
     User(u32),
+}
+
+/// Whose a folder is, and what its mode lets others do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The user whose folder it is.
+    pub owner: u32,
+    /// The group whose folder it is.
+    pub group: u32,
+    /// Its mode, as stat(2) has it.
+    pub mode: u32,
+}
+
+impl Access {
+    /// Who may make folders in it, where the host's own folders are as `host` is.
+    #[must_use]
+    pub fn maker(self, host: Access) -> Maker {
+        let by_group = self.mode & 0o020 != 0 && self.group != host.group;
+        if self.owner != host.owner {
+            Maker::User(self.owner)
+        } else if by_group || self.mode & 0o002 != 0 {
+            Maker::Others
+        } else {
+            Maker::Host
+        }
+    }
 }
 
 /// What the record of a runtime says of a cgroup.
@@ -54,17 +82,16 @@ impl Standing {
 }
 
 impl Maker {
-    /// Who may make cgroups in the cgroup of this name, which belongs to `owner`, where the hierarchy belongs
-    /// to `host`, and `self` may make cgroups beside it.
+    /// Who may make cgroups in the cgroup of this name, which is accessed as `access` says, where the hierarchy
+    /// is accessed as `host` says, and `self` may make cgroups beside it.
     #[must_use]
-    pub fn within(self, name: &str, owner: u32, host: u32, is_container: bool) -> Maker {
+    pub fn within(self, name: &str, access: Access, host: Access, is_container: bool) -> Maker {
         let user = name.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")?.parse().ok());
         match user {
             _ if self != Maker::Host => self,
             _ if is_container => Maker::Container,
             Some(user) => Maker::User(user),
-            None if owner != host => Maker::User(owner),
-            None => Maker::Host,
+            None => access.maker(host),
         }
     }
 
@@ -77,6 +104,7 @@ impl Maker {
             (Maker::Host, None | Some(Verdict::Below | Verdict::Other)) => true,
             (_, Some(Verdict::Other)) => false,
             (Maker::Container, below) => below.is_some(),
+            (Maker::Others, _) => false,
             (Maker::User(user), _) => user == owner,
         }
     }
@@ -176,13 +204,24 @@ mod tests {
 
     #[test]
     fn below_a_users_manager_a_foreign_folder_or_a_container_the_host_is_not_alone() {
-        let within = |maker: Maker, name, owner| maker.within(name, owner, 0, false);
+        let host = Access { owner: 0, group: 0, mode: 0o755 };
+        let of = |owner| Access { owner, ..host };
+        let within = |maker: Maker, name, owner| maker.within(name, of(owner), host, false);
         assert_eq!(within(Maker::Host, "system.slice", 0), Maker::Host);
         assert_eq!(within(Maker::Host, "user@1000.service", 0), Maker::User(1000));
         assert_eq!(within(Maker::Host, "delegated.service", 998), Maker::User(998));
         assert_eq!(within(Maker::User(1000), "app.slice", 0), Maker::User(1000), "and all below it");
-        assert_eq!(Maker::Host.within("ab", 0, 0, true), Maker::Container);
-        assert_eq!(Maker::Host.within("user@root.service", 0, 0, false), Maker::Host);
+        assert_eq!(Maker::Host.within("ab", host, host, true), Maker::Container);
+        assert_eq!(Maker::Host.within("user@root.service", host, host, false), Maker::Host);
+        for (group, mode, want) in [
+            (0, 0o775, Maker::Host),
+            (50, 0o755, Maker::Host),
+            (50, 0o775, Maker::Others),
+            (0, 0o757, Maker::Others),
+        ] {
+            assert_eq!(Access { group, mode, ..host }.maker(host), want, "{group} {mode:o}");
+        }
+        assert_eq!(Access { group: 7, mode: 0o775, owner: 7 }.maker(host), Maker::User(7));
         assert!(Standing::of(Maker::User(7), None) < Standing::of(Maker::Host, Some(Verdict::Other)));
     }
 
@@ -202,6 +241,8 @@ mod tests {
             (Maker::Container, below, 0, true),
             (Maker::Container, None, 0, false),
             (Maker::Container, other, 0, false),
+            (Maker::Others, same, 0, true),
+            (Maker::Others, below, 0, false),
         ] {
             assert_eq!(maker.believes(verdict, owner), want, "{maker:?} {verdict:?} {owner}");
         }

@@ -10,7 +10,7 @@ pub(crate) const PATH_MAX: usize = 4096;
 /// Bytes set aside for each slot, all slots together: kind's paths, the longest known, are of 300.
 const USUAL: usize = 512;
 
-/// So many bytes may lie idle before they are closed up, beside as many as are in use.
+/// Idle bytes are closed up once they are more than this and the bytes in use together.
 const SLACK: usize = 16 << 10;
 
 /// Before each path: its slot (2 bytes), its length (2), and that of its text where that differs (2).
@@ -41,13 +41,13 @@ impl Entry {
 }
 
 impl Paths {
-    /// With room for so many slots.
+    /// With room for the paths of `slots` slots.
     pub(crate) fn with_capacity(slots: usize) -> Paths {
         let bytes = Vec::with_capacity(Paths::room(slots));
         Paths { bytes, starts: Vec::with_capacity(slots), used: 0 }
     }
 
-    /// So many bytes hold the paths of so many slots.
+    /// The number of bytes set aside for the paths of `slots` slots.
     pub(crate) fn room(slots: usize) -> usize {
         slots.saturating_mul(USUAL) + 2 * PATH_MAX
     }

@@ -1,13 +1,15 @@
 //! The table itself: which containers there are, in which slot, and who is the container of an id.
 
+mod claims;
+
 use std::collections::VecDeque;
 
 use super::Container;
-use super::claim::{self, Maker, Standing};
+use super::claim::{Maker, Standing};
 use super::path::{Found, ID_MAX};
 use super::paths::Paths;
 use crate::host::Key;
-use crate::host::identity::{Identity, Teller, Told};
+use crate::host::identity::Identity;
 use crate::host::index::Index;
 use crate::host::inline::Text;
 
@@ -39,8 +41,8 @@ pub enum NotFound {
 /// Slots beyond the capacity, as a share of it: those that are gone wait there to be reported.
 const SPARE: usize = 4;
 
-/// Beside that share, so many that are gone are kept for look-ups: an event is written up to a minute
-/// after it began, and what it tells of may be gone by then.
+/// Beside that share, this number of containers that are gone are kept for look-ups: an event is written up to
+/// a minute after it began, and the container that it tells of may be gone by then.
 pub(super) const REMEMBERED: usize = 64;
 
 /// What is kept of a container beside its path.
@@ -53,6 +55,8 @@ pub(super) struct Row {
     pub(super) contested: bool,
     /// It took the place of one that its runtime spoke against.
     successor: bool,
+    /// A container made it, and the host's runtime knows it by that place.
+    proven: bool,
     pub(super) maker: Maker,
     standing: Standing,
     pub(super) stamp: u64,
@@ -79,13 +83,13 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// So many slots has a table for so many at once: those that are gone need some, too.
+    /// The slots of a table that has room for `capacity` containers at once: those that are gone need slots, too.
     #[must_use]
     pub fn slots_for(capacity: usize) -> usize {
         (capacity + capacity / SPARE + REMEMBERED).min(usize::from(u16::MAX))
     }
 
-    /// An empty table for so many at once.
+    /// An empty table for `capacity` containers at once.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Containers {
         let slots = Containers::slots_for(capacity);
@@ -144,7 +148,7 @@ impl Containers {
         self.slots.len()
     }
 
-    /// So many slots can come into use.
+    /// The number of slots that can come into use.
     pub(crate) fn most_slots(&self) -> usize {
         self.slots.capacity()
     }
@@ -213,6 +217,7 @@ impl Containers {
         if let Some(known) = self.at(cgroup_path) {
             let (key, same) = (known.key(), known.cgroup_id() == cgroup_id);
             if same {
+                self.made_by(key, maker, found);
                 return Ok(key);
             }
             self.vanish(key);
@@ -224,20 +229,20 @@ impl Containers {
             return Err(Refused::Full);
         }
         let key = self.free_slot().ok_or(Refused::Full)?;
-        let Found { runtime, qos, pod, name, .. } = *found;
         let row = Row {
             key,
             live: true,
             changed: false,
             contested: false,
             successor: false,
+            proven: false,
             maker,
             standing: Standing::of(maker, None),
             stamp: 0,
             id,
             cgroup_id,
-            runtime,
-            identity: Identity { name, pod_uid: pod, qos, ..Identity::UNKNOWN },
+            runtime: found.runtime,
+            identity: claims::identity(found, maker == Maker::Host),
         };
         if !self.paths.set(key.slot, cgroup_path) && !self.set_instead_of_gone(key.slot, cgroup_path) {
             if usize::from(key.slot) < self.slots.len() {
@@ -268,59 +273,6 @@ impl Containers {
         self.by_id.remove(row.id.as_bytes());
         self.gone.push_back(key.slot);
         self.note_change(key.slot);
-    }
-
-    /// Another cgroup has the id of this container. True: it stays the container, and is told of once more, so that
-    /// it is looked up what its runtime says. False: the other is worth more, and this one gives way.
-    pub fn contest(&mut self, key: Key, other: Maker) -> bool {
-        let Some(row) = self.row(key) else { return false };
-        let other = Standing::of(other, None);
-        // Of two that the host made and the runtime spoke against, the second stays.
-        let stays = other <= row.standing || row.successor && row.standing == Standing::Doubtful;
-        if stays && !row.contested && row.standing != Standing::Confirmed {
-            row.contested = true;
-            self.note_change(key.slot);
-        }
-        stays
-    }
-
-    /// Another one gave way to this.
-    pub fn succeed(&mut self, key: Key) {
-        if let Some(row) = self.row(key) {
-            (row.contested, row.successor) = (true, true);
-        }
-    }
-
-    /// Takes in what was told of a container, as far as it is to be believed of this cgroup. True: its
-    /// runtime says that another one is the container, and one such was seen.
-    pub fn told(&mut self, key: Key, told: &Told) -> bool {
-        let path = self.paths.text(key.slot);
-        let row = self.slots.get_mut(usize::from(key.slot)).filter(|row| row.key == key);
-        let Some(row) = row else { return false };
-        let (believed, stamp) = match &told.by {
-            Teller::Kubelet => (!matches!(row.maker, Maker::User(_)), row.stamp),
-            Teller::Runtime(record) => {
-                let verdict = record.cgroup.as_deref().and_then(|noted| claim::verdict(noted, path));
-                if verdict.is_some() {
-                    row.standing = Standing::of(row.maker, verdict);
-                }
-                (row.maker.believes(verdict, record.owner), record.stamp)
-            }
-        };
-        let refuted = matches!(row.standing, Standing::Refuted | Standing::Doubtful);
-        let displaced = row.contested && !row.successor && refuted;
-        if believed && !displaced {
-            row.identity.learn(&told.identity);
-            row.stamp = stamp;
-        }
-        displaced
-    }
-
-    /// Tells its names: what is not known by them stays. A key that is no longer known is left alone.
-    pub fn describe(&mut self, key: Key, told: &Identity) {
-        if let Some(row) = self.row(key) {
-            row.identity.learn(told);
-        }
     }
 
     fn row(&mut self, key: Key) -> Option<&mut Row> {
@@ -354,7 +306,7 @@ impl Containers {
         }
     }
 
-    /// So many that are gone are remembered while there are fresh slots: fresh ones cost memory.
+    /// The number of gone containers that are remembered while there are fresh slots: fresh slots cost memory.
     fn remembered(&self) -> usize {
         REMEMBERED + self.capacity / SPARE
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::host::TaskState;
 use crate::host::text::{decimal, fields, ticks};
 
-/// What one such line says.
+/// What the line of one task says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskStat<'t> {
     /// Its id.

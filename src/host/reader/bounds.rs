@@ -10,7 +10,7 @@ use crate::host::cgroup::cpuset;
 use crate::host::cgroup::memory::{Limit, limit};
 use crate::host::cgroup::quota::{self, Quota};
 
-/// What is read seldom is as of one of the last so many milliseconds.
+/// What is read seldom is at most this old, in milliseconds.
 const SELDOM: u64 = 60_000;
 /// Not of all containers at once: they are so far apart, as their ticks are.
 const APART: u64 = 10_000;

@@ -12,7 +12,7 @@ use crate::host::containers::claim::Maker;
 use crate::host::containers::paths::Paths;
 use crate::host::index::Index;
 
-/// One such cgroup.
+/// A cgroup above containers.
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) inode: u64,

@@ -11,18 +11,18 @@ use super::branches::{Branch, Branches};
 use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
 use super::tree::Tree;
-use crate::host::calls::{About, Event, Watches, What, entries, events};
-use crate::host::containers::claim::Maker;
+use crate::host::calls::{Event, Watches, What, entries, events};
+use crate::host::containers::claim::{Access, Maker};
 use crate::host::containers::path;
 use crate::host::containers::paths::{PATH_MAX, show};
 
-/// Of such steps, about a microsecond each, one call makes so many: the loop has other work.
+/// The steps, of about a microsecond each, that one call makes: the loop has other work.
 const BUDGET: u32 = 4_000;
 
-/// So many paths are compared in a step, when all that was below a folder is looked for.
+/// The paths that are compared in one step, when all cgroups below a folder are looked for.
 const PASSED_IN_A_STEP: usize = 16;
 
-/// Listing a folder is worth so many steps, and so is one that came or went.
+/// The steps that listing a folder takes, and that a folder takes which came or went.
 const FOLDER: u32 = 8;
 
 /// Runtimes have a container's files in all hierarchies after this time.
@@ -52,8 +52,8 @@ pub(super) struct Census {
     text: String,
     /// The path of a branch that is gone, while what was in it is looked for.
     removed: Vec<u8>,
-    /// Whose the hierarchy is: the host's own cgroups are that user's.
-    host: u32,
+    /// Whose the hierarchy is: the host's own cgroups are that user's alone.
+    host: Access,
     /// The number of the last sweep begun, and whether it still runs.
     sweep: u32,
     sweeping: bool,
@@ -68,8 +68,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl Census {
-    /// With room for the branches of so many containers: each may be in a pod of its own, and
-    /// system services are branches as well.
+    /// With room for the branches of `containers` containers: each may be in a pod of its own, and system
+    /// services are branches as well.
     pub(super) fn new(containers: usize) -> io::Result<Census> {
         let capacity = (containers * 2 + 1024).min(usize::from(u16::MAX));
         Ok(Census {
@@ -81,7 +81,7 @@ impl Census {
             // Each byte that is no UTF-8 is shown by three.
             text: String::with_capacity(3 * PATH_MAX),
             removed: Vec::with_capacity(PATH_MAX),
-            host: 0,
+            host: Access::default(),
             sweep: 0,
             sweeping: false,
         })
@@ -148,7 +148,8 @@ impl Census {
         match self.branches.at(b"").and_then(|root| self.branches.get_mut(root)) {
             Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
             None => {
-                self.host = scene.tree.ids.about(c".").ok().flatten().map_or(0, |about| about.owner);
+                let about = scene.tree.ids.about(c".").ok().flatten();
+                self.host = about.map_or(Access::default(), |about| about.access);
                 self.add(b"", Branch::new(0, Maker::Host, None), scene);
             }
         }
@@ -215,38 +216,60 @@ impl Census {
     fn look_at(&mut self, parent: u16, name: &[u8], path: &[u8], scene: &mut Scene<'_>) {
         let about = scene.io.path(&[below(path)]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
         // It may be gone again; then it needs no more.
-        let Some(About { inode, owner, has_folders }) = about else { return };
-        let Some(maker) = self.branches.get(parent).map(|branch| branch.maker) else { return };
-        let settles = scene.now + SETTLE;
+        let Some(about) = about else { return };
         let mut text = std::mem::take(&mut self.text);
         show(path, &mut text);
         let found = path::recognise(&text);
         let is_container = found.is_some();
-        if let Some(found) = found {
+        if let Some(found) = found
+            && let Some(maker) = self.renewed_maker(parent, scene)
+        {
             forget_if_gone(scene, path, found.id);
-            let sighting = Sighting { path, found, inode, maker, branch: parent, sweep: self.sweep, settles };
+            let (inode, sweep, settles) = (about.inode, self.sweep, scene.now + SETTLE);
+            let sighting = Sighting { path, found, inode, maker, branch: parent, sweep, settles };
             scene.population.sight(&sighting, scene.io);
         }
         self.text = text;
-        if is_container {
-            // It may run containers itself (kind, docker in docker). Most have no cgroups of their own and
-            // need no watch; one that begins to have some is a branch from the next sweep on.
-            if !has_folders && self.branches.at(path).is_none() {
-                return;
-            }
+        // A container may run containers itself (kind, docker in docker). Most have no cgroups of their own and
+        // need no watch; one that begins to have some is a branch from the next sweep on.
+        if !is_container || about.has_folders || self.branches.at(path).is_some() {
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            let maker = self.branches.get(parent).map(|branch| branch.maker);
+            let maker = maker.map(|maker| maker.within(name, about.access, self.host, is_container));
+            self.keep_branch(
+                path,
+                Branch::new(about.inode, maker.unwrap_or(Maker::Others), Some(parent)),
+                scene,
+            );
         }
+    }
+
+    /// Who may make cgroups in a branch by now: a service manager makes a cgroup first, and then gives it to
+    /// its user.
+    fn renewed_maker(&mut self, slot: u16, scene: &mut Scene<'_>) -> Option<Maker> {
+        let (known, path) = (self.branches.get(slot)?.maker, below(self.branches.path(slot)));
+        if known != Maker::Host || path.is_empty() {
+            return Some(known);
+        }
+        let about = scene.io.path(&[path]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
+        let maker = about.map_or(Maker::Others, |about| about.access.maker(self.host));
+        self.branches.get_mut(slot)?.maker = maker;
+        Some(maker)
+    }
+
+    /// Takes a branch in, or notes that it is still there and whose it is now.
+    fn keep_branch(&mut self, path: &[u8], branch: Branch, scene: &mut Scene<'_>) {
         if let Some(slot) = self.branches.at(path) {
-            match self.branches.get_mut(slot).filter(|known| known.inode == inode) {
+            match self.branches.get_mut(slot).filter(|known| known.inode == branch.inode) {
                 Some(known) => {
-                    (known.seen, known.settles) = (self.sweep, settles);
+                    (known.seen, known.settles) = (self.sweep, scene.now + SETTLE);
+                    known.maker = branch.maker;
                     return;
                 }
                 None => self.remove(slot, scene),
             }
         }
-        let name = std::str::from_utf8(name).unwrap_or_default();
-        let maker = maker.within(name, owner, self.host, is_container);
-        self.add(path, Branch::new(inode, maker, Some(parent)), scene);
+        self.add(path, branch, scene);
     }
 
     /// A folder of this name is gone from a branch. Returns the steps that it took.
@@ -277,8 +300,8 @@ impl Census {
         FOLDER
     }
 
-    /// The path of a folder in a branch; of one that is too long, so much that it can be seen. It is to be
-    /// given back.
+    /// The path of a folder in a branch. Of a path that is too long it is the first `PATH_MAX` bytes, by which the
+    /// caller sees that. The caller gives it back to `self.path`.
     fn joined(&mut self, parent: u16, name: &[u8]) -> Vec<u8> {
         let mut path = std::mem::take(&mut self.path);
         path.clear();

@@ -6,7 +6,7 @@ use super::{Facts, Reader};
 use crate::clock::Now;
 use crate::host::Reading;
 
-/// One such thing.
+/// A number that cannot be read on this host, and why.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Loss {
     /// The controller.

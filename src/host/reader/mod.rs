@@ -35,13 +35,13 @@ pub use census::Scan;
 pub use losses::Loss;
 pub use tree::Mode;
 
-/// So many block devices are read, partitions included; more are counted as beyond capacity.
+/// Block devices that are read, partitions included; more are counted as beyond capacity.
 const DISKS_MAX: usize = 2048;
 
 /// Open files that are left to the rest of the agent.
 const FILES_KEPT_FREE: u64 = 512;
 
-/// So many files of each cgroup, its bounds and some more, must have room before all are kept open again.
+/// Files of each cgroup, its bounds and some more, that must have room before all are kept open again.
 const ROOM_FOR_BOUNDS: usize = 6;
 
 /// Why the host cannot be read.

@@ -99,7 +99,7 @@ impl Population {
         }
     }
 
-    /// All that are there and are so are gone.
+    /// The containers of which `gone` says so are gone.
     pub(super) fn vanish_where(&mut self, io: &mut Io, mut gone: impl FnMut(&[u8], &Leaf) -> bool) {
         for slot in 0..self.containers.slots() {
             let Some(container) = self.containers.in_slot(slot) else { continue };

@@ -51,7 +51,7 @@ impl Io {
 /// Where a source is.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// In which hierarchy; `None`: this host has none such.
+    /// In which hierarchy; `None`: this host does not have that hierarchy.
     pub(super) folder: Option<&'a Folder>,
     /// The cgroup's path in it.
     pub(super) path: &'a [u8],

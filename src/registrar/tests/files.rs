@@ -1,5 +1,7 @@
 //! What is found in the runtimes' files, where each of them has its own, and when they change.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 use crate::host::Teller;
 
@@ -83,29 +85,165 @@ fn a_renamed_container_shows_its_new_name() {
         let mut tell = |name: &str, find: &dyn Fn(Container<'_>)| {
             replace(&root, &file, &text.replace("NAME", name));
             find(table.get(key).expect("there"));
-            let (whose, told) = bell.told(&registrar);
+            let (whose, mut told) = bell.told(&registrar);
+            if let Teller::Runtime(record) = &mut told.by {
+                // As on a host, also where the tests are not root's.
+                record.owner = 0;
+            }
             table.told(whose, &told);
             assert_eq!(table.get(key).map(Container::name), Some(name), "{file}");
         };
         tell("old", &|container| registrar.find(container));
-        tell("new", &|container| registrar.look_again([container].into_iter()));
-        tell("newer", &|container| registrar.look_again([container].into_iter()));
+        tell("new", &|container| assert_eq!(registrar.look_again([container].into_iter()), None));
+        tell("newer", &|container| assert_eq!(registrar.look_again([container].into_iter()), None));
         assert_eq!(registrar.faults(), Faults::default());
     }
+}
+
+/// A registrar that brings work and starts nobody for it, and a container that was told what is found of it.
+fn unstaffed(root: &Root) -> (Registrar, Containers, Key) {
+    let (mut table, key) = container(&format!("/docker/{}", id(1)));
+    let mut told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+    if let Teller::Runtime(record) = &mut told.by {
+        record.owner = 0;
+    }
+    table.told(key, &told);
+    (Registrar::new(&root.names(), 1, Arc::new(|| ()), Starter::new()), table, key)
 }
 
 #[test]
 fn a_name_that_cannot_change_is_not_looked_for_again() {
     let root = Root::new();
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
-    let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
-    let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
-    assert_eq!((record.stamp, runtimes::stamp(&root.names(), &id(1))), (0, 0));
+    let stamp = || {
+        let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        (record.stamp, runtimes::stamp(&root.names(), &id(1)))
+    };
+    assert_eq!(stamp(), (0, 0));
+    let waits = || {
+        let (registrar, table, key) = unstaffed(&root);
+        assert_eq!(registrar.look_again(table.get(key).into_iter()), None);
+        // Whoever brings something has a thread started for it.
+        registrar.office.files.is_staffed()
+    };
+    assert!(!waits(), "nothing waits in the inbox");
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
-    let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+    let (told, now) = stamp();
+    assert_ne!(told, 0);
+    assert_eq!(told, now, "as long as the file stays the same");
+    assert!(waits(), "docker's can change");
+}
+
+#[test]
+fn a_container_for_which_there_is_no_room_is_brought_again_and_keeps_its_name() {
+    let root = Root::new();
+    root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
+    let (registrar, table, key) = unstaffed(&root);
+    let again = |times| registrar.look_again(std::iter::repeat_n(table.get(key).expect("there"), times));
+    let room = Containers::slots_for(1);
+    assert_eq!((again(room), again(1)), (None, Some(key)));
+    assert_eq!(registrar.faults().dropped, 0, "it has a name");
+    registrar.find(table.get(key).expect("there"));
+    assert_eq!(registrar.faults().dropped, 1, "of a new one nothing is known");
+}
+
+fn write(root: &Root, path: &str, text: &str) {
+    replace(root, path, text);
+}
+
+/// The name that is found, and whose word that is.
+fn owned(root: &Root, names: &Names) -> Option<(String, u32)> {
+    let told = runtimes::find(names, &id(1), false)?;
     let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
-    assert_ne!(record.stamp, 0);
-    assert_eq!(record.stamp, runtimes::stamp(&root.names(), &id(1)), "as long as the file stays the same");
+    let root_or_us = fs::metadata(&root.0).expect("a folder").uid();
+    Some((told.identity.name.to_string(), if record.owner == root_or_us { 0 } else { record.owner }))
+}
+
+/// Gives a folder and all that is in it to a user. False: only root can.
+fn give(path: &Path, user: u32) -> bool {
+    if std::os::unix::fs::lchown(path, Some(user), None).is_err() {
+        eprintln!("SKIPPED: only root can give a folder away");
+        return false;
+    }
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
+    let entries = if is_folder { fs::read_dir(path).ok() } else { None };
+    entries.into_iter().flatten().flatten().all(|entry| give(&entry.path(), user))
+}
+
+#[test]
+fn what_a_users_folder_tells_does_not_take_the_place_of_what_roots_does() {
+    let root = Root::new();
+    let list = |name: &str| format!(r#"[{{"id":"{}","names":["{name}"]}}]"#, id(1));
+    let spec = |name: &str| format!(r#"{{"annotations":{{"io.kubernetes.container.name":"{name}"}}}}"#);
+    let folders = ["home/u", "var/lib/containers/storage", "zz/u"];
+    let mut names = root.names();
+    names.storage = folders.iter().map(|folder| root.0.join(folder)).collect();
+    for (folder, name) in folders.iter().zip(["one", "web", "two"]) {
+        let driver = format!("{folder}/overlay-containers");
+        write(&root, &format!("{driver}/containers.json"), &list(name));
+        write(&root, &format!("{driver}/{}/userdata/config.json", id(1)), &spec(name));
+    }
+    let users = ["home/u", "zz/u"].map(|folder| root.0.join(folder));
+    if !users.iter().all(|folder| give(folder, 1000)) {
+        return;
+    }
+    assert_eq!(owned(&root, &names), Some(("web".into(), 0)));
+    fs::remove_dir_all(root.0.join(folders[1])).expect("it goes");
+    assert_eq!(owned(&root, &names), Some(("one".into(), 1000)));
+    write(&root, &format!("run/runc/{}/state.json", id(1)), r#"{"config":{"hostname":"real"}}"#);
+    assert_ne!(owned(&root, &names), Some(("one".into(), 1000)), "also what comes from another source");
+}
+
+#[test]
+fn a_link_in_a_users_folder_does_not_make_roots_file_the_users_word() {
+    let root = Root::new();
+    let (file, text) =
+        ("overlay-containers/containers.json", format!(r#"[{{"id":"{}","names":["bank"]}}]"#, id(1)));
+    let storage = "home/u/storage";
+    let mut names = root.names();
+    names.storage = vec![root.0.join(storage)];
+    write(&root, &format!("roots/{file}"), &text);
+    let at = |path: &str| root.0.join(path);
+    fs::create_dir_all(at(&format!("{storage}/overlay-containers"))).expect("a folder");
+    std::os::unix::fs::symlink(at(&format!("roots/{file}")), at(&format!("{storage}/{file}")))
+        .expect("a link");
+    assert_eq!(owned(&root, &names), None, "the file is a link");
+    fs::remove_dir_all(at(storage)).expect("it goes");
+    fs::create_dir_all(at(storage)).expect("a folder");
+    let folders = ["roots/overlay-containers", "home/u/storage/overlay-containers"].map(at);
+    std::os::unix::fs::symlink(&folders[0], &folders[1]).expect("a link");
+    assert_eq!(owned(&root, &names), None, "its folder is one");
+    fs::remove_file(&folders[1]).expect("it goes");
+    if give(&at(storage), 1000) {
+        fs::create_dir(&folders[1]).expect("a folder");
+        fs::hard_link(at(&format!("roots/{file}")), at(&format!("{storage}/{file}"))).expect("a link");
+        assert_eq!(owned(&root, &names), Some(("bank".into(), 1000)), "the folder is the user's");
+    }
+}
+
+#[test]
+fn a_fifo_or_a_file_without_end_holds_nothing_up() {
+    let root = Root::new();
+    let list = root.0.join("var/lib/containers/storage/overlay-containers/containers.json");
+    fs::create_dir_all(list.parent().expect("a parent")).expect("a folder");
+    let path = std::ffi::CString::new(list.as_os_str().as_encoded_bytes()).expect("no NUL");
+    // SAFETY: the path ends with a NUL and outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let (send, done) = std::sync::mpsc::channel();
+    let names = root.names();
+    std::thread::spawn(move || {
+        send.send((runtimes::find(&names, &id(1), false), runtimes::stamp(&names, &id(1))))
+    });
+    let found = done.recv_timeout(Duration::from_secs(30)).expect("nobody waits for the FIFO's writer");
+    assert_eq!(found, (None, 0));
+    fs::remove_file(&list).expect("it goes");
+    let text = format!(r#"[{{"id":"{}","names":["web"]}}]"#, id(1));
+    fs::write(&list, &text).expect("a file");
+    let name = || root.found(&id(1)).map(|it| it[0].clone());
+    assert_eq!(name().as_deref(), Some("web"));
+    fs::write(&list, text + &" ".repeat(16 << 20)).expect("a file");
+    assert_eq!(name(), None, "no list is as long");
 }
 
 #[test]

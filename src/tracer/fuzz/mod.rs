@@ -124,7 +124,7 @@ impl Script<'_> {
         self.watch(before);
     }
 
-    /// What rules asked for since so many captures were open. A probe is no case.
+    /// What rules asked for since `before` captures were open. A probe is no case.
     fn watch(&mut self, before: usize) {
         let new = self.play.seen.open.get(before..).unwrap_or_default().iter();
         for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != Kind::Probe) {

@@ -183,13 +183,13 @@ fn share(bytes: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| bytes as f64 * 100.0 / whole as f64)
 }
 
-/// Whether this is so many times that.
+/// Whether `bytes` is at least `ratio` times `least`.
 #[allow(clippy::cast_precision_loss)]
 fn is_times(bytes: u64, ratio: f64, least: u64) -> bool {
     bytes > least && bytes as f64 >= least as f64 * ratio
 }
 
-/// Whether the rise from the lowest is so many percent of the whole.
+/// Whether the rise from `lowest` to `bytes` is at least `percent` of `whole`.
 fn rises(bytes: u64, lowest: u64, percent: f64, whole: u64) -> bool {
     let rise = bytes.saturating_sub(lowest);
     rise > 0 && share(rise, whole).is_some_and(|share| share >= percent)

@@ -114,28 +114,41 @@ fn comm(raw: &[u8; 16]) -> Text<64> {
 /// The path of names that stand innermost first, each with its zero, and whether names are missing at its
 /// beginning: `cut` says that the kernel's side had no room for them.
 fn path(names: &[u8], mut cut: bool) -> (Text<PATH_MAX>, bool) {
-    let mut path = Text::EMPTY;
+    let mut filled = [0; PATH_MAX];
+    // The path is written from the buffer's end on, for each name stands before those that were read.
+    let mut start = PATH_MAX;
     for name in names.split_inclusive(|byte| *byte == 0) {
-        let Some(longer) = name.strip_suffix(&[0]).and_then(|name| above(name, &path)) else {
+        let room = filled.get_mut(..start).unwrap_or_default();
+        let Some(length) = name.strip_suffix(&[0]).and_then(|name| write_last(name, room)) else {
             cut = true;
             break;
         };
-        path = longer;
+        start -= length;
     }
+    let path = std::str::from_utf8(filled.get(start..).unwrap_or_default()).unwrap_or_default();
     if cut {
         // What is shown in place of them takes a little room, too.
-        return (Text::joined(&[MISSING, &path]).unwrap_or(path), true);
+        return (Text::joined(&[MISSING, path]).unwrap_or_else(|| Text::cut(path)), true);
     }
-    (if path.is_empty() { Text::cut("/") } else { path }, false)
+    (Text::cut(if path.is_empty() { "/" } else { path }), false)
 }
 
-/// A path with a name before it, if there is room.
-fn above(name: &[u8], path: &str) -> Option<Text<PATH_MAX>> {
-    let mut new = Text::<PATH_MAX>::cut("/");
-    for chunk in name.utf8_chunks() {
-        new = Text::joined(&[&new, chunk.valid(), if chunk.invalid().is_empty() { "" } else { ODD }])?;
+/// Writes `/` and a name at the end of the room, and returns their length. `None`: the room is too small.
+fn write_last(name: &[u8], room: &mut [u8]) -> Option<usize> {
+    let pieces = || {
+        let chunks = name.utf8_chunks();
+        chunks.flat_map(|chunk| [chunk.valid(), if chunk.invalid().is_empty() { "" } else { ODD }])
+    };
+    let length = 1 + pieces().map(str::len).sum::<usize>();
+    let start = room.len().checked_sub(length)?;
+    let (slash, mut rest) = room.get_mut(start..)?.split_first_mut()?;
+    *slash = b'/';
+    for piece in pieces() {
+        let (place, after) = rest.split_at_mut_checked(piece.len())?;
+        place.copy_from_slice(piece.as_bytes());
+        rest = after;
     }
-    Text::joined(&[&new, path])
+    Some(length)
 }
 
 #[cfg(test)]
@@ -215,5 +228,14 @@ pub(in crate::tracer) mod tests {
         raw[dash] = 0xff;
         let kill = Kill::parse(&raw).expect("a record");
         assert_eq!((&*kill.cgroup_path, kill.cut), ("/docker/a\u{fffd}b", false));
+        // Each odd byte is shown by three, so a path of them is longer as text than in the kernel.
+        let odd = |count: usize| {
+            let mut raw = record(None, 1, &["docker", &"x".repeat(count)]);
+            raw[88..88 + count].fill(0xff);
+            Kill::parse(&raw).expect("a record")
+        };
+        let kill = odd(1300);
+        assert_eq!((&*kill.cgroup_path, kill.cut), (&*format!("/docker/{}", "\u{fffd}".repeat(1300)), false));
+        assert_eq!((&*odd(1366).cgroup_path, odd(1366).cut), ("...", true));
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    /// With so many of those who hold most memory, if they were captured.
+    /// With the `top` processes that hold most memory, if those were captured.
     pub(super) fn new(
         trigger: Trigger,
         known: &'a Known,
@@ -43,11 +43,12 @@ impl<'a> Told<'a> {
     }
 
     fn kill<'s>(&'s self, kill: &'s Kill) -> Kills<'s> {
-        // The path is the victim's: it names the killer's container only if they share it.
-        let shared = kill.victim.container == kill.killer.container;
+        let path = if kill.cut { "" } else { &*kill.cgroup_path };
+        // The path is the victim's: it names the killer's container only if the two are one process.
+        let shared = kill.victim.pid == kill.killer.pid;
         Kills {
-            victim: One { rss_bytes: kill.victim_rss_bytes, ..self.one(&kill.victim, &kill.cgroup_path) },
-            killer: self.one(&kill.killer, if shared { &kill.cgroup_path } else { "" }),
+            victim: One { rss_bytes: kill.victim_rss_bytes, ..self.one(&kill.victim, path) },
+            killer: self.one(&kill.killer, if shared { path } else { "" }),
             oom_cgroup_path: &kill.cgroup_path,
             oom_cgroup_path_cut: kill.cut,
             limit_bytes: kill.limit_bytes,
@@ -57,19 +58,25 @@ impl<'a> Told<'a> {
 
     fn one<'s>(&'s self, party: &'s Party, path: &'s str) -> One<'s> {
         let known = party.container.and_then(|key| self.containers?.get(key));
+        let by_path = || container_above(path, self.containers?);
         One {
             pid: party.pid,
             comm: &party.comm,
             rss_bytes: None,
-            container_id: known.map(|container| container.id()).or_else(|| container_above(path)),
+            container_id: known.map(|container| container.id()).or_else(by_path),
         }
     }
 }
 
-/// The id of the innermost container that this cgroup is in.
-fn container_above(path: &str) -> Option<&str> {
-    let mut paths = std::iter::successors(Some(path), |path| Some(path.rsplit_once('/')?.0));
-    paths.find_map(|path| Some(recognise(path)?.id))
+/// The id of the container that holds this cgroup, as far as a path alone is to be believed: a user or a
+/// container gives the cgroups that it makes any name, also with a neighbour's id.
+fn container_above<'p>(path: &'p str, containers: &Containers) -> Option<&'p str> {
+    let mut above = std::iter::successors(Some(path), |path| Some(path.rsplit_once('/')?.0));
+    let (own, found) = above.by_ref().find_map(|path| Some((path, recognise(path)?)))?;
+    let nested = above.any(|path| recognise(path).is_some());
+    let users = path.split('/').any(|part| part.starts_with("user@") && part.ends_with(".service"));
+    let taken = containers.rival(own.as_bytes(), found.id).is_some();
+    (!nested && !users && !taken).then_some(found.id)
 }
 
 #[derive(Serialize)]

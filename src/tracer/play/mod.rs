@@ -115,13 +115,13 @@ impl World for Recorder {
 }
 
 impl Play {
-    /// The tracer of this name, configured by this TOML, with so many bytes for a document.
+    /// The tracer of this name, configured by this TOML, with `document` bytes for a document.
     pub fn new(name: &str, config: &str, document: usize) -> Play {
         let Some(spec) = TRACERS.iter().find(|spec| spec.name == name) else { panic!("no {name}") };
         Play::of(spec, config, document)
     }
 
-    /// This tracer, registered or not, configured by this TOML, with so many bytes for a document.
+    /// This tracer, registered or not, configured by this TOML, with `document` bytes for a document.
     pub fn of(spec: &'static Spec, config: &str, document: usize) -> Play {
         let settings = match Config::parse(config, &[spec]) {
             Ok(config) => config.tracers.into_iter().next(),

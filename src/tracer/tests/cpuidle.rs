@@ -18,7 +18,7 @@ impl Used {
         Used { cpu: ContainerCpu { user: start, system: start, total: start * 2 }, cores }
     }
 
-    /// Uses so many percent of its cores for ten seconds.
+    /// Uses `user` and `system` percent of its cores for ten seconds.
     fn spends(&mut self, user: f64, system: f64) {
         let time = |percent: f64| Duration::from_secs_f64(TEN.as_secs_f64() * self.cores * percent / 100.0);
         self.cpu.user += time(user);

@@ -75,7 +75,7 @@ fn interrupts_are_measured_beside_it() {
     assert!(play.seen.events[0].1.get("container_id").is_none());
 }
 
-/// One CPU, calm for two samples, with counters that are far on.
+/// Ten CPUs, idle for three ticks of ten seconds, with counters that are far on.
 fn calm() -> (Play, HostCpu) {
     let (mut play, mut cpu) = start();
     let far = seconds(10_000);

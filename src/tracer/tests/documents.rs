@@ -126,7 +126,8 @@ fn it_fits_into_any_size_that_has_room_for_the_envelope_and_fills_it() {
     }
 }
 
-/// A profile of so many frames, with names of this length; each has one sample more than the one before.
+/// A profile of `frames` frames, with names of about `name` bytes; each frame has one sample more than the frame
+/// before it.
 fn profiled(document: usize, frames: u64, name: usize) -> (serde_json::Value, usize) {
     let mut play = Play::new("cpusys", "", document);
     let ticket = play.ask(None).expect("a capture");

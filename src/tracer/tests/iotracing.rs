@@ -244,9 +244,43 @@ fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
     assert_eq!(written, 1000);
     assert_eq!((&rows[2]["total_file_count"], &rows[0]["total_file_count"]), (&6.into(), &2.into()));
     assert_eq!(rows[0]["total_files"].as_array().map(Vec::len), Some(1));
-    assert_eq!(data["truncated"], 2 + 3 * 3, "files of the told, processes and their files of the others");
+    assert_eq!(data["truncated"], 2 + 3, "files of the processes that are told, and the other processes");
     assert_eq!(data["io_schedule_timeout_stacks"].as_array().map(Vec::len), Some(10));
     assert_eq!(data["stalls_seen"], 30);
+}
+
+#[test]
+fn rows_that_are_left_out_are_counted_in_the_list_that_leaves_them_out() {
+    // Devices, processes of each and files of each process; the lists that are not whole, and their limits.
+    for (devices, processes, files, want) in [
+        (16_u32, 2, 1, serde_json::json!(null)),
+        (17, 2, 1, serde_json::json!([["device_io", 1, "rows", 16]])),
+        (1, 3, 1, serde_json::json!([["process_file_io_stats", 1, "top", 2]])),
+        (1, 2, 2, serde_json::json!([["process_file_io_stats.total_files", 2, "files", 1]])),
+    ] {
+        let mut play = start("top = 2\nfiles = 1");
+        let ticket = play.ask(None).expect("a capture");
+        let device = |major| DeviceIo {
+            device: Device { major, minor: 0 },
+            processes: (0..processes)
+                .map(|pid| {
+                    process(pid, (0..files).map(|it| file(Target::File(SDA, it, None), 0, 1)).collect())
+                })
+                .collect(),
+            ..found().devices.remove(0)
+        };
+        let devices = (0..devices).map(device).collect();
+        let seen = Seen::Io(DiskIo { devices, stalls: Vec::new(), not_attached: Vec::new() });
+        let capture = Capture { seen, ..capture(Kind::Io, Scope::Host) };
+        assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+        let lists = play.seen.events[0].1["tracer_data"].get("truncated_lists").map(|lists| {
+            let parts = |list: &serde_json::Value| {
+                serde_json::json!([list["list"], list["left_out"], list["limited_by"], list["limit"]])
+            };
+            lists.as_array().expect("a list").iter().map(parts).collect::<Vec<_>>()
+        });
+        assert_eq!(serde_json::json!(lists), want);
+    }
 }
 
 #[test]

@@ -14,13 +14,13 @@ fn start(config: &str) -> Play {
     play
 }
 
-/// So many MiB of anonymous memory, and nothing else.
+/// `mib` MiB of anonymous memory, and nothing else.
 fn anon(mib: u64) -> Unreclaimable {
     let bytes = mib * MIB;
     Unreclaimable { anon_bytes: bytes, shmem_bytes: Some(0), locked_bytes: Some(0), all_bytes: bytes }
 }
 
-/// A tick five seconds later at which the host has so many percent of anonymous memory.
+/// A tick five seconds later at which `percent` of the host's memory is anonymous.
 fn host(play: &mut Play, percent: u64) {
     play.pass(FIVE);
     let memory = Memory { total_bytes: 100 * MIB, available_bytes: MIB, held: anon(percent) };

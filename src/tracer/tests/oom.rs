@@ -71,6 +71,56 @@ fn a_container_that_nobody_saw_is_known_by_its_cgroup() {
     }
 }
 
+/// Who is said to have been killed and to have killed, where nobody knows their containers' keys.
+fn named(play: &mut Play, record: &[u8]) -> [Option<String>; 2] {
+    play.event(Event::Record(record));
+    assert_eq!(answer_all(play), [Some(Trigger::Kill)]);
+    let data = &play.seen.events.last().expect("an event").1["tracer_data"];
+    ["victim", "killer"].map(|party| Some(data[party].get("container_id")?.as_str()?.to_owned()))
+}
+
+#[test]
+fn a_cgroup_with_a_neighbours_id_does_not_name_the_neighbour_as_the_victim() {
+    let mut play = start();
+    let (real, other) = ("0123456789abcdef".repeat(4), "f".repeat(64));
+    let path = format!("/docker/{real}");
+    play.containers(&[(&real, &path)]);
+    let scope = |id: &str| format!("docker-{id}.scope");
+    let [forged, unknown] = [scope(&real), scope(&other)];
+    for names in [
+        &["system.slice", &*forged][..],
+        &["user.slice", "user-1000.slice", "user@1000.service", &unknown],
+        &["docker", &real, &unknown],
+        &["docker", &real, "docker", &other, "deep"],
+    ] {
+        assert_eq!(named(&mut play, &record(None, 6_000, names)), [None, None], "{names:?}");
+    }
+    assert_eq!(named(&mut play, &record(None, 6_000, &["docker", &real, "own"]))[0], Some(real));
+    let mut cut = record(None, 6_000, &["docker", &other]);
+    cut[84] = 1;
+    assert_eq!(named(&mut play, &cut), [None, None], "what is missing may be a user's");
+}
+
+#[test]
+fn a_container_that_no_capture_looked_for_is_not_named_by_its_path_alone() {
+    let mut play = start();
+    play.event(Event::Record(&record(None, 6_000, &["docker", &"f".repeat(64)])));
+    let (ticket, _) = play.seen.open[0];
+    assert_eq!(play.answer(ticket, Err(Refusal::Gone)), Some(Trigger::Kill));
+    assert!(play.seen.events[0].1["tracer_data"]["victim"].get("container_id").is_none());
+}
+
+#[test]
+fn a_host_process_that_asks_for_memory_is_not_named_as_the_victims_container() {
+    let mut play = start();
+    let id = "f".repeat(64);
+    let mut raw = record(None, 6_000, &["docker", &id]);
+    assert_eq!(named(&mut play, &raw), [Some(id.clone()), None]);
+    // The victim itself asked.
+    raw.copy_within(32..36, 36);
+    assert_eq!(named(&mut play, &raw), [Some(id.clone()), Some(id)]);
+}
+
 #[test]
 fn a_kill_whose_capture_is_refused_is_told_all_the_same() {
     let mut play = start();

@@ -64,7 +64,7 @@ fn start(config: &str) -> Play {
     play
 }
 
-/// Ten seconds pass, of which some of the first container's tasks waited for so many milliseconds.
+/// Ten seconds pass, and in `stalled` milliseconds of them a task of the first container waited.
 fn pass(play: &mut Play, past: &mut Past, stalled: u64) {
     past.stalled = past.stalled.map(|before| before + ms(stalled));
     play.pass(TEN);
@@ -72,7 +72,7 @@ fn pass(play: &mut Play, past: &mut Past, stalled: u64) {
     play.tick(&Host::default(), &readings);
 }
 
-/// The same, and the probe that is called for finds that its tasks ran and waited for so long.
+/// The same, and the probe that is called for finds that its tasks ran for `ran` and waited for `waited`.
 fn tick(play: &mut Play, past: &mut Past, ran: u64, waited: u64) {
     pass(play, past, 1000);
     probed(play, &[(Play::key(0), waiting(ran, waited))]);
@@ -172,6 +172,32 @@ fn a_probe_is_called_for_by_a_containers_own_pressure() {
     let readings = [past.reading(&play), Past::with_pressure().reading(&play), new.reading(&play)];
     play.tick(&Host { cpu_stall: Some(ms(9_000_000)), ..Host::default() }, &readings);
     assert_eq!(probes(&play), before + 2, "whatever the host's pressure is: that of all of them is known");
+}
+
+#[test]
+fn what_a_container_waited_before_it_was_seen_is_no_pressure_of_now() {
+    // One is seen late: its tasks have waited for hours, or for less than the time between two probes.
+    for earlier in [ms(9_000_000), ms(5000)] {
+        let (mut play, mut past) =
+            (start("probe_every = \"10s\"\nsustained_samples = 1"), Past::with_pressure());
+        pass(&mut play, &mut past, 0);
+        probed(&mut play, &[]);
+        play.containers(&[("a", "/docker/a"), ("b", "/docker/b"), ("c", "/docker/c")]);
+        let mut late = Past { stalled: Some(earlier), ..Past::default() };
+        for (stalled, pressure) in [(0, None), (2500, Some(25.0))] {
+            late.stalled = late.stalled.map(|before| before + ms(stalled));
+            play.pass(TEN);
+            let readings = [past.reading(&play), Past::with_pressure().reading(&play), late.reading(&play)];
+            play.tick(&Host::default(), &readings);
+            probed(&mut play, &[(Play::key(2), waiting(1000, 3000))]);
+            play.ask(Some(Play::key(2))).expect("a capture");
+            answer_all(&mut play);
+            let data = &play.seen.events.last().expect("an event").1["tracer_data"];
+            assert_eq!(data["curr_waitrate"], 75.0);
+            let told = data.get("pressure_percent").and_then(serde_json::Value::as_f64);
+            assert_eq!(told, pressure, "{earlier:?}");
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::tracer::percents::{Nanos, Percent};
 use crate::tracer::watch::{Trigger, Watch};
 use crate::tracer::{Field, FieldKind};
 
-/// So much of the time someone must have waited, lest two switches of an idle container are half
+/// A hundredth of the time someone must have waited, lest two switches of an idle container are half
 /// of all that it did.
 pub(super) const LEAST: u32 = 100;
 
@@ -121,12 +121,14 @@ pub(super) struct Level {
 
 impl Subject {
     /// Whether nobody in it waited since a probe was last called for, `elapsed` ago; where its own pressure
-    /// is not told, as the host's says. A container that is new counts from zero.
+    /// is not told, as the host's says. A container that was not seen then may be new, and counts from zero;
+    /// but it may be old as well, so its pressure in that time is not known.
     pub(super) fn is_calm(&mut self, elapsed: Duration, host: bool) -> bool {
         let now = self.counters;
         let before = std::mem::replace(&mut self.before, now);
         let waited = now.stall.map(|stall| stall.checked_sub(before.stall.unwrap_or_default()));
-        self.pressure = waited.flatten().and_then(|waited| Percent::of(waited, Nanos::from(elapsed)));
+        let known = waited.flatten().filter(|_| before.stall.is_some());
+        self.pressure = known.and_then(|waited| Percent::of(waited, Nanos::from(elapsed)));
         // A quota holds tasks back, which the host's pressure need not show.
         let held_back = now.throttled.unwrap_or_default() != before.throttled.unwrap_or_default();
         let calm = match waited {
@@ -136,7 +138,7 @@ impl Subject {
         calm && !held_back
     }
 
-    /// Judges a sample of so much time. The rule that sees an edge in it, and whether it is high.
+    /// Judges a sample of `elapsed`. The rule that sees an edge in it, and whether it is high.
     pub(super) fn judge(
         &mut self,
         at: Duration,

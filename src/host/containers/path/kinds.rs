@@ -91,7 +91,7 @@ fn is_uuid(text: &str) -> bool {
     groups(text, &[8, 4, 4, 4, 12])
 }
 
-/// Whether a text is groups of so many hex digits, with `-` between them.
+/// Whether a text is groups of hex digits with `-` between them, and each group is as long as `lengths` says.
 fn groups(text: &str, lengths: &[usize]) -> bool {
     text.split('-').count() == lengths.len()
         && text.split('-').zip(lengths).all(|(group, length)| group.len() == *length && is_hex(group))

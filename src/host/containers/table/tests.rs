@@ -1,7 +1,7 @@
 use super::*;
 use crate::host::containers::path;
 use crate::host::containers::paths::PATH_MAX;
-use crate::host::identity::Record;
+use crate::host::identity::{Record, Teller, Told};
 
 fn id(number: usize) -> String {
     format!("{number:064x}")
@@ -231,6 +231,95 @@ fn a_users_cgroup_gets_no_name_from_the_hosts_runtimes() {
     }
     table.told(forged, &own);
     assert_eq!(named(&table).as_deref(), Some("mine"), "the user's own runtime says so");
+}
+
+/// The same in a file of this user's.
+fn users_record(owner: u32, name: &str, cgroup: Option<&str>) -> Told {
+    let mut told = record(name, cgroup);
+    if let Teller::Runtime(record) = &mut told.by {
+        record.owner = owner;
+    }
+    told
+}
+
+#[test]
+fn a_users_file_tells_nothing_of_the_hosts_container() {
+    let mut table = Containers::with_capacity(4);
+    let real = appear(&mut table, 1).expect("room");
+    table.told(real, &record("web", None));
+    for cgroup in [None, Some(&*format!("/docker/{}", id(1))), Some("/elsewhere")] {
+        assert!(!table.told(real, &users_record(1000, "bank", cgroup)));
+        assert_eq!(table.get(real).map(Container::name), Some("web"), "{cgroup:?}");
+    }
+    assert_eq!(forge(&mut table, 1), Err(Refused::Rival), "and speaks not against it");
+}
+
+#[test]
+fn a_users_own_record_does_not_keep_the_hosts_container_out() {
+    let mut table = Containers::with_capacity(4);
+    let forged = forge(&mut table, 1).expect("the host's is stopped");
+    let path = table.get(forged).expect("there").cgroup_path().to_owned();
+    table.told(forged, &users_record(1000, "mine", Some(&path)));
+    assert_eq!(table.get(forged).map(Container::name), Some("mine"));
+    assert!(!table.contest(forged, Maker::Host), "it gives way");
+}
+
+/// A cgroup that a container made within its own, as if it were in another pod.
+fn nested(table: &mut Containers, number: usize) -> Key {
+    let slice = "kubepods-podaaaaaaaa_0000_4000_8000_000000000001.slice";
+    let path = format!("/docker/{}/kubepods.slice/{slice}/cri-containerd-{}.scope", id(1), id(number));
+    let found = path::recognise(&path).expect("a container's path");
+    table.appear(path.as_bytes(), &found, number as u64 + 9000, Maker::Container).expect("room")
+}
+
+#[test]
+fn a_cgroup_that_a_container_makes_shows_no_pod_until_the_hosts_runtime_knows_it() {
+    let mut table = Containers::with_capacity(4);
+    let key = nested(&mut table, 2);
+    let kubelet = Told { by: Teller::Kubelet, ..record("bank", None) };
+    let shown = |table: &Containers| {
+        let it = table.get(key).expect("there");
+        (it.name().to_owned(), it.pod_uid().to_owned(), it.qos())
+    };
+    table.told(key, &kubelet);
+    assert_eq!(shown(&table), (String::new(), String::new(), None), "its path is no proof");
+    let noted = format!("kubepods-podaaaaaaaa_0000_4000_8000_000000000001.slice:cri-containerd:{}", id(2));
+    table.told(key, &users_record(1000, "", Some(&noted)));
+    table.told(key, &kubelet);
+    assert_eq!(shown(&table).0, "", "a user's file is none, either");
+    table.told(key, &record("", Some(&noted)));
+    table.told(key, &kubelet);
+    let pod = "aaaaaaaa-0000-4000-8000-000000000001";
+    assert_eq!(shown(&table), ("bank".into(), pod.into(), Some("guaranteed")));
+}
+
+#[test]
+fn a_users_cgroup_is_in_no_pod() {
+    let mut table = Containers::with_capacity(4);
+    let path = format!("/user.slice/user@1000.service/kubepods/pod1234-abcd/{}", id(1));
+    let found = path::recognise(&path).expect("a container's path");
+    for (maker, pod) in [(Maker::User(1000), ""), (Maker::Others, ""), (Maker::Host, "1234-abcd")] {
+        let key = table.appear(path.as_bytes(), &found, 1, maker).expect("room");
+        assert_eq!(table.get(key).map(Container::pod_uid), Some(pod), "{maker:?}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_turns_out_to_be_a_users_loses_the_names_that_the_host_was_believed() {
+    let mut table = Containers::with_capacity(4);
+    let path = format!("/system.slice/app.service/docker-{}.scope", id(1));
+    let found = path::recognise(&path).expect("a container's path");
+    let see = |table: &mut Containers, maker| table.appear(path.as_bytes(), &found, 7, maker).expect("room");
+    let key = see(&mut table, Maker::Host);
+    table.told(key, &record("bank", None));
+    assert_eq!(table.get(key).map(|it| (it.name(), it.needs_proof())), Some(("bank", false)));
+    table.changes(|_| ());
+    assert_eq!(see(&mut table, Maker::User(998)), key);
+    assert_eq!(table.get(key).map(|it| (it.name(), it.needs_proof())), Some(("", true)));
+    assert_eq!(changes(&mut table), [(7, true)], "and is asked about once more");
+    assert!(!table.contest(key, Maker::Host), "it gives way to the host's");
+    see(&mut table, Maker::User(998));
+    assert_eq!(changes(&mut table), [], "once");
 }
 
 #[test]

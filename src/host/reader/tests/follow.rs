@@ -155,7 +155,11 @@ fn a_cgroup_with_anothers_id_takes_nothing_of_it_whichever_came_first() {
         host.remove(&format!("cgroup{real}"));
         assert_eq!(reader.changed(at(3)), Scan::Whole);
         assert_eq!(reader.rescan(at(4)), Scan::Whole);
-        assert_eq!(path_of(&reader, &id(1)), forged(1), "one that is alone is its own subject");
+        assert_eq!(
+            path_of(&reader, &id(1)),
+            forged(1),
+            "the forged cgroup is its own subject while no other has its id"
+        );
     }
 }
 
@@ -186,6 +190,47 @@ fn a_folder_that_belongs_to_a_user_is_that_users() {
     host.v2_container(&format!("/system.slice/docker-{}.scope", id(1)));
     assert_eq!(reader.changed(at(0)), Scan::Whole);
     assert_eq!(path_of(&reader, &id(1)), format!("/system.slice/docker-{}.scope", id(1)));
+}
+
+#[test]
+fn a_folder_that_is_given_to_a_user_after_it_was_made_is_that_users() {
+    let host = Host::v2();
+    let app = host.root.join("cgroup/system.slice/app.service");
+    host.make("cgroup/system.slice/app.service");
+    host.v2_container(&format!("/system.slice/app.service/docker-{}.scope", id(1)));
+    let mut reader = host.open();
+    let proven = |reader: &Reader, number| {
+        let key = reader.containers().find(&id(number)).expect("it is there");
+        !reader.containers().get(key).expect("it is there").needs_proof()
+    };
+    assert!(proven(&reader, 1), "as the service manager makes it");
+    if std::os::unix::fs::chown(&app, Some(998), None).is_err() {
+        eprintln!("SKIPPED: only root can give a folder away");
+        return;
+    }
+    host.v2_container(&format!("/system.slice/app.service/docker-{}.scope", id(2)));
+    assert_eq!(reader.changed(at(0)), Scan::Whole);
+    assert!(!proven(&reader, 2), "the new one at once");
+    assert_eq!(reader.rescan(at(1)), Scan::Whole);
+    assert!(!proven(&reader, 1), "those before with the next sweep");
+    std::os::unix::fs::chown(&app, Some(0), None).expect("it is given back");
+    assert_eq!(reader.rescan(at(2)), Scan::Whole);
+    assert!(proven(&reader, 1) && proven(&reader, 2));
+}
+
+#[test]
+fn a_folder_in_which_others_may_make_some_is_not_the_hosts_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = Host::v2();
+    host.v2_container(&format!("/open.slice/docker-{}.scope", id(1)));
+    let open = host.root.join("cgroup/open.slice");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o757)).expect("it is ours");
+    let mut reader = host.open();
+    let key = reader.containers().find(&id(1)).expect("it is there");
+    assert!(reader.containers().get(key).is_some_and(Container::needs_proof));
+    host.v2_container(&format!("/docker/{}", id(1)));
+    while reader.changed(at(0)) == Scan::Partial {}
+    assert_eq!(path_of(&reader, &id(1)), format!("/docker/{}", id(1)));
 }
 
 #[test]
