@@ -14,12 +14,13 @@ use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
-use super::failed::{Attached, Failed};
+use super::failed::{Attached, Failed, counted};
 use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
 use super::skeletons::io::{IoSkel, IoSkelBuilder, types};
+use super::stacks::number;
 use super::{btf, place};
 use crate::evidence::Device;
 
@@ -169,10 +170,14 @@ impl IoArmed<'_> {
         };
         let wanted: BTreeMap<u32, u32> =
             devices.iter().map(|(device, watched)| (pack(*device), bits(watched))).collect();
+        let gone: Vec<u32> =
+            self.watched.keys().filter(|device| !wanted.contains_key(device)).copied().collect();
+        // Should it fail half way, these are the devices that may be watched.
+        self.watched.extend(&wanted);
         let disks = &self.program.skeleton.maps.disks;
         attempt("a device for the io program", || {
-            for gone in self.watched.keys().filter(|device| !wanted.contains_key(device)) {
-                disks.delete(&gone.to_ne_bytes())?;
+            for device in gone {
+                delete(disks, &device.to_ne_bytes())?;
             }
             for (device, bits) in &wanted {
                 disks.update(&device.to_ne_bytes(), &bits.to_ne_bytes(), MapFlags::ANY)?;
@@ -181,6 +186,16 @@ impl IoArmed<'_> {
         })?;
         self.watched = wanted;
         Ok(())
+    }
+
+    /// Counts no more for these slots, a bit each; what they alone want is no longer watched after the next `watch`.
+    pub fn leave(&mut self, slots: u32) {
+        let disks = &self.program.skeleton.maps.disks;
+        for (device, bits) in self.watched.iter_mut().filter(|(_, bits)| **bits & slots != 0) {
+            *bits &= !slots;
+            let done = disks.update(&device.to_ne_bytes(), &bits.to_ne_bytes(), MapFlags::ANY);
+            counted(Failed::Write, "a device that is watched", done);
+        }
     }
 
     /// Hands out what came through the ring, at most `budget`.
@@ -196,18 +211,16 @@ impl IoArmed<'_> {
     pub fn rows(&mut self, slot: u32, devices: &[Device]) -> BTreeMap<IoKey, IoRow> {
         let maps = &self.program.skeleton.maps;
         let mut all = BTreeMap::new();
-        for raw in maps.rows.keys().collect::<Vec<_>>() {
-            if raw.get(offset_of!(types::row_key, slot)).is_none_or(|byte| u32::from(*byte) != slot) {
-                continue;
-            }
-            if let (Some(key), Ok(Some(row))) = (IoKey::parse(&raw), maps.rows.lookup(&raw, MapFlags::ANY)) {
+        for raw in self.keys_of(slot) {
+            let row = counted(Failed::Read, "a row of I/O", maps.rows.lookup(&raw, MapFlags::ANY)).flatten();
+            if let (Some(key), Some(row)) = (IoKey::parse(&raw), row) {
                 #[cfg(test)]
                 crate::fuzz::record::note("bpf_io_row", &[&[0], &raw, &row]);
                 all.extend(IoRow::parse(&row).map(|row| (key, row)));
             }
-            let _ = maps.rows.delete(&raw);
+            counted(Failed::Write, "a row of I/O", delete(&maps.rows, &raw));
         }
-        let now = monotonic();
+        let now = u64::try_from(crate::sys::monotonic().as_nanos()).unwrap_or(u64::MAX);
         // Each once: a walk begins anew whenever the flight at hand lands.
         for raw in maps.flights.keys().collect::<BTreeSet<_>>() {
             let Ok(Some(flight)) = maps.flights.lookup(&raw, MapFlags::ANY) else { continue };
@@ -221,6 +234,19 @@ impl IoArmed<'_> {
             }
         }
         all
+    }
+
+    /// Drops the rows of a slot.
+    pub fn forget(&mut self, slot: u32) {
+        for raw in self.keys_of(slot) {
+            counted(Failed::Write, "a row of I/O", delete(&self.program.skeleton.maps.rows, &raw));
+        }
+    }
+
+    fn keys_of(&self, slot: u32) -> Vec<Vec<u8>> {
+        let at = offset_of!(types::row_key, slot);
+        let is = |raw: &Vec<u8>| raw.get(at).is_some_and(|byte| u32::from(*byte) == slot);
+        self.program.skeleton.maps.rows.keys().filter(is).collect()
     }
 
     /// What the kernel could not keep, since the programs were loaded.
@@ -335,23 +361,13 @@ impl Tracepoint {
 
 fn empty(map: &impl MapCore) {
     for key in map.keys().collect::<Vec<_>>() {
-        // Another may have been faster.
-        let _ = map.delete(&key);
+        counted(Failed::Write, "what an earlier capture of I/O left", delete(map, &key));
     }
 }
 
-/// The only value of an array.
-fn number(map: &impl MapCore) -> u64 {
-    let mut value = [0; 8];
-    match map.lookup_into(&0_u32.to_ne_bytes(), &mut value, MapFlags::ANY) {
-        Ok(true) => u64::from_ne_bytes(value),
-        _ => 0,
-    }
-}
-
-/// The clock of bpf_ktime_get_ns.
-fn monotonic() -> u64 {
-    u64::try_from(crate::sys::now().mono.as_nanos()).unwrap_or(u64::MAX)
+/// Deletes an entry that may be gone already: a program may have been faster.
+fn delete(map: &impl MapCore, key: &[u8]) -> Result<(), libbpf_rs::Error> {
+    map.delete(key).or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// The address of a kernel function out of /proc/kallsyms; `None` where it is not told.

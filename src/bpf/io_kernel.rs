@@ -59,7 +59,7 @@ pub(super) fn of_kernel() -> Result<(Tracepoints, Option<Btrfs>), Error> {
     })
 }
 
-/// How many a tracepoint hands over; `None` where there is no such one.
+/// How many a tracepoint hands over; `None` where this kernel has no such tracepoint.
 fn parameters(btf: &Btf<'_>, tracepoint: &str) -> Option<usize> {
     let pointer = btf.type_by_name::<BtfType<'_>>(tracepoint)?.skip_mods_and_typedefs();
     let function = FuncProto::try_from(pointer.next_type()?).ok()?;

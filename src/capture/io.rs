@@ -83,7 +83,10 @@ fn trace(tracing: &Tracing) {
             Ok(armed) => {
                 Session { armed, running: Vec::new(), paths: HashMap::new(), tracing }.run(&shift);
             }
-            Err(_) => refuse_waiting(&shift),
+            Err(error) => {
+                bpf::Failed::Attach.count("the io programs", &error);
+                refuse_waiting(&shift);
+            }
         }
         if shift.leave() {
             return;
@@ -148,6 +151,8 @@ impl Session<'_> {
             return job.answer.give(Err(Refusal::Busy));
         };
         self.drain();
+        // What ended after the rows of the slot's last capture were read is nobody's.
+        self.armed.forget(slot);
         let disks = self.disks(&self.mounts());
         let devices = match job.scope {
             Scope::Device(device) => disks.around(disks.whole(device)),
@@ -174,6 +179,7 @@ impl Session<'_> {
             && let Some(running) = self.running.pop()
         {
             bpf::Failed::Attach.count("the io programs", &error);
+            self.armed.leave(1 << slot);
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
             running.job.answer.give(Err(refusal));
         }
@@ -213,7 +219,8 @@ impl Session<'_> {
         for _ in 0..BATCHES_MAX {
             let left = self.armed.records(BATCH, |record| match record {
                 IoRecord::Path { file, path } => {
-                    if paths.len() < PATHS_MAX {
+                    // The latest is told: a file may have been renamed, or deleted.
+                    if paths.len() < PATHS_MAX || paths.contains_key(&file) {
                         paths.insert(file, path);
                     }
                 }
@@ -240,6 +247,7 @@ impl Session<'_> {
             .into_iter()
             .map(|running| {
                 let rows = self.armed.rows(running.slot, &running.devices);
+                self.armed.leave(1 << running.slot);
                 (running, rows)
             })
             .collect();
