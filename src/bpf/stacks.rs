@@ -20,7 +20,6 @@ use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
 use super::{btf, cpus, perf, place, sums};
 use crate::host::Key;
-use crate::sys;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
 /// never seen.
@@ -305,16 +304,19 @@ impl Armed<'_> {
         self.control()
     }
 
-    /// When the time would end that a turn at `now` ends: before it, if a turn was due.
+    /// When the time would end that a turn at `now` ends: before it, if a turn was due, or if nothing was
+    /// sampled any more.
     #[must_use]
     pub fn ends_at(&self, now: Duration) -> Duration {
-        now.min(self.due)
+        let end = if self.end.is_zero() { now } else { self.end };
+        now.min(self.due).min(end)
     }
 
-    /// Ends the time that the next `counts` are of, and begins another. The kernel ends that one at `due`
-    /// by itself, and samples nothing from `end` on; both on the monotonic clock. When the time ended.
-    pub fn turn(&mut self, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
-        let ended = self.ends_at(sys::monotonic());
+    /// Ends the time that the next `counts` are of, and begins another at `now`. The kernel ends that one at
+    /// `due` by itself, and samples nothing from `end` on (at 0: nothing at all). All three are the monotonic
+    /// clock's. When the time ended.
+    pub fn turn(&mut self, now: Duration, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
+        let ended = self.ends_at(now);
         self.side ^= 1;
         self.due = due.unwrap_or(NEVER);
         self.end = end;

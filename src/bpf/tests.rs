@@ -205,7 +205,7 @@ impl Drop for Busy {
 
 /// A turn that nothing ends but the next one.
 fn until_the_next(armed: &mut Armed<'_>) -> Duration {
-    armed.turn(None, Duration::from_secs(1 << 30)).expect("a turn")
+    armed.turn(crate::sys::monotonic(), None, Duration::from_secs(1 << 30)).expect("a turn")
 }
 
 /// Samples that were counted between the last two turns.
@@ -240,7 +240,7 @@ fn a_turn_that_is_taken_late_ends_when_it_was_due_and_nothing_is_sampled_after_t
     let second = Duration::from_secs(1);
     // Due in a second, ends in two; this thread comes in three.
     let now = crate::sys::monotonic();
-    armed.turn(Some(now + second), now + 2 * second).expect("a turn");
+    armed.turn(now, Some(now + second), now + 2 * second).expect("a turn");
     std::thread::sleep(3 * second);
     assert_eq!(until_the_next(&mut armed), now + second, "it ended when it was due");
     assert_whole("until it was due", samples(&mut armed), second, all.len());
