@@ -261,12 +261,12 @@ pub struct Armed<'p> {
 }
 
 impl Armed<'_> {
-    /// Samples the CPUs that came online too. The event of one that went offline never comes again, not
+    /// Samples the CPUs that came online too. Where the list of them cannot be read all stays as it is. The event of one that went offline never comes again, not
     /// even when its CPU does.
     pub fn attach_online(&mut self) -> Result<(), Error> {
         let Stacks { loaded, sys, .. } = &*self.program;
         let event = loaded.event();
-        let online = cpus::online(sys);
+        let online = cpus::online(sys).map_err(Error::Cpus)?;
         self.cpus.retain(|cpu, _| online.contains(cpu));
         for cpu in online {
             if self.cpus.contains_key(&cpu) {
