@@ -20,6 +20,7 @@ use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
 use super::{btf, cpus, perf, place, sums};
 use crate::host::Key;
+use crate::sys;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
 /// never seen.
@@ -321,6 +322,11 @@ impl Armed<'_> {
         self.due = due.unwrap_or(NEVER);
         self.end = end;
         self.control()?;
+        // It was due before the kernel had it: what is read now would grow until the next turn.
+        if sys::monotonic() >= self.due {
+            self.due = NEVER;
+            self.control()?;
+        }
         Ok(ended)
     }
 

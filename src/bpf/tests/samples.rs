@@ -85,6 +85,30 @@ fn a_turn_that_is_taken_late_ends_when_it_was_due_and_nothing_is_sampled_after_t
 }
 
 #[test]
+fn a_turn_that_is_due_before_the_kernel_knows_of_it_does_not_sample_into_what_is_read() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
+    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
+    let mut armed = stacks.arm().expect("armed");
+    let cpus = cpus::online(Path::new("/sys")).expect("a list");
+    let _busy = Busy::on(cpus.clone());
+    armed.aim(true, []).expect("aimed");
+    // As if this thread had waited for a CPU between the clock and the kernel.
+    let began = crate::sys::monotonic();
+    let now = began.saturating_sub(Duration::from_secs(1));
+    let due = now + Duration::from_millis(1);
+    armed.turn(now, Some(due), began + Duration::from_secs(1000)).expect("a turn");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(samples(&mut armed), 0, "what was over when the turn was taken had no samples");
+    let ended = until_the_next(&mut armed);
+    assert_whole("since the turn", samples(&mut armed), ended - began, cpus.len());
+}
+
+#[test]
 fn what_is_counted_while_counts_are_read_is_there_once() {
     if !root() {
         return;
