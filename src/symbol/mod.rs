@@ -149,7 +149,7 @@ impl Symbolizer {
     fn knows(&self, process: &Process, frame: UserFrame) -> bool {
         match frame {
             UserFrame::File { id, .. } => self.modules.has_id(id),
-            UserFrame::Address(address) => process.perf_map.is_some() || process.at(address).is_some(),
+            UserFrame::Address(address) => process.at(address).is_some(),
         }
     }
 
@@ -166,7 +166,7 @@ impl Symbolizer {
                 Some(Holds::File { module, offset }) => Some(Place::InFile(module, offset)),
                 Some(Holds::Special(name)) => Some(Place::Special(name)),
                 Some(Holds::Unsure) => None,
-                None => Some(Place::InPerfMap(image, address)),
+                Some(Holds::Compiled) | None => Some(Place::InPerfMap(image, address)),
             },
         }
     }
