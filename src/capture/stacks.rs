@@ -63,7 +63,17 @@ type Which = (u32, u64);
 struct Sum {
     weight: u64,
     last: Duration,
-    sighted: bool,
+    sight: Sight,
+}
+
+/// Whether a stack's process was looked at for it.
+#[derive(Clone, Copy, Default)]
+enum Sight {
+    #[default]
+    New,
+    /// It is to be shown again; it came first at this time.
+    Again(Instant),
+    Done,
 }
 
 /// Times are the monotonic clock's.
@@ -362,11 +372,15 @@ impl Running {
         let sum = self.counts.entry(which).or_default();
         sum.weight = sum.weight.saturating_add(count.weight);
         sum.last = sum.last.max(count.last);
-        if let Some(sent) = sent.filter(|_| !sum.sighted) {
-            sum.sighted = true;
-            // It was on a CPU a moment ago, so looking at it does not hang.
-            self.symbols.sight(sent.image, sent.layout, &sent.user);
-        }
+        let first = match sum.sight {
+            Sight::New => Instant::now(),
+            Sight::Again(first) => first,
+            Sight::Done => return,
+        };
+        let Some(sent) = sent else { return };
+        // It was on a CPU a moment ago, so looking at it does not hang.
+        let content = self.symbols.sight(sent.image, sent.layout, &sent.user, first);
+        sum.sight = if content { Sight::Done } else { Sight::Again(first) };
     }
 }
 

@@ -61,6 +61,8 @@ impl Process {
             return None;
         }
         let dir = proc.join(image.pid.to_string());
+        // Before the first line: what is mapped from now on may be missing.
+        let looked = Instant::now();
         let mut mappings = Vec::new();
         let mut room = FILES_EACH;
         if let Ok(maps) = File::open(dir.join("maps")) {
@@ -77,13 +79,18 @@ impl Process {
         // An exec meanwhile would have mixed two programs. No layout comes twice.
         is_it().then(|| {
             let files = mappings.iter().filter_map(|(_, holds)| modules.build_id(*holds)).collect();
-            Process { perf_map, mappings, files, looked: Instant::now() }
+            Process { perf_map, mappings, files, looked }
         })
     }
 
     /// Whether another look is due.
     pub(super) fn is_stale(&self) -> bool {
         self.looked.elapsed() >= LOOK_AGAIN
+    }
+
+    /// Whether all that was mapped at a time was seen.
+    pub(super) fn was_looked_at_since(&self, time: Instant) -> bool {
+        self.looked >= time
     }
 
     /// Takes a later look at the same program. What it no longer shows may still be in stacks.
