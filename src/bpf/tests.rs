@@ -103,21 +103,6 @@ fn a_stack_that_claims_more_than_it_has_is_refused() {
 }
 
 #[test]
-fn a_key_that_comes_twice_in_a_walk_over_a_map_counts_once() {
-    // The kernel begins a walk anew where the key that it stands at was deleted meanwhile.
-    let (key, pair) = (7_u64.to_ne_bytes(), [7_u64, 8].map(u64::to_ne_bytes).concat());
-    let account = [3_u64, 5, 0, 0, 0, 0, 1].map(u64::to_ne_bytes).concat();
-    let mut tally = waits::Tally::default();
-    for _ in 0..2 {
-        tally.waited(&key, &mut [&account[..], &account].into_iter());
-        tally.held_up(&pair, &mut [&9_u64.to_ne_bytes()[..]].into_iter());
-    }
-    let sums: Vec<_> = tally.groups.values().map(|sum| (sum.ran.as_nanos(), sum.waits)).collect();
-    assert_eq!(sums, [(6, 2)], "of two CPUs, once");
-    assert_eq!(tally.culprits.values().map(Duration::as_nanos).collect::<Vec<_>>(), [9]);
-}
-
-#[test]
 fn a_kernel_without_btf_is_told_of_with_the_remedy() {
     let error = btf(Path::new("/nonexistent")).expect_err("no such kernel");
     assert_eq!(error.to_string(), "kernel has no BTF (CONFIG_DEBUG_INFO_BTF); see onset doctor");
