@@ -19,7 +19,7 @@
 #define READ_AT(to, place) bpf_probe_read_kernel(&to, sizeof(to), place)
 #endif
 
-/* So many cgroups above a task are looked at, and as many from the root down: more than any runtime nests. */
+/* How many cgroups are looked at: from a task's up, then from the root down. No runtime nests more. */
 #define CGROUP_LEVELS_MAX 64
 
 /*

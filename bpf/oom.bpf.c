@@ -28,7 +28,7 @@
 
 const volatile __u32 page_bytes = 4096;
 
-/* As it is sent: the names follow from the cgroup up, each with its zero, as long as all are. */
+/* As it is sent: the names follow from the cgroup up, each with its zero, `names_bytes` long. */
 struct kill {
 	__u64 victim_container;
 	__u64 trigger_container;

@@ -1,15 +1,20 @@
 //! Which CPUs are online, as /sys tells it.
 
+use std::io;
 use std::path::Path;
 
 /// As many as any kernel is built for.
 const CPUS_MAX: u32 = 8192;
 
-/// The numbers of the CPUs that are online; the first one where that is not told.
-pub(crate) fn online(sys: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(sys.join("devices/system/cpu/online")).unwrap_or_default();
-    let cpus = list(&text);
-    if cpus.is_empty() { vec![0] } else { cpus }
+/// The numbers of the CPUs that are online.
+pub(crate) fn online(sys: &Path) -> io::Result<Vec<u32>> {
+    let cpus = list(&std::fs::read_to_string(sys.join("devices/system/cpu/online"))?);
+    if cpus.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(cpus) }
+}
+
+/// The same to size programs by, and to try one; the first CPU where /sys does not tell.
+pub(crate) fn online_or_first(sys: &Path) -> Vec<u32> {
+    online(sys).unwrap_or_else(|_| vec![0])
 }
 
 /// `0-3,8`.

@@ -28,6 +28,11 @@ pub enum Error {
         /// What libbpf or the kernel said of it.
         words: String,
     },
+    /// /sys does not tell which CPUs are online.
+    #[error(
+        "the list of CPUs that are online cannot be read: {0}; onset needs /sys, and a descriptor to read it"
+    )]
+    Cpus(#[source] io::Error),
     /// Samples cannot be taken.
     #[error(
         "perf_event_open of {event} failed: {source}; it takes CAP_PERFMON, and on Debian and its kin kernel.perf_event_paranoid=2 or CAP_SYS_ADMIN too; a seccomp filter may also forbid it; see onset doctor"

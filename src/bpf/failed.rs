@@ -2,7 +2,7 @@
 //! and said in words the first time. A number that lacks a part for it says so in its document, too.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,7 +42,11 @@ impl Failed {
         };
         let before = COUNTS.get(place).map_or(1, |count| count.fetch_add(1, Ordering::Relaxed));
         if before == 0 {
-            eprintln!("onset: {name}: {what}: {why}; {cost}; further ones are counted in onset_faults_total");
+            // Whoever read stderr may be gone, which is no reason to end.
+            let _ = writeln!(
+                io::stderr(),
+                "onset: {name}: {what}: {why}; {cost}; further ones are counted in onset_faults_total"
+            );
         }
     }
 }

@@ -262,12 +262,12 @@ pub struct Armed<'p> {
 }
 
 impl Armed<'_> {
-    /// Samples the CPUs that came online too. The event of one that went offline never comes again, not
+    /// Samples the CPUs that came online too. Where the list of them cannot be read all stays as it is. The event of one that went offline never comes again, not
     /// even when its CPU does.
     pub fn attach_online(&mut self) -> Result<(), Error> {
         let Stacks { loaded, sys, .. } = &*self.program;
         let event = loaded.event();
-        let online = cpus::online(sys);
+        let online = cpus::online(sys).map_err(Error::Cpus)?;
         self.cpus.retain(|cpu, _| online.contains(cpu));
         for cpu in online {
             if self.cpus.contains_key(&cpu) {
@@ -305,20 +305,28 @@ impl Armed<'_> {
         self.control()
     }
 
-    /// When the time would end that a turn at `now` ends: before it, if a turn was due.
+    /// When the time would end that a turn at `now` ends: before it, if a turn was due, or if nothing was
+    /// sampled any more.
     #[must_use]
     pub fn ends_at(&self, now: Duration) -> Duration {
-        now.min(self.due)
+        let end = if self.end.is_zero() { now } else { self.end };
+        now.min(self.due).min(end)
     }
 
-    /// Ends the time that the next `counts` are of, and begins another. The kernel ends that one at `due`
-    /// by itself, and samples nothing from `end` on; both on the monotonic clock. When the time ended.
-    pub fn turn(&mut self, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
-        let ended = self.ends_at(sys::monotonic());
+    /// Ends the time that the next `counts` are of, and begins another at `now`. The kernel ends that one at
+    /// `due` by itself, and samples nothing from `end` on (at 0: nothing at all). All three are the monotonic
+    /// clock's. When the time ended.
+    pub fn turn(&mut self, now: Duration, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
+        let ended = self.ends_at(now);
         self.side ^= 1;
         self.due = due.unwrap_or(NEVER);
         self.end = end;
         self.control()?;
+        // It was due before the kernel had it: what is read now would grow until the next turn.
+        if sys::monotonic() >= self.due {
+            self.due = NEVER;
+            self.control()?;
+        }
         Ok(ended)
     }
 

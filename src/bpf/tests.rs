@@ -4,9 +4,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fuzz::Portions;
@@ -14,6 +12,8 @@ use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
 use crate::symbol::{Image, Layout, UserFrame};
+
+mod samples;
 
 /// Whether this test can run. Says so loudly where it cannot.
 pub(crate) fn root() -> bool {
@@ -103,21 +103,6 @@ fn a_stack_that_claims_more_than_it_has_is_refused() {
 }
 
 #[test]
-fn a_key_that_comes_twice_in_a_walk_over_a_map_counts_once() {
-    // The kernel begins a walk anew where the key that it stands at was deleted meanwhile.
-    let (key, pair) = (7_u64.to_ne_bytes(), [7_u64, 8].map(u64::to_ne_bytes).concat());
-    let account = [3_u64, 5, 0, 0, 0, 0, 1].map(u64::to_ne_bytes).concat();
-    let mut tally = waits::Tally::default();
-    for _ in 0..2 {
-        tally.waited(&key, &mut [&account[..], &account].into_iter());
-        tally.held_up(&pair, &mut [&9_u64.to_ne_bytes()[..]].into_iter());
-    }
-    let sums: Vec<_> = tally.groups.values().map(|sum| (sum.ran.as_nanos(), sum.waits)).collect();
-    assert_eq!(sums, [(6, 2)], "of two CPUs, once");
-    assert_eq!(tally.culprits.values().map(Duration::as_nanos).collect::<Vec<_>>(), [9]);
-}
-
-#[test]
 fn a_kernel_without_btf_is_told_of_with_the_remedy() {
     let error = btf(Path::new("/nonexistent")).expect_err("no such kernel");
     assert_eq!(error.to_string(), "kernel has no BTF (CONFIG_DEBUG_INFO_BTF); see onset doctor");
@@ -167,145 +152,9 @@ fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
     assert_eq!(armed.stacks(100_000, |_| {}), Drained::Empty);
 }
 
-/// Keeps a thread on a CPU, and that CPU busy, until it is dropped.
-struct Busy(Arc<AtomicBool>, Vec<JoinHandle<()>>);
-
-impl Busy {
-    fn on(cpus: impl IntoIterator<Item = u32>) -> Busy {
-        let stop = Arc::new(AtomicBool::new(false));
-        let spin = |cpu: u32| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                // SAFETY: an all-zero cpu_set_t is the empty set.
-                let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-                // SAFETY: the set is ours and of this size.
-                let moved = unsafe {
-                    libc::CPU_SET(cpu as usize, &mut set);
-                    libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
-                };
-                assert_eq!(moved, 0, "CPU {cpu} is online");
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
-        };
-        let threads = cpus.into_iter().map(spin).collect();
-        Busy(stop, threads)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-        for thread in self.1.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// A turn that nothing ends but the next one.
 fn until_the_next(armed: &mut Armed<'_>) -> Duration {
-    armed.turn(None, Duration::from_secs(1 << 30)).expect("a turn")
-}
-
-/// Samples that were counted between the last two turns.
-fn samples(armed: &mut Armed<'_>) -> u64 {
-    let mut all = 0;
-    let lost = armed.counts(|count| all += count.weight);
-    assert_eq!(lost.expect("counts"), 0);
-    all
-}
-
-/// Asserts that `samples` is what this number of CPUs gives in `time` if none of them is ever idle.
-fn assert_whole(what: &str, samples: u64, time: Duration, cpus: usize) {
-    let want = time.as_secs_f64() * f64::from(HZ) * cpus as f64;
-    eprintln!("{what}: {samples} samples, {want:.1} expected");
-    // Each CPU may be in the middle of a period.
-    assert!((samples as f64 - want).abs() <= want * 0.05 + 2.0, "{what}: {samples}, not {want:.1}");
-}
-
-#[test]
-fn a_turn_that_is_taken_late_ends_when_it_was_due_and_nothing_is_sampled_after_the_end() {
-    if !root() {
-        return;
-    }
-    let _alone = alone();
-    let followed = Followed::create(16).expect("a map");
-    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
-    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
-    let mut armed = stacks.arm().expect("armed");
-    let all = cpus::online(Path::new("/sys"));
-    let _busy = Busy::on(all.clone());
-    armed.aim(true, []).expect("aimed");
-    let second = Duration::from_secs(1);
-    // Due in a second, ends in two; this thread comes in three.
-    let now = crate::sys::monotonic();
-    armed.turn(Some(now + second), now + 2 * second).expect("a turn");
-    std::thread::sleep(3 * second);
-    assert_eq!(until_the_next(&mut armed), now + second, "it ended when it was due");
-    assert_whole("until it was due", samples(&mut armed), second, all.len());
-    let began = crate::sys::monotonic();
-    let ended = until_the_next(&mut armed);
-    // Since it was due: until the end that it had, and since the turn that gave it none.
-    assert_whole("until the end", samples(&mut armed), second + (ended - began), all.len());
-}
-
-#[test]
-fn what_is_counted_while_counts_are_read_is_there_once() {
-    if !root() {
-        return;
-    }
-    let _alone = alone();
-    let followed = Followed::create(16).expect("a map");
-    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
-    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
-    let mut armed = stacks.arm().expect("armed");
-    let cpus = cpus::online(Path::new("/sys"));
-    let _busy = Busy::on(cpus.clone());
-    armed.aim(true, []).expect("aimed");
-    let began = until_the_next(&mut armed);
-    let (mut all, mut ended) = (0, began);
-    for _ in 0..2000 {
-        ended = until_the_next(&mut armed);
-        all += samples(&mut armed);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_whole("in 2000 turns", all, ended - began, cpus.len());
-}
-
-#[test]
-fn a_cpu_that_comes_online_is_sampled_and_one_that_went_is_let_go() {
-    if !root() {
-        return;
-    }
-    let _alone = alone();
-    let real = cpus::online(Path::new("/sys"));
-    let Some(later) = real.get(1).copied() else {
-        return eprintln!("SKIPPED: there is one CPU only");
-    };
-    let sys = std::env::temp_dir().join(format!("onset-sys-{}", std::process::id()));
-    let online = sys.join("devices/system/cpu/online");
-    std::fs::create_dir_all(sys.join("kernel/btf")).expect("a folder");
-    std::fs::create_dir_all(online.parent().expect("a folder")).expect("a folder");
-    std::fs::write(sys.join("kernel/btf/vmlinux"), "").expect("a file");
-    std::fs::write(&online, format!("{}\n", real[0])).expect("a file");
-    let followed = Followed::create(16).expect("a map");
-    let site = Site { sys: &sys, followed: &followed, unified: false, cpus: &real[..1] };
-    let mut stacks = Stacks::by_clock(&site, &mut Meter::default()).expect("this kernel has BTF");
-    let mut armed = stacks.arm().expect("armed");
-    armed.aim(true, []).expect("aimed");
-    let _busy = Busy::on([real[0], later]);
-    for (list, count) in
-        [(format!("{}", real[0]), 1), (format!("{},{later}", real[0]), 2), (format!("{later}"), 1)]
-    {
-        std::fs::write(&online, format!("{list}\n")).expect("a file");
-        armed.attach_online().expect("attached");
-        let began = until_the_next(&mut armed);
-        std::thread::sleep(Duration::from_secs(1));
-        let ended = until_the_next(&mut armed);
-        assert_whole(&list, samples(&mut armed), ended - began, count);
-    }
-    let _ = std::fs::remove_dir_all(&sys);
+    armed.turn(crate::sys::monotonic(), None, Duration::from_secs(1 << 30)).expect("a turn")
 }
 
 #[test]

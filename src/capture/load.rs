@@ -23,7 +23,7 @@ impl Captures {
     pub fn load(paths: &config::Paths, unified: bool, capacity: usize, wake: Wake) -> Captures {
         let mut meter = Meter::default();
         let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
-        let cpus = bpf::cpus::online(&paths.sys);
+        let cpus = bpf::cpus::online_or_first(&paths.sys);
         let site = followed.as_ref().map_err(|why| *why);
         let site = site.map(|followed| bpf::Site { sys: &paths.sys, followed, unified, cpus: &cpus });
         let [stacks, faults] = samplers(&site, &paths.proc, &mut meter);

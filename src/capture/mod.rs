@@ -81,7 +81,7 @@ impl Captures {
     /// Whether this thread has the rights to sample, as it is now.
     #[must_use]
     pub fn may_sample(&self) -> bool {
-        bpf::may_sample(bpf::cpus::online(&self.sys).first().copied().unwrap_or(0))
+        bpf::may_sample(bpf::cpus::online_or_first(&self.sys).first().copied().unwrap_or(0))
     }
 
     /// The one who starts its threads; it is there as long as the captures are.

@@ -63,7 +63,17 @@ type Which = (u32, u64);
 struct Sum {
     weight: u64,
     last: Duration,
-    sighted: bool,
+    sight: Sight,
+}
+
+/// Whether a stack's process was looked at for it.
+#[derive(Clone, Copy, Default)]
+enum Sight {
+    #[default]
+    New,
+    /// It is to be shown again; it came first at this time.
+    Again(Instant),
+    Done,
 }
 
 /// Times are the monotonic clock's.
@@ -208,7 +218,7 @@ impl Session<'_> {
                 Found::Job(job) => self.begin(job),
                 Found::Nothing if self.running.is_empty() => return,
                 Found::Nothing => {
-                    self.turn(None);
+                    self.turn(sys::monotonic(), None);
                     // It is tried again at the next turn.
                     if let Err(error) = self.armed.attach_online() {
                         bpf::Failed::Attach.count("the samples of a CPU that came online", &error);
@@ -224,13 +234,14 @@ impl Session<'_> {
         let aimed = self.aim(Some(job.scope));
         let now = sys::monotonic();
         if self.armed.ends_at(now) < now {
-            self.turn(None);
+            self.turn(now, None);
         }
-        let began = self.turn(Some(job.lasting));
+        let lasting = job.lasting.min(LONG);
+        let read = self.turn(now, Some(lasting));
         if let Err(error) = &aimed {
             bpf::Failed::Write.count("the scope of samples", error);
         }
-        let (Ok(()), Some(began)) = (aimed, began) else {
+        let (Ok(()), Some(_)) = (aimed, read) else {
             return job
                 .answer
                 .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
@@ -238,9 +249,10 @@ impl Session<'_> {
         // After sampling began: what is read of many processes takes a while.
         let resident = self.sampler.sampled.resident(&self.sampler.proc, &job.members);
         self.running.push(Running {
-            began,
+            began: now,
             resident,
-            until: began.saturating_add(job.lasting.min(LONG)),
+            // What the kernel was told is due: with a later clock no turn would ever end at it.
+            until: now.saturating_add(lasting),
             lost: 0,
             beyond: 0,
             counts: HashMap::new(),
@@ -260,19 +272,18 @@ impl Session<'_> {
         self.armed.aim(host, targets)
     }
 
-    /// Reads what was counted until now, or until a request's end if that was earlier, and ends what is
-    /// due. `new` is what a request that begins now lasts. When the time that was read ended; `None`:
+    /// Reads what was counted until `now`, or until a request's end if that was earlier, and ends what is
+    /// due. `new` is what a request that begins at `now` lasts. When the time that was read ended; `None`:
     /// it could not be read.
-    fn turn(&mut self, new: Option<Duration>) -> Option<Duration> {
-        let now = sys::monotonic();
+    fn turn(&mut self, now: Duration, new: Option<Duration>) -> Option<Duration> {
         let ended = self.armed.ends_at(now);
         let untils = self.running.iter().map(|running| running.until).filter(|until| *until > ended);
-        let untils = untils.chain(new.map(|lasting| now.saturating_add(lasting.min(LONG))));
+        let untils = untils.chain(new.map(|lasting| now.saturating_add(lasting)));
         let (next, end) = untils.fold((None, Duration::ZERO), |(next, end), until| {
             (Some(next.map_or(until, |next: Duration| next.min(until))), end.max(until))
         });
         // One that should have ended by now is read, and ends, at the next turn.
-        let turned = self.armed.turn(next.filter(|next| *next > now), end);
+        let turned = self.armed.turn(now, next.filter(|next| *next > now), end);
         self.take_frames();
         let read = turned
             .and_then(|ended| self.count().map(|()| ended))
@@ -361,10 +372,17 @@ impl Running {
         let sum = self.counts.entry(which).or_default();
         sum.weight = sum.weight.saturating_add(count.weight);
         sum.last = sum.last.max(count.last);
-        if let Some(sent) = sent.filter(|_| !sum.sighted) {
-            sum.sighted = true;
-            // It was on a CPU a moment ago, so looking at it does not hang.
-            self.symbols.sight(sent.image, sent.layout, &sent.user);
-        }
+        let first = match sum.sight {
+            Sight::New => Instant::now(),
+            Sight::Again(first) => first,
+            Sight::Done => return,
+        };
+        let Some(sent) = sent else { return };
+        // It was on a CPU a moment ago, so looking at it does not hang.
+        let content = self.symbols.sight(sent.image, sent.layout, &sent.user, first);
+        sum.sight = if content { Sight::Done } else { Sight::Again(first) };
     }
 }
+
+#[cfg(test)]
+mod tests;

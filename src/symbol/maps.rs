@@ -41,6 +41,13 @@ impl<'t> Line<'t> {
             .then(|| Path::new(OsStr::from_bytes(self.name)))
     }
 
+    /// Whether the kernel made this file for memory alone: it is on no disk, and was deleted at once.
+    pub(super) fn is_memory(&self) -> bool {
+        self.file.0.starts_with(b"00:")
+            && self.name.ends_with(DELETED)
+            && MEMORY.iter().any(|start| self.name.starts_with(start))
+    }
+
     /// The last part of the name, as it was before the file was deleted.
     pub(super) fn basename(&self) -> &'t [u8] {
         let name = self.name.strip_suffix(DELETED).unwrap_or(self.name);
@@ -49,6 +56,9 @@ impl<'t> Line<'t> {
 }
 
 const DELETED: &[u8] = b" (deleted)";
+
+/// How the kernel calls such files: memfd_create(2), SysV memory, shared anonymous and huge pages.
+const MEMORY: [&[u8]; 4] = [b"/memfd:", b"/SYSV", b"/dev/zero", b"/anon_hugepage"];
 
 /// The process's id in its own pid namespace, as its perf map is named, out of /proc/PID/status.
 pub(super) fn namespace_pid(status: &str) -> Option<u32> {
@@ -84,6 +94,15 @@ mod tests {
         let vdso = Line::parse(b"7ffc1000-7ffc2000 r-xp 00000000 00:00 0                          [vdso]")
             .expect("code");
         assert_eq!((vdso.basename(), vdso.path()), (b"[vdso]".as_slice(), None));
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_made_for_memory_is_told_by_its_name() {
+        let is = |text: &str| Line::parse(text.as_bytes()).expect("code").is_memory();
+        assert!(is("1000-2000 rwxs 00000000 00:01 7 /memfd:doublemapper (deleted)"));
+        assert!(is("1000-2000 rwxs 00000000 00:01 7 /dev/zero (deleted)"));
+        assert!(!is("1000-2000 r-xp 00000000 fe:00 7 /memfd:libx.so (deleted)"), "it is on a disk");
+        assert!(!is("1000-2000 r-xp 00000000 00:21 7 /usr/lib/libx.so (deleted)"));
     }
 
     #[test]

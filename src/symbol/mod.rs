@@ -119,37 +119,38 @@ impl Symbolizer {
         Symbolizer { proc: proc.into(), processes: HashMap::new(), modules: Modules::default() }
     }
 
-    /// Shows it a stack that was not seen before, soon after it was sampled, with where its program lay
-    /// then.
+    /// Shows it a stack that came first at `first`, soon after it was sampled, with where its program lay
+    /// then. Whether there is nothing more to learn of it; else it is to be shown again.
     ///
     /// The first stack of a program makes it open that process's files, and so does one with
     /// something unknown in it, at most once a second. Call it only for processes that were just on
     /// a CPU: looking at one that is stuck in the kernel can hang.
-    pub fn sight(&mut self, image: Image, layout: Layout, user: &[UserFrame]) {
+    pub fn sight(&mut self, image: Image, layout: Layout, user: &[UserFrame], first: Instant) -> bool {
         if user.is_empty() {
-            return;
+            return true;
         }
         let room = self.processes.len() < PROCESSES_MAX;
         match self.processes.get(&image) {
-            None if !room => return,
-            Some(process) if !process.is_stale() || user.iter().all(|frame| self.knows(process, *frame)) => {
-                return;
-            }
+            None if !room => return true,
+            Some(process) if process.was_looked_at_since(first) => return true,
+            Some(process) if !process.is_stale() => return false,
+            Some(process) if user.iter().all(|frame| self.knows(process, *frame)) => return true,
             _ => {}
         }
-        let Some(now) = Process::look(&self.proc, image, layout, &mut self.modules) else { return };
+        let Some(now) = Process::look(&self.proc, image, layout, &mut self.modules) else { return true };
         match self.processes.get_mut(&image) {
             Some(process) => process.update(now),
             None => {
                 self.processes.insert(image, now);
             }
         }
+        true
     }
 
     fn knows(&self, process: &Process, frame: UserFrame) -> bool {
         match frame {
             UserFrame::File { id, .. } => self.modules.has_id(id),
-            UserFrame::Address(address) => process.perf_map.is_some() || process.at(address).is_some(),
+            UserFrame::Address(address) => process.at(address).is_some(),
         }
     }
 
@@ -166,7 +167,7 @@ impl Symbolizer {
                 Some(Holds::File { module, offset }) => Some(Place::InFile(module, offset)),
                 Some(Holds::Special(name)) => Some(Place::Special(name)),
                 Some(Holds::Unsure) => None,
-                None => Some(Place::InPerfMap(image, address)),
+                Some(Holds::Compiled) | None => Some(Place::InPerfMap(image, address)),
             },
         }
     }

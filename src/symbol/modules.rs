@@ -15,7 +15,7 @@ use super::{BuildId, label, symtab};
 /// Files kept open in all.
 const FILES_MAX: usize = 256;
 
-/// So many bytes of code are compared where two files claim to be the same.
+/// Bytes of code compared between two files with one build id.
 const CODE: usize = 64;
 
 /// A file that code runs from.
@@ -120,6 +120,17 @@ impl Found {
     }
 }
 
+/// What a file that is mapped is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mapped {
+    /// An open module.
+    Module(usize),
+    /// It is no program: a compiler may have written code into it.
+    NoModule,
+    /// It was not opened, so nobody knows what is in it.
+    Unopened,
+}
+
 /// All files that were opened.
 #[derive(Default)]
 pub(super) struct Modules {
@@ -177,7 +188,7 @@ impl Modules {
     /// The file of a process's mapping, which is opened if it was not, as long as there is `room`. The
     /// links in map_files lead to it even if it was deleted or lies in another mount namespace; without
     /// the right to follow those, its path may still do.
-    pub(super) fn find(&mut self, dir: &Path, line: &Line<'_>, room: &mut usize) -> Option<usize> {
+    pub(super) fn find(&mut self, dir: &Path, line: &Line<'_>, room: &mut usize) -> Mapped {
         let link = dir.join(format!("map_files/{:x}-{:x}", line.range.start, line.range.end));
         let looked = self.look(&link, line, room, |_| true).or_else(|| {
             let within: PathBuf = dir.join("root").join(line.path()?.strip_prefix("/").ok()?);
@@ -188,35 +199,39 @@ impl Modules {
             let same = fs::read_link(&exe).ok()?.as_os_str().as_bytes() == line.name;
             if same { self.look(&exe, line, room, |meta| meta.ino() == line.file.1) } else { None }
         });
-        looked?
+        // Without the right to open it, what holds memory alone is told by its name.
+        looked.unwrap_or(if line.is_memory() { Mapped::NoModule } else { Mapped::Unopened })
     }
 
-    /// The file at a path if it `is_it`: `None` if not, `Some(None)` if it names no code.
+    /// The file at a path if it `is_it`; a device's is memory, too.
     fn look(
         &mut self,
         path: &Path,
         line: &Line<'_>,
         room: &mut usize,
         is_it: impl Fn(&Metadata) -> bool,
-    ) -> Option<Option<usize>> {
-        let found = fs::metadata(path).ok().filter(|meta| meta.is_file() && is_it(meta))?;
+    ) -> Option<Mapped> {
+        let found = fs::metadata(path).ok().filter(&is_it)?;
+        if !found.is_file() {
+            return Some(Mapped::NoModule);
+        }
         if let Some(known) = self.known(&found) {
-            return Some(Some(known));
+            return Some(Mapped::Module(known));
         }
         if self.all.len() >= FILES_MAX || *room == 0 {
-            return Some(None);
+            return Some(Mapped::Unopened);
         }
         let file = open_regular(path, 0)?;
         // Another file may have come to this path since.
         let opened = file.metadata().ok().filter(is_it)?;
         if let Some(known) = self.known(&opened) {
-            return Some(Some(known));
+            return Some(Mapped::Module(known));
         }
-        let Some(module) = Module::open(file, line) else { return Some(None) };
+        let Some(module) = Module::open(file, line) else { return Some(Mapped::NoModule) };
         *room -= 1;
         let index = self.all.len();
         self.all.push(module);
-        Some(Some(index))
+        Some(Mapped::Module(index))
     }
 
     fn known(&self, meta: &Metadata) -> Option<usize> {
@@ -270,9 +285,9 @@ mod tests {
         let lines: Vec<Line<'_>> = lines.filter(|line| line.path() == Some(&exe)).collect();
         let line = lines.first().expect("this program is mapped");
         let mut modules = Modules::default();
-        assert_eq!(modules.find(&proc, line, &mut 0), None);
+        assert_eq!(modules.find(&proc, line, &mut 0), Mapped::Unopened);
         let mut room = 2;
-        assert_eq!(modules.find(&proc, line, &mut room), Some(0));
-        assert_eq!((modules.find(&proc, line, &mut room), room), (Some(0), 1));
+        assert_eq!(modules.find(&proc, line, &mut room), Mapped::Module(0));
+        assert_eq!((modules.find(&proc, line, &mut room), room), (Mapped::Module(0), 1));
     }
 }

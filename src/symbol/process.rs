@@ -11,12 +11,12 @@ use super::BuildId;
 use super::image::{Image, Layout};
 use super::lines::each_line;
 use super::maps::{Line, namespace_pid};
-use super::modules::{Modules, open_regular};
+use super::modules::{Mapped, Modules, open_regular};
 
 /// Files that one process may add to those that are open.
 const FILES_EACH: usize = 64;
 
-/// Executable mappings kept of a process. Only files and the vdso count, so this is plenty.
+/// Executable mappings kept of a process: those of hundreds of libraries and of a compiler.
 const MAPPINGS_MAX: usize = 1024;
 
 /// A map of the 65,530 mappings that a process may have, each with a long path.
@@ -36,7 +36,11 @@ pub(super) enum Holds {
     File { module: usize, offset: u64 },
     /// The kernel's own: `[vdso]`.
     Special(&'static str),
-    /// One thing at one look and another at the next: nobody knows at which sample what.
+    /// What a compiler may have written there, which only its perf map names: memory without a file,
+    /// whatever its name is, or with one that is no program (memfd, SysV memory, /dev/zero, huge pages).
+    Compiled,
+    /// A file that could not be opened; or one thing at one look and another at the next: nobody knows at
+    /// which sample what.
     Unsure,
 }
 
@@ -57,15 +61,16 @@ impl Process {
             return None;
         }
         let dir = proc.join(image.pid.to_string());
+        // Before the first line: what is mapped from now on may be missing.
+        let looked = Instant::now();
         let mut mappings = Vec::new();
         let mut room = FILES_EACH;
         if let Ok(maps) = File::open(dir.join("maps")) {
             // A process that exits meanwhile leaves what was read.
             let _ = each_line(maps, MAPS_MAX, |line| {
                 let Some(line) = Line::parse(line) else { return };
-                if mappings.len() < MAPPINGS_MAX
-                    && let Some(holds) = holds(&dir, &line, modules, &mut room)
-                {
+                if mappings.len() < MAPPINGS_MAX {
+                    let holds = holds(&dir, &line, modules, &mut room);
                     mappings.push((line.range, holds));
                 }
             });
@@ -74,13 +79,18 @@ impl Process {
         // An exec meanwhile would have mixed two programs. No layout comes twice.
         is_it().then(|| {
             let files = mappings.iter().filter_map(|(_, holds)| modules.build_id(*holds)).collect();
-            Process { perf_map, mappings, files, looked: Instant::now() }
+            Process { perf_map, mappings, files, looked }
         })
     }
 
     /// Whether another look is due.
     pub(super) fn is_stale(&self) -> bool {
         self.looked.elapsed() >= LOOK_AGAIN
+    }
+
+    /// Whether all that was mapped at a time was seen.
+    pub(super) fn was_looked_at_since(&self, time: Instant) -> bool {
+        self.looked >= time
     }
 
     /// Takes a later look at the same program. What it no longer shows may still be in stacks.
@@ -128,14 +138,17 @@ fn at(range: &Range<u64>, holds: &Holds, address: u64) -> Option<Holds> {
     })
 }
 
-/// What this mapping holds, with its file opened if none has done so yet. `None` for memory that a
-/// compiler may have written code to, which only its perf map names: it has no file, whatever its name
-/// is, or one that is no program (memfd, SysV memory, /dev/zero, huge pages).
-fn holds(dir: &Path, line: &Line<'_>, modules: &mut Modules, room: &mut usize) -> Option<Holds> {
+/// What this mapping holds, with its file opened if none has done so yet.
+fn holds(dir: &Path, line: &Line<'_>, modules: &mut Modules, room: &mut usize) -> Holds {
     if line.file.1 == 0 {
-        return SPECIAL.into_iter().find(|name| name.as_bytes() == line.name).map(Holds::Special);
+        let special = SPECIAL.into_iter().find(|name| name.as_bytes() == line.name);
+        return special.map_or(Holds::Compiled, Holds::Special);
     }
-    Some(Holds::File { module: modules.find(dir, line, room)?, offset: line.offset })
+    match modules.find(dir, line, room) {
+        Mapped::Module(module) => Holds::File { module, offset: line.offset },
+        Mapped::NoModule => Holds::Compiled,
+        Mapped::Unopened => Holds::Unsure,
+    }
 }
 
 /// The map of a just-in-time compiler, which is named by the pid that the process itself sees.

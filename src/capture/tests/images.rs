@@ -117,7 +117,6 @@ fn each_sample_of_a_process_that_executes_another_program_belongs_to_the_one_tha
     let mut cgroup = Cgroup::new(V1, "exec");
     let pid = cgroup.run(&format!("exec {first} {} exec {second}", folder.file("go")));
     let profile = capture(&cgroup, || folder.go());
-    eprintln!("{:?}", profile.top);
     assert_eq!(top(&profile), [(pid, "first"), (pid, "second")]);
     for (comm, own, other) in
         [("first", "first_burns", "second_burns"), ("second", "second_burns", "first_burns")]

@@ -87,7 +87,7 @@ fn a_file_that_was_written_over_names_nothing_and_what_runs_from_it_then_has_its
     let new_frame = UserFrame::Address(newer.address);
     let image = Image { pid: newer.pid(), id: 2 };
     let layout = Layout::now(Path::new("/proc"), newer.pid()).unwrap();
-    symbolizer.sight(image, layout, &[new_frame]);
+    symbolizer.sight(image, layout, &[new_frame], Instant::now());
     let stack = |image, frame| Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
     let stacks = [stack(Image { pid, id: 1 }, frame), stack(image, new_frame)];
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
@@ -118,7 +118,7 @@ fn a_process_that_runs_another_program_by_now_is_not_looked_at() {
     let frame = UserFrame::Address(spinner.address);
     let sampled = Layout::parse(&[7; Layout::SIZE]);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame]);
+    symbolizer.sight(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame], Instant::now());
     assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), [UNKNOWN]);
 }
 
@@ -133,4 +133,55 @@ fn names_that_are_not_found_in_time_say_so() {
     let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
     let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
     assert_eq!(names.row(&stack, "it").user, [LATE]);
+}
+
+/// Maps a library when a file is there, which is what dlopen(3) does; then burns in it.
+const LATER: &str = r#"
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    int main(int argc, char **argv)
+    {
+        puts("0");
+        fflush(stdout);
+        while (access(argv[2], F_OK))
+            usleep(1000);
+        void *spin = dlsym(dlopen(argv[1], RTLD_NOW), "spin_later");
+        FILE *said = fopen(argv[3], "w");
+        fprintf(said, "%lx\n", (long)spin);
+        fclose(said);
+        rename(argv[3], argv[4]);
+        ((int (*)(volatile int *))spin)(&(volatile int){0});
+    }
+"#;
+
+#[test]
+fn a_library_that_is_mapped_soon_after_a_look_is_looked_for_again() {
+    let dir = Dir::new("later");
+    let library = dir.compile("spin_later", &["-shared", "-fPIC", "-Wl,--build-id=none"]);
+    let (source, binary) = (dir.0.join("later.c"), dir.0.join("later"));
+    fs::write(&source, LATER).unwrap();
+    let mut cc = Command::new("cc");
+    assert!(cc.arg("-o").arg(&binary).arg(&source).arg("-ldl").status().unwrap().success());
+    let [go, draft, said] = ["go", "draft", "said"].map(|name| dir.0.join(name));
+    let spinner = Spinner::start(Command::new(&binary).args([&library, &go, &draft, &said]));
+    let (image, proc) = (Image { pid: spinner.pid(), id: 1 }, Path::new("/proc"));
+    let layout = Layout::now(proc, spinner.pid()).unwrap();
+    let mut symbolizer = Symbolizer::new(proc);
+    assert!(symbolizer.sight(image, layout, &[UserFrame::Address(8)], Instant::now()), "the first look");
+    fs::write(&go, "").unwrap();
+    let began = Instant::now();
+    let address = loop {
+        assert!(began.elapsed() < PATIENCE);
+        if let Ok(text) = fs::read_to_string(&said) {
+            break u64::from_str_radix(text.trim(), 16).unwrap() + 4;
+        }
+    };
+    let (frame, first) = (UserFrame::Address(address), Instant::now());
+    assert!(!symbolizer.sight(image, layout, &[frame], first), "it is too soon for another look");
+    while !symbolizer.sight(image, layout, &[frame], first) {
+        assert!(first.elapsed() < PATIENCE);
+    }
+    assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), ["spin_later"]);
 }

@@ -153,3 +153,53 @@ fn a_program_in_memory_has_its_own_symbols() {
     sight(&mut symbolizer, spinner.pid(), &frames);
     assert_eq!(names(symbolizer, spinner.pid(), frames), ["spin_in_memory"]);
 }
+
+/// A program without a build id that was deleted, in a /proc that leads to no file of it, with a perf map
+/// from before it was mapped.
+fn unopened(dir: &Dir) -> (Spinner, PathBuf) {
+    let binary = dir.compile("spin_here", &["-static", "-no-pie", "-Wl,--build-id=none"]);
+    let spinner = Spinner::start(&mut Command::new(&binary));
+    fs::write(perf_map(spinner.pid()), format!("{:x} 100 stale\n", spinner.address)).unwrap();
+    fs::remove_file(&binary).unwrap();
+    let proc = edited(dir, spinner.pid(), str::to_owned);
+    for link in ["exe", "map_files"] {
+        fs::remove_file(proc.join(spinner.pid().to_string()).join(link)).unwrap();
+    }
+    (spinner, proc)
+}
+
+fn perf_map(pid: u32) -> String {
+    format!("/tmp/perf-{pid}.map")
+}
+
+#[test]
+fn code_of_a_file_that_cannot_be_opened_is_not_named_by_a_perf_map() {
+    let dir = Dir::new("unopened");
+    let (spinner, proc) = unopened(&dir);
+    let frames = vec![UserFrame::Address(spinner.address)];
+    let mut symbolizer = Symbolizer::new(&proc);
+    sight(&mut symbolizer, spinner.pid(), &frames);
+    let named = names(symbolizer, spinner.pid(), frames);
+    fs::remove_file(perf_map(spinner.pid())).unwrap();
+    assert_eq!(named, [UNKNOWN]);
+}
+
+#[test]
+fn memory_that_a_file_is_mapped_over_is_neither_the_compilers_nor_the_files() {
+    let dir = Dir::new("over-memory");
+    let binary = dir.compile("spin_here", &["-static", "-no-pie"]);
+    let spinner = Spinner::start(&mut Command::new(&binary));
+    let before = edited(&dir, spinner.pid(), |line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        format!("{} {} 00000000 00:00 0 ", fields[0], fields[1])
+    });
+    let (image, mut modules) = (Image { pid: spinner.pid(), id: 1 }, Modules::default());
+    let layout = Layout::now(Path::new("/proc"), spinner.pid()).unwrap();
+    let mut look = |proc: &Path| Process::look(proc, image, layout, &mut modules).unwrap();
+    let mut process = look(&before);
+    assert!(matches!(process.at(spinner.address), Some(Holds::Compiled)));
+    let now = look(Path::new("/proc"));
+    assert!(matches!(now.at(spinner.address), Some(Holds::File { .. })));
+    process.update(now);
+    assert!(matches!(process.at(spinner.address), Some(Holds::Unsure)));
+}

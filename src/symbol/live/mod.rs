@@ -108,7 +108,7 @@ impl Drop for Spinner {
 /// Shows a stack of what a process runs now.
 fn sight(symbolizer: &mut Symbolizer, pid: u32, user: &[UserFrame]) {
     let layout = Layout::now(Path::new("/proc"), pid).unwrap_or_default();
-    symbolizer.sight(Image { pid, id: 1 }, layout, user);
+    symbolizer.sight(Image { pid, id: 1 }, layout, user, Instant::now());
 }
 
 fn names(symbolizer: Symbolizer, pid: u32, user: Vec<UserFrame>) -> Vec<String> {

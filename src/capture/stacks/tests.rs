@@ -1,0 +1,53 @@
+//! Sessions whose thread comes late, as on a host without a CPU to spare.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::super::answer::Answered;
+use super::*;
+use crate::bpf::tests::{alone, root};
+use crate::evidence::Ticket;
+
+/// When each of these ends that begin one after the other, and when each turn ended what it read, where no
+/// turn is taken until all of them are over.
+fn ends_of_late_turns(lasting: &[Duration]) -> (Vec<Duration>, Vec<Option<Duration>>) {
+    let followed = bpf::Followed::create(16).expect("a map");
+    let site = bpf::Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
+    let program = bpf::Stacks::by_clock(&site, &mut bpf::Meter::default()).expect("this kernel has BTF");
+    let sampler = Arc::new(Sampler::new(program, Sampled::Running, Path::new("/proc")).expect("a count"));
+    let (to, _answers): (_, Receiver<Answered>) = sync_channel(lasting.len());
+    let mut program = sampler.program.lock().expect("nobody broke");
+    let armed = program.arm().expect("armed");
+    let mut session = Session { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    for lasting in lasting {
+        let answer = Answer::new(Ticket(1), to.clone(), Arc::new(|| {}));
+        session.begin(Job { answer, scope: Scope::Host, lasting: *lasting, members: Members::HOST });
+    }
+    let untils: Vec<Duration> = session.running.iter().map(|running| running.until).collect();
+    std::thread::sleep(lasting.iter().sum());
+    let mut ends = Vec::new();
+    while !session.running.is_empty() {
+        assert!(ends.len() < 10, "{ends:?} end none of {untils:?}");
+        ends.push(session.turn(sys::monotonic(), None));
+    }
+    (untils, ends)
+}
+
+#[test]
+fn a_thread_that_comes_after_all_of_the_first_period_ends_the_request_when_it_was_to_end() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let (untils, ends) = ends_of_late_turns(&[Duration::from_millis(300)]);
+    assert_eq!(ends, [untils.first().copied()]);
+}
+
+#[test]
+fn a_thread_that_comes_after_the_ends_of_two_requests_ends_each_when_it_was_to_end() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let (untils, ends) = ends_of_late_turns(&[Duration::from_millis(300), Duration::from_millis(600)]);
+    assert_eq!(ends, untils.into_iter().map(Some).collect::<Vec<_>>());
+}
