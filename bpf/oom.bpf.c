@@ -64,12 +64,22 @@ struct {
 	__type(value, __u8);
 } told SEC(".maps");
 
+/*
+ * Whom SIGKILL was sent: where its task lies, and what tells it from one that lies there later. The
+ * kernel also sends it to others that share a victim's memory, and marks none of them.
+ */
+struct signalled {
+	__u64 task;
+	__u64 pid;
+	__u64 started;
+};
+
 /* By thread that sends it: whom the kernel sent SIGKILL last. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u64);
-	__type(value, __u64);
+	__type(value, struct signalled);
 } sent SEC(".maps");
 
 struct {
@@ -188,17 +198,21 @@ static __always_inline void read_victim(struct task_struct *victim, struct kill 
 /* Whom this thread has just sent SIGKILL for the kernel. NULL: the marked one was dying before. */
 static __always_inline struct task_struct *killed(__u64 marked)
 {
-	__u64 self = bpf_get_current_pid_tgid(), *found = bpf_map_lookup_elem(&sent, &self);
+	__u64 self = bpf_get_current_pid_tgid();
+	struct signalled *found = bpf_map_lookup_elem(&sent, &self), last;
 	struct task_struct *victim;
 
 	if (!found)
 		return NULL;
-	victim = (void *)*found;
+	last = *found;
 	bpf_map_delete_elem(&sent, &self);
+	victim = (void *)last.task;
+	if (BPF_CORE_READ(victim, pid) != last.pid || BPF_CORE_READ(victim, start_time) != last.started)
+		return NULL;
 	/* Before 6.9 the kernel tells an id here. */
 	if (bpf_core_field_exists(struct trace_event_raw_mark_victim, __data_loc_comm))
-		return (__u64)victim == marked ? victim : NULL;
-	return BPF_CORE_READ(victim, pid) == marked ? victim : NULL;
+		return last.task == marked ? victim : NULL;
+	return last.pid == marked ? victim : NULL;
 }
 
 static __always_inline int tell(__u64 marked)
@@ -225,11 +239,16 @@ static __always_inline int tell(__u64 marked)
 	return 0;
 }
 
-static __always_inline int note_signal(__u64 signal, __u64 info, __u64 to)
+static __always_inline int note_signal(__u64 signal, __u64 info, struct task_struct *to)
 {
 	__u64 self = bpf_get_current_pid_tgid();
+	struct signalled last = {.task = (__u64)to};
 
-	if (signal == SIGKILL && info == SEND_SIG_PRIV && bpf_map_update_elem(&sent, &self, &to, BPF_ANY))
+	if (signal != SIGKILL || info != SEND_SIG_PRIV)
+		return 0;
+	last.pid = BPF_CORE_READ(to, pid);
+	last.started = BPF_CORE_READ(to, start_time);
+	if (bpf_map_update_elem(&sent, &self, &last, BPF_ANY))
 		count_lost();
 	return 0;
 }
@@ -237,7 +256,7 @@ static __always_inline int note_signal(__u64 signal, __u64 info, __u64 to)
 SEC("tp_btf/signal_generate")
 int signal_generate(__u64 *ctx)
 {
-	return note_signal(ctx[0], ctx[1], ctx[2]);
+	return note_signal(ctx[0], ctx[1], (void *)ctx[2]);
 }
 
 SEC("tp_btf/mark_victim")

@@ -190,12 +190,12 @@ impl Symbolizer {
         }
         let in_time = || Instant::now() < until;
         let modules = &self.modules;
-        let files = each(in_files, in_time, |module, offsets| modules.names(module, offsets));
-        let twins = each(by_id, in_time, |id, offsets| modules.names_by_id(id, offsets));
+        let files = each(in_files, in_time, |module, offsets| Some(modules.names(module, offsets, in_time)));
+        let twins = each(by_id, in_time, |id, offsets| modules.names_by_id(id, offsets, in_time));
         let processes = &mut self.processes;
         let perf_maps = each(in_perf_maps, in_time, |image, addresses| {
             let map = processes.get_mut(&image).and_then(|process| process.perf_map.take());
-            map.map(|map| perf_map::names(map, addresses)).unwrap_or_default()
+            Some(map.map(|map| perf_map::names(map, addresses)).unwrap_or_default())
         });
         Names { from: self, files, twins, perf_maps, kernel }
     }
@@ -203,12 +203,14 @@ impl Symbolizer {
     fn kernel_names(&self, stacks: &[Stack]) -> Named {
         let sites = stacks.iter().flat_map(|stack| stack.kernel.iter().enumerate());
         let addresses: BTreeSet<u64> = sites.map(|(depth, address)| call_site(*address, depth)).collect();
-        Named::new(addresses, |addresses| match File::open(self.proc.join("kallsyms")) {
-            Ok(kallsyms) if !addresses.is_empty() => {
-                kernel::names(kallsyms, addresses).into_iter().map(Some).collect()
+        let numbers: Vec<u64> = addresses.into_iter().collect();
+        let names = match File::open(self.proc.join("kallsyms")) {
+            Ok(kallsyms) if !numbers.is_empty() => {
+                kernel::names(kallsyms, &numbers).into_iter().map(Some).collect()
             }
             _ => Vec::new(),
-        })
+        };
+        Named { numbers, names }
     }
 }
 
@@ -224,14 +226,18 @@ enum Place {
     Special(&'static str),
 }
 
-/// Finds the names under each key, as long as there is time.
+/// Finds the names under each key, until there is no time or `find` has run out of it.
 fn each<K: Ord + Copy>(
     wanted: BTreeMap<K, BTreeSet<u64>>,
     in_time: impl Fn() -> bool,
-    mut find: impl FnMut(K, &[u64]) -> Vec<Option<Box<str>>>,
+    mut find: impl FnMut(K, &[u64]) -> Option<Vec<Option<Box<str>>>>,
 ) -> BTreeMap<K, Named> {
-    let named = |(key, numbers)| (key, Named::new(numbers, |numbers| find(key, numbers)));
-    wanted.into_iter().take_while(|_| in_time()).map(named).collect()
+    let named = |(key, numbers): (K, BTreeSet<u64>)| {
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        let names = in_time().then(|| find(key, &numbers))??;
+        Some((key, Named { numbers, names }))
+    };
+    wanted.into_iter().map_while(named).collect()
 }
 
 fn add<K: Ord>(numbers: &mut BTreeMap<K, BTreeSet<u64>>, under: K, number: u64) {
@@ -245,12 +251,6 @@ struct Named {
 }
 
 impl Named {
-    fn new(numbers: BTreeSet<u64>, find: impl FnOnce(&[u64]) -> Vec<Option<Box<str>>>) -> Named {
-        let numbers: Vec<u64> = numbers.into_iter().collect();
-        let names = find(&numbers);
-        Named { numbers, names }
-    }
-
     fn get(&self, number: u64) -> Option<&str> {
         let index = self.numbers.binary_search(&number).ok()?;
         self.names.get(index)?.as_deref()

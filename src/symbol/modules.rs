@@ -154,12 +154,18 @@ impl Modules {
     }
 
     /// The names of sorted offsets of a file; without a symbol, the file and the virtual address in it. What
-    /// the file has no symbol for another one with its build id may: one of them was stripped.
-    pub(super) fn names(&self, index: usize, offsets: &[u64]) -> Vec<Option<Box<str>>> {
+    /// the file has no symbol for another one with its build id may: one of them was stripped. Such files are
+    /// read while it is `in_time`.
+    pub(super) fn names(
+        &self,
+        index: usize,
+        offsets: &[u64],
+        in_time: impl Fn() -> bool,
+    ) -> Vec<Option<Box<str>>> {
         let Some(module) = self.all.get(index) else { return Vec::new() };
         let mut found = module.names(offsets);
         for twin in module.id.into_iter().flat_map(|id| self.with_id(id)) {
-            if found.iter().all(|found| matches!(found, Found::Symbol(_))) {
+            if !in_time() || found.iter().all(|found| matches!(found, Found::Symbol(_))) {
                 break;
             }
             if !std::ptr::eq(twin, module) {
@@ -170,19 +176,28 @@ impl Modules {
     }
 
     /// The names of sorted offsets in any file with a build id: who ran it was not seen. A build id is what
-    /// its file says it is, so where such files differ nothing is known.
-    pub(super) fn names_by_id(&self, id: BuildId, offsets: &[u64]) -> Vec<Option<Box<str>>> {
-        let Some(first) = self.with_id(id).next() else { return Vec::new() };
+    /// its file says it is, so where such files differ nothing is known. `None` if it was no longer `in_time`
+    /// before all of them were compared.
+    pub(super) fn names_by_id(
+        &self,
+        id: BuildId,
+        offsets: &[u64],
+        in_time: impl Fn() -> bool,
+    ) -> Option<Vec<Option<Box<str>>>> {
+        let Some(first) = self.with_id(id).next() else { return Some(Vec::new()) };
         let mut found = first.names(offsets);
         let mut agreed = vec![true; offsets.len()];
         for twin in self.with_id(id).skip(1) {
+            if !in_time() {
+                return None;
+            }
             complete(&mut found, first, twin, offsets);
             for (agreed, offset) in agreed.iter_mut().zip(offsets) {
                 *agreed &= first.has_code_of(twin, *offset);
             }
         }
         let named = |(found, agreed): (Found, bool)| agreed.then(|| found.label(&first.name));
-        found.into_iter().zip(agreed).map(named).collect()
+        Some(found.into_iter().zip(agreed).map(named).collect())
     }
 
     /// The file of a process's mapping, which is opened if it was not, as long as there is `room`. The

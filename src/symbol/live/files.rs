@@ -185,3 +185,27 @@ fn a_library_that_is_mapped_soon_after_a_look_is_looked_for_again() {
     }
     assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), ["spin_later"]);
 }
+
+#[test]
+fn files_with_one_build_id_are_read_only_while_there_is_time() {
+    let dir = Dir::new("late-twins");
+    let whole = program(&dir, "whole", "spin_here", &["-Wl,--build-id"]);
+    let bare = dir.0.join("bare");
+    fs::copy(&whole, &bare).unwrap();
+    strip(&bare);
+    let spinners = [&bare, &whole].map(|binary| Spinner::start(&mut Command::new(binary)));
+    let UserFrame::File { id, offset } = spinners[1].file_frame(&whole) else { panic!("it has a build id") };
+    let mut modules = Modules::default();
+    let [bare, _] = spinners.each_ref().map(|spinner| {
+        let layout = Layout::now(Path::new("/proc"), spinner.pid()).unwrap();
+        let image = Image { pid: spinner.pid(), id: 1 };
+        let seen = Process::look(Path::new("/proc"), image, layout, &mut modules).unwrap();
+        seen.file(id).unwrap()
+    });
+    let named = |in_time: bool| modules.names(bare, &[offset], || in_time).pop().flatten().unwrap();
+    assert_eq!(&*named(true), "spin_here");
+    assert!(named(false).starts_with("bare+0x"), "its own file is read all the same");
+    let by_id = |in_time: bool| modules.names_by_id(id, &[offset], || in_time);
+    assert_eq!(by_id(true), Some(vec![Some("spin_here".into())]));
+    assert_eq!(by_id(false), None, "nobody knows yet whether they agree");
+}
