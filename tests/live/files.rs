@@ -68,7 +68,7 @@ struct Traced {
 fn traced(work: impl FnOnce()) -> Traced {
     let agent = Agent::start(&only("iotracing", "every = \"1h\"\nfiles = 100"));
     let mut trigger = agent.onset(&["trigger", "iotracing", "--seconds", window()]);
-    let trigger = trigger.stdout(Stdio::piped()).spawn().unwrap();
+    let mut trigger = trigger.stdout(Stdio::piped()).spawn().unwrap();
     let pid = agent.pid();
     await_that("all to be watched", SOON, || watches(pid).then_some(()));
     work();
