@@ -36,7 +36,16 @@ static __always_inline __u32 wanted(struct super_block *superblock, __u32 *disk)
 	return how ? *how & SLOTS_MASK : 0;
 }
 
-/* The first one who makes a file dirty. Pages are marked after this is told: those that are, were before. */
+/*
+ * Whether pages of a file are dirty or being written. A page gets its mark after this tracepoint: a mark seen
+ * here is of an earlier page.
+ */
+static __always_inline bool marked(struct address_space *mapping)
+{
+	return BPF_CORE_READ(mapping, i_pages.xa_flags) >> MARKS_FROM != 0;
+}
+
+/* The first one who makes a file dirty. */
 static __always_inline struct written *first_writer(struct address_space *mapping, struct file_id *file,
 						    __u64 magic, struct control *now)
 {
@@ -44,7 +53,7 @@ static __always_inline struct written *first_writer(struct address_space *mappin
 
 	own(&written.first);
 	written.serial = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
-	written.mixed = BPF_CORE_READ(mapping, i_pages.xa_flags) >> MARKS_FROM != 0;
+	written.mixed = marked(mapping);
 	written.exact = (magic == EXT4_SUPER_MAGIC && now->ext4_tells) ||
 			(magic == XFS_SUPER_MAGIC && now->xfs_tells);
 	bpf_map_update_elem(&dirtiers, file, &written, BPF_ANY);
@@ -60,6 +69,7 @@ static __always_inline int dirty(struct address_space *mapping, void *folio)
 	struct inode *inode;
 	__u32 disk = 0;
 	__u64 magic;
+	bool known;
 
 	inode = mapping ? BPF_CORE_READ(mapping, host) : NULL;
 	if (!now || !inode)
@@ -70,12 +80,13 @@ static __always_inline int dirty(struct address_space *mapping, void *folio)
 		return 0;
 	identify(inode, superblock, magic, &file);
 	written = bpf_map_lookup_elem(&dirtiers, &file);
-	if (!written || written->run != now->run)
-		written = first_writer(mapping, &file, magic, now);
+	known = written && written->run == now->run;
 	/* A kernel thread that cleans up after a process is not who wrote. */
-	else if (by_kernel())
+	if (by_kernel() && (known || marked(mapping)))
 		return 0;
-	else if (written->first.tgid != bpf_get_current_pid_tgid() >> 32)
+	if (!known)
+		written = first_writer(mapping, &file, magic, now);
+	else if (!is_own(&written->first))
 		share(written);
 	if (written && (written->shared || written->mixed))
 		note_folio(written, folio);
@@ -83,13 +94,12 @@ static __always_inline int dirty(struct address_space *mapping, void *folio)
 }
 
 /* Notes who wrote to pages that may be dirty already, of a file that is not one process's alone. */
-static __always_inline void note_write(struct file_id *file, struct control *now, __u32 tgid, __u64 at,
-				       __u32 bytes)
+static __always_inline void note_write(struct file_id *file, struct control *now, __u64 at, __u32 bytes)
 {
 	struct written *written = bpf_map_lookup_elem(&dirtiers, file);
 	__u64 first = at >> page_bits, last = (at + bytes - 1) >> page_bits;
 
-	if (!written || written->run != now->run || (written->first.tgid == tgid && !written->shared))
+	if (!written || written->run != now->run || (!written->shared && is_own(&written->first)))
 		return;
 	share(written);
 	if (note_pages(written->serial, first, last - first + 1, own_number()))
@@ -111,7 +121,7 @@ static __always_inline int take(struct inode *inode, __u64 at, __u64 bytes)
 	key.container = owner.container;
 	key.tgid = owner.tgid;
 	identify(inode, superblock, 0, &key.file);
-	note_write(&key.file, now, owner.tgid, at, bytes);
+	note_write(&key.file, now, at, bytes);
 #pragma clang loop unroll(disable)
 	for (int slot = 0; slot < SLOTS_MAX; slot++) {
 		struct row *row;
@@ -238,6 +248,6 @@ int BPF_PROG(xfs_writes, struct kiocb *iocb, struct iov_iter *from)
 	if (!now || !bytes || !wanted(superblock, &disk))
 		return 0;
 	identify(inode, superblock, XFS_SUPER_MAGIC, &file);
-	note_write(&file, now, bpf_get_current_pid_tgid() >> 32, BPF_CORE_READ(iocb, ki_pos), bytes);
+	note_write(&file, now, BPF_CORE_READ(iocb, ki_pos), bytes);
 	return 0;
 }

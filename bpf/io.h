@@ -80,6 +80,7 @@ struct flight {
 
 struct owner {
 	__u64 container;
+	__u64 started; /* when its process did: another one may have its id later */
 	__u32 tgid;
 	char comm[16];
 	__u32 pad;
@@ -112,7 +113,8 @@ struct stall_record {
 	char comm[16];
 	__u64 stack[FRAMES_MAX];
 };
-_Static_assert(__builtin_offsetof(struct stall_record, stack) == 56, "src/bpf/io.rs reads it byte by byte");
+_Static_assert(__builtin_offsetof(struct stall_record, stack) == 56,
+	       "src/bpf/io_record.rs reads it byte by byte");
 
 struct control {
 	__u64 stall_ns;
@@ -161,12 +163,19 @@ struct {
 	__type(value, struct flight);
 } vectors SEC(".maps");
 
-/* Files whose paths were told, and in which run: what an earlier run told is told again. */
+/* What was told of a file's path. */
+struct told {
+	__u64 run;  /* what an earlier one told is told again */
+	__u64 name; /* its dentry as it was then, mixed */
+	__u64 at_ns;
+};
+
+/* Files whose paths were told. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct file_id);
-	__type(value, __u64);
+	__type(value, struct told);
 } told SEC(".maps");
 
 struct {
@@ -212,12 +221,22 @@ static __always_inline __u32 disk_of(struct bio *bio)
 	return number_of(BPF_CORE_READ(old, bi_disk));
 }
 
+/* Whether this process is the owner. */
+static __always_inline bool is_own(struct owner *owner)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return owner->tgid == bpf_get_current_pid_tgid() >> 32 &&
+	       owner->started == BPF_CORE_READ(task, group_leader, start_time);
+}
+
 static __always_inline void own(struct owner *owner)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
 	owner->container = container_of_task(task);
+	owner->started = BPF_CORE_READ(leader, start_time);
 	owner->tgid = bpf_get_current_pid_tgid() >> 32;
 	BPF_CORE_READ_INTO(&owner->comm, leader, comm);
 }

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * From a bio to its file: by the page that it moves, or by the request that it came with, to the
- * inode; from there to who made it dirty, and to its path, which is told once.
+ * inode; from there to who made it dirty, and to its path, which is told once for each name.
  */
 #ifndef ONSET_IO_FILE_H
 #define ONSET_IO_FILE_H
 
 #include "io_writers.h"
 
-#define DEPTH_MAX   512 /* components of seven letters */
-#define MAPPING_ODD 3	/* include/linux/page-flags.h: anonymous or movable memory */
+#define DEPTH_MAX     512 /* components of seven letters */
+#define MAPPING_ODD   3	  /* include/linux/page-flags.h: anonymous or movable memory */
+#define TELL_AGAIN_NS 1000000
+#define MIX_BY	      0x9e3779b97f4a7c15ULL /* 2^64 by the golden ratio */
 
 /* Any name of an inode, if one is in memory. */
 static __always_inline struct dentry *dentry_of(struct inode *inode)
@@ -60,28 +62,47 @@ __noinline int read_names(__u64 address)
 	return 0;
 }
 
-/* Tells the path of a file that is new. */
+/* A number for the name of a dentry: it is another one when the file is renamed or deleted. */
+static __always_inline __u64 name_of(struct dentry *dentry, bool deleted)
+{
+	__u64 name = (__u64)dentry * MIX_BY + (__u64)BPF_CORE_READ(dentry, d_parent);
+
+	return name * MIX_BY + BPF_CORE_READ(dentry, d_name.hash) * 2ULL + deleted;
+}
+
+/*
+ * Tells the path of a file that is new, or has another name than was told; of two links to a file that are
+ * used at a time, no more often than the ring has room for.
+ */
 static __always_inline void tell_path(struct file_id *file, struct dentry *dentry, __u64 run)
 {
-	__u64 *before = bpf_map_lookup_elem(&told, file);
+	struct told *before = bpf_map_lookup_elem(&told, file);
+	struct told now = {.run = run, .at_ns = bpf_ktime_get_ns()};
 	struct path_record *path;
 	__u32 zero = 0;
+	bool deleted;
 	__u64 size;
 
-	if (!dentry || (before && *before == run))
+	if (!dentry)
+		return;
+	/* A filesystem's root is never hashed. */
+	deleted = !BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry;
+	now.name = name_of(dentry, deleted);
+	if (before && before->run == run &&
+	    (before->name == now.name || now.at_ns - before->at_ns < TELL_AGAIN_NS))
 		return;
 	path = bpf_map_lookup_elem(&scratch, &zero);
 	if (!path)
 		return;
 	path->kind = RECORD_PATH;
 	path->file = *file;
-	path->deleted = !BPF_CORE_READ(dentry, d_hash.pprev);
+	path->deleted = deleted;
 	read_names((__u64)dentry);
 	size = __builtin_offsetof(struct path_record, names) + path->bytes;
 	if (size > sizeof(*path) || bpf_ringbuf_output(&records, path, size, BPF_RB_NO_WAKEUP))
 		return count_lost();
 	/* Should this fail, it is told again. */
-	bpf_map_update_elem(&told, file, &run, BPF_ANY);
+	bpf_map_update_elem(&told, file, &now, BPF_ANY);
 }
 
 /* The inode that the memory of a bio belongs to. */

@@ -12,9 +12,9 @@
 #define CHUNK_PAGES 64
 #define FOLIO_PAGES 512	 /* 2 MiB of 4 KiB: a folio in the cache is no larger, nor is one write to it */
 #define WALK_PAGES  1024 /* of a bio */
-#define SHARES                                                                                               \
-	16 /* processes whose pages are told apart in one bio, and those that are not; a power of two */
-#define TRIES 4
+#define TRIES	    4
+/* Writers told apart in one bio, and one more for the unknown; a power of two. */
+#define SHARES 16
 
 /* How a page's writer is noted: by a number of `owners`, or by one of these. */
 #define EARLIER 0    /* not noted */
@@ -76,7 +76,7 @@ struct walk {
 	__u32 alone;   /* nobody else writes to the file */
 	__u32 vague;   /* others may have written to a folio unseen */
 	__u32 missing; /* the number of a page that is not noted */
-	__u32 pad;
+	__u32 done;    /* of the first place of the vector: another bio moves it */
 	__u32 bytes[UNKNOWN + 1];
 	struct split split;
 };
@@ -116,7 +116,10 @@ struct {
 	__type(value, struct walk);
 } walks SEC(".maps");
 
-/* The first page of those that are one. A later one tells where it is, or what bits of its own place tell. */
+/*
+ * The head page of the folio that `page` is in. A later page tells where it is, or what bits of its own place
+ * tell.
+ */
 static __always_inline struct page *first_page(struct page *page)
 {
 	struct page___info *newer = (void *)page;
@@ -141,7 +144,7 @@ static __always_inline __u64 pages_between(struct page *head, struct page *page)
 	return ((__u64)page - (__u64)head) / bpf_core_type_size(struct page);
 }
 
-/* Pages in the folio that this is the first page of; where the kernel does not tell, more than there are. */
+/* Pages in the folio that `head` is the first page of; more than there are where the kernel does not tell. */
 static __always_inline __u32 pages_from(struct page *head)
 {
 	struct folio *folio = (void *)head;
@@ -178,7 +181,7 @@ static __noinline __u32 enlist(struct owner *owner)
 			bpf_map_update_elem(&owners, &number, owner, BPF_NOEXIST);
 			there = bpf_map_lookup_elem(&owners, &number);
 		}
-		if (there && there->tgid == owner->tgid)
+		if (there && there->tgid == owner->tgid && there->started == owner->started)
 			return number;
 	}
 	return UNKNOWN;
@@ -190,35 +193,38 @@ static __always_inline __u32 own_number(void)
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, number = 1 + tgid % (UNKNOWN - 1);
 	struct owner *there = bpf_map_lookup_elem(&owners, &number), owner = {};
 
-	if (there && there->tgid == tgid)
+	if (there && is_own(there))
 		return number;
 	own(&owner);
 	return enlist(&owner);
 }
 
-/* Notes who wrote pages, the last one to make them dirty. Not 0: there is no room. */
+/* Notes who wrote pages, the last one to make them dirty. Not 0: of some there is no room to note it. */
 __noinline int note_pages(__u64 serial, __u64 index, __u32 count, __u32 number)
 {
 	struct chunk_key key = {.serial = serial};
 	struct chunk *chunk = NULL, none = {};
+	int missing = 0;
 
 #pragma clang loop unroll(disable)
 	for (int at = 0; at < FOLIO_PAGES && at < count; at++) {
 		__u64 place = index + at;
 
-		if (!chunk || !(place % CHUNK_PAGES)) {
+		if (!at || !(place % CHUNK_PAGES)) {
 			key.chunk = place / CHUNK_PAGES;
 			chunk = bpf_map_lookup_elem(&chunks, &key);
 			if (!chunk) {
 				bpf_map_update_elem(&chunks, &key, &none, BPF_NOEXIST);
 				chunk = bpf_map_lookup_elem(&chunks, &key);
 			}
-			if (!chunk)
-				return 1;
 		}
-		chunk->pages[place % CHUNK_PAGES] = number;
+		/* What is noted further on is of an earlier writer: it is written over. */
+		if (chunk)
+			chunk->pages[place % CHUNK_PAGES] = number;
+		else
+			missing = 1;
 	}
-	return count > FOLIO_PAGES;
+	return missing || count > FOLIO_PAGES;
 }
 
 /* From now on each page's writer is noted; what is not noted so far is the first one's. */
@@ -277,8 +283,11 @@ __noinline int walk_page(void)
 		bpf_probe_read_kernel(&vector, sizeof(vector), (struct bio_vec *)walk->vector + walk->next);
 		walk->next++;
 		walk->page = (__u64)vector.bv_page;
-		walk->at = vector.bv_offset;
-		walk->room = vector.bv_len < walk->left ? vector.bv_len : walk->left;
+		walk->at = vector.bv_offset + walk->done;
+		walk->room = vector.bv_len > walk->done ? vector.bv_len - walk->done : 0;
+		walk->done = 0;
+		if (walk->room > walk->left)
+			walk->room = walk->left;
 		if (!walk->room)
 			return 0;
 	}
@@ -329,6 +338,7 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 		return;
 	walk->vector = (__u64)BPF_CORE_READ(bio, bi_io_vec);
 	walk->next = BPF_CORE_READ(bio, bi_iter.bi_idx);
+	walk->done = BPF_CORE_READ(bio, bi_iter.bi_bvec_done);
 	walk->left = flight->bytes;
 	walk->room = 0;
 	walk->serial = written->serial;

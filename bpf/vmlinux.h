@@ -254,6 +254,7 @@ struct bio_vec {
 struct bvec_iter {
 	unsigned int bi_size;
 	unsigned int bi_idx;
+	unsigned int bi_bvec_done;
 };
 
 struct bio {
@@ -300,6 +301,7 @@ struct file {
 };
 
 struct qstr {
+	unsigned int hash;
 	const unsigned char *name;
 };
 

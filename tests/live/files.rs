@@ -172,6 +172,30 @@ fn a_deleted_files_number_is_the_next_files_and_each_keeps_its_own_path() {
     traced.leave();
 }
 
+#[test]
+fn a_file_that_is_renamed_or_deleted_while_it_is_written_shows_its_latest_name() {
+    if !root("a file that is renamed") {
+        return;
+    }
+    let (disk, folder) = (Disk::new(), Folder::new());
+    let cgroup = Cgroup::new("renames");
+    // Half of it under each name; the second file has none at its end.
+    let words = "for name, then in ((sys.argv[1], lambda: os.rename(sys.argv[1], sys.argv[2])), (sys.argv[3], lambda: os.unlink(sys.argv[3]))):\n\
+        \x20   file = os.open(name, os.O_CREAT | os.O_WRONLY)\n\
+        \x20   os.write(file, os.urandom(2 << 20)); os.fsync(file)\n\
+        \x20   then()\n\
+        \x20   for _ in range(2): os.write(file, os.urandom(1 << 20)); os.fsync(file)";
+    let [before, after, gone] = ["app.log", "app.log.1", "temporary"].map(|name| disk.path().join(name));
+    let mut writer = Writer::new(&cgroup, &folder, "done", words, &[&before, &after, &gone]);
+    let traced = traced(|| writer.finish());
+    let deleted = PathBuf::from(format!("{} (deleted)", gone.display()));
+    for (path, want) in [(&after, 4.0 * MIB), (&deleted, 4.0 * MIB), (&before, 0.0), (&gone, 0.0)] {
+        let have = traced.of(writer.pid(), path);
+        assert!(close(have, want), "{have} of {}: {:#}", path.display(), traced.event);
+    }
+    traced.leave();
+}
+
 /// A btrfs on a loop device.
 struct Btrfs(PathBuf, #[allow(dead_code)] Folder);
 

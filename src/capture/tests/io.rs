@@ -291,52 +291,6 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
 }
 
 #[test]
-fn what_is_written_right_after_a_captures_end_is_not_told_by_the_next_one() {
-    use std::os::unix::fs::FileExt as _;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    if !root() {
-        return;
-    }
-    let _alone = alone();
-    let disks = [Disk::new("ended", "mkfs.ext4", 64 * MIB), Disk::new("lasts", "mkfs.ext4", 64 * MIB)];
-    let mut captures = load(false);
-    let begin = |captures: &mut Captures, ticket, disk: &Disk, ms| {
-        let scope = Scope::Device(disk.device);
-        let request = Request { kind: Kind::Io, scope, lasting: Duration::from_millis(ms) };
-        captures.start(Ticket(ticket), request, &|_| ()).expect("its disk is free");
-    };
-    let written = |capture: Capture| {
-        let Seen::Io(io) = capture.seen else { panic!("I/O was asked for") };
-        let own = io.devices.iter().flat_map(|device| &device.processes);
-        let own = own.filter(|process| process.pid == std::process::id());
-        own.flat_map(|process| &process.files).map(|file| file.write_bytes).sum::<u64>()
-    };
-    let stop = &AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        begin(&mut captures, 1, &disks[0], 1000);
-        // It keeps the programs, with what they have counted, beyond the first one's end.
-        begin(&mut captures, 2, &disks[1], 5000);
-        until("the programs to be attached", || watches().then_some(()));
-        let file = fs::File::create(disks[0].path("file")).expect("a file");
-        let writer = scope.spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                file.write_all_at(&[7; 4096], 0).and_then(|()| file.sync_data()).expect("there is room");
-            }
-        });
-        let (ticket, capture) = answer(&mut captures);
-        stop.store(true, Ordering::Relaxed);
-        writer.join().expect("the writer");
-        assert_eq!(ticket, Ticket(1));
-        assert!(written(capture) > 0);
-    });
-    run("sync", &["-f".as_ref(), &disks[0].path("")]);
-    begin(&mut captures, 3, &disks[0], 200);
-    let (ticket, capture) = answer(&mut captures);
-    assert_eq!((ticket, written(capture)), (Ticket(3), 0));
-    assert_eq!(answer(&mut captures).0, Ticket(2));
-}
-
-#[test]
 fn on_ext4_each_way_of_writing_is_told_of_its_process_and_file() {
     if root() {
         each_way_of_writing_is_told_of_its_process_and_file("mkfs.ext4");

@@ -42,7 +42,7 @@ pub const FIELDS: [Field; 45] = [
     field(
         "process_file_io_stats.total_files.path",
         FieldKind::Keyword,
-        "Its path with its mount point, (deleted) after it if that name was gone; [metadata]: the filesystem's own, its journal included",
+        "Its path with its mount point, by the latest name that its I/O was seen under, (deleted) after it if that was gone; [metadata]: the filesystem's own, its journal included",
     ),
     field("process_file_io_stats.total_files.is_direct", FieldKind::Boolean, "Past the page cache"),
     field(
