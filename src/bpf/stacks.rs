@@ -305,8 +305,7 @@ impl Armed<'_> {
         self.control()
     }
 
-    /// When the time would end that a turn at `now` ends: before it, if a turn was due, or if nothing was
-    /// sampled any more.
+    /// When the time ends that a turn at `now` ends: before it, if a turn, or the end of all, was due.
     #[must_use]
     pub fn ends_at(&self, now: Duration) -> Duration {
         let end = if self.end.is_zero() { now } else { self.end };
@@ -314,8 +313,7 @@ impl Armed<'_> {
     }
 
     /// Ends the time that the next `counts` are of, and begins another at `now`. The kernel ends that one at
-    /// `due` by itself, and samples nothing from `end` on (at 0: nothing at all). All three are the monotonic
-    /// clock's. When the time ended.
+    /// `due` by itself, and samples nothing from `end` on, all by the monotonic clock. When the time ended.
     pub fn turn(&mut self, now: Duration, due: Option<Duration>, end: Duration) -> Result<Duration, Error> {
         let ended = self.ends_at(now);
         self.side ^= 1;

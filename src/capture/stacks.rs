@@ -231,13 +231,13 @@ impl Session<'_> {
 
     /// Takes a request in; what was counted before is not its own.
     fn begin(&mut self, job: Job) {
-        let aimed = self.aim(Some(job.scope));
         let now = sys::monotonic();
         if self.armed.ends_at(now) < now {
             self.turn(now, None);
         }
+        let aimed = self.aim(Some(job.scope));
         let lasting = job.lasting.min(LONG);
-        let read = self.turn(now, Some(lasting));
+        let read = self.turn(now, Some((job.scope, lasting)));
         if let Err(error) = &aimed {
             bpf::Failed::Write.count("the scope of samples", error);
         }
@@ -273,12 +273,12 @@ impl Session<'_> {
     }
 
     /// Reads what was counted until `now`, or until a request's end if that was earlier, and ends what is
-    /// due. `new` is what a request that begins at `now` lasts. When the time that was read ended; `None`:
+    /// due. `new` is what a request that begins at `now` is of, and lasts. When the time that was read ended; `None`:
     /// it could not be read.
-    fn turn(&mut self, now: Duration, new: Option<Duration>) -> Option<Duration> {
+    fn turn(&mut self, now: Duration, new: Option<(Scope, Duration)>) -> Option<Duration> {
         let ended = self.armed.ends_at(now);
         let untils = self.running.iter().map(|running| running.until).filter(|until| *until > ended);
-        let untils = untils.chain(new.map(|lasting| now.saturating_add(lasting)));
+        let untils = untils.chain(new.map(|(_, lasting)| now.saturating_add(lasting)));
         let (next, end) = untils.fold((None, Duration::ZERO), |(next, end), until| {
             (Some(next.map_or(until, |next: Duration| next.min(until))), end.max(until))
         });
@@ -296,7 +296,7 @@ impl Session<'_> {
                 self.end(running, read);
             }
             // Should this fail, more is sampled than is asked for, and no capture has it.
-            if let Err(error) = self.aim(None) {
+            if let Err(error) = self.aim(new.map(|(scope, _)| scope)) {
                 bpf::Failed::Write.count("the scope of samples", &error);
             }
         }

@@ -51,3 +51,32 @@ fn a_thread_that_comes_after_the_ends_of_two_requests_ends_each_when_it_was_to_e
     let (untils, ends) = ends_of_late_turns(&[Duration::from_millis(300), Duration::from_millis(600)]);
     assert_eq!(ends, untils.into_iter().map(Some).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_request_that_begins_while_others_are_over_is_sampled() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = bpf::Followed::create(16).expect("a map");
+    let site = bpf::Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
+    let program = bpf::Stacks::by_clock(&site, &mut bpf::Meter::default()).expect("this kernel has BTF");
+    let sampler = Arc::new(Sampler::new(program, Sampled::Running, Path::new("/proc")).expect("a count"));
+    let (to, _answers): (_, Receiver<Answered>) = sync_channel(3);
+    let mut program = sampler.program.lock().expect("nobody broke");
+    let armed = program.arm().expect("armed");
+    let mut session = Session { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    for (millis, rest) in [(100, 0), (200, 300), (10_000, 0)] {
+        let answer = Answer::new(Ticket(1), to.clone(), Arc::new(|| {}));
+        let lasting = Duration::from_millis(millis);
+        session.begin(Job { answer, scope: Scope::Host, lasting, members: Members::HOST });
+        std::thread::sleep(Duration::from_millis(rest));
+    }
+    assert_eq!(session.running.len(), 1, "the others are over");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(500) {
+        std::hint::spin_loop();
+    }
+    session.turn(sys::monotonic(), None);
+    assert!(session.running.iter().all(|running| !running.counts.is_empty()), "this thread was on a CPU");
+}
