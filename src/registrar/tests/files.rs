@@ -271,6 +271,25 @@ fn a_link_in_a_users_folder_does_not_make_roots_file_the_users_word() {
 }
 
 #[test]
+fn a_rename_while_the_lists_are_read_is_seen_by_the_next_look() {
+    let root = Root::new();
+    let list = "var/lib/containers/storage/overlay-containers/containers.json";
+    let text = |name: &str| format!(r#"[{{"id":"{}","names":["{name}"]}}]"#, id(1));
+    let names = root.names();
+    for _ in 0..300 {
+        replace(&root, list, &text("old"));
+        let told = std::thread::scope(|scope| {
+            let found = scope.spawn(|| runtimes::find(&names, &id(1), false));
+            replace(&root, list, &text("new"));
+            found.join().expect("it finds").expect("it is there")
+        });
+        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        let changed = record.stamp != runtimes::stamp(&names, &id(1));
+        assert!(&*told.identity.name == "new" || changed, "an old name as if nothing had changed");
+    }
+}
+
+#[test]
 fn a_fifo_or_a_file_without_end_holds_nothing_up() {
     let root = Root::new();
     let list = root.0.join("var/lib/containers/storage/overlay-containers/containers.json");
