@@ -145,6 +145,9 @@ impl Registrar {
     /// Has the names of a container found out; `told` has them later, if there are any.
     pub fn find(&self, container: Container<'_>) {
         let Registrar { office, files, pods, starter, .. } = self;
+        if !container.has_files() {
+            return;
+        }
         let wanted = Wanted::of(container);
         let mut brought = starter.bring(&office.files, wanted, || Arc::clone(files) as _);
         if office.names.kubelet.is_some() {
@@ -196,7 +199,7 @@ impl Drop for Registrar {
 /// Finds out at once what all of these are called, and why the kubelet does not help, if it does not.
 #[must_use]
 pub fn look_up(names: &Names, containers: &Containers) -> (Vec<(Key, Told)>, Option<String>) {
-    let all: Vec<Wanted> = containers.iter().map(Wanted::of).collect();
+    let all: Vec<Wanted> = containers.iter().filter(|it| it.has_files()).map(Wanted::of).collect();
     let found =
         all.iter().filter_map(|wanted| Some((wanted.key, runtimes::find(names, &wanted.id, wanted.proof)?)));
     let mut found: Vec<_> = found.collect();

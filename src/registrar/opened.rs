@@ -24,7 +24,10 @@ pub(super) struct Opened {
 /// Opens the file at `path`, which is below a folder that the configuration names: `base`. `None`: it is not
 /// there, or not for us, or no regular file, or too long; or a symlink is on the way from the base.
 pub(super) fn open(base: &Path, path: &Path) -> Option<Opened> {
+    // Whoever owns a folder above, or a link there, may put another in the base's place.
+    let mut above = base.ancestors().filter_map(|folder| Some(fs::symlink_metadata(folder).ok()?.uid()));
     let mut owner = writer(&fs::metadata(base).ok()?);
+    owner = if owner == 0 { above.find(|owner| *owner != 0).unwrap_or(0) } else { owner };
     let mut folder = base.to_owned();
     for part in path.strip_prefix(base).ok()?.parent()?.components() {
         folder.push(part);

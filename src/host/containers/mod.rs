@@ -64,6 +64,12 @@ impl<'t> Container<'t> {
     pub fn runtime(self) -> Option<&'static str> {
         self.row.runtime
     }
+    /// Whether its runtime has files that tell its names, or a kubelet may. Where it does not, a file of another
+    /// runtime's container may have the same id: people choose both.
+    #[must_use]
+    pub fn has_files(self) -> bool {
+        !self.row.runtime.is_some_and(path::has_no_files)
+    }
     /// The pod's QoS class: `guaranteed`, `burstable`, `besteffort`.
     #[must_use]
     pub fn qos(self) -> Option<&'static str> {

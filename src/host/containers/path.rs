@@ -59,6 +59,11 @@ pub fn recognise(path: &str) -> Option<Found<'_>> {
     Some(Found { id: named.id, runtime, qos, pod: pod.unwrap_or(Text::EMPTY), name: named.name })
 }
 
+/// Whether no files of this runtime tell a container's names.
+pub(super) fn has_no_files(runtime: &str) -> bool {
+    matches!(runtime, "lxc" | "nspawn" | "nomad" | "garden" | "buildkit")
+}
+
 /// What a container's own name tells, and where it is.
 struct Named<'p> {
     id: &'p str,

@@ -6,8 +6,12 @@ use super::leaf::Leaf;
 use super::source::Io;
 use crate::host::containers::claim::Maker;
 use crate::host::containers::path::Found;
+use crate::host::containers::paths::PATH_MAX;
 use crate::host::containers::{Containers, Refused};
 use crate::host::{Container, Key, Reading};
+
+/// Containers that give way to one whose path has no room: the longest paths go first, so a few are enough.
+const LONG_PATHS_MAX: u32 = 32;
 
 /// All of them. The three tables have the same slots.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Population {
                 self.vanish(rival, io);
             }
         }
-        let key = match self.containers.appear(it.path, &it.found, it.inode, it.maker) {
+        let key = match self.appear(it, io) {
             Ok(key) => key,
             Err(Refused::Rival) => return,
             Err(Refused::Full | Refused::TooLong) => {
@@ -73,6 +77,27 @@ impl Population {
         }
         if let Some(leaf) = self.leaves.get_mut(slot) {
             (leaf.branch, leaf.seen, leaf.settles) = (it.branch, it.sweep, it.settles);
+        }
+    }
+
+    /// Takes one into the table. The host's containers have room before those that users and containers made:
+    /// else whoever may make cgroups could keep a neighbour's out by making many.
+    fn appear(&mut self, it: &Sighting<'_>, io: &mut Io) -> Result<Key, Refused> {
+        let mut tries = 0;
+        loop {
+            let result = self.containers.appear(it.path, &it.found, it.inode, it.maker);
+            let enough = match result {
+                Ok(_) | Err(Refused::Rival) => true,
+                Err(Refused::Full) => tries >= 1,
+                Err(Refused::TooLong) => tries >= LONG_PATHS_MAX || it.path.len() >= PATH_MAX,
+            };
+            if enough || it.maker != Maker::Host {
+                return result;
+            }
+            let Some(least) = self.containers.least() else { return result };
+            io.faults.beyond_capacity += 1;
+            self.vanish(least, io);
+            tries += 1;
         }
     }
 

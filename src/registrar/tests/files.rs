@@ -160,6 +160,54 @@ fn owned(root: &Root, names: &Names) -> Option<(String, u32)> {
     Some((told.identity.name.to_string(), if record.owner == root_or_us { 0 } else { record.owner }))
 }
 
+#[test]
+fn a_container_that_has_anothers_name_by_chance_is_told_nothing_of_the_other() {
+    let root = Root::new();
+    root.write(
+        "run/containerd/io.containerd.runtime.v2.task/default/web/config.json",
+        "oci_spec/containerd-ctr",
+    );
+    for (path, told) in
+        [("/lxc.payload.web", false), ("/machine.slice/machine-web.scope", false), ("/default/web", true)]
+    {
+        let (table, key) = container(path);
+        let (found, _) = look_up(&root.names(), &table);
+        assert_eq!(found.len(), usize::from(told), "{path}");
+        let registrar = Registrar::new(&root.names(), 1, Arc::new(|| ()), Starter::new());
+        registrar.find(table.get(key).expect("there"));
+        assert_eq!(registrar.office.files.is_staffed(), told, "{path}");
+    }
+}
+
+#[test]
+fn what_lies_below_a_users_home_is_the_users_word_whoever_owns_it() {
+    let root = Root::new();
+    let storage = "home/u/storage";
+    let mut names = root.names();
+    names.storage = vec![root.0.join(storage)];
+    let text = format!(r#"[{{"id":"{}","names":["bank"]}}]"#, id(1));
+    write(&root, &format!("{storage}/overlay-containers/containers.json"), &text);
+    assert_eq!(owned(&root, &names), Some(("bank".into(), 0)));
+    if std::os::unix::fs::chown(root.0.join("home/u"), Some(1000), None).is_ok() {
+        assert_eq!(owned(&root, &names), Some(("bank".into(), 1000)), "it may be another's in its place");
+    }
+}
+
+#[test]
+fn old_dockers_folder_for_a_user_namespace_is_dockers_own() {
+    let root = Root::new();
+    let file = |above: &str| format!("{above}/100000.100000/containers/{}/config.v2.json", id(1));
+    root.write(&file("var/lib/docker"), "docker_config/plain");
+    let names = root.names();
+    if !give(&root.0.join("var/lib/docker/100000.100000"), 100_000) {
+        return;
+    }
+    assert_eq!(owned(&root, &names), Some(("shop-cache-1".into(), 0)));
+    // A user makes a folder that is so called in a docker folder of the user's own.
+    assert!(give(&root.0.join("var/lib/docker"), 100_000));
+    assert_eq!(owned(&root, &names), Some(("shop-cache-1".into(), 100_000)));
+}
+
 /// Gives a folder and all that is in it to a user. False: only root can.
 fn give(path: &Path, user: u32) -> bool {
     if std::os::unix::fs::lchown(path, Some(user), None).is_err() {
@@ -223,6 +271,25 @@ fn a_link_in_a_users_folder_does_not_make_roots_file_the_users_word() {
 }
 
 #[test]
+fn a_rename_while_the_lists_are_read_is_seen_by_the_next_look() {
+    let root = Root::new();
+    let list = "var/lib/containers/storage/overlay-containers/containers.json";
+    let text = |name: &str| format!(r#"[{{"id":"{}","names":["{name}"]}}]"#, id(1));
+    let names = root.names();
+    for _ in 0..300 {
+        replace(&root, list, &text("old"));
+        let told = std::thread::scope(|scope| {
+            let found = scope.spawn(|| runtimes::find(&names, &id(1), false));
+            replace(&root, list, &text("new"));
+            found.join().expect("it finds").expect("it is there")
+        });
+        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        let changed = record.stamp != runtimes::stamp(&names, &id(1));
+        assert!(&*told.identity.name == "new" || changed, "an old name as if nothing had changed");
+    }
+}
+
+#[test]
 fn a_fifo_or_a_file_without_end_holds_nothing_up() {
     let root = Root::new();
     let list = root.0.join("var/lib/containers/storage/overlay-containers/containers.json");
@@ -233,10 +300,11 @@ fn a_fifo_or_a_file_without_end_holds_nothing_up() {
     let (send, done) = std::sync::mpsc::channel();
     let names = root.names();
     std::thread::spawn(move || {
-        send.send((runtimes::find(&names, &id(1), false), runtimes::stamp(&names, &id(1))))
+        let found = runtimes::find(&names, &id(1), false);
+        send.send((found.is_some(), runtimes::stamp(&names, &id(1)))).is_ok()
     });
     let found = done.recv_timeout(Duration::from_secs(30)).expect("nobody waits for the FIFO's writer");
-    assert_eq!(found, (None, 0));
+    assert_eq!(found, (false, 0));
     fs::remove_file(&list).expect("it goes");
     let text = format!(r#"[{{"id":"{}","names":["web"]}}]"#, id(1));
     fs::write(&list, &text).expect("a file");

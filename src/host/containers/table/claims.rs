@@ -2,7 +2,7 @@
 
 use super::super::claim::{self, Maker, Standing, Verdict};
 use super::super::path::{self, Found};
-use super::Containers;
+use super::{Containers, Row};
 use crate::host::Key;
 use crate::host::identity::{Identity, Teller, Told};
 
@@ -39,6 +39,15 @@ impl Containers {
             self.note_change(key.slot);
         }
         stays
+    }
+
+    /// The container that gives way first where there is no room for one that the host made: of those that users
+    /// or containers made, and that no runtime confirms, the one with the longest path.
+    #[must_use]
+    pub fn least(&self) -> Option<Key> {
+        let claimed = |row: &&Row| row.live && row.standing <= Standing::Claimed;
+        let rows = self.slots.iter().filter(claimed);
+        rows.max_by_key(|row| self.paths.raw(row.key.slot).len()).map(|row| row.key)
     }
 
     /// Another one gave way to this.

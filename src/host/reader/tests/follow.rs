@@ -105,6 +105,51 @@ fn more_containers_than_the_capacity_are_counted() {
 }
 
 #[test]
+fn cgroups_that_a_user_makes_do_not_keep_the_hosts_containers_out() {
+    let host = Host::v2();
+    host.make("cgroup/docker");
+    let service = "cgroup/user.slice/user-1000.slice/user@1000.service";
+    for number in 0..30 {
+        host.make(&format!("{service}/docker-{}.scope", id(100 + number)));
+    }
+    let mut reader = host.open();
+    assert_eq!(reader.containers().len(), 16);
+    for number in 0..20 {
+        host.make(&format!("cgroup/docker/{}", id(number)));
+        reader.changes(|_| ());
+        while reader.changed(at(0)) == Scan::Partial {}
+        let known = reader.containers().find(&id(number)).is_ok();
+        assert_eq!(known, number < 16, "all sixteen are the host's then");
+    }
+    assert!(reader.containers().iter().all(|it| it.cgroup_path().starts_with("/docker/")));
+    let before = reader.containers().find(&id(0));
+    assert_eq!(reader.rescan(at(1)), Scan::Whole);
+    assert_eq!(reader.containers().find(&id(0)), before, "the user's do not take the room back");
+}
+
+#[test]
+fn long_paths_that_a_user_makes_leave_room_for_those_of_the_hosts_containers() {
+    let host = Host::v2();
+    host.make("cgroup/docker");
+    let service = "cgroup/user.slice/user-1000.slice/user@1000.service";
+    let deep = format!("/{}", "d".repeat(250)).repeat(12);
+    for number in 0..15 {
+        // Deeper than one call opens, so step by step.
+        let folder = host.root.join(format!("{service}/{number}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::create_dir_all(folder.join(&deep[1..])).expect("a folder");
+        fs::create_dir(folder.join(&deep[1..]).join(id(100 + number))).expect("a folder");
+    }
+    let mut reader = host.open();
+    let before = reader.containers().len();
+    for number in 0..10 {
+        host.make(&format!("cgroup/docker/{}", id(number)));
+    }
+    while reader.changed(at(0)) == Scan::Partial {}
+    assert!((0..10).all(|number| reader.containers().find(&id(number)).is_ok()), "{before} were there");
+}
+
+#[test]
 fn a_look_that_is_too_long_goes_on_in_the_next_call() {
     let host = Host::v2();
     for number in 0..900 {
