@@ -325,6 +325,18 @@ static __always_inline void attribute(struct flight *flight, struct split *split
 	__builtin_memcpy(flight->comm, owner->comm, sizeof(flight->comm));
 }
 
+/* Bytes of its first vector that a bio does not move: another one did. */
+static __always_inline __u32 bytes_done(struct bio *bio)
+{
+	struct bio___renamed *renamed = (void *)bio;
+
+	if (bpf_core_field_exists(bio->bi_iter.bi_bvec_done))
+		return BPF_CORE_READ(bio, bi_iter.bi_bvec_done);
+	if (bpf_core_field_exists(renamed->bi_iter.bi_offset))
+		return BPF_CORE_READ(renamed, bi_iter.bi_offset);
+	return 0;
+}
+
 /* Finds who wrote the pages of a bio, page by page. */
 static __always_inline void split_bio(struct bio *bio, struct flight *flight, struct written *written)
 {
@@ -338,7 +350,7 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 		return;
 	walk->vector = (__u64)BPF_CORE_READ(bio, bi_io_vec);
 	walk->next = BPF_CORE_READ(bio, bi_iter.bi_idx);
-	walk->done = BPF_CORE_READ(bio, bi_iter.bi_bvec_done);
+	walk->done = bytes_done(bio);
 	walk->left = flight->bytes;
 	walk->room = 0;
 	walk->serial = written->serial;

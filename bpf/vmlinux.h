@@ -267,6 +267,15 @@ struct bio {
 	struct bio_vec *bi_io_vec;
 };
 
+/* 7.3 and later: the same by another name. */
+struct bvec_iter___renamed {
+	unsigned int bi_offset;
+};
+
+struct bio___renamed {
+	struct bvec_iter___renamed bi_iter;
+};
+
 /* Before 5.12. */
 struct bio___old {
 	struct gendisk *bi_disk;
