@@ -1,7 +1,7 @@
 /*
- * Writes and reads files in every way: ARGUMENTS: all FOLDER STEPS | brief FOLDER STEPS. It takes STEPS steps at most. It
- * begins at a line on its standard input, which says for how many milliseconds, then says `NAME BYTES` of
- * each file, and `done`. It stays until the input ends.
+ * Writes and reads files in every way: ARGUMENTS: all FOLDER STEPS | brief FOLDER STEPS. It takes STEPS steps
+ * at most. It begins at a line on its standard input, which says for how many milliseconds, then says `NAME
+ * BYTES` of each file, and `done`. It stays until the input ends.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
