@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// A longer file is none of theirs: a spec is of some 20 KiB, podman's list of 2 KiB a container.
+/// The longest file of a runtime that is read: a spec is of some 20 KiB, podman's list of 2 KiB a container.
 const FILE_MAX: u64 = 16 << 20;
 
 /// Whose a folder is that anyone may write: no user has this id.

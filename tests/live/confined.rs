@@ -278,7 +278,7 @@ fn started_by_root_it_gives_away_all_that_it_does_not_need() {
     assert_eq!(agent.leave(), Some(0));
 }
 
-/// Whether this host is none of those that docs/privileges.md names as asking for more than the unit gives.
+/// Whether this host asks for no more rights than the unit gives: docs/privileges.md names the hosts that do.
 fn capabilities_of_this_host_are_the_units() -> bool {
     let knob = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     let guarded = knob.ok().and_then(|text| text.trim().parse().ok()).is_some_and(|level: i32| level > 2);

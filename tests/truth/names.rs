@@ -96,7 +96,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
 fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> f64 {
     let mut wrong = BTreeSet::new();
     for (comm, nodes) in nodes {
-        // A shell or a child of the test before its exec is none of these.
+        // A shell, or a child of the test before its exec, is not a program of the table.
         let Some(program) = built.of_comm(comm) else { continue };
         for (label, _) in nodes.iter().skip(1) {
             let seen = beside.get(*comm).is_some_and(|it| it.names.contains(*label));

@@ -52,7 +52,7 @@ pub fn described(window: &Window<'_>, word: &str) -> Cgroup {
     cgroup
 }
 
-/// What an event about such a container says, where these processes are all that are in it.
+/// What an event says of a container that holds only `processes`.
 pub fn told(event: &Value, cgroup: &Cgroup, pids: &[u32]) -> Vec<Measured> {
     let truth = [
         ("container_id", &*cgroup.id),
