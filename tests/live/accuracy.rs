@@ -181,16 +181,17 @@ fn sums_that_cannot_be_brought_up_to_date_are_counted_and_the_document_says_so()
     let folder = Folder::new();
     let without = compile(&folder, "without_runs", WITHOUT_RUNS);
     let config = config(&folder, "", &only("waitrate", "every = \"500ms\"\nprobe_every = \"1s\""));
+    // Some wait for a CPU at all times: only then is a probe called for.
+    let online = std::thread::available_parallelism().unwrap().get();
+    let cgroup = Cgroup::new("unflushed");
+    let _spinners: Vec<_> = (0..=online).map(|_| spin(&cgroup)).collect();
     let agent = Agent::start_by(command(without).arg(ONSET), folder, config);
     let said = agent
         .said
         .wait("words about the probe's", SOON, |line| line.contains("bpf_flush").then(|| line.to_owned()));
     assert!(said.contains("Operation not permitted") && said.contains("documents of waits say"), "{said}");
-    let cgroup = Cgroup::new("unflushed");
-    let _spinner = spin(&cgroup);
     let id = done(&mut agent.onset(&["trigger", "waitrate", "--container", &cgroup.id, "--seconds", "1"]));
     let event = agent.events().into_iter().find(|event| event["tracer_id"] == id.trim()).unwrap();
-    let online = std::thread::available_parallelism().unwrap().get();
     assert_eq!(number(&event, "/tracer_data/unread_cpus"), online as f64, "{event:#}");
     let failed = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"bpf_flush\"}");
     assert!(failed.is_some_and(|failed| failed > 3.0), "{failed:?}");

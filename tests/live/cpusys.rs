@@ -62,10 +62,10 @@ impl Stat {
         self.file.write_all_at(text.as_bytes(), 0).unwrap();
     }
 
-    /// Lets some ticks go by, so many percent of them in the kernel.
+    /// Lets a second of a CPU go by (100 ticks), `percent` of it in the kernel.
     fn pass(&mut self, percent: u64) {
-        self.system += percent * 10;
-        self.idle += 1000 - percent * 10;
+        self.system += percent;
+        self.idle += 100 - percent;
         self.write();
     }
 }
@@ -111,8 +111,8 @@ fn a_written_proc_stat_fires_exactly_where_the_rules_say() {
         (Some(50), false),
         (Some(50), true), // the third in a row: sustained
         (Some(10), false),
-        (None, false),     // the counters went back: nothing is known of this interval
-        (Some(80), false), // and nothing that it could have risen from
+        (None, false),    // the counters went back: nothing is known of this interval
+        (Some(80), true), // but before it, it was at 10
         (Some(10), false),
         (Some(80), true),
     ];
@@ -136,5 +136,5 @@ fn a_written_proc_stat_fires_exactly_where_the_rules_say() {
     }
     let triggers: Vec<_> =
         agent.events().iter().map(|event| text(event, "/tracer_data/trigger").to_owned()).collect();
-    assert_eq!(triggers, ["surge", "sustained", "surge"]);
+    assert_eq!(triggers, ["surge", "sustained", "surge", "surge"]);
 }
