@@ -191,8 +191,11 @@ static __always_inline void close_slice(struct cpu *cpu, __u64 now)
 	__u64 since = cpu->since, group = cpu->group;
 	struct slice *last = &cpu->slices[(cpu->head - 1) & (SLICES - 1)];
 
+	/* A clock that was read elsewhere may be a little ahead. */
+	if (now <= since)
+		return;
 	cpu->since = now;
-	if (!group || now <= since)
+	if (!group)
 		return;
 	account_of(cpu, group)->ran += now - since;
 	if (last->group == group && last->until == since) {
@@ -288,6 +291,43 @@ static __always_inline void charge(struct cpu *cpu, __u32 number, struct memory 
 	look_back(cpu, number, account, throttled);
 }
 
+/*
+ * When a task that was not seen to get its CPU got it. Of the idle task the kernel (6.13 and later) notes
+ * it on the clock that leaves out what a hypervisor took.
+ */
+static __always_inline __u64 came(struct task_struct *task, struct rq *rq)
+{
+	if (task->pid)
+		return task->sched_info.last_arrival;
+	return task->se.exec_start ? task->se.exec_start + (rq->clock - rq->clock_task) : 0;
+}
+
+/*
+ * The kernel does not tell of each switch: then what leaves the CPU is not what was given it last. What
+ * ran before it ends when it came. Where that is not known, nobody is said to have run.
+ */
+static __always_inline void make_good(struct cpu *cpu, struct task_struct *prev, struct rq *rq)
+{
+	__u64 since = came(prev, rq), now = rq->clock;
+	struct memory *memory;
+
+	if (cpu->pid == prev->pid)
+		return;
+	if (!since || since > now) {
+		count_lost();
+		cpu->since = now;
+	} else {
+		close_slice(cpu, since);
+	}
+	cpu->group = 0;
+	memory = prev->pid ? memory_of(prev, true) : NULL;
+	if (!memory)
+		return;
+	refresh(memory, prev);
+	cpu->group = memory->group;
+	cpu->cgroup = memory->cgroup;
+}
+
 static __always_inline int take_switch(struct task_struct *prev, struct task_struct *next)
 {
 	struct cfs_rq *queue = next->se.cfs_rq;
@@ -298,8 +338,11 @@ static __always_inline int take_switch(struct task_struct *prev, struct task_str
 
 	if (!cpu)
 		return 0;
-	if (!cpu->began)
+	if (cpu->began)
+		make_good(cpu, prev, queue->rq);
+	else
 		cpu->began = now;
+	cpu->pid = next->pid;
 	close_slice(cpu, now);
 	if (cpu->group)
 		note_throttle(prev->se.cfs_rq, cpu->cgroup, now);
@@ -390,31 +433,55 @@ static __always_inline void place_current(struct cpu *cpu, struct task_struct *t
 }
 
 /*
+ * What this CPU's clock would say if it were brought up to date. That happens when it switches and at its
+ * ticks, and a CPU that is spared those (nohz_full) has one a second. The clock lags behind that of the
+ * system by as much at all times; what it lags more is its age.
+ */
+static __always_inline __u64 up_to_date(struct cpu *cpu, __u64 clock, __u64 since_boot)
+{
+	__s64 lag = since_boot - clock;
+
+	if (!cpu->looked || lag < cpu->lag)
+		cpu->lag = lag;
+	cpu->looked = true;
+	return clock + (lag - cpu->lag);
+}
+
+/*
  * What runs at this moment, if it has not been switched to in this run, or for as long as it has
  * not been switched from: userspace has this run on each CPU when it reads the sums.
  */
-static __always_inline int take_current(void)
+static __always_inline void take_current(__u64 since_boot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 now = BPF_CORE_READ(task, se.cfs_rq, rq, clock);
+	__u64 clock = BPF_CORE_READ(task, se.cfs_rq, rq, clock), now, since;
+	__u32 pid = BPF_CORE_READ(task, pid);
 	__u32 number = bpf_get_smp_processor_id();
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
 
 	if (!cpu)
-		return 0;
+		return;
+	now = up_to_date(cpu, clock, since_boot);
 	settle(cpu);
-	if (cpu->group) {
-		close_slice(cpu, now > cpu->since ? now : cpu->since);
-		settle(cpu);
-		return 0;
+	if (!cpu->began || cpu->pid != pid) {
+		/* As in make_good(); of an idle task it is not asked here. */
+		since = pid ? BPF_CORE_READ(task, sched_info.last_arrival) : 0;
+		if (cpu->began && since && since <= now) {
+			close_slice(cpu, since);
+		} else {
+			if (cpu->began)
+				count_lost();
+			cpu->since = now;
+		}
+		cpu->group = 0;
+		cpu->pid = pid;
+		if (!cpu->began)
+			cpu->began = now;
+		if (pid)
+			place_current(cpu, task);
 	}
-	if (!BPF_CORE_READ(task, pid))
-		return 0;
-	if (!cpu->began)
-		cpu->began = now;
-	place_current(cpu, task);
-	cpu->since = now;
-	return 0;
+	close_slice(cpu, now);
+	settle(cpu);
 }
 
 SEC("tp_btf/sched_switch")
@@ -429,9 +496,13 @@ int BPF_PROG(moved, struct task_struct *task)
 	return take_move(task);
 }
 
-/* Never attached: userspace runs it. */
+/* Never attached: userspace runs it. It gives back when that was: the low 32 bits of microseconds since boot.
+ */
 SEC("raw_tp/sched_switch")
 int look_now(void *ctx)
 {
-	return take_current();
+	__u64 since_boot = bpf_ktime_get_ns();
+
+	take_current(since_boot);
+	return (__u32)(since_boot / 1000);
 }

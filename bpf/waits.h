@@ -57,7 +57,8 @@ struct look {
 struct cpu {
 	/* Its first switch in this run: what was before is not known. */
 	__u64 began;
-	/* Since when it has been running what it runs now. */
+	/* The task that it was given last, and since when; 0 is the idle task. */
+	__u64 pid;
 	__u64 since;
 	/* Which group that is of, and its cgroup's own id. */
 	__u64 group;
@@ -67,6 +68,9 @@ struct cpu {
 	 * follows itself. */
 	__u64 sums_of;
 	struct account sums;
+	/* By how much its clock lags behind the system's, at least; known once it was looked at. */
+	__s64 lag;
+	__u64 looked;
 	/* Whoever looks back holds the lock of this CPU's run queue, so there is one at a time. */
 	struct look look;
 	struct slice slices[SLICES];

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::libbpf_sys::{self, BPF_F_TEST_RUN_ON_CPU, bpf_prog_test_run_opts, bpf_test_run_opts};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
@@ -52,6 +52,8 @@ impl Group {
 /// All sums at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// That moment: of the CPUs' own, the mean. Whoever asks for the sums may wait for a CPU meanwhile.
+    pub at: Option<Instant>,
     /// How each group ran and waited.
     pub groups: HashMap<Group, Waited>,
     /// For how long a group, the first, waited while the second ran.
@@ -120,7 +122,7 @@ impl Waits {
             Ok(vec![progs.switched.attach_trace()?.into(), progs.moved.attach_trace()?.into()])
         })?;
         let armed = WaitsArmed { program: self, _links: links };
-        armed.look_now();
+        let _begun = armed.look_now();
         Ok(armed)
     }
 
@@ -153,29 +155,29 @@ pub struct WaitsArmed<'p> {
 }
 
 impl WaitsArmed<'_> {
-    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it. On how
-    /// many CPUs that failed.
-    fn look_now(&self) -> u32 {
-        let mut failed = 0;
+    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it.
+    fn look_now(&self) -> Looked {
+        let mut looked = Looked::default();
         for cpu in 0..self.program.skeleton.maps.cpus.max_entries() {
             match run_on(cpu, &self.program.skeleton.progs.look_now) {
                 // It is offline, and runs nothing.
                 Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
                 Err(error) => {
-                    failed += 1;
+                    looked.failed += 1;
                     Failed::Flush.count("the run-queue sums of a CPU", &error);
                 }
-                Ok(()) => {}
+                Ok(at) => looked.at.push(moment(at)),
             }
         }
-        failed
+        looked
     }
 
     /// The sums so far. Those of culprits cost more to read, and are left out unless wanted.
     pub fn read(&self, culprits: bool) -> Result<Tally, Error> {
-        let unread_cpus = self.look_now();
+        let looked = self.look_now();
         let maps = &self.program.skeleton.maps;
-        let mut tally = Tally { lost: number(&maps.lost), unread_cpus, ..Tally::default() };
+        let (at, unread_cpus) = (mean(&looked.at), looked.failed);
+        let mut tally = Tally { at, lost: number(&maps.lost), unread_cpus, ..Tally::default() };
         attempt("reading waits", || {
             each_value(&maps.accounts, |key, values| tally.waited(key, values))?;
             if !culprits {
@@ -187,14 +189,37 @@ impl WaitsArmed<'_> {
     }
 }
 
-/// Runs a program once on this CPU. libbpf-rs would not tell why it could not.
-fn run_on(cpu: u32, program: &Program<'_>) -> io::Result<()> {
+/// What became of bringing sums up to date.
+#[derive(Default)]
+struct Looked {
+    /// When, on each CPU.
+    at: Vec<Instant>,
+    /// On how many CPUs it failed.
+    failed: u32,
+}
+
+/// The moment that a program tells, a short while ago: the low 32 bits of microseconds since boot.
+fn moment(low: u32) -> Instant {
+    let (now, since_boot) = (Instant::now(), crate::sys::monotonic());
+    // Of both, what fits into 32 bits.
+    let ago = u32::try_from(since_boot.as_micros() & u128::from(u32::MAX)).unwrap_or(low).wrapping_sub(low);
+    now.checked_sub(Duration::from_micros(ago.into())).unwrap_or(now)
+}
+
+fn mean(all: &[Instant]) -> Option<Instant> {
+    let first = *all.iter().min()?;
+    let after: Duration = all.iter().map(|at| at.saturating_duration_since(first)).sum();
+    Some(first + after / u32::try_from(all.len()).ok()?)
+}
+
+/// Runs a program once on this CPU: what it gave back. libbpf-rs would not tell why it could not.
+fn run_on(cpu: u32, program: &Program<'_>) -> io::Result<u32> {
     let mut opts = bpf_test_run_opts { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..Default::default() };
     opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
     // SAFETY: `opts` is ours, says how long it is, and all pointers in it are null with lengths of zero.
     let error = unsafe { bpf_prog_test_run_opts(program.as_fd().as_raw_fd(), &raw mut opts) };
     // libbpf gives errors as negative numbers.
-    if error < 0 { Err(io::Error::from_raw_os_error(-error)) } else { Ok(()) }
+    if error < 0 { Err(io::Error::from_raw_os_error(-error)) } else { Ok(opts.retval) }
 }
 
 /// Hands out each key with its values, one of each CPU.

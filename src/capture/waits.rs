@@ -130,9 +130,10 @@ fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, runnin
     while let Found::Job(job) = shift.next(Duration::ZERO) {
         jobs.push(job);
     }
-    // The sums are of the moment at which they begin to be read: that takes a while.
-    let began = Instant::now();
+    let asked = Instant::now();
     let read = read(armed, jobs.iter().any(|job| !job.probe)).map(Arc::new);
+    // Between the two this thread may have waited for a CPU, and longer than some captures last.
+    let began = read.as_ref().ok().and_then(|sums| sums.at).unwrap_or(asked);
     for job in jobs {
         match &read {
             Ok(before) => {
@@ -153,7 +154,6 @@ const UNREADABLE: Refusal = Refusal::Failed("the kernel's sums of waits could no
 
 /// Ends what is due.
 fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended> {
-    // Before the sums are read, as at their beginning.
     let now = Instant::now();
     let due: Vec<Running> = running.extract_if(.., |running| running.until <= now).collect();
     if due.is_empty() {
@@ -162,7 +162,8 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
     let read = read(armed, due.iter().any(|running| !running.job.probe));
     let end = |Running { job, began, before, .. }: Running| match &read {
         Ok(sums) => {
-            Some(Ended { job, lasted: now.saturating_duration_since(began), sums: since(sums, &before) })
+            let lasted = sums.at.unwrap_or(now).saturating_duration_since(began);
+            Some(Ended { job, lasted, sums: since(sums, &before) })
         }
         Err(_) => {
             job.answer.give(Err(UNREADABLE));
@@ -183,6 +184,7 @@ fn since(now: &Tally, before: &Tally) -> Tally {
         (*pair, sum.saturating_sub(before))
     });
     Tally {
+        at: now.at,
         groups: groups.filter(|(_, sum)| *sum != Waited::default()).collect(),
         culprits: culprits.filter(|(_, sum)| !sum.is_zero()).collect(),
         lost: now.lost.saturating_sub(before.lost),
@@ -334,12 +336,14 @@ mod tests {
         let ms = Duration::from_millis;
         let waited = |all| Waited { all: ms(all), waits: all, ..Waited::default() };
         let before = Tally {
+            at: None,
             groups: [(a, waited(5))].into(),
             culprits: [((a, b), ms(4))].into(),
             lost: 1,
             unread_cpus: 2,
         };
         let now = Tally {
+            at: None,
             groups: [(a, waited(5)), (b, waited(3))].into(),
             culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),
             lost: 4,
