@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use onset::clock::Wall;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Killed, Lines, SOON, await_that, command, number, text};
+use crate::rig::{Killed, Lines, SOON, await_that, command, number};
 use crate::row::{Bound, Measured, Row, measured, row};
 use crate::stage::Window;
 
@@ -22,7 +21,7 @@ pub const ROWS: [Row; 4] = [
     row(COUNT, "their number", "tasks", Bound::Exact),
     row(
         BLOCKED,
-        "each task's own clock, read before it wrote to a frozen filesystem",
+        "each task's own clock, read before it wrote to a frozen filesystem; all were looked at at once",
         "ms",
         Bound::Within(100.0),
     ),
@@ -78,9 +77,11 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
             one
         })
         .collect();
+    let asked = now_ms();
     let one = window.capture("dload", Some(&cgroup), Duration::from_secs(1)).event();
+    let answered = now_ms();
     let host = window.capture("dload", None, Duration::from_secs(1)).event();
-    let mut all = of_each(&one, &stuck);
+    let mut all = of_each(&one, &stuck, asked, answered);
     let strangers = stuck.iter().filter(|stuck| {
         let told = task(&host, stuck.child.0.id());
         told.is_none_or(|told| told["container_id"] != *cgroup.id)
@@ -90,13 +91,23 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     all
 }
 
+/// Milliseconds since 1970.
+fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1000.0
+}
+
 fn task(event: &Value, pid: u32) -> Option<&Value> {
     event["tracer_data"]["tasks"].as_array().unwrap().iter().find(|task| task["pid"] == pid)
 }
 
-fn of_each(event: &Value, stuck: &[Stuck]) -> Vec<Measured> {
+/// What is told of each, in a document that was asked for and answered at these times. All were looked at
+/// at one moment in between: the one that most of them tell.
+fn of_each(event: &Value, stuck: &[Stuck], asked: f64, answered: f64) -> Vec<Measured> {
     let tasks = event["tracer_data"]["tasks"].as_array().unwrap();
-    let at = Wall::parse(text(event, "/tracer_time")).unwrap().0 as f64;
+    let blocked = |stuck: &Stuck| Some(number(task(event, stuck.child.0.id())?, "/blocked_ms"));
+    let mut looked: Vec<f64> = stuck.iter().filter_map(|one| Some(one.since + blocked(one)?)).collect();
+    looked.sort_by(f64::total_cmp);
+    let at = looked.get(looked.len() / 2).map_or(asked, |at| at.clamp(asked, answered));
     let mut all = vec![measured(COUNT, tasks.len() as f64, stuck.len() as f64)];
     let mut wrong = 0.0;
     for Stuck { child, since } in stuck {

@@ -97,7 +97,9 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let counted = [ways.counted(&disks[0]), vec![of_fio]].concat();
     let truth = brief.counted();
     asked.outlasts(window);
-    let event = asked.event();
+    let answered = asked.answer();
+    window.watched_by(&answered);
+    let event = answered.event;
     let mut all: Vec<Measured> =
         counted.iter().map(|(row, path, truth)| measured(row, bytes_of(&event, path), *truth)).collect();
     all.extend(brief.told(&event, truth));

@@ -78,9 +78,9 @@ impl Stage {
             if let Some(seen) = self.play_once(round, subjects) {
                 return seen;
             }
-            println!("SECOND TRY: a load of round {round} outlasted its capture");
+            println!("SECOND TRY: a load of round {round} began before its capture, or outlasted it");
         }
-        panic!("loads outlasted their captures {TRIES} times");
+        panic!("loads began before their captures, or outlasted them, {TRIES} times");
     }
 
     fn play_once(&self, round: usize, subjects: &[Subject]) -> Option<Vec<Measured>> {
@@ -179,6 +179,14 @@ impl Window<'_> {
         lasting.unwrap_or_default().max(Duration::from_millis(1))
     }
 
+    /// Has this window played again if this capture may have begun after it did.
+    pub fn watched_by(&self, answered: &Answered) {
+        let began = answered.asked + answered.took - Duration::from_secs_f64(lasted(&answered.event));
+        if self.gate.state.lock().unwrap().opened.is_none_or(|opened| began > opened) {
+            self.spoil();
+        }
+    }
+
     /// Has this window played again: something came too late for it.
     pub fn spoil(&self) {
         self.late.store(true, Ordering::SeqCst);
@@ -256,6 +264,7 @@ struct State {
     /// When the first capture ends.
     ends: Option<Instant>,
     open: bool,
+    opened: Option<Instant>,
     /// From then on, how long a load may last, if there is a capture.
     lasting: Option<Duration>,
     broken: bool,
@@ -271,8 +280,10 @@ impl State {
     }
 
     fn open(&mut self) {
-        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let left = self.ends.map(|ends| ends.saturating_duration_since(now));
         self.lasting = left.map(|left| left.saturating_sub(MARGIN));
+        self.opened = Some(now);
         self.open = true;
     }
 }
