@@ -37,6 +37,7 @@ __noinline int read_name(void)
 {
 	struct dentry *dentry, *parent;
 	struct path_record *path;
+	const unsigned char *name;
 	__u32 bytes, zero = 0;
 	long length;
 
@@ -44,13 +45,14 @@ __noinline int read_name(void)
 	if (!path)
 		return 0;
 	dentry = path->next;
-	bytes = path->bytes;
 	parent = BPF_CORE_READ(dentry, d_parent);
+	name = BPF_CORE_READ(dentry, d_name.name);
 	path->whole = parent == dentry;
+	/* Read here: older verifiers forget the bound of what is kept over a call. */
+	bytes = path->bytes;
 	if (!parent || parent == dentry || bytes >= NAMES_MAX)
 		return 0;
-	length =
-		bpf_probe_read_kernel_str(path->names + bytes, NAME_ROOM, BPF_CORE_READ(dentry, d_name.name));
+	length = bpf_probe_read_kernel_str(path->names + bytes, NAME_ROOM, name);
 	if (length <= 0)
 		return 0;
 	path->bytes = bytes + length;
