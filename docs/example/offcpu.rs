@@ -126,10 +126,14 @@ impl Running {
     }
 
     fn end(self) {
-        let row = |((pid, comm, function), weight): (&Place, &u64)| -> Row<'_> {
-            Row { pid: *pid, comm, weight: *weight, user: Vec::new(), kernel: vec![function] }
-        };
-        let profile = fold(HZ, self.places.iter().map(row));
+        let rows = self.places.iter().map(|((pid, comm, function), weight)| Row {
+            pid: *pid,
+            comm,
+            weight: *weight,
+            user: Vec::new(),
+            kernel: vec![function],
+        });
+        let profile = fold(HZ, rows);
         self.open.finish(self.began.elapsed(), self.lost, Seen::Stacks(profile));
     }
 }

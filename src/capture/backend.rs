@@ -34,7 +34,7 @@ pub struct Hierarchy<'h> {
     pub unified: bool,
 }
 
-/// Makes captures. Nothing here blocks, and nothing but the work on its own thread takes memory.
+/// Makes captures. All of this is called on the loop: it neither blocks nor takes memory.
 pub(super) trait Backend: Send + Sync {
     /// How its captures are made here.
     fn method(&self) -> Method;

@@ -77,7 +77,6 @@ struct Residents {
 }
 
 /// Needs nothing but /proc.
-#[allow(clippy::unnecessary_wraps, reason = "all backends are loaded in the same way")]
 pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
     let (proc, unified) = (loader.paths.proc.as_path().into(), loader.hierarchy.unified);
     Ok(Arc::new(Residents { queue: WorkQueue::new(OPEN_MAX), proc, unified }))

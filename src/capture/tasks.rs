@@ -32,7 +32,6 @@ struct Looker {
 }
 
 /// Loads the iterator; without it tasks are walked over.
-#[allow(clippy::unnecessary_wraps, reason = "all backends are loaded in the same way")]
 pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
     match iterator(loader) {
         Ok(bpf::Tasks { passers, stuck }) => {
