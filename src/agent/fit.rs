@@ -42,13 +42,12 @@ pub fn fits<'a>(
                 missing: Vec::new(),
             };
             for kind in spec.captures {
-                match captures.unsupported(*kind) {
-                    None => {
-                        fit.modes.push(format!("{}: {}", kind.name(), captures.mode(*kind)));
-                        let lesser = captures.lesser(*kind).map(|why| format!("{}: {why}", kind.name()));
-                        fit.missing.extend(lesser);
+                match captures.support(*kind) {
+                    Ok(method) => {
+                        fit.modes.push(format!("{}: {}", kind.name(), method.name));
+                        fit.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
                     }
-                    Some(reason) => {
+                    Err(reason) => {
                         fit.runs = false;
                         fit.missing.push(format!("{}: {reason}", kind.name()));
                     }
@@ -90,7 +89,7 @@ pub(super) fn state(spec: &Spec, settings: &Settings, captures: &Captures) -> St
     if !settings.enabled() {
         return State::Disabled;
     }
-    match spec.captures.iter().find_map(|kind| captures.unsupported(*kind)) {
+    match spec.captures.iter().find_map(|kind| captures.support(*kind).err()) {
         Some(reason) => State::Unsupported(reason),
         None => State::Active,
     }

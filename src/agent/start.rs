@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 
-use crate::capture::Captures;
+use crate::capture::{Captures, Hierarchy};
 use crate::config::Config;
 use crate::confine;
 use crate::evidence::Kind;
@@ -101,12 +101,12 @@ impl Agent {
             let _ = waker.wake();
         });
         let unified = reader.mode() == Mode::V2;
-        let mut captures = Captures::load(&config.paths, unified, config.containers, wake.clone());
-        let registrar = Registrar::new(&config.names, config.containers, wake, captures.starter());
-        captures.name_cgroups_in(reader.cgroup_id_root());
+        let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified };
+        let mut captures = Captures::load(&config.paths, hierarchy, config.containers, wake.clone());
+        let registrar = Registrar::new(&config.names, config.containers, wake, captures.spawner());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
-        captures.staff();
+        captures.begin_threads();
         let (log, recovered) = Writer::open(&config.log)?;
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
@@ -168,7 +168,7 @@ impl Agent {
 
 /// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.
 fn confine(captures: &Captures) {
-    let walks = captures.lesser(Kind::Tasks).is_some();
+    let walks = captures.support(Kind::Tasks).is_ok_and(|method| method.degraded.is_some());
     let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 }, || captures.may_sample());
     if let Some(complaint) = confined.complaint() {
         eprintln!("onset: {complaint}");

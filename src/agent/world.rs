@@ -127,9 +127,7 @@ pub(super) struct Hands<'a> {
 
 impl Hands<'_> {
     fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
-        if let Some(reason) = self.desk.captures.unsupported(request.kind) {
-            return Err(Refusal::Unsupported(reason));
-        }
+        self.desk.captures.support(request.kind).map_err(Refusal::Unsupported)?;
         let lasting = if request.kind.is_a_look() { Duration::ZERO } else { request.lasting };
         if self.caller.is_none() && !self.desk.budget.take(self.now.mono, lasting) {
             return Err(Refusal::OverBudget);

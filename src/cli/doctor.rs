@@ -9,7 +9,7 @@ use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
 use crate::agent::{Fit, fits};
 use crate::bpf;
-use crate::capture::{self, Captures};
+use crate::capture::{self, Captures, Hierarchy};
 use crate::config::Paths;
 use crate::confine::{self, Host, RIGHTS};
 use crate::host::{Loss, Mode, Reader};
@@ -55,8 +55,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let mut reader = Reader::open(&config.paths, config.containers);
     let lost = reader.as_mut().map(|reader| reader.losses(sys::now())).unwrap_or_default();
     let mode = reader.as_ref().ok().map(Reader::mode);
-    let mut captures =
-        Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
+    let hierarchy = Hierarchy { root: &config.paths.cgroup, unified: mode == Some(Mode::V2) };
+    let mut captures = Captures::load(&config.paths, hierarchy, config.containers, Arc::new(|| ()));
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let findings = Findings {
         kernel: release.trim().to_owned(),

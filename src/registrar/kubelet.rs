@@ -11,8 +11,8 @@ use super::{Office, Wanted, runtimes};
 use crate::config::Kubelet;
 use crate::host::identity::pods::{self, Whose};
 use crate::host::{Identity, Role, Teller, Told};
-use crate::inbox::Found;
 use crate::net::client::{self, Client, Patience, Request, Trust};
+use crate::work_queue::{Next, WorkerGuard};
 
 /// The kubelet makes the list anew each time: it is not asked more often.
 const EVERY: Duration = Duration::from_secs(10);
@@ -96,26 +96,25 @@ fn by_kubelet(identity: Identity) -> Told {
 }
 
 /// A thread's life: until each container that waits was in a list, or in enough of them not.
-pub(super) fn work(office: &Office) {
+pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
     let Some(source) = &office.names.kubelet else { return };
-    let mut shift = office.pods.shift();
     let mut waiting: Vec<(Wanted, u32)> = Vec::new();
     let mut due = Instant::now() + GATHER;
     loop {
-        match shift.next(due.saturating_duration_since(Instant::now())) {
-            Found::Closed => return,
-            Found::Job(wanted) => {
+        match jobs.next(due.saturating_duration_since(Instant::now())) {
+            Next::Closed => return,
+            Next::Job(wanted) => {
                 if waiting.is_empty() {
                     due = (Instant::now() + GATHER).max(office.next_list());
                 }
                 waiting.push((wanted, 0));
             }
-            Found::Nothing if waiting.is_empty() => {
-                if shift.leave() {
+            Next::Nothing if waiting.is_empty() => {
+                if jobs.leave() {
                     return;
                 }
             }
-            Found::Nothing => {
+            Next::Nothing => {
                 if !office.ask(source, &mut waiting) {
                     return;
                 }

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use crate::config::Names;
 use crate::host::{Container, Containers, Key, Text, Told};
-use crate::inbox::Inbox;
-use crate::starter::{Crew, Starter};
+use crate::thread_spawner::{ThreadSpawner, Worker};
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// Wakes the loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -49,8 +49,8 @@ impl Wanted {
 /// What the threads share.
 struct Office {
     names: Names,
-    files: Inbox<Wanted>,
-    pods: Inbox<Wanted>,
+    files: WorkQueue<Wanted>,
+    pods: WorkQueue<Wanted>,
     standing: Mutex<kubelet::Standing>,
     tell: SyncSender<(Key, Told)>,
     wake: Wake,
@@ -73,33 +73,43 @@ struct Files(Arc<Office>);
 /// Whose thread asks the kubelet.
 struct Pods(Arc<Office>);
 
-impl Crew for Files {
+impl Worker for Files {
+    type Job = Wanted;
+
     fn name(&self) -> &'static str {
         "onset-names"
     }
 
-    fn work(self: Arc<Self>) {
-        runtimes::work(&self.0);
+    fn queue(&self) -> &WorkQueue<Wanted> {
+        &self.0.files
     }
 
-    fn give_up(&self) {
+    fn work(&self, jobs: &mut WorkerGuard<'_, Wanted>) {
+        runtimes::work(&self.0, jobs);
+    }
+
+    fn not_started(&self) {
         self.0.dropped.fetch_add(1, Ordering::Relaxed);
-        drop(self.0.files.shift());
     }
 }
 
-impl Crew for Pods {
+impl Worker for Pods {
+    type Job = Wanted;
+
     fn name(&self) -> &'static str {
         "onset-kubelet"
     }
 
-    fn work(self: Arc<Self>) {
-        kubelet::work(&self.0);
+    fn queue(&self) -> &WorkQueue<Wanted> {
+        &self.0.pods
     }
 
-    fn give_up(&self) {
+    fn work(&self, jobs: &mut WorkerGuard<'_, Wanted>) {
+        kubelet::work(&self.0, jobs);
+    }
+
+    fn not_started(&self) {
         self.0.dropped.fetch_add(1, Ordering::Relaxed);
-        drop(self.0.pods.shift());
     }
 }
 
@@ -108,7 +118,7 @@ pub struct Registrar {
     office: Arc<Office>,
     files: Arc<Files>,
     pods: Arc<Pods>,
-    starter: Starter,
+    spawner: ThreadSpawner,
     told: Receiver<(Key, Told)>,
 }
 
@@ -124,13 +134,13 @@ pub struct Faults {
 impl Registrar {
     /// For `capacity` containers at once.
     #[must_use]
-    pub fn new(names: &Names, capacity: usize, wake: Wake, starter: Starter) -> Registrar {
+    pub fn new(names: &Names, capacity: usize, wake: Wake, spawner: ThreadSpawner) -> Registrar {
         let (tell, told) = sync_channel(TOLD_MAX);
         let room = Containers::slots_for(capacity);
         let office = Office {
             names: names.clone(),
-            files: Inbox::new(room),
-            pods: Inbox::new(room),
+            files: WorkQueue::new(room),
+            pods: WorkQueue::new(room),
             standing: Mutex::default(),
             tell,
             wake,
@@ -139,19 +149,19 @@ impl Registrar {
         };
         let office = Arc::new(office);
         let (files, pods) = (Arc::new(Files(Arc::clone(&office))), Arc::new(Pods(Arc::clone(&office))));
-        Registrar { office, files, pods, starter, told }
+        Registrar { office, files, pods, spawner, told }
     }
 
     /// Has the names of a container found out; `told` has them later, if there are any.
     pub fn find(&self, container: Container<'_>) {
-        let Registrar { office, files, pods, starter, .. } = self;
+        let Registrar { office, files, pods, spawner, .. } = self;
         if !container.has_files() {
             return;
         }
         let wanted = Wanted::of(container);
-        let mut brought = starter.bring(&office.files, wanted, || Arc::clone(files) as _);
+        let mut brought = spawner.push(files, wanted);
         if office.names.kubelet.is_some() {
-            brought &= starter.bring(&office.pods, wanted, || Arc::clone(pods) as _);
+            brought &= spawner.push(pods, wanted);
         }
         if !brought {
             self.office.dropped.fetch_add(1, Ordering::Relaxed);
@@ -163,10 +173,10 @@ impl Registrar {
     /// no room now: it keeps its name, and is to be brought again with those after it.
     #[must_use]
     pub fn look_again<'c>(&self, containers: impl Iterator<Item = Container<'c>>) -> Option<Key> {
-        let Registrar { office, files, starter, .. } = self;
+        let Registrar { files, spawner, .. } = self;
         for container in containers.filter(|container| container.stamp() != 0) {
             let wanted = Wanted { stamp: container.stamp(), ..Wanted::of(container) };
-            if !starter.bring(&office.files, wanted, || Arc::clone(files) as _) {
+            if !spawner.push(files, wanted) {
                 return Some(container.key());
             }
         }

@@ -13,7 +13,7 @@ use super::{Office, Wanted};
 use crate::config::Names;
 use crate::host::identity::state::{self, Noted};
 use crate::host::{Identity, Record, Role, Teller, Text, Told};
-use crate::inbox::Found;
+use crate::work_queue::{Next, WorkerGuard};
 
 /// Entries of a folder that are looked at: a runtime's has some ten.
 const ENTRIES_MAX: usize = 4096;
@@ -26,22 +26,21 @@ const AGAIN: [Duration; 3] =
 const LINGER: Duration = Duration::from_millis(200);
 
 /// A thread's life: until nothing is to be found out.
-pub(super) fn work(office: &Office) {
-    let mut shift = office.files.shift();
+pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
     let mut again: VecDeque<(Instant, usize, Wanted)> = VecDeque::new();
     loop {
         let now = Instant::now();
         let due = again.iter().map(|(due, ..)| *due).min();
         let wait = due.map_or(LINGER, |due| due.saturating_duration_since(now));
-        let (tried, wanted) = match shift.next(wait) {
-            Found::Closed => return,
-            Found::Job(wanted) => (0, wanted),
-            Found::Nothing => match again.iter().position(|(due, ..)| *due <= Instant::now()) {
+        let (tried, wanted) = match jobs.next(wait) {
+            Next::Closed => return,
+            Next::Job(wanted) => (0, wanted),
+            Next::Nothing => match again.iter().position(|(due, ..)| *due <= Instant::now()) {
                 Some(place) => match again.remove(place) {
                     Some((_, tried, wanted)) => (tried, wanted),
                     None => continue,
                 },
-                None if again.is_empty() && shift.leave() => return,
+                None if again.is_empty() && jobs.leave() => return,
                 None => continue,
             },
         };

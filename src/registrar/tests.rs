@@ -62,10 +62,10 @@ fn id(number: u32) -> String {
     format!("{number:064x}")
 }
 
-fn starter() -> Starter {
-    let starter = Starter::new();
-    starter.begin();
-    starter
+fn spawner() -> ThreadSpawner {
+    let spawner = ThreadSpawner::new();
+    spawner.begin();
+    spawner
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_file_that_comes_late_is_still_read() {
     let root = Root::new();
     let (table, key) = container(&format!("/docker/{}", id(1)));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&root.names(), 16, bell.wake(), starter());
+    let registrar = Registrar::new(&root.names(), 16, bell.wake(), spawner());
     registrar.find(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let (whose, told) = bell.told(&registrar);
@@ -220,7 +220,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (mut table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
+    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
     registrar.find(table.get(key).expect("there"));
     let (whose, told) = bell.told(&registrar);
     table.told(whose, &told);
@@ -255,7 +255,7 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     let (names, listener) = listening(&root);
     let (table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
+    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
     registrar.find(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
@@ -309,7 +309,7 @@ fn containers_that_come_together_are_asked_about_once() {
     };
     let mut table = Containers::with_capacity(16);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
+    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");
@@ -336,7 +336,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, key) = pod_container(&id(1));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), starter());
+    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
     registrar.find(table.get(key).expect("there"));
     // Its runtime's word and its pod's.
     let told = [bell.told(&registrar).1.identity, bell.told(&registrar).1.identity];
@@ -344,7 +344,7 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     assert!(told.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
     server.join().expect("it answered");
     let end = Instant::now() + Duration::from_secs(30);
-    while registrar.office.pods.is_staffed() {
+    while registrar.office.pods.has_worker() {
         assert!(Instant::now() < end, "the thread waits for another list");
         std::thread::yield_now();
     }

@@ -81,7 +81,7 @@ fn a_renamed_container_shows_its_new_name() {
         let root = Root::new();
         let (mut table, key) = container(&format!("/docker/{}", id(1)));
         let bell = Arc::new(Bell::default());
-        let registrar = Registrar::new(&root.names(), 16, bell.wake(), starter());
+        let registrar = Registrar::new(&root.names(), 16, bell.wake(), spawner());
         let mut tell = |name: &str, find: &dyn Fn(Container<'_>)| {
             replace(&root, &file, &text.replace("NAME", name));
             find(table.get(key).expect("there"));
@@ -108,7 +108,7 @@ fn unstaffed(root: &Root) -> (Registrar, Containers, Key) {
         record.owner = 0;
     }
     table.told(key, &told);
-    (Registrar::new(&root.names(), 1, Arc::new(|| ()), Starter::new()), table, key)
+    (Registrar::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new()), table, key)
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn a_name_that_cannot_change_is_not_looked_for_again() {
         let (registrar, table, key) = unstaffed(&root);
         assert_eq!(registrar.look_again(table.get(key).into_iter()), None);
         // Whoever brings something has a thread started for it.
-        registrar.office.files.is_staffed()
+        registrar.office.files.has_worker()
     };
-    assert!(!waits(), "nothing waits in the inbox");
+    assert!(!waits(), "nothing waits in the queue");
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
     let (told, now) = stamp();
     assert_ne!(told, 0);
@@ -173,9 +173,9 @@ fn a_container_that_has_anothers_name_by_chance_is_told_nothing_of_the_other() {
         let (table, key) = container(path);
         let (found, _) = look_up(&root.names(), &table);
         assert_eq!(found.len(), usize::from(told), "{path}");
-        let registrar = Registrar::new(&root.names(), 1, Arc::new(|| ()), Starter::new());
+        let registrar = Registrar::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new());
         registrar.find(table.get(key).expect("there"));
-        assert_eq!(registrar.office.files.is_staffed(), told, "{path}");
+        assert_eq!(registrar.office.files.has_worker(), told, "{path}");
     }
 }
 

@@ -211,9 +211,8 @@ impl Script<'_> {
 fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
-        Kind::Faults | Kind::Memory => Kind::Stacks,
         Kind::Tasks => Kind::Waits,
         Kind::Waits => Kind::Probe,
-        Kind::Probe | Kind::Io => Kind::Stacks,
+        _ => Kind::Stacks,
     }
 }
