@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use serde::{Deserialize, Serialize};
 
 mod client;
-mod door;
+mod peer_credentials;
 mod socket;
 mod status;
 
@@ -20,7 +20,7 @@ pub use status::{BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, ShipSt
 pub use crate::net::Caller;
 use crate::net::{Limits, Next, Slots};
 use crate::page::Page;
-use door::Door;
+use peer_credentials::CheckedListener;
 use socket::Socket;
 
 /// A longer request is none of ours.
@@ -108,7 +108,7 @@ pub enum Error {
 /// `deadline`. The socket's file goes when this does.
 #[derive(Debug)]
 pub struct Server {
-    slots: Slots<Door>,
+    slots: Slots<CheckedListener>,
     _socket: Socket,
 }
 
@@ -121,11 +121,11 @@ impl Server {
         registry: &Registry,
         tokens: Range<usize>,
     ) -> Result<Server, Error> {
-        let group = group.map(|name| Ok((name, door::group(name)?))).transpose()?;
+        let group = group.map(|name| Ok((name, peer_credentials::group(name)?))).transpose()?;
         let (listener, socket) = Socket::bind(path, group)?;
-        let door = Door::new(listener, group.map(|(_, number)| number));
+        let listener = CheckedListener::new(listener, group.map(|(_, number)| number));
         let limits = Limits { request: REQUEST_MAX, reply: REPLY_MAX, patience: PATIENCE, full: FULL };
-        let slots = Slots::new(door, registry, tokens, limits);
+        let slots = Slots::new(listener, registry, tokens, limits);
         Ok(Server { slots: slots.map_err(|error| Error::Make(path.to_owned(), error))?, _socket: socket })
     }
 
@@ -205,7 +205,7 @@ pub fn fuzz(data: &[u8]) {
 /// /etc/group as a fuzz target.
 #[doc(hidden)]
 pub fn fuzz_groups(data: &[u8]) {
-    door::fuzz(data);
+    peer_credentials::fuzz(data);
 }
 
 fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {

@@ -313,24 +313,24 @@ fn called_by(world: &mut World, test: &str, groups: &[u32]) -> String {
     std::fs::set_permissions(&world.folder.0, std::fs::Permissions::from_mode(0o755)).expect("ours");
     let [first, more @ ..] = groups else { panic!("everyone has a group") };
     let more: Vec<libc::gid_t> = more.to_vec();
-    let mut guest = std::process::Command::new("/proc/self/exe");
-    guest.args(["--exact", &format!("control::tests::{test}")]).stdout(std::process::Stdio::null());
-    guest.env("ONSET_TEST_GUEST", world.folder.socket()).env("ONSET_TEST_HEARD", &heard);
-    guest.gid(*first);
+    let mut peer = std::process::Command::new("/proc/self/exe");
+    peer.args(["--exact", &format!("control::tests::{test}")]).stdout(std::process::Stdio::null());
+    peer.env("ONSET_TEST_PEER", world.folder.socket()).env("ONSET_TEST_HEARD", &heard);
+    peer.gid(*first);
     // SAFETY: setgroups(2) and setuid(2) are async-signal-safe, and the groups outlive the call.
     unsafe {
-        guest.pre_exec(move || {
+        peer.pre_exec(move || {
             let done = libc::setgroups(more.len(), more.as_ptr()) == 0 && libc::setuid(65_534) == 0;
             if done { Ok(()) } else { Err(io::Error::last_os_error()) }
         });
     }
-    let mut guest = guest.spawn().expect("this program again");
+    let mut peer = peer.spawn().expect("this program again");
     let status = loop {
         world.turn(Duration::from_millis(50));
         for (caller, _) in std::mem::take(&mut world.asked) {
             world.reply(caller, "well");
         }
-        if let Some(status) = guest.try_wait().expect("our child") {
+        if let Some(status) = peer.try_wait().expect("our child") {
             break status;
         }
     };
@@ -338,10 +338,10 @@ fn called_by(world: &mut World, test: &str, groups: &[u32]) -> String {
     std::fs::read_to_string(heard).expect("ours")
 }
 
-/// The guest's side of `called_by`. Whether this is a guest.
-fn guest() -> bool {
+/// The peer's side of `called_by`. Whether this is a peer.
+fn peer() -> bool {
     let (Some(socket), Some(to)) =
-        (std::env::var_os("ONSET_TEST_GUEST"), std::env::var_os("ONSET_TEST_HEARD"))
+        (std::env::var_os("ONSET_TEST_PEER"), std::env::var_os("ONSET_TEST_HEARD"))
     else {
         return false;
     };
@@ -359,7 +359,7 @@ fn guest() -> bool {
 #[test]
 fn a_stranger_is_refused_even_where_the_mode_would_let_it_in() {
     const TEST: &str = "a_stranger_is_refused_even_where_the_mode_would_let_it_in";
-    if guest() {
+    if peer() {
         return;
     }
     if sys::user() != 0 {
@@ -376,7 +376,7 @@ fn a_stranger_is_refused_even_where_the_mode_would_let_it_in() {
 #[test]
 fn members_of_the_sockets_group_are_served_and_nobody_else() {
     const TEST: &str = "members_of_the_sockets_group_are_served_and_nobody_else";
-    if guest() {
+    if peer() {
         return;
     }
     if sys::user() != 0 {
