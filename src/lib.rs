@@ -10,6 +10,7 @@ pub mod config;
 pub mod confine;
 pub mod control;
 pub mod evidence;
+pub mod fixed_buf;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod host;
@@ -18,7 +19,6 @@ mod inbox;
 pub mod log;
 pub mod metric;
 pub mod net;
-pub mod page;
 pub mod registrar;
 pub mod ship;
 pub mod stacks;

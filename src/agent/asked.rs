@@ -100,6 +100,6 @@ impl Agent {
 
     fn reply(&mut self, now: Now, caller: Caller, reply: &impl serde::Serialize) {
         // Whoever asked may be gone by now; then nobody waits for it.
-        let _ = self.control.reply(caller, now.mono, |page| serde_json::to_writer(page, reply));
+        let _ = self.control.reply(caller, now.mono, |buf| serde_json::to_writer(buf, reply));
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bpf;
+use crate::fixed_buf::FixedBuf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
-use crate::page::Page;
 use crate::ship::{Shipper, Tally};
 use crate::sys;
 
@@ -176,7 +176,7 @@ fn seconds(wall: crate::clock::Wall) -> f64 {
 
 impl View<'_> {
     /// Writes the whole page of metrics.
-    pub(super) fn scrape(&mut self, page: &mut Page) {
+    pub(super) fn scrape(&mut self, page: &mut FixedBuf) {
         let mut scrape = Scrape::new(page, &OWN);
         self.agent(&mut scrape);
         self.tracers(&mut scrape);

@@ -17,9 +17,9 @@ mod status;
 pub use client::ask;
 pub use status::{BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, ShipStatus, Status, TracerStatus};
 
+use crate::fixed_buf::FixedBuf;
 pub use crate::net::Caller;
 use crate::net::{Limits, Next, Slots};
-use crate::page::Page;
 use peer_credentials::CheckedListener;
 use socket::Socket;
 
@@ -150,13 +150,13 @@ impl Server {
         &mut self,
         caller: Caller,
         now: Duration,
-        json: impl FnOnce(&mut Page) -> serde_json::Result<()>,
+        json: impl FnOnce(&mut FixedBuf) -> serde_json::Result<()>,
     ) -> bool {
-        self.slots.reply(caller, now, |page| {
-            if json(page).is_err() || page.push(b"\n").is_err() {
-                page.clear();
-                // Cannot fail: the page is empty.
-                let _ = page.push(TOO_LARGE);
+        self.slots.reply(caller, now, |buf| {
+            if json(buf).is_err() || buf.push(b"\n").is_err() {
+                buf.clear();
+                // Cannot fail: the buffer is empty.
+                let _ = buf.push(TOO_LARGE);
             }
         })
     }
@@ -173,7 +173,7 @@ impl Server {
     }
 }
 
-fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(Caller, Ask)) -> Next {
+fn hear(caller: Caller, received: &[u8], reply: &mut FixedBuf, each: &mut dyn FnMut(Caller, Ask)) -> Next {
     let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
         if received.len() < REQUEST_MAX {
             return Next::Listen;
@@ -192,7 +192,7 @@ fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(
 /// What callers send as a fuzz target: each line is taken as a request, or refused in words.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {
-    let mut reply = Page::new(REPLY_MAX);
+    let mut reply = FixedBuf::new(REPLY_MAX);
     let mut asked = 0;
     let next = hear(Caller::default(), data, &mut reply, &mut |_, _| asked += 1);
     match next {
@@ -208,9 +208,9 @@ pub fn fuzz_groups(data: &[u8]) {
     peer_credentials::fuzz(data);
 }
 
-fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
+fn refuse(received: &[u8], reply: &mut FixedBuf, why: &str) -> Next {
     let outcome = Outcome::Refused(why.to_owned());
-    // The page holds what is said of a request, which is shorter than it.
+    // The buffer holds what is said of a request, which is shorter than it.
     let _ = serde_json::to_writer(&mut *reply, &outcome);
     let _ = reply.push(b"\n");
     Next::Reply { took: received.len(), last: true }

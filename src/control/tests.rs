@@ -92,7 +92,7 @@ impl World {
     }
 
     fn reply(&mut self, caller: Caller, text: &str) -> bool {
-        let told = self.server.reply(caller, self.now, |page| serde_json::to_writer(page, text));
+        let told = self.server.reply(caller, self.now, |buf| serde_json::to_writer(buf, text));
         self.settle();
         told
     }

@@ -115,7 +115,7 @@ impl Desk {
                 if let Some((caller, ask)) = asked.take() {
                     let value = reply.take().expect("asked once")(ask);
                     let told =
-                        server.reply(caller, sys::now().mono, |page| serde_json::to_writer(page, &value));
+                        server.reply(caller, sys::now().mono, |buf| serde_json::to_writer(buf, &value));
                     assert!(told);
                 }
             }
