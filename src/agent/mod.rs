@@ -4,8 +4,6 @@
 
 mod asked;
 mod budget;
-mod drill;
-mod fit;
 mod host_name;
 mod metrics;
 mod names;
@@ -18,6 +16,8 @@ mod shipping;
 mod slot;
 mod start;
 mod status;
+mod support;
+mod test_harness;
 mod world;
 
 use std::io;
@@ -38,10 +38,10 @@ use crate::registrar::Registrar;
 use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out};
 
-#[doc(hidden)]
-pub use drill::Drill;
-pub use fit::{Fit, fits};
 pub use start::Error;
+pub use support::{Support, supports};
+#[doc(hidden)]
+pub use test_harness::TestHarness;
 
 use metrics::{Turns, View};
 use process::Process;

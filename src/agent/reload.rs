@@ -9,7 +9,7 @@ use crate::host::Containers;
 use crate::tracer::{Capacity, TRACERS};
 
 use super::slot::State;
-use super::{Agent, fit, start};
+use super::{Agent, start, support};
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
@@ -48,7 +48,7 @@ impl Agent {
             slot.settings = settings.clone();
             slot.epoch = slot.epoch.wrapping_add(1);
             slot.tracer = (slot.spec.build)(settings, capacity);
-            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
+            slot.state = support::state(slot.spec, settings, &self.desk.captures);
             start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
             let armed = slot.arm(now.mono);
             if slot.state != State::Active {

@@ -28,8 +28,8 @@ use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::world::Desk;
 use super::{
-    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit,
-    metrics,
+    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
+    metrics, support,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -192,7 +192,7 @@ fn slots(
         let mut slot = Slot {
             spec,
             settings: settings.clone(),
-            state: fit::state(spec, settings, captures),
+            state: support::state(spec, settings, captures),
             epoch: 0,
             tracer: (spec.build)(settings, capacity),
             timer,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
-use crate::agent::{Fit, fits};
+use crate::agent::{Support, supports};
 use crate::bpf;
 use crate::capture::{self, Captures};
 use crate::config::Paths;
@@ -34,7 +34,7 @@ struct Findings {
     cgroups_missing: Option<String>,
     cgroups_lost: Vec<Loss>,
     psi: bool,
-    tracers: Vec<Fit>,
+    tracers: Vec<Support>,
 }
 
 /// One of them, and how it stands.
@@ -66,7 +66,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
-        tracers: fits(
+        tracers: supports(
             TRACERS.iter().copied().zip(&config.tracers),
             &mut captures,
             psi,
@@ -80,7 +80,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     } else {
         show(&findings, out)?;
     }
-    let well = findings.cgroups.is_some() && findings.tracers.iter().all(|fit| fit.runs || !fit.enabled);
+    let well =
+        findings.cgroups.is_some() && findings.tracers.iter().all(|support| support.runs || !support.enabled);
     Ok(if well { Done::Well } else { Done::Badly })
 }
 
@@ -138,17 +139,17 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "         missing: {controller}: {}; {cost}", text::line(why))?;
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;
-    for fit in &findings.tracers {
-        let state = match (fit.runs, fit.enabled) {
+    for support in &findings.tracers {
+        let state = match (support.runs, support.enabled) {
             (true, true) => "can run",
             (true, false) => "can run, but is disabled",
             (false, _) => "cannot run",
         };
-        writeln!(out, "\n{:<8} {state}: {}", fit.tracer, fit.about)?;
-        for mode in &fit.modes {
+        writeln!(out, "\n{:<8} {state}: {}", support.tracer, support.about)?;
+        for mode in &support.modes {
             writeln!(out, "         {}", text::line(mode))?;
         }
-        for missing in &fit.missing {
+        for missing in &support.missing {
             writeln!(out, "         missing: {}", text::line(missing))?;
         }
     }

@@ -11,16 +11,16 @@ use super::{Agent, EVENTS_MAX, Food, Going};
 
 /// An agent that turns when it is told to.
 #[doc(hidden)]
-pub struct Drill {
+pub struct TestHarness {
     agent: Agent,
     events: Events,
 }
 
-impl Drill {
+impl TestHarness {
     /// Of an agent that is ready.
     #[must_use]
-    pub fn new(agent: Agent) -> Drill {
-        Drill { agent, events: Events::with_capacity(EVENTS_MAX) }
+    pub fn new(agent: Agent) -> TestHarness {
+        TestHarness { agent, events: Events::with_capacity(EVENTS_MAX) }
     }
 
     /// One turn, without waiting, in which the tracers of these names look, besides those whose
