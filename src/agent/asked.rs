@@ -9,7 +9,7 @@ use crate::log::RecordId;
 use crate::tracer::no_tracer;
 
 use super::slot::State;
-use super::{Agent, Food};
+use super::{Agent, Input};
 
 /// A capture asked for by hand lasts no longer than this: whoever asked waits for it.
 const SECONDS_MAX: u64 = 60;
@@ -77,10 +77,10 @@ impl Agent {
             Some(seconds @ 1..=SECONDS_MAX) => Duration::from_secs(seconds),
             Some(seconds) => return Err(format!("--seconds must be from 1 to {SECONDS_MAX}, not {seconds}")),
         };
-        let fed = self.feed(index, now, Some(caller), &Food::Asked(key, lasting));
-        match fed {
-            Some(fed) if fed.asked > 0 => Ok(()),
-            Some(super::Fed { kept: Some(id), .. }) => {
+        let effects = self.feed(index, now, Some(caller), &Input::Asked(key, lasting));
+        match effects {
+            Some(effects) if effects.asked > 0 => Ok(()),
+            Some(super::Effects { kept: Some(id), .. }) => {
                 self.tell(now, Some(caller), Ok(id));
                 Ok(())
             }

@@ -11,7 +11,7 @@ use crate::sys;
 
 use super::process::Process;
 use super::slot::{OUTCOMES, Slot, State};
-use super::status::OwnFaults;
+use super::status::NamedFaults;
 use super::world::Desk;
 
 /// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
@@ -162,7 +162,7 @@ pub(super) struct View<'a> {
     pub(super) desk: &'a Desk,
     pub(super) shipper: &'a Shipper,
     pub(super) containers: &'a Containers,
-    pub(super) own_faults: OwnFaults,
+    pub(super) agent_faults: NamedFaults,
     pub(super) turns: &'a Turns,
     pub(super) process: &'a Process,
     pub(super) mishaps: &'a mut Mishaps,
@@ -262,7 +262,7 @@ impl View<'_> {
             }
         });
         scrape.family(&FAULTS, |to| {
-            for (fault, count) in self.own_faults {
+            for (fault, count) in self.agent_faults {
                 to.sample(&["onset", fault], count);
             }
             bpf::failures(&mut |fault, count| to.sample(&["onset", fault], count));

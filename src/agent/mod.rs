@@ -21,6 +21,7 @@ mod test_harness;
 mod world;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,19 +100,19 @@ pub struct Agent {
     renamed: Option<usize>,
     /// The slot from which the next such look begins: the last one found no room there.
     rename_from: usize,
-    own: Own,
+    faults: AgentFaults,
 }
 
 /// The agent's own faults.
 #[derive(Clone, Copy, Debug, Default)]
-struct Own {
+struct AgentFaults {
     polls: u64,
     reloads: u64,
     timers: u64,
 }
 
-/// An event for one tracer, before the host's facts are put into it.
-enum Food<'a> {
+/// What one tracer is to be given, before the host's facts are put into it.
+enum Input<'a> {
     Tick,
     Record(&'a [u8]),
     Lost(u64),
@@ -120,19 +121,12 @@ enum Food<'a> {
     Refused(Ticket, Refusal),
 }
 
-/// What a tracer did with an event.
-struct Fed {
+/// What a tracer asked for while it took one event in.
+struct Effects {
     /// The last event that it kept.
     kept: Option<RecordId>,
     /// Captures that it asked for.
     asked: usize,
-}
-
-/// Whether the loop goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Going {
-    On,
-    Leaving,
 }
 
 impl Agent {
@@ -141,25 +135,25 @@ impl Agent {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             let patience = self.patience(sys::now().mono);
-            if self.once(&mut events, patience) == Going::Leaving {
+            if self.once(&mut events, patience).is_break() {
                 return self.leave();
             }
         }
     }
 
-    /// Waits for something to happen, and takes one turn.
-    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> Going {
+    /// Waits for something to happen, and takes one turn. `Break`: the agent is to leave.
+    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> ControlFlow<()> {
         if let Err(error) = self.poll.poll(events, patience)
             && error.kind() != io::ErrorKind::Interrupted
         {
             // Nothing that we do makes epoll_wait(2) fail; if it does, the timers go on.
-            self.own.polls += 1;
+            self.faults.polls += 1;
         }
         let now = sys::now();
         let tokens = events.iter().map(mio::event::Event::token);
-        let going = self.turn(now, tokens);
+        let flow = self.turn(now, tokens);
         self.turns.observe(sys::now().mono.saturating_sub(now.mono));
-        going
+        flow
     }
 
     /// Ends in order: the log is on the disk, and what can be shipped is.
@@ -185,11 +179,12 @@ impl Agent {
         deadlines.into_iter().flatten().min().map(|at| at.saturating_sub(now))
     }
 
-    fn turn(&mut self, now: Now, tokens: impl Iterator<Item = Token>) -> Going {
-        let mut going = Going::On;
+    /// Takes one turn. `Break`: the agent is to leave.
+    fn turn(&mut self, now: Now, tokens: impl Iterator<Item = Token>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
         for token in tokens {
-            if self.ready(token, now) == Going::Leaving {
-                going = Going::Leaving;
+            if self.ready(token, now).is_break() {
+                flow = ControlFlow::Break(());
             }
         }
         if self.scanning {
@@ -214,10 +209,10 @@ impl Agent {
         self.heard(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
         self.shipping.turn(&self.desk.log.counters());
-        going
+        flow
     }
 
-    fn ready(&mut self, token: Token, now: Now) -> Going {
+    fn ready(&mut self, token: Token, now: Now) -> ControlFlow<()> {
         match token.0 {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
@@ -244,17 +239,17 @@ impl Agent {
             }
             _ => {}
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 
-    fn signalled(&mut self, now: Now) -> Going {
+    fn signalled(&mut self, now: Now) -> ControlFlow<()> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 libc::SIGHUP => self.reload(now),
-                _ => return Going::Leaving,
+                _ => return ControlFlow::Break(()),
             }
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 
     /// Tells the kernel's side which containers came and went, and has those that came named.
@@ -295,7 +290,7 @@ impl Agent {
                     if let Some(counts) = self.desk.counts.get_mut(index) {
                         counts.samples += 1;
                     }
-                    self.feed(index, now, None, &Food::Tick);
+                    self.feed(index, now, None, &Input::Tick);
                 }
                 Some(reason) => {
                     slot.fails(reason);
@@ -308,7 +303,7 @@ impl Agent {
     }
 
     /// Hands one event to one tracer, and carries out what it asks for.
-    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, food: &Food<'_>) -> Option<Fed> {
+    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
         let Agent { slots, desk, reader, .. } = self;
         let slot = slots.get_mut(index)?;
         let containers = reader.containers();
@@ -326,16 +321,16 @@ impl Agent {
             asked: 0,
         };
         let snapshot = Snapshot { filter: slot.settings.filter(), ..reader.snapshot() };
-        let event = match *food {
-            Food::Tick => Event::Tick(&snapshot),
-            Food::Record(record) => Event::Record(record),
-            Food::Lost(lost) => Event::Lost(lost),
-            Food::Asked(key, lasting) => Event::Asked(key, lasting),
-            Food::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
-            Food::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
+        let event = match *input {
+            Input::Tick => Event::Tick(&snapshot),
+            Input::Record(record) => Event::Record(record),
+            Input::Lost(lost) => Event::Lost(lost),
+            Input::Asked(key, lasting) => Event::Asked(key, lasting),
+            Input::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
+            Input::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
         };
         slot.tracer.on(now, event, &mut Out::new(&mut hands));
-        Some(Fed { kept: hands.kept, asked: hands.asked })
+        Some(Effects { kept: hands.kept, asked: hands.asked })
     }
 
     /// Hands out the answers to captures that were asked for.
@@ -356,11 +351,11 @@ impl Agent {
                 }
                 continue;
             }
-            let food = match &answer {
-                Ok(capture) => Food::Captured(open.ticket, capture),
-                Err(refusal) => Food::Refused(open.ticket, *refusal),
+            let input = match &answer {
+                Ok(capture) => Input::Captured(open.ticket, capture),
+                Err(refusal) => Input::Refused(open.ticket, *refusal),
             };
-            let kept = self.feed(open.slot, now, open.caller, &food).and_then(|fed| fed.kept);
+            let kept = self.feed(open.slot, now, open.caller, &input).and_then(|effects| effects.kept);
             if open.caller.is_none() {
                 continue; // words take memory, and nobody reads them
             }
@@ -378,7 +373,7 @@ impl Agent {
 
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
-        let own_faults = self.own_faults();
+        let agent_faults = self.agent_faults();
         let Agent { http, slots, desk, shipping, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
         with(
@@ -388,7 +383,7 @@ impl Agent {
                 desk,
                 shipper: &shipping.shipper,
                 containers,
-                own_faults,
+                agent_faults,
                 turns,
                 process,
                 mishaps,

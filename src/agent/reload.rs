@@ -19,7 +19,7 @@ impl Agent {
         match Config::load(self.config_file.as_deref(), TRACERS) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {
-                self.own.reloads += 1;
+                self.faults.reloads += 1;
                 let lines = error.to_string().replace('\n', "\n  ");
                 eprintln!("onset: the new config is refused, the old one is kept:\n  {lines}");
             }
@@ -56,7 +56,7 @@ impl Agent {
             }
             start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
             if armed.is_err() {
-                self.own.timers += 1;
+                self.faults.timers += 1;
             }
         }
         self.config.capture_percent = config.capture_percent;

@@ -28,8 +28,8 @@ use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::world::Desk;
 use super::{
-    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
-    metrics, support,
+    Agent, AgentFaults, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS,
+    WAKE, metrics, support,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -131,7 +131,7 @@ impl Agent {
             scanning: false,
             renamed: None,
             rename_from: 0,
-            own: Own::default(),
+            faults: AgentFaults::default(),
             config,
             config_file,
         };
