@@ -18,7 +18,7 @@ mod start;
 mod status;
 mod support;
 mod test_harness;
-mod world;
+mod tracer_context;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -48,7 +48,7 @@ use metrics::{Turns, View};
 use process::Process;
 use shipping::Shipping;
 use slot::Slot;
-use world::{Desk, Hands};
+use tracer_context::{SharedState, TracerContext};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
@@ -79,7 +79,7 @@ pub struct Agent {
     signals: Signals,
     reader: Reader,
     registrar: Registrar,
-    desk: Desk,
+    shared: SharedState,
     shipping: Shipping,
     slots: Vec<Slot>,
     http: http::Server,
@@ -160,7 +160,7 @@ impl Agent {
     fn leave(mut self) -> Result<(), Error> {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
-        let flushed = self.desk.log.flush().map_err(Error::Log);
+        let flushed = self.shared.log.flush().map_err(Error::Log);
         self.shipping.shipper.leave(until.saturating_sub(sys::now().mono));
         flushed
     }
@@ -170,7 +170,7 @@ impl Agent {
         let more = self.backlog
             || self.scanning
             || self.renamed.is_some()
-            || self.desk.pending()
+            || self.shared.pending()
             || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
@@ -208,7 +208,7 @@ impl Agent {
         });
         self.heard(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
-        self.shipping.turn(&self.desk.log.counters());
+        self.shipping.turn(&self.shared.log.counters());
         flow
     }
 
@@ -217,7 +217,7 @@ impl Agent {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
-            _ if token == HOST_NAME => self.desk.hostname.follow(),
+            _ if token == HOST_NAME => self.shared.hostname.follow(),
             CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             HOOKS.. => {
@@ -254,8 +254,8 @@ impl Agent {
 
     /// Tells the kernel's side which containers came and went, and has those that came named.
     fn follow(&mut self) {
-        let Agent { reader, registrar, desk, .. } = self;
-        let captures = &mut desk.captures;
+        let Agent { reader, registrar, shared, .. } = self;
+        let captures = &mut shared.captures;
         reader.changes(|container| {
             if container.is_live() {
                 captures.follow(container.cgroup_id(), container.key());
@@ -275,7 +275,7 @@ impl Agent {
         }
         self.reader.read(facts, now);
         if facts.tasks {
-            let captures = &mut self.desk.captures;
+            let captures = &mut self.shared.captures;
             self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
         }
         for index in 0..self.slots.len() {
@@ -287,14 +287,14 @@ impl Agent {
             match slot::missing(slot.spec.facts, &self.reader.snapshot()) {
                 None => {
                     slot.reads();
-                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                    if let Some(counts) = self.shared.counts.get_mut(index) {
                         counts.samples += 1;
                     }
                     self.feed(index, now, None, &Input::Tick);
                 }
                 Some(reason) => {
                     slot.fails(reason);
-                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                    if let Some(counts) = self.shared.counts.get_mut(index) {
                         counts.fault("facts_missing");
                     }
                 }
@@ -304,11 +304,11 @@ impl Agent {
 
     /// Hands one event to one tracer, and carries out what it asks for.
     fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
-        let Agent { slots, desk, reader, .. } = self;
+        let Agent { slots, shared, reader, .. } = self;
         let slot = slots.get_mut(index)?;
         let containers = reader.containers();
-        let mut hands = Hands {
-            desk,
+        let mut context = TracerContext {
+            shared,
             containers,
             now,
             filter: slot.settings.filter(),
@@ -329,18 +329,18 @@ impl Agent {
             Input::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
             Input::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
         };
-        slot.tracer.on(now, event, &mut Out::new(&mut hands));
-        Some(Effects { kept: hands.kept, asked: hands.asked })
+        slot.tracer.on(now, event, &mut Out::new(&mut context));
+        Some(Effects { kept: context.kept, asked: context.asked })
     }
 
     /// Hands out the answers to captures that were asked for.
     fn answers(&mut self, now: Now) {
         for _ in 0..ANSWERS_MAX {
-            let Some((open, answer)) = self.desk.answer() else {
+            let Some((open, answer)) = self.shared.answer() else {
                 self.backlog = false;
                 return;
             };
-            if let Some(counts) = self.desk.counts.get_mut(open.slot) {
+            if let Some(counts) = self.shared.counts.get_mut(open.slot) {
                 counts.captured(answer.as_ref().err().copied());
             }
             // One that was built anew since then does not know this ticket.
@@ -374,13 +374,13 @@ impl Agent {
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
         let agent_faults = self.agent_faults();
-        let Agent { http, slots, desk, shipping, reader, turns, process, mishaps, .. } = self;
+        let Agent { http, slots, shared, shipping, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
         with(
             http,
             &mut View {
                 slots,
-                desk,
+                shared,
                 shipper: &shipping.shipper,
                 containers,
                 agent_faults,

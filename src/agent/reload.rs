@@ -13,7 +13,7 @@ use super::{Agent, start, support};
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
-        self.desk.hostname.follow();
+        self.shared.hostname.follow();
         // Who asks for the config to be read anew has names looked at, too.
         self.rescan = Duration::ZERO;
         match Config::load(self.config_file.as_deref(), TRACERS) {
@@ -31,7 +31,7 @@ impl Agent {
         if !fixed.is_empty() {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
-        self.desk.budget.set(config.capture_percent);
+        self.shared.budget.set(config.capture_percent);
         let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
         let mut changed = Vec::new();
         if config.capture_percent != self.config.capture_percent {
@@ -48,8 +48,8 @@ impl Agent {
             slot.settings = settings.clone();
             slot.epoch = slot.epoch.wrapping_add(1);
             slot.tracer = (slot.spec.build)(settings, capacity);
-            slot.state = support::state(slot.spec, settings, &self.desk.captures);
-            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
+            slot.state = support::state(slot.spec, settings, &self.shared.captures);
+            start::attach_hook(&self.poll, &mut self.shared.captures, index, slot);
             let armed = slot.arm(now.mono);
             if slot.state != State::Active {
                 slot.pressure = None;

@@ -26,7 +26,7 @@ use super::process::Process;
 use super::rings::Records;
 use super::shipping::Shipping;
 use super::slot::{Slot, State};
-use super::world::Desk;
+use super::tracer_context::SharedState;
 use super::{
     Agent, AgentFaults, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS,
     WAKE, metrics, support,
@@ -108,15 +108,21 @@ impl Agent {
         confine(&captures);
         captures.staff();
         let (log, recovered) = Writer::open(&config.log)?;
-        let desk =
-            Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
-        let shipping = Shipping::new(&config, &desk.log);
+        let shared = SharedState::new(
+            captures,
+            log,
+            hostname,
+            config.region.clone(),
+            config.capture_percent,
+            slots.len(),
+        );
+        let shipping = Shipping::new(&config, &shared.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
             registrar,
-            desk,
+            shared,
             shipping,
             slots,
             http,

@@ -21,8 +21,8 @@ fn millis(time: Duration) -> u64 {
 
 impl Agent {
     pub(super) fn status(&self, now: Now) -> Status {
-        let log = self.desk.log.counters();
-        let tracers = self.slots.iter().zip(&self.desk.counts).map(|(slot, counts)| TracerStatus {
+        let log = self.shared.log.counters();
+        let tracers = self.slots.iter().zip(&self.shared.counts).map(|(slot, counts)| TracerStatus {
             name: slot.spec.name.into(),
             state: slot.state.name().into(),
             reason: slot.state.reason().map(Into::into),
@@ -57,7 +57,7 @@ impl Agent {
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
-            captures_open: self.desk.open() as u64,
+            captures_open: self.shared.open() as u64,
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
@@ -65,7 +65,7 @@ impl Agent {
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {
-        let budget = &self.desk.budget;
+        let budget = &self.shared.budget;
         let free = budget.free_at(now.mono).map(|at| millis(at.saturating_sub(now.mono)));
         BudgetStatus {
             used_ms: millis(budget.used(now.mono)),
@@ -103,7 +103,7 @@ impl Agent {
     pub(super) fn agent_faults(&self) -> NamedFaults {
         let host = self.reader.faults();
         let names = self.registrar.faults();
-        let log = self.desk.log.counters();
+        let log = self.shared.log.counters();
         let tally = self.shipping.shipper.tally();
         [
             ("poll", self.faults.polls),
