@@ -2,8 +2,8 @@
 //! what they ask for. A turn begins when the poll returns and never blocks; what blocks runs on
 //! helper threads that wake the poll. After `ready` faults are counted and the loop goes on.
 
-mod asked;
 mod budget;
+mod control_requests;
 mod host_name;
 mod metrics;
 mod names;
@@ -29,7 +29,7 @@ use mio::{Events, Poll, Token};
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::control::{self, Ask, Caller};
+use crate::control::{self, Caller, ControlRequest};
 use crate::evidence::{Capture, Refusal, Ticket};
 use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
@@ -91,7 +91,7 @@ pub struct Agent {
     turns: Turns,
     rescan: Duration,
     mishaps: Mishaps,
-    asks: Vec<(Caller, Ask)>,
+    requests: Vec<(Caller, ControlRequest)>,
     /// More answers wait than one turn takes.
     backlog: bool,
     /// The cgroups were not looked through to the end.
@@ -206,7 +206,7 @@ impl Agent {
             http.resume(now.mono, view);
             http.expire(now.mono);
         });
-        self.heard(now, |control, each| control.resume(now.mono, each));
+        self.take_requests(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
         self.shipping.turn(&self.shared.log.counters());
         flow
@@ -218,7 +218,7 @@ impl Agent {
             _ if token == SIGNALS => return self.signalled(now),
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
             _ if token == HOST_NAME => self.shared.hostname.follow(),
-            CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
+            CONTROL.. => self.take_requests(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             HOOKS.. => {
                 if let Some(slot) = self.slots.get_mut(token.0 - HOOKS)
@@ -302,7 +302,7 @@ impl Agent {
         }
     }
 
-    /// Hands one event to one tracer, and carries out what it asks for.
+    /// Hands one event to one tracer, and carries out what it requests for.
     fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
         let Agent { slots, shared, reader, .. } = self;
         let slot = slots.get_mut(index)?;

@@ -132,7 +132,7 @@ impl Agent {
             turns: metrics::turns(),
             rescan: started.mono.saturating_add(RESCAN),
             mishaps: Mishaps::default(),
-            asks: Vec::with_capacity(16),
+            requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
             renamed: None,

@@ -41,7 +41,7 @@ const TOO_LARGE: &[u8] = b"{\"refused\":\"the reply is too long for one line\"}\
 /// What can be asked of a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Ask {
+pub enum ControlRequest {
     /// Its state. The reply is a `Status`.
     Status {},
     /// A capture now. The reply, once its event is kept, is an `Outcome`.
@@ -130,7 +130,7 @@ impl Server {
     }
 
     /// Takes an event for one of its tokens. Each that asks is to get one `reply`, after this.
-    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
         self.slots.ready(token, now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
@@ -141,7 +141,7 @@ impl Server {
     }
 
     /// Goes on with what was pending.
-    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
         self.slots.resume(now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
@@ -173,7 +173,12 @@ impl Server {
     }
 }
 
-fn hear(caller: Caller, received: &[u8], reply: &mut FixedBuf, each: &mut dyn FnMut(Caller, Ask)) -> Next {
+fn hear(
+    caller: Caller,
+    received: &[u8],
+    reply: &mut FixedBuf,
+    each: &mut dyn FnMut(Caller, ControlRequest),
+) -> Next {
     let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
         if received.len() < REQUEST_MAX {
             return Next::Listen;
@@ -181,8 +186,8 @@ fn hear(caller: Caller, received: &[u8], reply: &mut FixedBuf, each: &mut dyn Fn
         return refuse(received, reply, "a request is one line of JSON of at most 4 KiB");
     };
     match serde_json::from_slice(received.get(..end).unwrap_or_default()) {
-        Ok(ask) => {
-            each(caller, ask);
+        Ok(request) => {
+            each(caller, request);
             Next::Later(REPLY_WITHIN)
         }
         Err(error) => refuse(received, reply, &format!("not understood: {error}")),

@@ -44,7 +44,7 @@ struct World {
     poll: Poll,
     server: Server,
     now: Duration,
-    asked: Vec<(Caller, Ask)>,
+    asked: Vec<(Caller, ControlRequest)>,
     folder: Folder,
 }
 
@@ -109,18 +109,22 @@ fn heard(mut client: Client) -> String {
 #[test]
 fn requests_look_on_the_wire_as_documented() {
     for (ask, text) in [
-        (Ask::Status {}, r#"{"status":{}}"#),
+        (ControlRequest::Status {}, r#"{"status":{}}"#),
         (
-            Ask::Trigger { tracer: "dload".into(), container: Some("abc".into()), seconds: Some(5) },
+            ControlRequest::Trigger {
+                tracer: "dload".into(),
+                container: Some("abc".into()),
+                seconds: Some(5),
+            },
             r#"{"trigger":{"tracer":"dload","container":"abc","seconds":5}}"#,
         ),
         (
-            Ask::Trigger { tracer: "dload".into(), container: None, seconds: None },
+            ControlRequest::Trigger { tracer: "dload".into(), container: None, seconds: None },
             r#"{"trigger":{"tracer":"dload"}}"#,
         ),
     ] {
         assert_eq!(serde_json::to_string(&ask).expect("JSON"), text);
-        assert_eq!(serde_json::from_str::<Ask>(text).expect("JSON"), ask);
+        assert_eq!(serde_json::from_str::<ControlRequest>(text).expect("JSON"), ask);
     }
     let outcome = |text| serde_json::from_str::<Outcome>(text).expect("JSON");
     assert_eq!(outcome(r#"{"id":"x"}"#), Outcome::Id("x".into()));
@@ -134,7 +138,7 @@ fn a_caller_gets_one_line_when_its_answer_is_there_and_not_before() {
     world.send(&mut client, b"{\"status\"");
     assert!(world.asked.is_empty());
     world.send(&mut client, b":{}}\n");
-    let [(caller, Ask::Status {})] = world.asked[..] else { panic!("{:?}", world.asked) };
+    let [(caller, ControlRequest::Status {})] = world.asked[..] else { panic!("{:?}", world.asked) };
     world.pass(Duration::from_secs(119));
     assert!(world.reply(caller, "well"));
     assert!(!world.reply(caller, "again"), "each is answered once");
@@ -277,7 +281,7 @@ fn a_path_that_cannot_be_a_socket_is_an_error_that_says_what_to_do() {
 fn the_client_asks_and_hears() {
     let mut world = World::new(None);
     let socket = world.folder.socket();
-    let asking = thread::spawn(move || ask(&socket, &Ask::Status {}, Duration::from_secs(10)));
+    let asking = thread::spawn(move || ask(&socket, &ControlRequest::Status {}, Duration::from_secs(10)));
     while world.asked.is_empty() {
         world.turn(Duration::from_secs(10));
     }
@@ -288,7 +292,7 @@ fn the_client_asks_and_hears() {
 #[test]
 fn a_client_without_an_agent_is_told_so() {
     let folder = Folder::new();
-    let error = |patience| ask(&folder.socket(), &Ask::Status {}, patience).expect_err("nobody");
+    let error = |patience| ask(&folder.socket(), &ControlRequest::Status {}, patience).expect_err("nobody");
     assert!(error(Duration::from_secs(1)).to_string().starts_with("no onset answers on "));
     let listener = StdListener::bind(folder.socket()).expect("a new socket");
     assert!(matches!(error(Duration::from_millis(10)), Error::Late(..)), "it hangs");

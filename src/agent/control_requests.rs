@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::control::{self, Ask, Caller, Outcome};
+use crate::control::{self, Caller, ControlRequest, Outcome};
 use crate::host::containers::NotFound;
 use crate::log::RecordId;
 use crate::tracer::no_tracer;
@@ -15,28 +15,28 @@ use super::{Agent, Input};
 const SECONDS_MAX: u64 = 60;
 
 impl Agent {
-    /// Hears whoever has something to ask, and answers what can be answered at once.
-    pub(super) fn heard(
+    /// Takes the requests that arrived on the socket, and answers at once those that can be.
+    pub(super) fn take_requests(
         &mut self,
         now: Now,
-        hear: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, Ask)),
+        take: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, ControlRequest)),
     ) {
-        let mut asks = std::mem::take(&mut self.asks);
-        hear(&mut self.control, &mut |caller, ask| asks.push((caller, ask)));
-        for (caller, ask) in asks.drain(..) {
-            match ask {
-                Ask::Status {} => {
+        let mut requests = std::mem::take(&mut self.requests);
+        take(&mut self.control, &mut |caller, request| requests.push((caller, request)));
+        for (caller, request) in requests.drain(..) {
+            match request {
+                ControlRequest::Status {} => {
                     let status = self.status(now);
                     self.reply(now, caller, &status);
                 }
-                Ask::Trigger { tracer, container, seconds } => {
+                ControlRequest::Trigger { tracer, container, seconds } => {
                     if let Err(why) = self.trigger(now, caller, &tracer, container.as_deref(), seconds) {
                         self.reply(now, caller, &Outcome::Refused(why));
                     }
                 }
             }
         }
-        self.asks = asks;
+        self.requests = requests;
     }
 
     /// Begins what was asked for; the reply follows with its answer.
