@@ -12,7 +12,7 @@ use crate::bpf;
 use crate::capture::{self, Captures};
 use crate::config::Paths;
 use crate::confine::{self, Host, RIGHTS};
-use crate::host::{Loss, Mode, Reader};
+use crate::host::{MissingController, Mode, Reader};
 use crate::sys;
 use crate::tracer::TRACERS;
 
@@ -32,7 +32,7 @@ struct Findings {
     capabilities: Vec<Capability>,
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
-    cgroups_lost: Vec<Loss>,
+    cgroups_lost: Vec<MissingController>,
     psi: bool,
     tracers: Vec<Support>,
 }
@@ -53,7 +53,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let psi = config.paths.proc.join("pressure").exists();
     let capabilities = capabilities(&host(&config.paths, psi));
     let mut reader = Reader::open(&config.paths, config.containers);
-    let lost = reader.as_mut().map(|reader| reader.losses(sys::now())).unwrap_or_default();
+    let lost = reader.as_mut().map(|reader| reader.missing_controllers(sys::now())).unwrap_or_default();
     let mode = reader.as_ref().ok().map(Reader::mode);
     let mut captures =
         Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
@@ -135,7 +135,7 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
             writeln!(out, "cgroups  missing: {}", text::line(missing.as_deref().unwrap_or("")))?
         }
     }
-    for Loss { controller, why, cost } in &findings.cgroups_lost {
+    for MissingController { controller, why, cost } in &findings.cgroups_lost {
         writeln!(out, "         missing: {controller}: {}; {cost}", text::line(why))?;
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;

@@ -22,4 +22,4 @@ pub use facts::{
 };
 pub use identity::{Identity, Record, Role, Teller, Told};
 pub use inline::Text;
-pub use reader::{Error, Faults, Loss, Mode, Reader, Scan};
+pub use reader::{Error, Faults, MissingController, Mode, Reader, Scan};

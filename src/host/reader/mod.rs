@@ -5,7 +5,7 @@ mod bounds;
 mod branches;
 mod census;
 mod leaf;
-mod losses;
+mod missing_controllers;
 mod population;
 mod source;
 mod tree;
@@ -32,7 +32,7 @@ use source::{Io, Place, Source};
 use tree::Tree;
 
 pub use census::Scan;
-pub use losses::Loss;
+pub use missing_controllers::MissingController;
 pub use tree::Mode;
 
 /// Block devices that are read, partitions included; more are counted as beyond capacity.
