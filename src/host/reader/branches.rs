@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use super::bounds::{Bounds, Group, Turn};
+use super::hierarchies::Hierarchies;
 use super::source::Io;
-use super::tree::Tree;
 use crate::host::containers::claim::Maker;
 use crate::host::containers::paths::Paths;
 use crate::host::index::Index;
@@ -164,23 +164,49 @@ impl Branches {
     }
 
     /// The lowest quota from here up to the root, in cores.
-    pub(super) fn cores(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<f64> {
+    pub(super) fn cores(
+        &mut self,
+        from: u16,
+        turn: Turn,
+        hierarchies: &Hierarchies,
+        io: &mut Io,
+    ) -> Option<f64> {
         self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<f64>| {
-            lower(lowest, bounds.cores(Group::new(tree, path, turn, *settles, slot.into()), io), f64::min)
+            lower(
+                lowest,
+                bounds.cores(Group::new(hierarchies, path, turn, *settles, slot.into()), io),
+                f64::min,
+            )
         })
     }
 
     /// The lowest memory limit from here up to the root, in bytes.
-    pub(super) fn limit(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u64> {
+    pub(super) fn limit(
+        &mut self,
+        from: u16,
+        turn: Turn,
+        hierarchies: &Hierarchies,
+        io: &mut Io,
+    ) -> Option<u64> {
         self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<u64>| {
-            lower(lowest, bounds.memory(Group::new(tree, path, turn, *settles, slot.into()), io), u64::min)
+            lower(
+                lowest,
+                bounds.memory(Group::new(hierarchies, path, turn, *settles, slot.into()), io),
+                u64::min,
+            )
         })
     }
 
     /// The CPUs of the nearest cpuset from here up to the root.
-    pub(super) fn cpus(&mut self, from: u16, turn: Turn, tree: &Tree, io: &mut Io) -> Option<u32> {
+    pub(super) fn cpus(
+        &mut self,
+        from: u16,
+        turn: Turn,
+        hierarchies: &Hierarchies,
+        io: &mut Io,
+    ) -> Option<u32> {
         self.lowest(from, |slot, path, Branch { settles, bounds, .. }, nearest: Option<u32>| {
-            nearest.or_else(|| bounds.cpus(Group::new(tree, path, turn, *settles, slot.into()), io))
+            nearest.or_else(|| bounds.cpus(Group::new(hierarchies, path, turn, *settles, slot.into()), io))
         })
     }
 

@@ -8,9 +8,9 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use super::branches::{Branch, Branches};
+use super::hierarchies::Hierarchies;
 use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
-use super::tree::Tree;
 use crate::host::calls::{Event, Watches, What, entries, events};
 use crate::host::containers::claim::{Access, Maker};
 use crate::host::containers::path;
@@ -61,7 +61,7 @@ pub(super) struct Census {
 
 /// What a look needs besides.
 pub(super) struct Scene<'a> {
-    pub(super) tree: &'a Tree,
+    pub(super) hierarchies: &'a Hierarchies,
     pub(super) population: &'a mut Population,
     pub(super) io: &'a mut Io,
     pub(super) now: Duration,
@@ -148,7 +148,7 @@ impl Census {
         match self.branches.at(b"").and_then(|root| self.branches.get_mut(root)) {
             Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
             None => {
-                let about = scene.tree.ids.about(c".").ok().flatten();
+                let about = scene.hierarchies.ids.about(c".").ok().flatten();
                 self.host = about.map_or(Access::default(), |about| about.access);
                 self.add(b"", Branch::new(0, Maker::Host, None), scene);
             }
@@ -182,7 +182,7 @@ impl Census {
             return 0;
         }
         let Some(path) = scene.io.path(&[below(self.branches.path(slot))]) else { return 0 };
-        let folder = match scene.tree.ids.folder(path) {
+        let folder = match scene.hierarchies.ids.folder(path) {
             Ok(folder) => folder,
             Err(error) => {
                 scene.io.faults.unreadable += u64::from(!is_gone(&error));
@@ -214,7 +214,8 @@ impl Census {
     }
 
     fn look_at(&mut self, parent: u16, name: &[u8], path: &[u8], scene: &mut Scene<'_>) {
-        let about = scene.io.path(&[below(path)]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
+        let about =
+            scene.io.path(&[below(path)]).and_then(|path| scene.hierarchies.ids.about(path).ok().flatten());
         // It may be gone again; then it needs no more.
         let Some(about) = about else { return };
         let mut text = std::mem::take(&mut self.text);
@@ -251,7 +252,7 @@ impl Census {
         if known != Maker::Host || path.is_empty() {
             return Some(known);
         }
-        let about = scene.io.path(&[path]).and_then(|path| scene.tree.ids.about(path).ok().flatten());
+        let about = scene.io.path(&[path]).and_then(|path| scene.hierarchies.ids.about(path).ok().flatten());
         let maker = about.map_or(Maker::Others, |about| about.access.maker(self.host));
         self.branches.get_mut(slot)?.maker = maker;
         Some(maker)
@@ -281,7 +282,7 @@ impl Census {
     }
 
     fn miss(&mut self, path: &[u8], scene: &mut Scene<'_>) -> u32 {
-        let now = inode(scene.tree, scene.io, path);
+        let now = inode(scene.hierarchies, scene.io, path);
         // One that is there again by now is another, unless it was listed after that.
         let gone = |inode: u64| now != Some(inode);
         if let Some(container) = scene.population.containers.at(path) {
@@ -326,7 +327,7 @@ impl Census {
         if self.branches.get(slot).is_none_or(|branch| branch.watch.is_some()) {
             return;
         }
-        let root = scene.tree.ids_path.as_os_str().as_encoded_bytes();
+        let root = scene.hierarchies.ids_path.as_os_str().as_encoded_bytes();
         let path = scene.io.path(&[root, self.branches.path(slot)]);
         match path.map(|path| self.watches.add(path)) {
             Some(Ok(watch)) => self.branches.watch(slot, watch),
@@ -369,13 +370,13 @@ impl Census {
 fn forget_if_gone(scene: &mut Scene<'_>, path: &[u8], id: &str) {
     let Some(rival) = scene.population.containers.rival(path, id) else { return };
     let (key, cgroup_id) = (rival.key(), rival.cgroup_id());
-    if inode(scene.tree, scene.io, rival.raw_path()) != Some(cgroup_id) {
+    if inode(scene.hierarchies, scene.io, rival.raw_path()) != Some(cgroup_id) {
         scene.population.vanish(key, scene.io);
     }
 }
 
-fn inode(tree: &Tree, io: &mut Io, path: &[u8]) -> Option<u64> {
-    tree.ids.inode(io.path(&[below(path)])?).ok().flatten()
+fn inode(hierarchies: &Hierarchies, io: &mut Io, path: &[u8]) -> Option<u64> {
+    hierarchies.ids.inode(io.path(&[below(path)])?).ok().flatten()
 }
 
 fn below(path: &[u8]) -> &[u8] {

@@ -1,7 +1,7 @@
 //! What this host's cgroups do not tell, and what that costs: for `onset doctor`. Found out by what can
 //! be read, and never by /proc/cgroups: from 6.12 on that leaves out what only v2 has.
 
-use super::tree::{Mode, controller, is_unified};
+use super::hierarchies::{Mode, controller, is_unified};
 use super::{Facts, Reader};
 use crate::clock::Now;
 use crate::host::Reading;
@@ -28,13 +28,13 @@ const PRESSURE: (&str, &str) =
 impl Reader {
     /// Looks for missing controllers in the hierarchies and at each container.
     pub fn missing_controllers(&mut self, now: Now) -> Vec<MissingController> {
-        let mut missing = match self.tree.mode {
+        let mut missing = match self.hierarchies.mode {
             Mode::V2 => self.missing_in_v2(),
             Mode::V1 | Mode::Hybrid => self.missing_in_v1(),
         };
         let facts = Facts { container_cpu: true, container_memory: true, cpu_pressure: true, ..Facts::NONE };
         self.read(facts, now);
-        let v2 = self.tree.mode == Mode::V2;
+        let v2 = self.hierarchies.mode == Mode::V2;
         let mut leaves = vec![
             (if v2 { CPU } else { CPUACCT }, self.without(|it| it.cpu.is_none())),
             (CPU, self.without(|it| it.throttling.is_none())),
@@ -64,7 +64,7 @@ impl Reader {
     }
 
     fn missing_in_v2(&self) -> Vec<MissingController> {
-        let path = self.tree.ids_path.join("cgroup.controllers");
+        let path = self.hierarchies.ids_path.join("cgroup.controllers");
         let Ok(list) = std::fs::read_to_string(&path) else { return Vec::new() };
         let lacks = |name: &str| !list.split_ascii_whitespace().any(|it| it == name);
         let missing = [CPU, CPUSET, MEMORY].into_iter().filter(|(name, _)| lacks(name));
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     fn missing_in_v1(&self) -> Vec<MissingController> {
-        let Some(root) = self.tree.ids_path.parent() else { return Vec::new() };
+        let Some(root) = self.hierarchies.ids_path.parent() else { return Vec::new() };
         let unified = root.join("unified");
         let there = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
         let missing = [CPUACCT, CPUSET, MEMORY];

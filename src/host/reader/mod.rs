@@ -4,11 +4,11 @@
 mod bounds;
 mod branches;
 mod census;
+mod hierarchies;
 mod leaf;
 mod missing_controllers;
 mod population;
 mod source;
-mod tree;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -26,14 +26,14 @@ use crate::config::Paths;
 use bounds::{Group, Turn};
 use branches::lower;
 use census::{Census, Scene};
+use hierarchies::Hierarchies;
 use leaf::Leaf;
 use population::Population;
 use source::{Io, Place, Source};
-use tree::Tree;
 
 pub use census::Scan;
+pub use hierarchies::Mode;
 pub use missing_controllers::MissingController;
-pub use tree::Mode;
 
 /// Block devices that are read, partitions included; more are counted as beyond capacity.
 const DISKS_MAX: usize = 2048;
@@ -95,7 +95,7 @@ pub struct Faults {
 /// The reader.
 #[derive(Debug)]
 pub struct Reader {
-    tree: Tree,
+    hierarchies: Hierarchies,
     proc: Folder,
     online: Option<Folder>,
     files: HostFiles,
@@ -138,10 +138,10 @@ impl Reader {
         std::fs::File::open(&stat).map_err(|source| Error::Proc { path: stat, source })?;
         let proc = Folder::open(&paths.proc);
         let proc = proc.map_err(|source| Error::Proc { path: paths.proc.clone(), source })?;
-        let tree = Tree::find(&paths.cgroup, &paths.proc)?;
+        let hierarchies = Hierarchies::find(&paths.cgroup, &paths.proc)?;
         let open_files = crate::sys::raise_open_files().unwrap_or(1024);
         let mut reader = Reader {
-            tree,
+            hierarchies,
             proc,
             online: Folder::open(&paths.sys.join("devices/system/cpu")).ok(),
             files: HostFiles::default(),
@@ -163,13 +163,13 @@ impl Reader {
     /// How this host's cgroups stand.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.tree.mode
+        self.hierarchies.mode
     }
 
     /// The hierarchy whose inodes are the containers' cgroup ids: that of cpu, or the unified one.
     #[must_use]
     pub fn cgroup_id_root(&self) -> &Path {
-        &self.tree.ids_path
+        &self.hierarchies.ids_path
     }
 
     /// Reads these facts, but for those that were read in this turn already. The first call with
@@ -294,8 +294,8 @@ impl Reader {
     }
 
     fn look(&mut self, now: Now, how: impl FnOnce(&mut Census, &mut Scene<'_>) -> Scan) -> Scan {
-        let Reader { tree, io, census, population, .. } = self;
-        how(census, &mut Scene { tree, population, io, now: now.mono })
+        let Reader { hierarchies, io, census, population, .. } = self;
+        how(census, &mut Scene { hierarchies, population, io, now: now.mono })
     }
 
     fn begin(&mut self, turn: Duration) {
@@ -346,17 +346,17 @@ impl Reader {
     }
 
     fn read_container_cpu(&mut self) {
-        let Reader { tree, io, census, population, turn, online, files, .. } = self;
+        let Reader { hierarchies, io, census, population, turn, online, files, .. } = self;
         let online = Place { folder: online.as_ref(), path: b"", again: false, keep: true };
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
         population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
+            let group = group(container, leaf, hierarchies, *turn);
             let branch = leaf.branch;
             let cpu = leaf.cpu(group, io, |bounds, io| {
                 let own = bounds.cores(group, io);
-                let quota = lower(own, census.branches.cores(branch, *turn, tree, io), f64::min);
+                let quota = lower(own, census.branches.cores(branch, *turn, hierarchies, io), f64::min);
                 let cpus = bounds.cpus(group, io);
-                let cpus = cpus.or_else(|| census.branches.cpus(branch, *turn, tree, io)).or(online);
+                let cpus = cpus.or_else(|| census.branches.cpus(branch, *turn, hierarchies, io)).or(online);
                 lower(quota, cpus.map(f64::from), f64::min)
             });
             (reading.cpu, reading.throttling) = (cpu.time, cpu.throttling);
@@ -366,29 +366,29 @@ impl Reader {
 
     /// A kernel without PSI has none of these files, and is not asked again.
     fn read_cpu_pressure(&mut self) {
-        let Reader { tree, io, population, turn, files, proc, host, .. } = self;
+        let Reader { hierarchies, io, population, turn, files, proc, host, .. } = self;
         let place = Place { folder: Some(proc), path: b"pressure", again: false, keep: true };
         let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
         host.cpu_stall = stalls.map(|stalls| stalls.some.total);
         population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
+            let group = group(container, leaf, hierarchies, *turn);
             reading.cpu_stall = leaf.cpu_stall(group, io);
         });
     }
 
     fn read_container_memory(&mut self) {
-        let Reader { tree, io, census, population, turn, .. } = self;
+        let Reader { hierarchies, io, census, population, turn, .. } = self;
         population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
+            let group = group(container, leaf, hierarchies, *turn);
             let branch = leaf.branch;
-            let above = |io: &mut Io| census.branches.limit(branch, *turn, tree, io);
+            let above = |io: &mut Io| census.branches.limit(branch, *turn, hierarchies, io);
             reading.memory = leaf.memory(group, io, above);
         });
     }
 }
 
-fn group<'a>(container: Container<'a>, leaf: &Leaf, tree: &'a Tree, turn: Turn) -> Group<'a> {
-    Group::new(tree, container.raw_path(), turn, leaf.settles, container.key().slot.into())
+fn group<'a>(container: Container<'a>, leaf: &Leaf, hierarchies: &'a Hierarchies, turn: Turn) -> Group<'a> {
+    Group::new(hierarchies, container.raw_path(), turn, leaf.settles, container.key().slot.into())
 }
 
 #[cfg(test)]
