@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
-use super::branches::{Branch, Branches};
 use super::hierarchies::Hierarchies;
+use super::parent_cgroups::{ParentCgroup, ParentCgroups};
 use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
 use crate::host::calls::{Event, Watches, What, entries, events};
@@ -42,15 +42,15 @@ pub enum Scan {
 #[derive(Debug)]
 pub(super) struct Census {
     watches: Watches,
-    pub(super) branches: Branches,
-    /// Branches that are to be listed, each once.
+    pub(super) parents: ParentCgroups,
+    /// Slots of the parents that are to be listed, each once.
     queue: VecDeque<u16>,
     bytes: Vec<u8>,
     /// The path that is looked at.
     path: Vec<u8>,
     /// That path as text.
     text: String,
-    /// The path of a branch that is gone, while what was in it is looked for.
+    /// The path of a parent cgroup that is gone, while what was in it is looked for.
     removed: Vec<u8>,
     /// Whose the hierarchy is: the host's own cgroups are that user's alone.
     host: Access,
@@ -68,13 +68,13 @@ pub(super) struct Scene<'a> {
 }
 
 impl Census {
-    /// With room for the branches of `containers` containers: each may be in a pod of its own, and system
-    /// services are branches as well.
+    /// With room for the parents of `containers` containers: each may be in a pod of its own, and system
+    /// services are such parents as well.
     pub(super) fn new(containers: usize) -> io::Result<Census> {
         let capacity = (containers * 2 + 1024).min(usize::from(u16::MAX));
         Ok(Census {
             watches: Watches::new()?,
-            branches: Branches::with_capacity(capacity),
+            parents: ParentCgroups::with_capacity(capacity),
             queue: VecDeque::with_capacity(capacity),
             bytes: vec![0; 32 << 10],
             path: Vec::with_capacity(PATH_MAX),
@@ -120,11 +120,11 @@ impl Census {
 
     /// Takes one event in. Returns its steps.
     fn take(&mut self, event: Event<'_>, scene: &mut Scene<'_>) -> u32 {
-        match (event.what, self.branches.watched_by(event.watch)) {
+        match (event.what, self.parents.watched_by(event.watch)) {
             (What::Lost, _) => self.start_sweep(scene),
-            (What::Ended, _) => self.branches.watch_ended(event.watch),
-            (What::Came, Some(branch)) => self.came(branch, event.name, scene),
-            (What::Went, Some(branch)) => return self.went(branch, event.name, scene),
+            (What::Ended, _) => self.parents.watch_ended(event.watch),
+            (What::Came, Some(parent)) => self.came(parent, event.name, scene),
+            (What::Went, Some(parent)) => return self.went(parent, event.name, scene),
             (What::Came | What::Went, None) | (What::Other, _) => {}
         }
         FOLDER
@@ -142,28 +142,28 @@ impl Census {
     fn start_sweep(&mut self, scene: &mut Scene<'_>) {
         self.sweep = self.sweep.wrapping_add(1);
         self.sweeping = true;
-        for slot in self.branches.slots() {
+        for slot in self.parents.slots() {
             self.enqueue(slot);
         }
-        match self.branches.at(b"").and_then(|root| self.branches.get_mut(root)) {
+        match self.parents.at(b"").and_then(|root| self.parents.get_mut(root)) {
             Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
             None => {
                 let about = scene.hierarchies.ids.about(c".").ok().flatten();
                 self.host = about.map_or(Access::default(), |about| about.access);
-                self.add(b"", Branch::new(0, Maker::Host, None), scene);
+                self.add(b"", ParentCgroup::new(0, Maker::Host, None), scene);
             }
         }
     }
 
     fn enqueue(&mut self, slot: u16) {
-        if self.branches.set_queued(slot, true) {
+        if self.parents.set_queued(slot, true) {
             self.queue.push_back(slot);
         }
     }
 
     fn list_queued(&mut self, mut left: u32, scene: &mut Scene<'_>) -> Scan {
         while let Some(slot) = self.queue.pop_front() {
-            self.branches.set_queued(slot, false);
+            self.parents.set_queued(slot, false);
             left = left.saturating_sub(FOLDER + self.list(slot, scene));
             if left == 0 && !self.queue.is_empty() {
                 return Scan::Partial;
@@ -175,13 +175,13 @@ impl Census {
         Scan::Whole
     }
 
-    /// Looks at each folder in a branch, once it is watched. Returns how many there were.
+    /// Looks at each folder in the parent at `slot`, once that is watched. Returns the number of folders.
     fn list(&mut self, slot: u16, scene: &mut Scene<'_>) -> u32 {
         self.watch(slot, scene);
-        if self.branches.get(slot).is_none() {
+        if self.parents.get(slot).is_none() {
             return 0;
         }
-        let Some(path) = scene.io.path(&[below(self.branches.path(slot))]) else { return 0 };
+        let Some(path) = scene.io.path(&[below(self.parents.path(slot))]) else { return 0 };
         let folder = match scene.hierarchies.ids.folder(path) {
             Ok(folder) => folder,
             Err(error) => {
@@ -203,7 +203,7 @@ impl Census {
         seen
     }
 
-    /// There is a folder of this name in a branch.
+    /// The cgroup `parent` holds a folder called `name`.
     fn came(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) {
         let path = self.joined(parent, name);
         match path.len() {
@@ -227,53 +227,53 @@ impl Census {
         {
             forget_if_gone(scene, path, found.id);
             let (inode, sweep, settles) = (about.inode, self.sweep, scene.now + SETTLE);
-            let sighting = Sighting { path, found, inode, maker, branch: parent, sweep, settles };
+            let sighting = Sighting { path, found, inode, maker, parent, sweep, settles };
             scene.population.sight(&sighting, scene.io);
         }
         self.text = text;
         // A container may run containers itself (kind, docker in docker). Most have no cgroups of their own and
-        // need no watch; one that begins to have some is a branch from the next sweep on.
-        if !is_container || about.has_folders || self.branches.at(path).is_some() {
+        // need no watch; one that begins to have some is a parent cgroup from the next sweep on.
+        if !is_container || about.has_folders || self.parents.at(path).is_some() {
             let name = std::str::from_utf8(name).unwrap_or_default();
-            let maker = self.branches.get(parent).map(|branch| branch.maker);
+            let maker = self.parents.get(parent).map(|parent| parent.maker);
             let maker = maker.map(|maker| maker.within(name, about.access, self.host, is_container));
-            self.keep_branch(
+            self.keep_parent(
                 path,
-                Branch::new(about.inode, maker.unwrap_or(Maker::Others), Some(parent)),
+                ParentCgroup::new(about.inode, maker.unwrap_or(Maker::Others), Some(parent)),
                 scene,
             );
         }
     }
 
-    /// Who may make cgroups in a branch by now: a service manager makes a cgroup first, and then gives it to
+    /// Who may make cgroups in the parent at `slot` by now: a service manager first makes a cgroup, and then gives it to
     /// its user.
     fn renewed_maker(&mut self, slot: u16, scene: &mut Scene<'_>) -> Option<Maker> {
-        let (known, path) = (self.branches.get(slot)?.maker, below(self.branches.path(slot)));
+        let (known, path) = (self.parents.get(slot)?.maker, below(self.parents.path(slot)));
         if known != Maker::Host || path.is_empty() {
             return Some(known);
         }
         let about = scene.io.path(&[path]).and_then(|path| scene.hierarchies.ids.about(path).ok().flatten());
         let maker = about.map_or(Maker::Others, |about| about.access.maker(self.host));
-        self.branches.get_mut(slot)?.maker = maker;
+        self.parents.get_mut(slot)?.maker = maker;
         Some(maker)
     }
 
-    /// Takes a branch in, or notes that it is still there and whose it is now.
-    fn keep_branch(&mut self, path: &[u8], branch: Branch, scene: &mut Scene<'_>) {
-        if let Some(slot) = self.branches.at(path) {
-            match self.branches.get_mut(slot).filter(|known| known.inode == branch.inode) {
+    /// Takes `parent` in, or notes that it is still there and whose it is now.
+    fn keep_parent(&mut self, path: &[u8], parent: ParentCgroup, scene: &mut Scene<'_>) {
+        if let Some(slot) = self.parents.at(path) {
+            match self.parents.get_mut(slot).filter(|known| known.inode == parent.inode) {
                 Some(known) => {
                     (known.seen, known.settles) = (self.sweep, scene.now + SETTLE);
-                    known.maker = branch.maker;
+                    known.maker = parent.maker;
                     return;
                 }
                 None => self.remove(slot, scene),
             }
         }
-        self.add(path, branch, scene);
+        self.add(path, parent, scene);
     }
 
-    /// A folder of this name is gone from a branch. Returns the steps that it took.
+    /// The folder called `name` is gone from the cgroup `parent`. Returns the steps that this took.
     fn went(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) -> u32 {
         let path = self.joined(parent, name);
         let steps = if path.len() < PATH_MAX { self.miss(&path, scene) } else { 1 };
@@ -291,60 +291,60 @@ impl Census {
                 scene.population.vanish(key, scene.io);
             }
         }
-        if let Some(slot) = self.branches.at(path)
-            && self.branches.get(slot).is_some_and(|branch| gone(branch.inode))
+        if let Some(slot) = self.parents.at(path)
+            && self.parents.get(slot).is_some_and(|parent| gone(parent.inode))
         {
             self.remove(slot, scene);
-            let passed = self.branches.slots().len() + scene.population.containers.slots();
+            let passed = self.parents.slots().len() + scene.population.containers.slots();
             return FOLDER + u32::try_from(passed / PASSED_IN_A_STEP).unwrap_or(u32::MAX);
         }
         FOLDER
     }
 
-    /// The path of a folder in a branch. Of a path that is too long it is the first `PATH_MAX` bytes, by which the
+    /// The path of the folder `name` in `parent`, or its first `PATH_MAX` bytes if it is too long, by which the
     /// caller sees that. The caller gives it back to `self.path`.
     fn joined(&mut self, parent: u16, name: &[u8]) -> Vec<u8> {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
-        for part in [self.branches.path(parent), b"/", name] {
+        for part in [self.parents.path(parent), b"/", name] {
             let room = path.capacity().min(PATH_MAX).saturating_sub(path.len());
             path.extend_from_slice(part.get(..room).unwrap_or(part));
         }
         path
     }
 
-    /// Takes a branch in and has it listed.
-    fn add(&mut self, path: &[u8], mut branch: Branch, scene: &mut Scene<'_>) {
-        (branch.seen, branch.settles) = (self.sweep, scene.now + SETTLE);
-        match self.branches.add(path, branch) {
+    /// Takes `parent` in and has it listed.
+    fn add(&mut self, path: &[u8], mut parent: ParentCgroup, scene: &mut Scene<'_>) {
+        (parent.seen, parent.settles) = (self.sweep, scene.now + SETTLE);
+        match self.parents.add(path, parent) {
             Some(slot) => self.enqueue(slot),
             None => scene.io.faults.unwatched += 1,
         }
     }
 
-    /// Watches a branch, if it is not; one that got no watch gets another chance in each sweep.
+    /// Watches the parent at `slot` if it has no watch yet: where none could be had, each sweep tries again.
     fn watch(&mut self, slot: u16, scene: &mut Scene<'_>) {
-        if self.branches.get(slot).is_none_or(|branch| branch.watch.is_some()) {
+        if self.parents.get(slot).is_none_or(|parent| parent.watch.is_some()) {
             return;
         }
         let root = scene.hierarchies.ids_path.as_os_str().as_encoded_bytes();
-        let path = scene.io.path(&[root, self.branches.path(slot)]);
+        let path = scene.io.path(&[root, self.parents.path(slot)]);
         match path.map(|path| self.watches.add(path)) {
-            Some(Ok(watch)) => self.branches.watch(slot, watch),
+            Some(Ok(watch)) => self.parents.watch(slot, watch),
             Some(Err(error)) if is_gone(&error) => {}
             Some(Err(_)) | None => scene.io.faults.unwatched += 1,
         }
     }
 
-    /// A branch is gone, and all that is below it.
+    /// The parent at `slot` is gone, and with it each cgroup below.
     fn remove(&mut self, slot: u16, scene: &mut Scene<'_>) {
-        let inode = self.branches.get(slot).map(|branch| branch.inode);
+        let inode = self.parents.get(slot).map(|parent| parent.inode);
         let mut path = std::mem::take(&mut self.removed);
         path.clear();
-        path.extend_from_slice(self.branches.path(slot));
-        for other in self.branches.slots() {
-            let gone = other == slot || is_below(self.branches.path(other), &path);
-            if gone && let Some(watch) = self.branches.remove(other, scene.io) {
+        path.extend_from_slice(self.parents.path(slot));
+        for other in self.parents.slots() {
+            let gone = other == slot || is_below(self.parents.path(other), &path);
+            if gone && let Some(watch) = self.parents.remove(other, scene.io) {
                 self.watches.remove(watch);
             }
         }
@@ -357,8 +357,8 @@ impl Census {
     /// The sweep is over: what it did not see is gone.
     fn forget_unseen(&mut self, scene: &mut Scene<'_>) {
         let sweep = self.sweep;
-        for slot in self.branches.slots() {
-            if self.branches.get(slot).is_some_and(|branch| branch.seen != sweep) {
+        for slot in self.parents.slots() {
+            if self.parents.get(slot).is_some_and(|parent| parent.seen != sweep) {
                 self.remove(slot, scene);
             }
         }

@@ -2,11 +2,11 @@
 //! without allocation. A turn begins with the first `read` at a new time; a fact is read once a turn.
 
 mod bounds;
-mod branches;
 mod census;
 mod hierarchies;
 mod leaf;
 mod missing_controllers;
+mod parent_cgroups;
 mod population;
 mod source;
 
@@ -24,10 +24,10 @@ use super::{
 use crate::clock::Now;
 use crate::config::Paths;
 use bounds::{Group, Turn};
-use branches::lower;
 use census::{Census, Scene};
 use hierarchies::Hierarchies;
 use leaf::Leaf;
+use parent_cgroups::lower;
 use population::Population;
 use source::{Io, Place, Source};
 
@@ -318,11 +318,11 @@ impl Reader {
         if std::mem::take(&mut io.refused) {
             if !turn.rationed {
                 population.each(|_, leaf, _| leaf.bounds.rest(io));
-                census.branches.rest(io);
+                census.parents.rest(io);
             }
             return true;
         }
-        let room = ROOM_FOR_BOUNDS * (population.containers.len() + census.branches.len());
+        let room = ROOM_FOR_BOUNDS * (population.containers.len() + census.parents.len());
         turn.rationed && io.spare < room as u64
     }
 
@@ -351,12 +351,12 @@ impl Reader {
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
         population.each(|container, leaf, reading| {
             let group = group(container, leaf, hierarchies, *turn);
-            let branch = leaf.branch;
+            let parent = leaf.parent;
             let cpu = leaf.cpu(group, io, |bounds, io| {
                 let own = bounds.cores(group, io);
-                let quota = lower(own, census.branches.cores(branch, *turn, hierarchies, io), f64::min);
+                let quota = lower(own, census.parents.cores(parent, *turn, hierarchies, io), f64::min);
                 let cpus = bounds.cpus(group, io);
-                let cpus = cpus.or_else(|| census.branches.cpus(branch, *turn, hierarchies, io)).or(online);
+                let cpus = cpus.or_else(|| census.parents.cpus(parent, *turn, hierarchies, io)).or(online);
                 lower(quota, cpus.map(f64::from), f64::min)
             });
             (reading.cpu, reading.throttling) = (cpu.time, cpu.throttling);
@@ -380,8 +380,8 @@ impl Reader {
         let Reader { hierarchies, io, census, population, turn, .. } = self;
         population.each(|container, leaf, reading| {
             let group = group(container, leaf, hierarchies, *turn);
-            let branch = leaf.branch;
-            let above = |io: &mut Io| census.branches.limit(branch, *turn, hierarchies, io);
+            let parent = leaf.parent;
+            let above = |io: &mut Io| census.parents.limit(parent, *turn, hierarchies, io);
             reading.memory = leaf.memory(group, io, above);
         });
     }

@@ -28,7 +28,7 @@ pub(super) struct Sighting<'a> {
     pub(super) inode: u64,
     /// Who may have made it.
     pub(super) maker: Maker,
-    pub(super) branch: u16,
+    pub(super) parent: u16,
     pub(super) sweep: u32,
     /// Until then its files are looked for.
     pub(super) settles: Duration,
@@ -76,7 +76,7 @@ impl Population {
             *reading = Reading::default();
         }
         if let Some(leaf) = self.leaves.get_mut(slot) {
-            (leaf.branch, leaf.seen, leaf.settles) = (it.branch, it.sweep, it.settles);
+            (leaf.parent, leaf.seen, leaf.settles) = (it.parent, it.sweep, it.settles);
         }
     }
 

@@ -1,5 +1,5 @@
-//! The cgroups above containers: folders that can hold some, also containers that run others. They
-//! are watched, and their limits hold for all that is in them.
+//! The parents of containers: cgroups that can hold containers, among them containers that run others. They
+//! are watched, and their limits hold for every cgroup below.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -12,9 +12,9 @@ use crate::host::containers::claim::Maker;
 use crate::host::containers::paths::Paths;
 use crate::host::index::Index;
 
-/// A cgroup above containers.
+/// A cgroup that can hold containers.
 #[derive(Debug)]
-pub(super) struct Branch {
+pub(super) struct ParentCgroup {
     pub(super) inode: u64,
     /// Who may make cgroups in it.
     pub(super) maker: Maker,
@@ -22,21 +22,21 @@ pub(super) struct Branch {
     pub(super) seen: u32,
     pub(super) settles: Duration,
     pub(super) watch: Option<i32>,
-    parent: Option<u16>,
+    above: Option<u16>,
     live: bool,
     queued: bool,
     bounds: Bounds,
 }
 
-impl Branch {
-    pub(super) fn new(inode: u64, maker: Maker, parent: Option<u16>) -> Branch {
-        Branch {
+impl ParentCgroup {
+    pub(super) fn new(inode: u64, maker: Maker, above: Option<u16>) -> ParentCgroup {
+        ParentCgroup {
             inode,
             maker,
             seen: 0,
             settles: Duration::ZERO,
             watch: None,
-            parent,
+            above,
             live: true,
             queued: false,
             bounds: Bounds::default(),
@@ -44,20 +44,20 @@ impl Branch {
     }
 }
 
-/// All of them, in a table of a fixed size.
+/// The parents, in a table of a fixed size.
 #[derive(Debug)]
-pub(super) struct Branches {
-    slots: Vec<Branch>,
+pub(super) struct ParentCgroups {
+    slots: Vec<ParentCgroup>,
     paths: Paths,
     free: Vec<u16>,
     by_path: Index,
     by_watch: HashMap<i32, u16, BuildHasherDefault<DefaultHasher>>,
 }
 
-impl Branches {
-    pub(super) fn with_capacity(capacity: usize) -> Branches {
+impl ParentCgroups {
+    pub(super) fn with_capacity(capacity: usize) -> ParentCgroups {
         let capacity = capacity.min(usize::from(u16::MAX));
-        Branches {
+        ParentCgroups {
             slots: Vec::with_capacity(capacity),
             paths: Paths::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
@@ -67,15 +67,15 @@ impl Branches {
         }
     }
 
-    pub(super) fn get(&self, slot: u16) -> Option<&Branch> {
-        self.slots.get(usize::from(slot)).filter(|branch| branch.live)
+    pub(super) fn get(&self, slot: u16) -> Option<&ParentCgroup> {
+        self.slots.get(usize::from(slot)).filter(|parent| parent.live)
     }
 
-    pub(super) fn get_mut(&mut self, slot: u16) -> Option<&mut Branch> {
-        self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)
+    pub(super) fn get_mut(&mut self, slot: u16) -> Option<&mut ParentCgroup> {
+        self.slots.get_mut(usize::from(slot)).filter(|parent| parent.live)
     }
 
-    /// Its path as the kernel has it; empty is the root's.
+    /// The path of the parent at `slot` as the kernel has it; the root's is empty.
     pub(super) fn path(&self, slot: u16) -> &[u8] {
         self.paths.raw(slot)
     }
@@ -88,13 +88,13 @@ impl Branches {
         self.by_watch.get(&watch).copied()
     }
 
-    /// Slots in use so far, those of branches that are gone included.
+    /// Slots in use so far, those of parent cgroups that are gone included.
     pub(super) fn slots(&self) -> std::ops::Range<u16> {
         0..u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 
-    /// Takes one in. `None`: the table is full.
-    pub(super) fn add(&mut self, path: &[u8], mut branch: Branch) -> Option<u16> {
+    /// Takes `parent` in. `None`: the table is full.
+    pub(super) fn add(&mut self, path: &[u8], mut parent: ParentCgroup) -> Option<u16> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < self.slots.capacity() => u16::try_from(self.slots.len()).ok()?,
@@ -110,20 +110,20 @@ impl Branches {
         match self.slots.get_mut(usize::from(slot)) {
             Some(old) => {
                 // The queue may still hold this slot for the one before.
-                branch.queued = old.queued;
-                *old = branch;
+                parent.queued = old.queued;
+                *old = parent;
             }
-            None => self.slots.push(branch),
+            None => self.slots.push(parent),
         }
         Some(slot)
     }
 
-    /// Forgets one and closes its files. Its watch is for the caller to end.
+    /// Forgets the parent at `slot` and closes its files. The caller is to end the watch that is returned.
     pub(super) fn remove(&mut self, slot: u16, io: &mut Io) -> Option<i32> {
-        let branch = self.slots.get_mut(usize::from(slot)).filter(|branch| branch.live)?;
-        branch.live = false;
-        branch.bounds.close(io);
-        let watch = branch.watch.take();
+        let parent = self.slots.get_mut(usize::from(slot)).filter(|parent| parent.live)?;
+        parent.live = false;
+        parent.bounds.close(io);
+        let watch = parent.watch.take();
         self.by_path.remove(self.paths.raw(slot));
         self.paths.clear(slot);
         self.free.push(slot);
@@ -132,33 +132,33 @@ impl Branches {
         Some(watch)
     }
 
-    /// It is watched now.
+    /// Notes that `watch` watches the parent at `slot`.
     pub(super) fn watch(&mut self, slot: u16, watch: i32) {
-        if let Some(branch) = self.get_mut(slot) {
-            branch.watch = Some(watch);
+        if let Some(parent) = self.get_mut(slot) {
+            parent.watch = Some(watch);
             self.by_watch.insert(watch, slot);
         }
     }
 
-    /// Its watch ended by itself.
+    /// Notes that `watch` ended by itself.
     pub(super) fn watch_ended(&mut self, watch: i32) {
-        if let Some(branch) = self.by_watch.remove(&watch).and_then(|slot| self.get_mut(slot)) {
-            branch.watch = None;
+        if let Some(parent) = self.by_watch.remove(&watch).and_then(|slot| self.get_mut(slot)) {
+            parent.watch = None;
         }
     }
 
-    /// Notes that it is queued, or no longer is. False: that was so already.
+    /// Notes whether the parent at `slot` is queued. False: that was noted already.
     pub(super) fn set_queued(&mut self, slot: u16, queued: bool) -> bool {
-        let branch = self.slots.get_mut(usize::from(slot));
-        branch.is_some_and(|branch| std::mem::replace(&mut branch.queued, queued) != queued)
+        let parent = self.slots.get_mut(usize::from(slot));
+        parent.is_some_and(|parent| std::mem::replace(&mut parent.queued, queued) != queued)
     }
 
-    /// Lets go of the open files of all.
+    /// Closes the open files of all parents.
     pub(super) fn rest(&mut self, io: &mut Io) {
-        self.slots.iter_mut().for_each(|branch| branch.bounds.rest(io));
+        self.slots.iter_mut().for_each(|parent| parent.bounds.rest(io));
     }
 
-    /// How many there are.
+    /// The number of parents.
     pub(super) fn len(&self) -> usize {
         self.slots.len().saturating_sub(self.free.len())
     }
@@ -171,7 +171,7 @@ impl Branches {
         hierarchies: &Hierarchies,
         io: &mut Io,
     ) -> Option<f64> {
-        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<f64>| {
+        self.lowest(from, |slot, path, ParentCgroup { settles, bounds, .. }, lowest: Option<f64>| {
             lower(
                 lowest,
                 bounds.cores(Group::new(hierarchies, path, turn, *settles, slot.into()), io),
@@ -188,7 +188,7 @@ impl Branches {
         hierarchies: &Hierarchies,
         io: &mut Io,
     ) -> Option<u64> {
-        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, lowest: Option<u64>| {
+        self.lowest(from, |slot, path, ParentCgroup { settles, bounds, .. }, lowest: Option<u64>| {
             lower(
                 lowest,
                 bounds.memory(Group::new(hierarchies, path, turn, *settles, slot.into()), io),
@@ -205,7 +205,7 @@ impl Branches {
         hierarchies: &Hierarchies,
         io: &mut Io,
     ) -> Option<u32> {
-        self.lowest(from, |slot, path, Branch { settles, bounds, .. }, nearest: Option<u32>| {
+        self.lowest(from, |slot, path, ParentCgroup { settles, bounds, .. }, nearest: Option<u32>| {
             nearest.or_else(|| bounds.cpus(Group::new(hierarchies, path, turn, *settles, slot.into()), io))
         })
     }
@@ -213,15 +213,15 @@ impl Branches {
     fn lowest<T>(
         &mut self,
         from: u16,
-        mut step: impl FnMut(u16, &[u8], &mut Branch, Option<T>) -> Option<T>,
+        mut step: impl FnMut(u16, &[u8], &mut ParentCgroup, Option<T>) -> Option<T>,
     ) -> Option<T> {
-        let Branches { slots, paths, .. } = self;
+        let ParentCgroups { slots, paths, .. } = self;
         let (mut next, mut lowest) = (Some(from), None);
         while let Some(slot) = next
-            && let Some(branch) = slots.get_mut(usize::from(slot)).filter(|branch| branch.live)
+            && let Some(parent) = slots.get_mut(usize::from(slot)).filter(|parent| parent.live)
         {
-            lowest = step(slot, paths.raw(slot), branch, lowest);
-            next = branch.parent;
+            lowest = step(slot, paths.raw(slot), parent, lowest);
+            next = parent.above;
         }
         lowest
     }
