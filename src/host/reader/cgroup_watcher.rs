@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::hierarchies::Hierarchies;
 use super::parent_cgroups::{ParentCgroup, ParentCgroups};
-use super::population::{Population, Sighting};
 use super::source::{Io, is_gone};
+use super::tracked_containers::{Sighting, TrackedContainers};
 use crate::host::calls::{Event, Watches, What, entries, events};
 use crate::host::containers::claim::{Access, Maker};
 use crate::host::containers::path;
@@ -38,9 +38,9 @@ pub enum Scan {
     Partial,
 }
 
-/// The one who looks.
+/// Watches the parents and keeps `TrackedContainers` true.
 #[derive(Debug)]
-pub(super) struct Census {
+pub(super) struct CgroupWatcher {
     watches: Watches,
     pub(super) parents: ParentCgroups,
     /// Slots of the parents that are to be listed, each once.
@@ -59,20 +59,20 @@ pub(super) struct Census {
     sweeping: bool,
 }
 
-/// What a look needs besides.
-pub(super) struct Scene<'a> {
+/// What the watcher works with: where it looks, and what it keeps true.
+pub(super) struct WatcherContext<'a> {
     pub(super) hierarchies: &'a Hierarchies,
-    pub(super) population: &'a mut Population,
+    pub(super) tracked: &'a mut TrackedContainers,
     pub(super) io: &'a mut Io,
     pub(super) now: Duration,
 }
 
-impl Census {
+impl CgroupWatcher {
     /// With room for the parents of `containers` containers: each may be in a pod of its own, and system
     /// services are such parents as well.
-    pub(super) fn new(containers: usize) -> io::Result<Census> {
+    pub(super) fn new(containers: usize) -> io::Result<CgroupWatcher> {
         let capacity = (containers * 2 + 1024).min(usize::from(u16::MAX));
-        Ok(Census {
+        Ok(CgroupWatcher {
             watches: Watches::new()?,
             parents: ParentCgroups::with_capacity(capacity),
             queue: VecDeque::with_capacity(capacity),
@@ -92,7 +92,7 @@ impl Census {
     }
 
     /// Takes in what the watches tell.
-    pub(super) fn follow(&mut self, scene: &mut Scene<'_>) -> Scan {
+    pub(super) fn follow(&mut self, context: &mut WatcherContext<'_>) -> Scan {
         let mut left = BUDGET;
         let mut bytes = std::mem::take(&mut self.bytes);
         let read = loop {
@@ -100,12 +100,12 @@ impl Census {
                 Ok([]) => break Scan::Whole,
                 Ok(read) => read,
                 Err(_) => {
-                    scene.io.faults.unreadable += 1;
+                    context.io.faults.unreadable += 1;
                     break Scan::Whole;
                 }
             };
             for event in events(read) {
-                left = left.saturating_sub(self.take(event, scene));
+                left = left.saturating_sub(self.take(event, context));
             }
             if left == 0 {
                 break Scan::Partial;
@@ -113,44 +113,44 @@ impl Census {
         };
         self.bytes = bytes;
         match read {
-            Scan::Whole => self.list_queued(left, scene),
+            Scan::Whole => self.list_queued(left, context),
             Scan::Partial => Scan::Partial,
         }
     }
 
-    /// Takes one event in. Returns its steps.
-    fn take(&mut self, event: Event<'_>, scene: &mut Scene<'_>) -> u32 {
+    /// Takes `event` in. Returns the steps that this took.
+    fn take(&mut self, event: Event<'_>, context: &mut WatcherContext<'_>) -> u32 {
         match (event.what, self.parents.watched_by(event.watch)) {
-            (What::Lost, _) => self.start_sweep(scene),
+            (What::Lost, _) => self.start_sweep(context),
             (What::Ended, _) => self.parents.watch_ended(event.watch),
-            (What::Came, Some(parent)) => self.came(parent, event.name, scene),
-            (What::Went, Some(parent)) => return self.went(parent, event.name, scene),
+            (What::Came, Some(parent)) => self.came(parent, event.name, context),
+            (What::Went, Some(parent)) => return self.went(parent, event.name, context),
             (What::Came | What::Went, None) | (What::Other, _) => {}
         }
         FOLDER
     }
 
     /// Looks at everything, or goes on with that.
-    pub(super) fn sweep(&mut self, scene: &mut Scene<'_>) -> Scan {
+    pub(super) fn sweep(&mut self, context: &mut WatcherContext<'_>) -> Scan {
         if !self.sweeping {
-            self.start_sweep(scene);
+            self.start_sweep(context);
         }
-        self.list_queued(BUDGET, scene)
+        self.list_queued(BUDGET, context)
     }
 
     /// Has everything listed once more, from the start.
-    fn start_sweep(&mut self, scene: &mut Scene<'_>) {
+    fn start_sweep(&mut self, context: &mut WatcherContext<'_>) {
         self.sweep = self.sweep.wrapping_add(1);
         self.sweeping = true;
         for slot in self.parents.slots() {
             self.enqueue(slot);
         }
         match self.parents.at(b"").and_then(|root| self.parents.get_mut(root)) {
-            Some(root) => (root.seen, root.settles) = (self.sweep, scene.now + SETTLE),
+            Some(root) => (root.seen, root.settles) = (self.sweep, context.now + SETTLE),
             None => {
-                let about = scene.hierarchies.ids.about(c".").ok().flatten();
+                let about = context.hierarchies.ids.about(c".").ok().flatten();
                 self.host = about.map_or(Access::default(), |about| about.access);
-                self.add(b"", ParentCgroup::new(0, Maker::Host, None), scene);
+                self.add(b"", ParentCgroup::new(0, Maker::Host, None), context);
             }
         }
     }
@@ -161,31 +161,31 @@ impl Census {
         }
     }
 
-    fn list_queued(&mut self, mut left: u32, scene: &mut Scene<'_>) -> Scan {
+    fn list_queued(&mut self, mut left: u32, context: &mut WatcherContext<'_>) -> Scan {
         while let Some(slot) = self.queue.pop_front() {
             self.parents.set_queued(slot, false);
-            left = left.saturating_sub(FOLDER + self.list(slot, scene));
+            left = left.saturating_sub(FOLDER + self.list(slot, context));
             if left == 0 && !self.queue.is_empty() {
                 return Scan::Partial;
             }
         }
         if std::mem::take(&mut self.sweeping) {
-            self.forget_unseen(scene);
+            self.forget_unseen(context);
         }
         Scan::Whole
     }
 
     /// Looks at each folder in the parent at `slot`, once that is watched. Returns the number of folders.
-    fn list(&mut self, slot: u16, scene: &mut Scene<'_>) -> u32 {
-        self.watch(slot, scene);
+    fn list(&mut self, slot: u16, context: &mut WatcherContext<'_>) -> u32 {
+        self.watch(slot, context);
         if self.parents.get(slot).is_none() {
             return 0;
         }
-        let Some(path) = scene.io.path(&[below(self.parents.path(slot))]) else { return 0 };
-        let folder = match scene.hierarchies.ids.folder(path) {
+        let Some(path) = context.io.path(&[below(self.parents.path(slot))]) else { return 0 };
+        let folder = match context.hierarchies.ids.folder(path) {
             Ok(folder) => folder,
             Err(error) => {
-                scene.io.faults.unreadable += u64::from(!is_gone(&error));
+                context.io.faults.unreadable += u64::from(!is_gone(&error));
                 return 0;
             }
         };
@@ -195,7 +195,7 @@ impl Census {
             && !listed.is_empty()
         {
             for name in entries(listed) {
-                self.came(slot, name, scene);
+                self.came(slot, name, context);
                 seen += 1;
             }
         }
@@ -204,18 +204,20 @@ impl Census {
     }
 
     /// The cgroup `parent` holds a folder called `name`.
-    fn came(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) {
+    fn came(&mut self, parent: u16, name: &[u8], context: &mut WatcherContext<'_>) {
         let path = self.joined(parent, name);
         match path.len() {
-            0..PATH_MAX => self.look_at(parent, name, &path, scene),
-            _ => scene.io.faults.beyond_capacity += 1,
+            0..PATH_MAX => self.look_at(parent, name, &path, context),
+            _ => context.io.faults.beyond_capacity += 1,
         }
         self.path = path;
     }
 
-    fn look_at(&mut self, parent: u16, name: &[u8], path: &[u8], scene: &mut Scene<'_>) {
-        let about =
-            scene.io.path(&[below(path)]).and_then(|path| scene.hierarchies.ids.about(path).ok().flatten());
+    fn look_at(&mut self, parent: u16, name: &[u8], path: &[u8], context: &mut WatcherContext<'_>) {
+        let about = context
+            .io
+            .path(&[below(path)])
+            .and_then(|path| context.hierarchies.ids.about(path).ok().flatten());
         // It may be gone again; then it needs no more.
         let Some(about) = about else { return };
         let mut text = std::mem::take(&mut self.text);
@@ -223,12 +225,12 @@ impl Census {
         let found = path::recognise(&text);
         let is_container = found.is_some();
         if let Some(found) = found
-            && let Some(maker) = self.renewed_maker(parent, scene)
+            && let Some(maker) = self.renewed_maker(parent, context)
         {
-            forget_if_gone(scene, path, found.id);
-            let (inode, sweep, settles) = (about.inode, self.sweep, scene.now + SETTLE);
+            forget_if_gone(context, path, found.id);
+            let (inode, sweep, settles) = (about.inode, self.sweep, context.now + SETTLE);
             let sighting = Sighting { path, found, inode, maker, parent, sweep, settles };
-            scene.population.sight(&sighting, scene.io);
+            context.tracked.observe(&sighting, context.io);
         }
         self.text = text;
         // A container may run containers itself (kind, docker in docker). Most have no cgroups of their own and
@@ -240,62 +242,63 @@ impl Census {
             self.keep_parent(
                 path,
                 ParentCgroup::new(about.inode, maker.unwrap_or(Maker::Others), Some(parent)),
-                scene,
+                context,
             );
         }
     }
 
     /// Who may make cgroups in the parent at `slot` by now: a service manager first makes a cgroup, and then gives it to
     /// its user.
-    fn renewed_maker(&mut self, slot: u16, scene: &mut Scene<'_>) -> Option<Maker> {
+    fn renewed_maker(&mut self, slot: u16, context: &mut WatcherContext<'_>) -> Option<Maker> {
         let (known, path) = (self.parents.get(slot)?.maker, below(self.parents.path(slot)));
         if known != Maker::Host || path.is_empty() {
             return Some(known);
         }
-        let about = scene.io.path(&[path]).and_then(|path| scene.hierarchies.ids.about(path).ok().flatten());
+        let about =
+            context.io.path(&[path]).and_then(|path| context.hierarchies.ids.about(path).ok().flatten());
         let maker = about.map_or(Maker::Others, |about| about.access.maker(self.host));
         self.parents.get_mut(slot)?.maker = maker;
         Some(maker)
     }
 
     /// Takes `parent` in, or notes that it is still there and whose it is now.
-    fn keep_parent(&mut self, path: &[u8], parent: ParentCgroup, scene: &mut Scene<'_>) {
+    fn keep_parent(&mut self, path: &[u8], parent: ParentCgroup, context: &mut WatcherContext<'_>) {
         if let Some(slot) = self.parents.at(path) {
             match self.parents.get_mut(slot).filter(|known| known.inode == parent.inode) {
                 Some(known) => {
-                    (known.seen, known.settles) = (self.sweep, scene.now + SETTLE);
+                    (known.seen, known.settles) = (self.sweep, context.now + SETTLE);
                     known.maker = parent.maker;
                     return;
                 }
-                None => self.remove(slot, scene),
+                None => self.remove(slot, context),
             }
         }
-        self.add(path, parent, scene);
+        self.add(path, parent, context);
     }
 
     /// The folder called `name` is gone from the cgroup `parent`. Returns the steps that this took.
-    fn went(&mut self, parent: u16, name: &[u8], scene: &mut Scene<'_>) -> u32 {
+    fn went(&mut self, parent: u16, name: &[u8], context: &mut WatcherContext<'_>) -> u32 {
         let path = self.joined(parent, name);
-        let steps = if path.len() < PATH_MAX { self.miss(&path, scene) } else { 1 };
+        let steps = if path.len() < PATH_MAX { self.miss(&path, context) } else { 1 };
         self.path = path;
         steps
     }
 
-    fn miss(&mut self, path: &[u8], scene: &mut Scene<'_>) -> u32 {
-        let now = inode(scene.hierarchies, scene.io, path);
+    fn miss(&mut self, path: &[u8], context: &mut WatcherContext<'_>) -> u32 {
+        let now = inode(context.hierarchies, context.io, path);
         // One that is there again by now is another, unless it was listed after that.
         let gone = |inode: u64| now != Some(inode);
-        if let Some(container) = scene.population.containers.at(path) {
+        if let Some(container) = context.tracked.containers.at(path) {
             let key = container.key();
             if gone(container.cgroup_id()) {
-                scene.population.vanish(key, scene.io);
+                context.tracked.vanish(key, context.io);
             }
         }
         if let Some(slot) = self.parents.at(path)
             && self.parents.get(slot).is_some_and(|parent| gone(parent.inode))
         {
-            self.remove(slot, scene);
-            let passed = self.parents.slots().len() + scene.population.containers.slots();
+            self.remove(slot, context);
+            let passed = self.parents.slots().len() + context.tracked.containers.slots();
             return FOLDER + u32::try_from(passed / PASSED_IN_A_STEP).unwrap_or(u32::MAX);
         }
         FOLDER
@@ -314,64 +317,64 @@ impl Census {
     }
 
     /// Takes `parent` in and has it listed.
-    fn add(&mut self, path: &[u8], mut parent: ParentCgroup, scene: &mut Scene<'_>) {
-        (parent.seen, parent.settles) = (self.sweep, scene.now + SETTLE);
+    fn add(&mut self, path: &[u8], mut parent: ParentCgroup, context: &mut WatcherContext<'_>) {
+        (parent.seen, parent.settles) = (self.sweep, context.now + SETTLE);
         match self.parents.add(path, parent) {
             Some(slot) => self.enqueue(slot),
-            None => scene.io.faults.unwatched += 1,
+            None => context.io.faults.unwatched += 1,
         }
     }
 
     /// Watches the parent at `slot` if it has no watch yet: where none could be had, each sweep tries again.
-    fn watch(&mut self, slot: u16, scene: &mut Scene<'_>) {
+    fn watch(&mut self, slot: u16, context: &mut WatcherContext<'_>) {
         if self.parents.get(slot).is_none_or(|parent| parent.watch.is_some()) {
             return;
         }
-        let root = scene.hierarchies.ids_path.as_os_str().as_encoded_bytes();
-        let path = scene.io.path(&[root, self.parents.path(slot)]);
+        let root = context.hierarchies.ids_path.as_os_str().as_encoded_bytes();
+        let path = context.io.path(&[root, self.parents.path(slot)]);
         match path.map(|path| self.watches.add(path)) {
             Some(Ok(watch)) => self.parents.watch(slot, watch),
             Some(Err(error)) if is_gone(&error) => {}
-            Some(Err(_)) | None => scene.io.faults.unwatched += 1,
+            Some(Err(_)) | None => context.io.faults.unwatched += 1,
         }
     }
 
     /// The parent at `slot` is gone, and with it each cgroup below.
-    fn remove(&mut self, slot: u16, scene: &mut Scene<'_>) {
+    fn remove(&mut self, slot: u16, context: &mut WatcherContext<'_>) {
         let inode = self.parents.get(slot).map(|parent| parent.inode);
         let mut path = std::mem::take(&mut self.removed);
         path.clear();
         path.extend_from_slice(self.parents.path(slot));
         for other in self.parents.slots() {
             let gone = other == slot || is_below(self.parents.path(other), &path);
-            if gone && let Some(watch) = self.parents.remove(other, scene.io) {
+            if gone && let Some(watch) = self.parents.remove(other, context.io) {
                 self.watches.remove(watch);
             }
         }
         if inode.is_some() {
-            scene.population.vanish_where(scene.io, |container, _| is_below(container, &path));
+            context.tracked.vanish_where(context.io, |container, _| is_below(container, &path));
         }
         self.removed = path;
     }
 
     /// The sweep is over: what it did not see is gone.
-    fn forget_unseen(&mut self, scene: &mut Scene<'_>) {
+    fn forget_unseen(&mut self, context: &mut WatcherContext<'_>) {
         let sweep = self.sweep;
         for slot in self.parents.slots() {
             if self.parents.get(slot).is_some_and(|parent| parent.seen != sweep) {
-                self.remove(slot, scene);
+                self.remove(slot, context);
             }
         }
-        scene.population.vanish_where(scene.io, |_, leaf| leaf.seen != sweep);
+        context.tracked.vanish_where(context.io, |_, leaf| leaf.seen != sweep);
     }
 }
 
 /// The container of an id may have been moved, or be gone without a word: it does not hold its id for ever.
-fn forget_if_gone(scene: &mut Scene<'_>, path: &[u8], id: &str) {
-    let Some(rival) = scene.population.containers.rival(path, id) else { return };
+fn forget_if_gone(context: &mut WatcherContext<'_>, path: &[u8], id: &str) {
+    let Some(rival) = context.tracked.containers.rival(path, id) else { return };
     let (key, cgroup_id) = (rival.key(), rival.cgroup_id());
-    if inode(scene.hierarchies, scene.io, rival.raw_path()) != Some(cgroup_id) {
-        scene.population.vanish(key, scene.io);
+    if inode(context.hierarchies, context.io, rival.raw_path()) != Some(cgroup_id) {
+        context.tracked.vanish(key, context.io);
     }
 }
 
