@@ -14,7 +14,7 @@ const IO: [(&str, &[&str]); 8] = [
     ("ship", &["log"]),
     ("control", &[]),
     ("host/reader", &[]),
-    ("registrar", &[]),
+    ("container_names", &[]),
 ];
 
 /// Pure parts of modules that do I/O: all may import them.

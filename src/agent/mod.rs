@@ -29,13 +29,13 @@ use mio::{Events, Poll, Token};
 
 use crate::clock::Now;
 use crate::config::Config;
+use crate::container_names::NameResolver;
 use crate::control::{self, Caller, ControlRequest};
 use crate::evidence::{Capture, Refusal, Ticket};
 use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
-use crate::registrar::Registrar;
 use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out};
 
@@ -78,7 +78,7 @@ pub struct Agent {
     poll: Poll,
     signals: Signals,
     reader: Reader,
-    registrar: Registrar,
+    resolver: NameResolver,
     shared: SharedState,
     shipping: Shipping,
     slots: Vec<Slot>,
@@ -254,12 +254,12 @@ impl Agent {
 
     /// Tells the kernel's side which containers came and went, and has those that came named.
     fn follow(&mut self) {
-        let Agent { reader, registrar, shared, .. } = self;
+        let Agent { reader, resolver, shared, .. } = self;
         let captures = &mut shared.captures;
         reader.changes(|container| {
             if container.is_live() {
                 captures.follow(container.cgroup_id(), container.key());
-                registrar.find(container);
+                resolver.resolve(container);
             } else {
                 captures.unfollow(container.cgroup_id());
             }

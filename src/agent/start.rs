@@ -11,11 +11,11 @@ use mio::{Interest, Poll, Token, Waker};
 use crate::capture::Captures;
 use crate::config::Config;
 use crate::confine;
+use crate::container_names::NameResolver;
 use crate::evidence::Kind;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
-use crate::registrar::Registrar;
 use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
@@ -102,7 +102,7 @@ impl Agent {
         });
         let unified = reader.mode() == Mode::V2;
         let mut captures = Captures::load(&config.paths, unified, config.containers, wake.clone());
-        let registrar = Registrar::new(&config.names, config.containers, wake, captures.starter());
+        let resolver = NameResolver::new(&config.names, config.containers, wake, captures.starter());
         captures.name_cgroups_in(reader.cgroup_id_root());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
@@ -121,7 +121,7 @@ impl Agent {
             poll,
             signals,
             reader,
-            registrar,
+            resolver,
             shared,
             shipping,
             slots,

@@ -102,7 +102,7 @@ impl Agent {
     /// What went wrong in the agent itself, by name.
     pub(super) fn agent_faults(&self) -> NamedFaults {
         let host = self.reader.faults();
-        let names = self.registrar.faults();
+        let names = self.resolver.faults();
         let log = self.shared.log.counters();
         let tally = self.shipping.shipper.tally();
         [

@@ -20,6 +20,6 @@ pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling, Unreclaimable,
 };
-pub use identity::{Identity, Record, Role, Teller, Told};
+pub use identity::{Identity, NameReport, NameSource, Record, Role};
 pub use inline::Text;
 pub use reader::{Error, Faults, MissingController, Mode, Reader, Scan};

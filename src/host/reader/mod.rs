@@ -19,7 +19,8 @@ use super::cgroup::cpuset;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample, Told,
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, NameReport, Snapshot, TaskCounts,
+    TaskSample,
 };
 use crate::clock::Now;
 use crate::config::Paths;
@@ -259,8 +260,8 @@ impl Reader {
 
     /// Takes in what the runtime or the kubelet tells of a container. True: by that another cgroup is the container
     /// of its id, so `rescan` is due.
-    pub fn told(&mut self, key: Key, told: &Told) -> bool {
-        self.tracked.containers.told(key, told)
+    pub fn learn(&mut self, key: Key, report: &NameReport) -> bool {
+        self.tracked.containers.learn(key, report)
     }
 
     /// Hands over the containers that appeared or went since this was last asked: which, `is_live`
