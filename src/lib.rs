@@ -13,6 +13,7 @@ pub mod control;
 pub mod evidence;
 pub mod fixed_buf;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod host;
 pub mod http;

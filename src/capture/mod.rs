@@ -5,6 +5,7 @@
 mod answer;
 mod disks;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod io;
 mod io_rows;

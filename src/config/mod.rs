@@ -5,6 +5,7 @@
 mod elasticsearch;
 mod environment;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod issues;
 mod knob;

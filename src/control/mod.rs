@@ -196,6 +196,7 @@ fn hear(
 
 /// What callers send as a fuzz target: each line is taken as a request, or refused in words.
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz(data: &[u8]) {
     let mut reply = FixedBuf::new(REPLY_MAX);
     let mut asked = 0;
@@ -209,6 +210,7 @@ pub fn fuzz(data: &[u8]) {
 
 /// /etc/group as a fuzz target.
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz_groups(data: &[u8]) {
     peer_credentials::fuzz(data);
 }

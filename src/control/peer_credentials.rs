@@ -38,6 +38,7 @@ fn numbered(groups: &str, name: &str) -> Option<u32> {
 }
 
 /// /etc/group as a fuzz target: a group that is found is on a line of its own name.
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let names = text.lines().filter_map(|line| line.split(':').next());

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod containers;
 mod facts;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod identity;
 mod index;

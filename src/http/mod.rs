@@ -11,6 +11,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Registry, Token};
 
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod request;
 

@@ -8,6 +8,7 @@
 
 mod elf;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod image;
 mod kernel;

@@ -19,6 +19,7 @@ pub mod document;
 mod fields;
 mod flame;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod history;
 mod iotracing;
@@ -31,6 +32,7 @@ mod oom;
 mod out;
 mod percents;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod play;
 mod profile;
 mod subjects;

@@ -17,6 +17,7 @@ use crate::host::{Containers, Facts, Key, Memory, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use kill::Kill;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) use kill::fuzz as kill_fuzz;
 #[cfg(test)]
 pub(super) use kill::tests::record;
