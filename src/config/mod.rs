@@ -21,6 +21,7 @@ pub use knob::{Check, Knob, Section, Value, Values, size, time};
 pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 
+pub use crate::host::Paths;
 use crate::tracer::{Settings, Spec};
 use issues::known_issues;
 use sections::{SECTIONS, TOP};
@@ -74,17 +75,6 @@ pub struct Config {
     pub capture_percent: u32,
     /// One for each registered tracer, in the registry's order.
     pub tracers: Vec<Settings>,
-}
-
-/// Roots of the host's trees, for a container that sees them elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paths {
-    /// procfs.
-    pub proc: PathBuf,
-    /// sysfs.
-    pub sys: PathBuf,
-    /// The cgroup hierarchies.
-    pub cgroup: PathBuf,
 }
 
 /// The local log.

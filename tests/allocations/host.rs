@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onset::clock::{Now, Wall};
-use onset::config::Paths;
+use onset::host::Paths;
 use onset::host::{Facts, Identity, NameReport, NameSource, Reader, Record, Scan, Text};
 
 use crate::allocations;

@@ -19,11 +19,10 @@ use super::cgroup::cpuset;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, NameReport, Snapshot, TaskCounts,
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, NameReport, Paths, Snapshot, TaskCounts,
     TaskSample,
 };
 use crate::clock::Now;
-use crate::config::Paths;
 use bounds::{Group, Turn};
 use cgroup_watcher::{CgroupWatcher, WatcherContext};
 use hierarchies::Hierarchies;

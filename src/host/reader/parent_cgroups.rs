@@ -9,7 +9,7 @@ use super::bounds::{Bounds, Group, Turn};
 use super::hierarchies::Hierarchies;
 use super::source::Io;
 use crate::host::containers::claim::Maker;
-use crate::host::containers::paths::Paths;
+use crate::host::containers::paths::PathTable;
 use crate::host::index::Index;
 
 /// A cgroup that can hold containers.
@@ -48,7 +48,7 @@ impl ParentCgroup {
 #[derive(Debug)]
 pub(super) struct ParentCgroups {
     slots: Vec<ParentCgroup>,
-    paths: Paths,
+    paths: PathTable,
     free: Vec<u16>,
     by_path: Index,
     by_watch: HashMap<i32, u16, BuildHasherDefault<DefaultHasher>>,
@@ -59,7 +59,7 @@ impl ParentCgroups {
         let capacity = capacity.min(usize::from(u16::MAX));
         ParentCgroups {
             slots: Vec::with_capacity(capacity),
-            paths: Paths::with_capacity(capacity),
+            paths: PathTable::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             by_path: Index::with_capacity(capacity),
             // Twice the room, as for `Index`.

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
+
 /// Each module that does I/O, by the path of its file or folder below `src/`, with those of the
 /// others that it may import.
 const IO: [(&str, &[&str]); 8] = [
