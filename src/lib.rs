@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod host;
 pub mod http;
 mod inbox;
+pub mod knob;
 pub mod log;
 pub mod metric;
 pub mod net;

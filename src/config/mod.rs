@@ -8,7 +8,6 @@ mod environment;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod issues;
-mod knob;
 mod names;
 mod sections;
 
@@ -17,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use knob::{Check, Knob, Section, Value, Values, size, time};
+pub use crate::knob::{Check, Knob, Section, Value, Values, size, time};
 pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 

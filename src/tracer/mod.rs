@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Check, Knob, Value, Values};
 use crate::evidence::{Capture, Kind, Refusal, Ticket};
 use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
+use crate::knob::{Check, Knob, Value, Values};
 use crate::metric::{Metric, Scrape};
 
 mod blocked;

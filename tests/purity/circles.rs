@@ -11,8 +11,14 @@ use std::fs;
 
 use crate::{imports, root};
 
-/// Circles that stand, each with its reason: the test fails as soon as one of them is cut.
-const KNOWN: [(&[&str], &str); 0] = [];
+/// Imports that are known to close a circle, each with its reason to stand for now: one that is gone is to be
+/// taken out of this table.
+const KNOWN: [(&str, &str, &str); 4] = [
+    ("capture/naming", "capture/stacks", "what is to be named still belongs to the capture of stacks"),
+    ("capture/resident", "capture/load", "the size of a page is found where captures are loaded"),
+    ("log/mark", "log/folder", "the mark is a file of the folder, which reads it"),
+    ("log/mark", "log/reader", "the mark holds a reader's place"),
+];
 
 /// A module's path below the crate, segment by segment; the crate's own is empty.
 type Path = Vec<String>;
@@ -279,16 +285,70 @@ fn of_sources(source: &dyn Fn(&Path) -> Option<String>) -> Graph {
 
 #[test]
 fn modules_import_one_another_in_no_circle() {
-    let graph = of_sources(&|path| {
+    let mut graph = of_sources(&|path| {
         let file = path.iter().fold(root(), |folder, segment| folder.join(segment));
         let places = [root().join("lib.rs"), file.with_extension("rs"), file.join("mod.rs")];
         let place = if path.is_empty() { &places[..1] } else { &places[1..] };
         place.iter().find_map(|place| fs::read_to_string(place).ok())
     });
     assert!(graph.len() > 60, "{} modules import a sibling: are the sources where they were?", graph.len());
-    let (known, new): (Vec<_>, Vec<_>) =
-        circles(&graph).into_iter().partition(|circle| KNOWN.iter().any(|(known, _)| *known == &circle[..]));
-    let new: Vec<String> = new.iter().map(|circle| shown(&graph, circle)).collect();
-    assert!(new.is_empty(), "circles of imports:\n{}", new.join("\n"));
-    assert_eq!(known.len(), KNOWN.len(), "a circle that was known is cut: take it out of KNOWN");
+    for (from, to, _) in KNOWN {
+        let known = graph.get_mut(from).and_then(|targets| targets.remove(to));
+        assert!(known.is_some(), "{from} no longer imports {to}: take it out of KNOWN");
+    }
+    let found: Vec<String> = circles(&graph).iter().map(|circle| shown(&graph, circle)).collect();
+    assert!(found.is_empty(), "circles of imports:\n{}", found.join("\n"));
+}
+
+/// The circles of a crate that is these modules, by their paths and texts.
+fn in_modules(modules: &[(&str, &str)]) -> Vec<String> {
+    let graph = of_sources(&|path| {
+        let path = path.join("/");
+        modules.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+    });
+    circles(&graph).iter().map(|circle| shown(&graph, circle)).collect()
+}
+
+#[test]
+fn a_circle_is_found_in_every_form_of_import() {
+    let closing = [
+        "use crate::{one::One, c};",
+        "use super::one::{self};",
+        "fn f() { super::one::g(); }",
+        "use super::{nothing, one::{\n    One as Other,\n}};",
+        "use super::One;",
+        "use crate::Renamed;",
+        "fn braces() { [\"{\", r#\"}\"{\"#, \"// \\\" {\"]; let c = '{'; }\nuse crate::one;",
+        "#[cfg(test)]\nmod tests {\n    use crate::c;\n}\nuse crate::one;",
+        "// a comment's {\nmod below;",
+    ];
+    for text in closing {
+        let modules = [
+            ("", "mod one;\npub mod two;\nmod c;\npub use one::One;\npub(crate) use one::One as Renamed;"),
+            ("one", "use crate::two;"),
+            ("two", text),
+            ("two/below", "pub use crate::one::One;"),
+            ("c", ""),
+        ];
+        let found = in_modules(&modules);
+        assert!(
+            matches!(&found[..], [one] if one.starts_with("one -> two:\n    one imports two\n")),
+            "{text}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_parent_and_its_children_and_code_for_tests_are_no_circle() {
+    let modules = [
+        ("", "pub mod one;\npub mod two;\npub use one::child::Item;\n#[cfg(test)]\nmod tests;"),
+        ("one", "pub mod child;\nuse child::Item;\npub struct Own;"),
+        ("one/child", "use super::Own;\nuse crate::two::Two;\npub struct Item;"),
+        (
+            "two",
+            "#[cfg(any(test, feature = \"fuzz\"))]\npub use crate::one::{Own, child};\n// crate::one::Own\n#[cfg(test)]\nmod tests {\n    use crate::one::Own;\n}\npub struct Two;",
+        ),
+        ("tests", "use crate::one::Own;"),
+    ];
+    assert_eq!(in_modules(&modules), Vec::<String>::new());
 }

@@ -67,7 +67,7 @@ fn modules_that_do_io_do_not_import_one_another() {
 
 #[test]
 fn what_is_pure_imports_nothing_that_does_io() {
-    for name in ["host", "stacks", "metric", "clock", "evidence", "fixed_buf", "config"] {
+    for name in ["host", "stacks", "metric", "clock", "evidence", "fixed_buf", "knob", "config"] {
         for (path, text) in sources(name) {
             let below = path.strip_prefix(root()).expect("below src").with_extension("");
             if IO.iter().any(|(name, _)| below.starts_with(name)) {
