@@ -133,7 +133,7 @@ fn shortest(graph: &Graph, start: &str) -> Option<Vec<String>> {
                     return Some(way);
                 }
                 if seen.insert(next.clone()) {
-                    longer.push([&way[..], &[next.clone()]].concat());
+                    longer.push([&way[..], std::slice::from_ref(next)].concat());
                 }
             }
         }
@@ -233,7 +233,7 @@ fn item_len(code: &str) -> usize {
 /// The modules that this one has files for.
 fn declared(code: &str) -> Vec<String> {
     let lines = code.lines().map(str::trim).filter_map(|line| line.strip_suffix(';'));
-    let names = lines.filter_map(|line| Some(line.split_once("mod ")?)).filter(|(before, _)| {
+    let names = lines.filter_map(|line| line.split_once("mod ")).filter(|(before, _)| {
         let before = before.trim();
         before.is_empty() || before.starts_with("pub")
     });
