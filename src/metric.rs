@@ -131,7 +131,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Observations by size, in so many buckets and one for all that is larger.
+/// Observations by size, in `N` buckets and one for all that is larger.
 #[derive(Clone, Copy, Debug)]
 pub struct Histogram<const N: usize> {
     bounds: [Duration; N],
@@ -360,7 +360,7 @@ impl Family<'_> {
         self.buf.push(b"\n")
     }
 
-    /// Begins a line as the last one began, as far as they have the same labels: so many.
+    /// Begins a line with what it shares with the last one. Returns the number of labels that both have.
     fn begin<L: AsRef<[u8]>>(&mut self, part: Part, labels: &[L]) -> Result<usize, Full> {
         let Family { buf, metric, last, .. } = self;
         let known = if part == last.part { last.known } else { 0 };

@@ -57,7 +57,7 @@ const EVENTS_MAX: usize = 256;
 /// names for those that were renamed.
 const RESCAN: Duration = Duration::from_secs(60);
 
-/// Whoever ends the agent waits two seconds for it: so long for the log and the server.
+/// What the log and the server may take at the end: whoever ends the agent waits two seconds for it.
 const LEAVE: Duration = Duration::from_millis(1900);
 
 /// Answers handled in one turn; the rest wait for the next, which follows at once.

@@ -22,7 +22,7 @@ use request::{Method, Parsed, REQUEST_MAX, Request, Stay};
 /// A head of ours is far shorter.
 const HEAD_MAX: usize = 512;
 
-/// An idle or slow client is cut after so long.
+/// An idle or slow client is cut after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const PLAIN: &str = "text/plain; charset=utf-8";

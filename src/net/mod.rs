@@ -64,7 +64,7 @@ pub enum Next {
         /// Whether the connection ends with this reply.
         last: bool,
     },
-    /// The reply will come by `Slots::reply`, at most so much later, and be the last.
+    /// The reply will come by `Slots::reply` within this time, and be the last.
     Later(Duration),
 }
 

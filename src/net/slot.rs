@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Caller, Limits, Next, Speak, Stream};
 use crate::fixed_buf::{Filled, FixedBuf};
 
-/// A connection that was told to close gets so long to take the last bytes and do so.
+/// The time that a connection has to take the last bytes and close, once it was told to.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Memory that a slot keeps for its next reply; the rest goes back to the system.
@@ -61,7 +61,7 @@ enum State {
     Listening,
     /// Its request is being seen to elsewhere.
     Waiting,
-    /// So many bytes of a reply are out.
+    /// The first `sent` bytes of the reply are written.
     Replying { sent: usize, last: bool },
     /// The last byte is out. What the caller still sends is taken and dropped: to close on unread
     /// bytes would be a reset, which can overtake the reply.

@@ -10,7 +10,7 @@ use super::slot::{Budget, Slot, turn_away};
 use super::{Caller, Limits, Listen, Speak};
 use crate::fixed_buf::FixedBuf;
 
-/// So many connections are accepted in one turn.
+/// Connections that are accepted in one turn.
 const ACCEPTS: u32 = 32;
 
 /// After a failed accept (out of files, say) comes no event: it is tried again this much later.
