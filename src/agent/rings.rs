@@ -4,7 +4,7 @@
 use crate::bpf::{Drained, Hook};
 use crate::clock::Now;
 
-use super::{Agent, Food};
+use super::{Agent, Input};
 
 /// Where records come from.
 pub(super) trait Source {
@@ -73,10 +73,10 @@ impl Agent {
             let Some(slot) = self.slots.get_mut(index) else { continue };
             let Some(mut records) = slot.records.take_if(|records| records.waits()) else { continue };
             let lost = records.take(&mut |record| {
-                self.feed(index, now, None, &Food::Record(record));
+                self.feed(index, now, None, &Input::Record(record));
             });
             if lost > 0 {
-                self.feed(index, now, None, &Food::Lost(lost));
+                self.feed(index, now, None, &Input::Lost(lost));
             }
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.records = Some(records);

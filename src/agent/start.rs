@@ -11,11 +11,11 @@ use mio::{Interest, Poll, Token, Waker};
 use crate::capture::{Captures, Hierarchy};
 use crate::config::Config;
 use crate::confine;
+use crate::container_names::NameResolver;
 use crate::evidence::Kind;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
-use crate::registrar::Registrar;
 use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
@@ -26,10 +26,10 @@ use super::process::Process;
 use super::rings::Records;
 use super::shipping::Shipping;
 use super::slot::{Slot, State};
-use super::world::Desk;
+use super::tracer_context::SharedState;
 use super::{
-    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit,
-    metrics,
+    Agent, AgentFaults, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS,
+    WAKE, metrics, support,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -103,20 +103,26 @@ impl Agent {
         let unified = reader.mode() == Mode::V2;
         let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified };
         let mut captures = Captures::load(&config.paths, hierarchy, config.containers, wake.clone());
-        let registrar = Registrar::new(&config.names, config.containers, wake, captures.spawner());
+        let resolver = NameResolver::new(&config.names, config.containers, wake, captures.spawner());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
         captures.begin_threads();
         let (log, recovered) = Writer::open(&config.log)?;
-        let desk =
-            Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
-        let shipping = Shipping::new(&config, &desk.log);
+        let shared = SharedState::new(
+            captures,
+            log,
+            hostname,
+            config.region.clone(),
+            config.capture_percent,
+            slots.len(),
+        );
+        let shipping = Shipping::new(&config, &shared.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
-            registrar,
-            desk,
+            resolver,
+            shared,
             shipping,
             slots,
             http,
@@ -126,12 +132,12 @@ impl Agent {
             turns: metrics::turns(),
             rescan: started.mono.saturating_add(RESCAN),
             mishaps: Mishaps::default(),
-            asks: Vec::with_capacity(16),
+            requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
             renamed: None,
             rename_from: 0,
-            own: Own::default(),
+            faults: AgentFaults::default(),
             config,
             config_file,
         };
@@ -192,7 +198,7 @@ fn slots(
         let mut slot = Slot {
             spec,
             settings: settings.clone(),
-            state: fit::state(spec, settings, captures),
+            state: support::state(spec, settings, captures),
             epoch: 0,
             tracer: (spec.build)(settings, capacity),
             timer,

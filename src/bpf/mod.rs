@@ -7,6 +7,7 @@ mod error;
 mod failed;
 mod floor;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod hook;
 mod io;

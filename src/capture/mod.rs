@@ -5,6 +5,7 @@
 mod backend;
 mod disks;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod io;
 mod io_rows;

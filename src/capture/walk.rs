@@ -26,7 +26,7 @@ impl Paths {
     /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
         Paths {
-            text: String::with_capacity(paths::Paths::room(containers)),
+            text: String::with_capacity(paths::PathTable::room(containers)),
             ends: Vec::with_capacity(containers),
         }
     }

@@ -13,9 +13,9 @@ use super::subjects::{Subjects, labels};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{ContainerCpu, Facts, Key, Reading, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {

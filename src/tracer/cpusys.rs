@@ -12,9 +12,9 @@ use super::percents::{Level, Limit, Percent, Shares};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {

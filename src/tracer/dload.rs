@@ -14,9 +14,9 @@ use super::subjects::{Subjects, labels};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
 use crate::host::{Facts, Key, Reading, Snapshot, TaskCounts, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// As the kernel's 1-minute load average is meant.

@@ -11,9 +11,9 @@ use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Device, Kind, Scope, Seen};
 use crate::host::{Disk, Facts, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// Devices that are watched at once; a host with more has its first ones watched.

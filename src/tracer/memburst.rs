@@ -13,9 +13,9 @@ use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::subjects::{Subjects, labels};
 use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{Facts, Key, Snapshot, Unreclaimable, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Check, Knob, Value, Values};
 use crate::evidence::{Capture, Kind, Refusal, Ticket};
 use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
+use crate::knob::{Check, Knob, Value, Values};
 use crate::metric::{Metric, Scrape};
 
 mod blocked;
@@ -19,6 +19,7 @@ pub mod document;
 mod fields;
 mod flame;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod history;
 mod iotracing;
@@ -31,6 +32,7 @@ mod oom;
 mod out;
 mod percents;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod play;
 mod profile;
 mod subjects;

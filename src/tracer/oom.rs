@@ -11,12 +11,13 @@ use super::fields::{COMMON, all, field};
 use super::watch::Trigger;
 use super::{About, Capacity, Event, Field, FieldKind, Out, Settings, Spec, Tracer};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
 use crate::host::{Containers, Facts, Key, Memory, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use kill::Kill;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) use kill::fuzz as kill_fuzz;
 #[cfg(test)]
 pub(super) use kill::tests::record;

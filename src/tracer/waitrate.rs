@@ -16,9 +16,9 @@ use super::waiting::{self, Waiting};
 use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Request, Scope, Seen, Ticket, Waited};
 use crate::host::{Containers, Facts, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use sample::{Counters, LEAST, Level, Numbers, OWN, Rules, Source, Subject};
 

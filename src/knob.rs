@@ -68,7 +68,7 @@ pub struct Section {
 
 /// A value as configured.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Given {
+pub(crate) enum Given {
     Flag(bool),
     Count(u64),
     Number(f64),
@@ -81,7 +81,7 @@ pub(super) enum Given {
 /// The values of one table. Asking for a key that its table does not declare, or for another
 /// kind than it has, is a mistake in the program and panics, at start and in every test.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Values(pub(super) Vec<(&'static str, Given)>);
+pub struct Values(pub(crate) Vec<(&'static str, Given)>);
 
 macro_rules! getter {
     ($name:ident, $kind:ident, $result:ty, $doc:literal) => {
@@ -137,7 +137,7 @@ impl Values {
 
 impl Value {
     /// Takes a value from the file. The error says what would be right.
-    pub(super) fn accept(self, given: &toml::Value) -> Result<Given, String> {
+    pub(crate) fn accept(self, given: &toml::Value) -> Result<Given, String> {
         match self {
             Value::Flag(_) => match given {
                 toml::Value::Boolean(value) => Ok(Given::Flag(*value)),
@@ -192,7 +192,7 @@ impl Value {
     }
 
     /// The default, as if it had been configured.
-    pub(super) fn given(self) -> Given {
+    pub(crate) fn given(self) -> Given {
         match self {
             Value::Flag(value) => Given::Flag(value),
             Value::Count(value, ..) => Given::Count(value),
@@ -240,7 +240,7 @@ fn kind(value: &toml::Value) -> String {
 }
 
 /// A duration in the largest unit that shows it whole.
-pub(super) struct Shown(pub(super) Duration);
+pub(crate) struct Shown(pub(crate) Duration);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,7 +256,7 @@ impl fmt::Display for Shown {
 }
 
 /// A size in the largest unit that shows it whole.
-pub(super) struct Bytes(pub(super) u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 

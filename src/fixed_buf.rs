@@ -1,4 +1,4 @@
-//! Pages: bytes of a fixed size, set aside once. What does not fit is refused, so a page never
+//! Fixed buffers: bytes of a fixed size, set aside once. What does not fit is refused, so a buffer never
 //! allocates again, and memory that was never written costs nothing.
 
 use std::fmt;
@@ -9,15 +9,15 @@ use crate::sys;
 
 /// A buffer that never grows.
 #[derive(Debug)]
-pub struct Page {
+pub struct FixedBuf {
     /// All of it, zeros where nothing was written yet.
     bytes: Box<[u8]>,
     len: usize,
 }
 
-/// the page is full
+/// the buffer is full
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the page is full")]
+#[error("the buffer is full")]
 pub struct Full;
 
 /// What one read of a stream brought.
@@ -31,11 +31,11 @@ pub enum Filled {
     Ended,
 }
 
-impl Page {
-    /// An empty page of so many bytes.
+impl FixedBuf {
+    /// An empty buffer of `size` bytes.
     #[must_use]
-    pub fn new(size: usize) -> Page {
-        Page { bytes: vec![0; size].into(), len: 0 }
+    pub fn new(size: usize) -> FixedBuf {
+        FixedBuf { bytes: vec![0; size].into(), len: 0 }
     }
 
     /// How many bytes still fit.
@@ -86,7 +86,7 @@ impl Page {
         self.len -= len;
     }
 
-    /// Appends what one read gives. A full page reads nothing and says `Empty`.
+    /// Appends what one read gives. A full buffer reads nothing and says `Empty`.
     pub fn read_from(&mut self, stream: &mut impl Read) -> io::Result<Filled> {
         let Some(room) = self.bytes.get_mut(self.len..).filter(|room| !room.is_empty()) else {
             return Ok(Filled::Empty);
@@ -123,7 +123,7 @@ impl Page {
     }
 }
 
-impl Deref for Page {
+impl Deref for FixedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -160,13 +160,13 @@ fn copy(to: &mut [u8], from: &[u8]) {
 }
 
 /// A formatted text that does not fit may leave its beginning behind: truncate to where it began.
-impl fmt::Write for Page {
+impl fmt::Write for FixedBuf {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text.as_bytes()).map_err(|Full| fmt::Error)
     }
 }
 
-impl io::Write for Page {
+impl io::Write for FixedBuf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes).map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full))?;
         Ok(bytes.len())
@@ -183,31 +183,31 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_whole() {
-        let mut page = Page::new(8);
-        assert_eq!(page.push(b"12345"), Ok(()));
-        assert_eq!(page.push(b"6789"), Err(Full));
-        assert_eq!((&page[..], page.room()), (&b"12345"[..], 3));
-        assert_eq!(page.push(b"678"), Ok(()));
-        page.consume(6);
-        assert_eq!((&page[..], page.room()), (&b"78"[..], 6));
-        page.consume(100);
-        assert!(page.is_empty());
+        let mut buf = FixedBuf::new(8);
+        assert_eq!(buf.push(b"12345"), Ok(()));
+        assert_eq!(buf.push(b"6789"), Err(Full));
+        assert_eq!((&buf[..], buf.room()), (&b"12345"[..], 3));
+        assert_eq!(buf.push(b"678"), Ok(()));
+        buf.consume(6);
+        assert_eq!((&buf[..], buf.room()), (&b"78"[..], 6));
+        buf.consume(100);
+        assert!(buf.is_empty());
     }
 
     #[test]
     fn what_is_pushed_or_repeated_is_the_same_at_every_length() {
         let bytes: Vec<u8> = (0..=255).cycle().take(300).collect();
         for len in 0..bytes.len() {
-            let mut page = Page::new(2 * len + 1);
-            assert_eq!(page.push(&bytes[..len]), Ok(()));
-            assert_eq!(&page[..], &bytes[..len]);
-            assert_eq!(page.repeat(len / 3..len), Ok(()));
-            assert_eq!(&page[len..], &bytes[len / 3..len]);
-            assert_eq!(page.repeat(0..page.len() + 1), Err(Full), "there is no such range");
-            page.truncate(len);
-            assert_eq!(page.repeat(0..len), Ok(()));
+            let mut buf = FixedBuf::new(2 * len + 1);
+            assert_eq!(buf.push(&bytes[..len]), Ok(()));
+            assert_eq!(&buf[..], &bytes[..len]);
+            assert_eq!(buf.repeat(len / 3..len), Ok(()));
+            assert_eq!(&buf[len..], &bytes[len / 3..len]);
+            assert_eq!(buf.repeat(0..buf.len() + 1), Err(Full), "there is no such range");
+            buf.truncate(len);
+            assert_eq!(buf.repeat(0..len), Ok(()));
             assert_eq!(
-                (page.room(), page.repeat(0..2.min(len))),
+                (buf.room(), buf.repeat(0..2.min(len))),
                 (1, if len > 1 { Err(Full) } else { Ok(()) })
             );
         }
@@ -215,30 +215,30 @@ mod tests {
 
     #[test]
     fn memory_beyond_what_is_kept_goes_back_to_the_system() {
-        let mut page = Page::new(64 << 20);
+        let mut buf = FixedBuf::new(64 << 20);
         let resident = || {
             let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
             statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
         };
         for _ in 0..64 {
-            page.push(&[7; 1 << 20]).expect("there is room");
+            buf.push(&[7; 1 << 20]).expect("there is room");
         }
         let full = resident();
-        page.release(1 << 20);
-        assert!(page.is_empty());
+        buf.release(1 << 20);
+        assert!(buf.is_empty());
         assert!(full.saturating_sub(resident()) > (32 << 20) / 4096, "most of it is gone from memory");
-        page.push(b"and it can be used again").expect("there is room");
+        buf.push(b"and it can be used again").expect("there is room");
     }
 
     #[test]
     fn a_read_stops_at_the_room_that_there_is() {
-        let mut page = Page::new(5);
+        let mut buf = FixedBuf::new(5);
         let mut stream = &b"1234567"[..];
-        assert_eq!(page.read_from(&mut stream).ok(), Some(Filled::Some));
-        assert_eq!(page.read_from(&mut stream).ok(), Some(Filled::Empty));
-        assert_eq!((&page[..], stream), (&b"12345"[..], &b"67"[..]));
-        page.consume(5);
-        assert_eq!(page.read_from(&mut stream).ok(), Some(Filled::Some));
-        assert_eq!(page.read_from(&mut stream).ok(), Some(Filled::Ended));
+        assert_eq!(buf.read_from(&mut stream).ok(), Some(Filled::Some));
+        assert_eq!(buf.read_from(&mut stream).ok(), Some(Filled::Empty));
+        assert_eq!((&buf[..], stream), (&b"12345"[..], &b"67"[..]));
+        buf.consume(5);
+        assert_eq!(buf.read_from(&mut stream).ok(), Some(Filled::Some));
+        assert_eq!(buf.read_from(&mut stream).ok(), Some(Filled::Ended));
     }
 }

@@ -1,14 +1,14 @@
 //! What this host's cgroups do not tell, and what that costs: for `onset doctor`. Found out by what can
 //! be read, and never by /proc/cgroups: from 6.12 on that leaves out what only v2 has.
 
-use super::tree::{Mode, controller, is_unified};
+use super::hierarchies::{Mode, controller, is_unified};
 use super::{Facts, Reader};
 use crate::clock::Now;
 use crate::host::Reading;
 
-/// A number that cannot be read on this host, and why.
+/// A controller that does not tell what is read of it, and why.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Loss {
+pub struct MissingController {
     /// The controller.
     pub controller: &'static str,
     /// Why it does not tell.
@@ -26,15 +26,15 @@ const PRESSURE: (&str, &str) =
     ("cpu.pressure", "waitrate probes the run queues now and then instead of reading who waits");
 
 impl Reader {
-    /// Looks at the hierarchies and at each container that there is.
-    pub fn losses(&mut self, now: Now) -> Vec<Loss> {
-        let mut losses = match self.tree.mode {
+    /// Looks for missing controllers in the hierarchies and at each container.
+    pub fn missing_controllers(&mut self, now: Now) -> Vec<MissingController> {
+        let mut missing = match self.hierarchies.mode {
             Mode::V2 => self.missing_in_v2(),
             Mode::V1 | Mode::Hybrid => self.missing_in_v1(),
         };
         let facts = Facts { container_cpu: true, container_memory: true, cpu_pressure: true, ..Facts::NONE };
         self.read(facts, now);
-        let v2 = self.tree.mode == Mode::V2;
+        let v2 = self.hierarchies.mode == Mode::V2;
         let mut leaves = vec![
             (if v2 { CPU } else { CPUACCT }, self.without(|it| it.cpu.is_none())),
             (CPU, self.without(|it| it.throttling.is_none())),
@@ -44,18 +44,18 @@ impl Reader {
             leaves.push((PRESSURE, self.without(|it| it.cpu_stall.is_none())));
         }
         for ((controller, cost), found) in leaves {
-            let known = losses.iter().any(|loss| loss.controller == controller);
+            let known = missing.iter().any(|missing| missing.controller == controller);
             if let Some((number, path)) = found.filter(|_| !known) {
                 let all = self.containers().len();
                 let remedy = if v2 { "; it is off in cgroup.subtree_control above" } else { "" };
                 let why = format!("{number} of {all} containers lack its files, as {path}{remedy}");
-                losses.push(Loss { controller, why, cost });
+                missing.push(MissingController { controller, why, cost });
             }
         }
-        losses
+        missing
     }
 
-    /// How many containers' readings are so, and the path of one.
+    /// How many containers have a reading for which `is_so` holds, and the path of the first.
     fn without(&self, is_so: impl Fn(&Reading) -> bool) -> Option<(usize, String)> {
         let snapshot = self.snapshot();
         let mut so = snapshot.each().filter(|(_, reading)| is_so(reading));
@@ -63,8 +63,8 @@ impl Reader {
         Some((so.count() + 1, first))
     }
 
-    fn missing_in_v2(&self) -> Vec<Loss> {
-        let path = self.tree.ids_path.join("cgroup.controllers");
+    fn missing_in_v2(&self) -> Vec<MissingController> {
+        let path = self.hierarchies.ids_path.join("cgroup.controllers");
         let Ok(list) = std::fs::read_to_string(&path) else { return Vec::new() };
         let lacks = |name: &str| !list.split_ascii_whitespace().any(|it| it == name);
         let missing = [CPU, CPUSET, MEMORY].into_iter().filter(|(name, _)| lacks(name));
@@ -74,11 +74,13 @@ impl Reader {
                 path.display()
             )
         };
-        missing.map(|(controller, cost)| Loss { controller, why: why(controller), cost }).collect()
+        missing
+            .map(|(controller, cost)| MissingController { controller, why: why(controller), cost })
+            .collect()
     }
 
-    fn missing_in_v1(&self) -> Vec<Loss> {
-        let Some(root) = self.tree.ids_path.parent() else { return Vec::new() };
+    fn missing_in_v1(&self) -> Vec<MissingController> {
+        let Some(root) = self.hierarchies.ids_path.parent() else { return Vec::new() };
         let unified = root.join("unified");
         let there = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
         let missing = [CPUACCT, CPUSET, MEMORY];
@@ -90,6 +92,8 @@ impl Reader {
                 format!("no hierarchy of it is mounted at {}/{name}", root.display())
             }
         };
-        missing.map(|(controller, cost)| Loss { controller, why: why(controller), cost }).collect()
+        missing
+            .map(|(controller, cost)| MissingController { controller, why: why(controller), cost })
+            .collect()
     }
 }

@@ -13,9 +13,9 @@ use crate::host::{Container, Key, Reading};
 /// Containers that give way to one whose path has no room: the longest paths go first, so a few are enough.
 const LONG_PATHS_MAX: u32 = 32;
 
-/// All of them. The three tables have the same slots.
+/// The containers. The three tables have the same slots.
 #[derive(Debug)]
-pub(super) struct Population {
+pub(super) struct TrackedContainers {
     pub(super) containers: Containers,
     pub(super) leaves: Vec<Leaf>,
     pub(super) readings: Vec<Reading>,
@@ -28,21 +28,25 @@ pub(super) struct Sighting<'a> {
     pub(super) inode: u64,
     /// Who may have made it.
     pub(super) maker: Maker,
-    pub(super) branch: u16,
+    pub(super) parent: u16,
     pub(super) sweep: u32,
     /// Until then its files are looked for.
     pub(super) settles: Duration,
 }
 
-impl Population {
-    pub(super) fn with_capacity(capacity: usize) -> Population {
+impl TrackedContainers {
+    pub(super) fn with_capacity(capacity: usize) -> TrackedContainers {
         let containers = Containers::with_capacity(capacity);
         let slots = containers.most_slots();
-        Population { containers, leaves: Vec::with_capacity(slots), readings: Vec::with_capacity(slots) }
+        TrackedContainers {
+            containers,
+            leaves: Vec::with_capacity(slots),
+            readings: Vec::with_capacity(slots),
+        }
     }
 
-    /// One is there: it may be new, or known, or another at the same path.
-    pub(super) fn sight(&mut self, it: &Sighting<'_>, io: &mut Io) {
+    /// Takes in that `it` was seen: a new container, a known one, or another at the same path.
+    pub(super) fn observe(&mut self, it: &Sighting<'_>, io: &mut Io) {
         let old = self.containers.at(it.path).map(|known| (known.key(), known.cgroup_id()));
         if let Some((key, inode)) = old
             && inode != it.inode
@@ -76,11 +80,11 @@ impl Population {
             *reading = Reading::default();
         }
         if let Some(leaf) = self.leaves.get_mut(slot) {
-            (leaf.branch, leaf.seen, leaf.settles) = (it.branch, it.sweep, it.settles);
+            (leaf.parent, leaf.seen, leaf.settles) = (it.parent, it.sweep, it.settles);
         }
     }
 
-    /// Takes one into the table. The host's containers have room before those that users and containers made:
+    /// Takes `it` into the table. The host's containers have room before those that users and containers made:
     /// else whoever may make cgroups could keep a neighbour's out by making many.
     fn appear(&mut self, it: &Sighting<'_>, io: &mut Io) -> Result<Key, Refused> {
         let mut tries = 0;
@@ -101,7 +105,7 @@ impl Population {
         }
     }
 
-    /// One is gone.
+    /// The container of `key` is gone.
     pub(super) fn vanish(&mut self, key: Key, io: &mut Io) {
         self.containers.vanish(key);
         let slot = usize::from(key.slot);
@@ -113,9 +117,9 @@ impl Population {
         }
     }
 
-    /// Each that is there, with its files and its reading.
+    /// Hands each container to `each`, with its files and its reading.
     pub(super) fn each(&mut self, mut each: impl FnMut(Container<'_>, &mut Leaf, &mut Reading)) {
-        let Population { containers, leaves, readings } = self;
+        let TrackedContainers { containers, leaves, readings } = self;
         for container in containers.iter() {
             let slot = usize::from(container.key().slot);
             if let (Some(leaf), Some(reading)) = (leaves.get_mut(slot), readings.get_mut(slot)) {
@@ -124,7 +128,7 @@ impl Population {
         }
     }
 
-    /// The containers of which `gone` says so are gone.
+    /// The containers for which `gone` holds are gone.
     pub(super) fn vanish_where(&mut self, io: &mut Io, mut gone: impl FnMut(&[u8], &Leaf) -> bool) {
         for slot in 0..self.containers.slots() {
             let Some(container) = self.containers.in_slot(slot) else { continue };

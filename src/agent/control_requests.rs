@@ -3,40 +3,40 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::control::{self, Ask, Caller, Outcome};
+use crate::control::{self, Caller, ControlRequest, Outcome};
 use crate::host::containers::NotFound;
 use crate::log::RecordId;
 use crate::tracer::no_tracer;
 
 use super::slot::State;
-use super::{Agent, Food};
+use super::{Agent, Input};
 
 /// A capture asked for by hand lasts no longer than this: whoever asked waits for it.
 const SECONDS_MAX: u64 = 60;
 
 impl Agent {
-    /// Hears whoever has something to ask, and answers what can be answered at once.
-    pub(super) fn heard(
+    /// Takes the requests that arrived on the socket, and answers at once those that can be.
+    pub(super) fn take_requests(
         &mut self,
         now: Now,
-        hear: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, Ask)),
+        take: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, ControlRequest)),
     ) {
-        let mut asks = std::mem::take(&mut self.asks);
-        hear(&mut self.control, &mut |caller, ask| asks.push((caller, ask)));
-        for (caller, ask) in asks.drain(..) {
-            match ask {
-                Ask::Status {} => {
+        let mut requests = std::mem::take(&mut self.requests);
+        take(&mut self.control, &mut |caller, request| requests.push((caller, request)));
+        for (caller, request) in requests.drain(..) {
+            match request {
+                ControlRequest::Status {} => {
                     let status = self.status(now);
                     self.reply(now, caller, &status);
                 }
-                Ask::Trigger { tracer, container, seconds } => {
+                ControlRequest::Trigger { tracer, container, seconds } => {
                     if let Err(why) = self.trigger(now, caller, &tracer, container.as_deref(), seconds) {
                         self.reply(now, caller, &Outcome::Refused(why));
                     }
                 }
             }
         }
-        self.asks = asks;
+        self.requests = requests;
     }
 
     /// Begins what was asked for; the reply follows with its answer.
@@ -77,10 +77,10 @@ impl Agent {
             Some(seconds @ 1..=SECONDS_MAX) => Duration::from_secs(seconds),
             Some(seconds) => return Err(format!("--seconds must be from 1 to {SECONDS_MAX}, not {seconds}")),
         };
-        let fed = self.feed(index, now, Some(caller), &Food::Asked(key, lasting));
-        match fed {
-            Some(fed) if fed.asked > 0 => Ok(()),
-            Some(super::Fed { kept: Some(id), .. }) => {
+        let effects = self.feed(index, now, Some(caller), &Input::Asked(key, lasting));
+        match effects {
+            Some(effects) if effects.asked > 0 => Ok(()),
+            Some(super::Effects { kept: Some(id), .. }) => {
                 self.tell(now, Some(caller), Ok(id));
                 Ok(())
             }
@@ -100,6 +100,6 @@ impl Agent {
 
     fn reply(&mut self, now: Now, caller: Caller, reply: &impl serde::Serialize) {
         // Whoever asked may be gone by now; then nobody waits for it.
-        let _ = self.control.reply(caller, now.mono, |page| serde_json::to_writer(page, reply));
+        let _ = self.control.reply(caller, now.mono, |buf| serde_json::to_writer(buf, reply));
     }
 }

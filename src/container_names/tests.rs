@@ -34,7 +34,7 @@ impl Root {
     fn new() -> Root {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("onset-registrar-{}-{number}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("onset-resolver-{}-{number}", std::process::id()));
         fs::create_dir_all(&root).expect("a folder");
         Root(root)
     }
@@ -146,11 +146,11 @@ impl Bell {
     }
 
     /// The next answer.
-    fn told(&self, registrar: &Registrar) -> (Key, Told) {
+    fn report(&self, resolver: &NameResolver) -> (Key, NameReport) {
         let mut rung = self.0.lock().expect("whole");
         loop {
-            if let Some(told) = registrar.told() {
-                return told;
+            if let Some(report) = resolver.next_report() {
+                return report;
             }
             let waited = self.1.wait_timeout(rung, Duration::from_secs(30)).expect("whole");
             assert!(!waited.1.timed_out(), "no answer");
@@ -206,12 +206,12 @@ fn a_file_that_comes_late_is_still_read() {
     let root = Root::new();
     let (table, key) = container(&format!("/docker/{}", id(1)));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&root.names(), 16, bell.wake(), spawner());
-    registrar.find(table.get(key).expect("there"));
+    let resolver = NameResolver::new(&root.names(), 16, bell.wake(), spawner());
+    resolver.resolve(table.get(key).expect("there"));
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
-    let (whose, told) = bell.told(&registrar);
-    assert_eq!((whose, &*told.identity.name), (key, "web"));
-    assert_eq!(registrar.faults(), Faults::default());
+    let (whose, report) = bell.report(&resolver);
+    assert_eq!((whose, &*report.identity.name), (key, "web"));
+    assert_eq!(resolver.faults(), Faults::default());
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (mut table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
-    registrar.find(table.get(key).expect("there"));
-    let (whose, told) = bell.told(&registrar);
-    table.told(whose, &told);
+    let resolver = NameResolver::new(&names, 16, bell.wake(), spawner());
+    resolver.resolve(table.get(key).expect("there"));
+    let (whose, report) = bell.report(&resolver);
+    table.learn(whose, &report);
     let known = table.get(key).expect("there");
     assert_eq!(
         (known.name(), known.pod(), known.namespace(), known.role(), known.qos()),
@@ -237,10 +237,10 @@ fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
     let root = Root::new();
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, _) = pod_container(&id(1));
-    let (found, error) = look_up(&names, &table);
-    let [(_, told)] = &found[..] else { panic!("{found:?}") };
+    let (found, error) = resolve_all(&names, &table);
+    let [(_, report)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(
-        (&*told.identity.name, &*told.identity.pod, &*told.identity.namespace),
+        (&*report.identity.name, &*report.identity.pod, &*report.identity.namespace),
         ("", "shop-7d4b9c6f5-x2v9k", "shop")
     );
     assert_eq!(error, None);
@@ -255,14 +255,14 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
     let (names, listener) = listening(&root);
     let (table, key) = pod_container(WEB);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
-    registrar.find(table.get(key).expect("there"));
+    let resolver = NameResolver::new(&names, 16, bell.wake(), spawner());
+    resolver.resolve(table.get(key).expect("there"));
     let _stuck = listener.accept().expect("it is asked");
     // While it is: the runtime's word comes, and others are taken in.
-    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
-    registrar.find(table.get(key).expect("there"));
-    assert_eq!(&*bell.told(&registrar).1.identity.name, "web");
-    drop(registrar);
+    assert_eq!(&*bell.report(&resolver).1.identity.name, "web");
+    resolver.resolve(table.get(key).expect("there"));
+    assert_eq!(&*bell.report(&resolver).1.identity.name, "web");
+    drop(resolver);
 }
 
 #[test]
@@ -276,13 +276,13 @@ fn what_the_kubelet_refuses_with_is_told_with_its_remedy() {
         ("200 OK", b"<html>", "no list of pods"),
     ] {
         let (names, server) = answering(&root, status, body);
-        let (found, error) = look_up(&names, &table);
+        let (found, error) = resolve_all(&names, &table);
         assert!(found.is_empty());
         assert!(error.as_ref().is_some_and(|error| error.contains(hint)), "{status}: {error:?}");
         server.join().expect("it answered");
     }
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let (_, error) = look_up(&Names { kubelet: kubelet(nobody), ..root.names() }, &table);
+    let (_, error) = resolve_all(&Names { kubelet: kubelet(nobody), ..root.names() }, &table);
     assert!(error.is_some_and(|error| error.contains("refused")));
 }
 
@@ -309,16 +309,16 @@ fn containers_that_come_together_are_asked_about_once() {
     };
     let mut table = Containers::with_capacity(16);
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
+    let resolver = NameResolver::new(&names, 16, bell.wake(), spawner());
     for name in ids {
         let path = format!("/kubepods/burstable/pod{UID}/{}", of(name));
         let found = path::recognise(&path).expect("a container's path");
         let key = table.appear(path.as_bytes(), &found, 1, Maker::Host).expect("room");
-        registrar.find(table.get(key).expect("there"));
+        resolver.resolve(table.get(key).expect("there"));
     }
     for _ in ids {
-        let (key, told) = bell.told(&registrar);
-        table.told(key, &told);
+        let (key, report) = bell.report(&resolver);
+        table.learn(key, &report);
     }
     let mut names: Vec<_> = table.iter().map(Container::name).collect();
     names.sort_unstable();
@@ -336,15 +336,15 @@ fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, key) = pod_container(&id(1));
     let bell = Arc::new(Bell::default());
-    let registrar = Registrar::new(&names, 16, bell.wake(), spawner());
-    registrar.find(table.get(key).expect("there"));
+    let resolver = NameResolver::new(&names, 16, bell.wake(), spawner());
+    resolver.resolve(table.get(key).expect("there"));
     // Its runtime's word and its pod's.
-    let told = [bell.told(&registrar).1.identity, bell.told(&registrar).1.identity];
-    assert!(told.iter().any(|it| it.role == Some(Role::Sandbox)));
-    assert!(told.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
+    let report = [bell.report(&resolver).1.identity, bell.report(&resolver).1.identity];
+    assert!(report.iter().any(|it| it.role == Some(Role::Sandbox)));
+    assert!(report.iter().all(|it| &*it.pod == "shop-7d4b9c6f5-x2v9k"));
     server.join().expect("it answered");
     let end = Instant::now() + Duration::from_secs(30);
-    while registrar.office.pods.has_worker() {
+    while resolver.shared.pods.has_worker() {
         assert!(Instant::now() < end, "the thread waits for another list");
         std::thread::yield_now();
     }

@@ -7,10 +7,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Office, Wanted, runtimes};
+use super::{NameRequest, Shared, runtimes};
 use crate::config::Kubelet;
 use crate::host::identity::pods::{self, Whose};
-use crate::host::{Identity, Role, Teller, Told};
+use crate::host::{Identity, NameReport, NameSource, Role};
 use crate::net::client::{self, Client, Patience, Request, Trust};
 use crate::work_queue::{Next, WorkerGuard};
 
@@ -70,7 +70,7 @@ pub(super) enum Error {
 
 /// How the kubelet is, from one thread to the next.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct KubeletState {
     asked: Option<Instant>,
     failures: u32,
     said: Option<std::mem::Discriminant<Error>>,
@@ -86,28 +86,28 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    pub(super) fn told(self) -> Option<Told> {
+    pub(super) fn report(self) -> Option<NameReport> {
         Some(by_kubelet(self.own.or(self.pod)?))
     }
 }
 
-fn by_kubelet(identity: Identity) -> Told {
-    Told { identity, by: Teller::Kubelet }
+fn by_kubelet(identity: Identity) -> NameReport {
+    NameReport { identity, by: NameSource::Kubelet }
 }
 
 /// A thread's life: until each container that waits was in a list, or in enough of them not.
-pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
-    let Some(source) = &office.names.kubelet else { return };
-    let mut waiting: Vec<(Wanted, u32)> = Vec::new();
+pub(super) fn work(shared: &Shared, jobs: &mut WorkerGuard<'_, NameRequest>) {
+    let Some(source) = &shared.names.kubelet else { return };
+    let mut waiting: Vec<(NameRequest, u32)> = Vec::new();
     let mut due = Instant::now() + GATHER;
     loop {
         match jobs.next(due.saturating_duration_since(Instant::now())) {
             Next::Closed => return,
-            Next::Job(wanted) => {
+            Next::Job(request) => {
                 if waiting.is_empty() {
-                    due = (Instant::now() + GATHER).max(office.next_list());
+                    due = (Instant::now() + GATHER).max(shared.next_list());
                 }
-                waiting.push((wanted, 0));
+                waiting.push((request, 0));
             }
             Next::Nothing if waiting.is_empty() => {
                 if jobs.leave() {
@@ -115,69 +115,69 @@ pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
                 }
             }
             Next::Nothing => {
-                if !office.ask(source, &mut waiting) {
+                if !shared.ask(source, &mut waiting) {
                     return;
                 }
-                due = if waiting.is_empty() { Instant::now() } else { office.next_list() };
+                due = if waiting.is_empty() { Instant::now() } else { shared.next_list() };
             }
         }
     }
 }
 
-impl Office {
-    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn kubelet_state(&self) -> std::sync::MutexGuard<'_, KubeletState> {
+        self.kubelet_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the kubelet may be asked again.
     fn next_list(&self) -> Instant {
-        let standing = self.standing();
-        let every = if standing.failures < FAILING { EVERY } else { EVERY_FAILING };
-        standing.asked.map_or_else(Instant::now, |asked| asked + every)
+        let kubelet_state = self.kubelet_state();
+        let every = if kubelet_state.failures < FAILING { EVERY } else { EVERY_FAILING };
+        kubelet_state.asked.map_or_else(Instant::now, |asked| asked + every)
     }
 
     /// Asks once for all that wait. False: nobody wants to know any more.
-    fn ask(&self, source: &Kubelet, waiting: &mut Vec<(Wanted, u32)>) -> bool {
-        let wanted: Vec<Wanted> = waiting.iter().map(|(wanted, _)| *wanted).collect();
-        let answer = pods(source, &wanted);
+    fn ask(&self, source: &Kubelet, waiting: &mut Vec<(NameRequest, u32)>) -> bool {
+        let requests: Vec<NameRequest> = waiting.iter().map(|(request, _)| *request).collect();
+        let answer = pods(source, &requests);
         self.stands(source, answer.as_ref().err());
-        let Ok(told) = answer else { return true };
-        let mut told = told.into_iter();
+        let Ok(report) = answer else { return true };
+        let mut report = report.into_iter();
         let mut heard = true;
-        waiting.retain_mut(|(wanted, lists)| {
-            let told = told.next().unwrap_or_default();
+        waiting.retain_mut(|(request, lists)| {
+            let report = report.next().unwrap_or_default();
             // What its pod is called is told once: the next lists know no more of that.
-            let news = told.own.or(told.pod.filter(|_| *lists == 0));
+            let news = report.own.or(report.pod.filter(|_| *lists == 0));
             if let Some(identity) = news {
-                heard &= self.tell(wanted.key, by_kubelet(identity));
+                heard &= self.tell(request.key, by_kubelet(identity));
             }
             *lists += 1;
-            told.own.is_none() && *lists < LISTS && !self.is_sandbox(wanted)
+            report.own.is_none() && *lists < LISTS && !self.is_sandbox(request)
         });
         heard
     }
 
     /// Whether its runtime says that it is a sandbox: no list has those.
-    fn is_sandbox(&self, wanted: &Wanted) -> bool {
-        let told = runtimes::find(&self.names, &wanted.id, false);
-        told.is_some_and(|told| told.identity.role == Some(Role::Sandbox))
+    fn is_sandbox(&self, request: &NameRequest) -> bool {
+        let report = runtimes::find(&self.names, &request.id, false);
+        report.is_some_and(|report| report.identity.role == Some(Role::Sandbox))
     }
 
     /// Notes how it went, and says so when that changed.
     fn stands(&self, source: &Kubelet, error: Option<&Error>) {
-        let mut standing = self.standing();
-        standing.asked = Some(Instant::now());
+        let mut kubelet_state = self.kubelet_state();
+        kubelet_state.asked = Some(Instant::now());
         let Some(error) = error else {
-            standing.failures = 0;
-            if standing.said.take().is_some() {
+            kubelet_state.failures = 0;
+            if kubelet_state.said.take().is_some() {
                 eprintln!("onset: the kubelet tells names again");
             }
             return;
         };
         self.kubelet_failures.fetch_add(1, Ordering::Relaxed);
-        standing.failures = standing.failures.saturating_add(1);
+        kubelet_state.failures = kubelet_state.failures.saturating_add(1);
         let kind = std::mem::discriminant(error);
-        if standing.said.replace(kind) != Some(kind) {
+        if kubelet_state.said.replace(kind) != Some(kind) {
             eprintln!(
                 "onset: no names from the kubelet ({}): {error}; asked again while they are missing",
                 source.url
@@ -187,7 +187,7 @@ impl Office {
 }
 
 /// Asks for the list of pods, and says for each of these what is in it.
-pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Listed>, Error> {
+pub(super) fn pods(source: &Kubelet, requests: &[NameRequest]) -> Result<Vec<Listed>, Error> {
     let identity = source.identity.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
     let trust = Trust { ca_file: source.ca_file.as_deref(), identity };
     let client = Client::new(&source.url, trust, PATIENCE)?;
@@ -201,13 +201,13 @@ pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Listed>, E
     };
     let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
     let request = Request { method: "GET", url: &source.url, headers: &headers, body: &[] };
-    let mut told = vec![Listed::default(); wanted.len()];
+    let mut report = vec![Listed::default(); requests.len()];
     client.read(request, LIST_MAX, |reply, body| match reply.status {
         200 => Ok(pods::read(io::BufReader::new(body), &mut |whose, identity| {
-            for (wanted, told) in wanted.iter().zip(&mut told) {
+            for (wanted, report) in requests.iter().zip(&mut report) {
                 match whose {
-                    Whose::Container(id) if id == &*wanted.id => told.own = Some(*identity),
-                    Whose::Pod(uid) if uid == &*wanted.pod_uid => told.pod = Some(*identity),
+                    Whose::Container(id) if id == &*wanted.id => report.own = Some(*identity),
+                    Whose::Pod(uid) if uid == &*wanted.pod_uid => report.pod = Some(*identity),
                     Whose::Container(_) | Whose::Pod(_) => {}
                 }
             }
@@ -216,5 +216,5 @@ pub(super) fn pods(source: &Kubelet, wanted: &[Wanted]) -> Result<Vec<Listed>, E
         403 => Err(Error::Forbidden),
         status => Err(Error::Status(status)),
     })??;
-    Ok(told)
+    Ok(report)
 }

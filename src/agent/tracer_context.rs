@@ -1,5 +1,5 @@
-//! What tracers ask for, carried out: captures begun or refused, events put into the log, faults
-//! counted. Every capture asked for is answered exactly once, by a later event.
+//! A tracer's context carries out what the tracer asks for: captures begin or are refused, events go into the log, faults
+//! are counted. Every capture asked for is answered exactly once, by a later event.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::slot::{Counts, LastEvent};
 
 /// A capture that was asked for and is not yet answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Open {
+pub(super) struct OpenCapture {
     pub(super) ticket: Ticket,
     /// Which tracer's, and which of its lives.
     pub(super) slot: usize,
@@ -31,8 +31,8 @@ pub(super) struct Open {
     until: Duration,
 }
 
-/// Everything that outlives a turn and that tracers act on.
-pub(super) struct Desk {
+/// Everything that outlives a turn and that all tracers act on.
+pub(super) struct SharedState {
     pub(super) captures: Captures,
     pub(super) log: Writer,
     pub(super) hostname: HostName,
@@ -43,11 +43,11 @@ pub(super) struct Desk {
     /// The log could not take an event; said once until it can again.
     log_fails: bool,
     tickets: u32,
-    open: Vec<Open>,
-    refused: VecDeque<(Open, Refusal)>,
+    open: Vec<OpenCapture>,
+    refused: VecDeque<(OpenCapture, Refusal)>,
 }
 
-impl Desk {
+impl SharedState {
     pub(super) fn new(
         captures: Captures,
         log: Writer,
@@ -55,8 +55,8 @@ impl Desk {
         region: String,
         percent: u32,
         slots: usize,
-    ) -> Desk {
-        Desk {
+    ) -> SharedState {
+        SharedState {
             captures,
             log,
             hostname,
@@ -71,8 +71,8 @@ impl Desk {
         }
     }
 
-    /// The next answer, and whose it is. One that nobody waits for any more is dropped.
-    pub(super) fn answer(&mut self) -> Option<(Open, Result<Capture, Refusal>)> {
+    /// The next answer, and the capture that it answers. An answer that nobody waits for any more is dropped.
+    pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<Capture, Refusal>)> {
         if let Some((open, refusal)) = self.refused.pop_front() {
             return Some((open, Err(refusal)));
         }
@@ -94,20 +94,21 @@ impl Desk {
         self.open.len()
     }
 
-    /// When the capture is over that is in the way of one like this: of the same things, or of the same
-    /// kind where there are too many of that, or any.
+    /// When the capture ends that is in the way of a capture of `kind` in `scope`: one of the same scope, else of the same
+    /// kind where too many of that kind run, else any.
     fn busy_until(&self, kind: Kind, scope: Scope) -> Option<Duration> {
-        let first =
-            |alike: &dyn Fn(&&Open) -> bool| self.open.iter().filter(alike).map(|open| open.until).min();
+        let first = |alike: &dyn Fn(&&OpenCapture) -> bool| {
+            self.open.iter().filter(alike).map(|open| open.until).min()
+        };
         first(&|open| open.kind == kind && open.scope == scope)
             .or_else(|| first(&|open| open.kind == kind))
             .or_else(|| first(&|_| true))
     }
 }
 
-/// One tracer's reach into the desk, while it takes one event in.
-pub(super) struct Hands<'a> {
-    pub(super) desk: &'a mut Desk,
+/// One tracer's reach into the shared, while it takes one event in.
+pub(super) struct TracerContext<'a> {
+    pub(super) shared: &'a mut SharedState,
     pub(super) containers: &'a Containers,
     /// Which of them the tracer watches.
     pub(super) filter: &'a Filter,
@@ -125,40 +126,47 @@ pub(super) struct Hands<'a> {
     pub(super) asked: usize,
 }
 
-impl Hands<'_> {
+impl TracerContext<'_> {
     fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
-        self.desk.captures.support(request.kind).map_err(Refusal::Unsupported)?;
+        self.shared.captures.support(request.kind).map_err(Refusal::Unsupported)?;
         let lasting = if request.kind.is_a_look() { Duration::ZERO } else { request.lasting };
-        if self.caller.is_none() && !self.desk.budget.take(self.now.mono, lasting) {
+        if self.caller.is_none() && !self.shared.budget.take(self.now.mono, lasting) {
             return Err(Refusal::OverBudget);
         }
-        self.desk.captures.begin(ticket, request, self.containers)?;
+        self.shared.captures.begin(ticket, request, self.containers)?;
         if self.caller.is_some() {
-            self.desk.budget.add(self.now.mono, lasting);
+            self.shared.budget.add(self.now.mono, lasting);
         }
         Ok(())
     }
 }
 
-impl World for Hands<'_> {
+impl World for TracerContext<'_> {
     fn capture(&mut self, request: Request) -> Ticket {
-        self.desk.tickets = self.desk.tickets.wrapping_add(1);
-        let ticket = Ticket(self.desk.tickets);
+        self.shared.tickets = self.shared.tickets.wrapping_add(1);
+        let ticket = Ticket(self.shared.tickets);
         self.asked += 1;
         let Request { kind, scope, lasting } = request;
         let until = self.now.mono.saturating_add(lasting);
-        let open =
-            Open { ticket, slot: self.slot, epoch: self.epoch, caller: self.caller, kind, scope, until };
-        let begun = if self.desk.open.len() >= OPEN_ALL_MAX {
+        let open = OpenCapture {
+            ticket,
+            slot: self.slot,
+            epoch: self.epoch,
+            caller: self.caller,
+            kind,
+            scope,
+            until,
+        };
+        let begun = if self.shared.open.len() >= OPEN_ALL_MAX {
             Err(Refusal::Busy)
         } else {
             self.begin(ticket, request)
         };
         match begun {
-            Ok(()) => self.desk.open.push(open),
+            Ok(()) => self.shared.open.push(open),
             Err(refusal) => {
-                let until = self.desk.busy_until(kind, scope).unwrap_or(until);
-                self.desk.refused.push_back((Open { until, ..open }, refusal));
+                let until = self.shared.busy_until(kind, scope).unwrap_or(until);
+                self.shared.refused.push_back((OpenCapture { until, ..open }, refusal));
             }
         }
         ticket
@@ -171,7 +179,7 @@ impl World for Hands<'_> {
         if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
             return true;
         }
-        let Desk { log, hostname, region, counts, log_fails, .. } = &mut *self.desk;
+        let SharedState { log, hostname, region, counts, log_fails, .. } = &mut *self.shared;
         let Some(counts) = counts.get_mut(self.slot) else { return false };
         let mut too_large = false;
         let appended = log.append(|id, to| {
@@ -222,13 +230,13 @@ impl World for Hands<'_> {
     }
 
     fn fault(&mut self, fault: &'static str) {
-        if let Some(counts) = self.desk.counts.get_mut(self.slot) {
+        if let Some(counts) = self.shared.counts.get_mut(self.slot) {
             counts.fault(fault);
         }
     }
 }
 
-impl Open {
+impl OpenCapture {
     /// Why it was refused, for a person, and until when.
     pub(super) fn refused(&self, refusal: Refusal, now: Now) -> String {
         match refusal {
@@ -245,7 +253,7 @@ impl Open {
     }
 }
 
-/// A time that is so far ahead, by the calendar and from now.
+/// The time that lies `ahead` of `now`, by the calendar and from now.
 pub(super) fn at(now: Now, ahead: Duration) -> String {
     let ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
     format!("{} ({:.1} s from now)", Wall(now.wall.0.saturating_add(ms)), ahead.as_secs_f64())

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::opened::{Opened, open};
-use super::{Office, Wanted};
+use super::{NameRequest, Shared};
 use crate::config::Names;
 use crate::host::identity::state::{self, Noted};
-use crate::host::{Identity, Record, Role, Teller, Text, Told};
+use crate::host::{Identity, NameReport, NameSource, Record, Role, Text};
 use crate::work_queue::{Next, WorkerGuard};
 
 /// Entries of a folder that are looked at: a runtime's has some ten.
@@ -26,34 +26,34 @@ const AGAIN: [Duration; 3] =
 const LINGER: Duration = Duration::from_millis(200);
 
 /// A thread's life: until nothing is to be found out.
-pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
-    let mut again: VecDeque<(Instant, usize, Wanted)> = VecDeque::new();
+pub(super) fn work(shared: &Shared, jobs: &mut WorkerGuard<'_, NameRequest>) {
+    let mut again: VecDeque<(Instant, usize, NameRequest)> = VecDeque::new();
     loop {
         let now = Instant::now();
         let due = again.iter().map(|(due, ..)| *due).min();
         let wait = due.map_or(LINGER, |due| due.saturating_duration_since(now));
-        let (tried, wanted) = match jobs.next(wait) {
+        let (tried, request) = match jobs.next(wait) {
             Next::Closed => return,
-            Next::Job(wanted) => (0, wanted),
+            Next::Job(request) => (0, request),
             Next::Nothing => match again.iter().position(|(due, ..)| *due <= Instant::now()) {
                 Some(place) => match again.remove(place) {
-                    Some((_, tried, wanted)) => (tried, wanted),
+                    Some((_, tried, request)) => (tried, request),
                     None => continue,
                 },
                 None if again.is_empty() && jobs.leave() => return,
                 None => continue,
             },
         };
-        if wanted.stamp != 0 && stamp(&office.names, &wanted.id) == wanted.stamp {
+        if request.stamp != 0 && stamp(&shared.names, &request.id) == request.stamp {
             continue;
         }
-        match (find(&office.names, &wanted.id, wanted.proof), AGAIN.get(tried)) {
-            (Some(told), _) => {
-                if !office.tell(wanted.key, told) {
+        match (find(&shared.names, &request.id, request.proof), AGAIN.get(tried)) {
+            (Some(report), _) => {
+                if !shared.tell(request.key, report) {
                     return;
                 }
             }
-            (None, Some(wait)) => again.push_back((Instant::now() + *wait, tried + 1, wanted)),
+            (None, Some(wait)) => again.push_back((Instant::now() + *wait, tried + 1, request)),
             (None, None) => {}
         }
     }
@@ -61,19 +61,21 @@ pub(super) fn work(office: &Office, jobs: &mut WorkerGuard<'_, Wanted>) {
 
 /// What there is in any file, the first source's word first. `proof`: also how the runtime noted the
 /// container's cgroup, if any has that.
-pub(super) fn find(names: &Names, id: &str, proof: bool) -> Option<Told> {
-    let sources: [fn(&Names, &str) -> Option<Told>; 4] = [docker, containerd, storage, runc];
-    let mut found: Option<Told> = None;
+pub(super) fn find(names: &Names, id: &str, proof: bool) -> Option<NameReport> {
+    let sources: [fn(&Names, &str) -> Option<NameReport>; 4] = [docker, containerd, storage, runc];
+    let mut found: Option<NameReport> = None;
     for source in sources {
-        let Some(told) = source(names, id) else { continue };
+        let Some(report) = source(names, id) else { continue };
         found = Some(match found {
-            None => told,
-            Some(first) => join(first, told),
+            None => report,
+            Some(first) => join(first, report),
         });
-        let known = |told: &Told| !told.identity.name.is_empty() || told.identity.role == Some(Role::Sandbox);
+        let known = |report: &NameReport| {
+            !report.identity.name.is_empty() || report.identity.role == Some(Role::Sandbox)
+        };
         // After what a user's file tells, root's may follow.
-        let whole = |told: &Told| known(told) && record(told).owner == 0;
-        if found.as_ref().is_some_and(|told| whole(told) && (!proof || record(told).cgroup.is_some())) {
+        let whole = |report: &NameReport| known(report) && record(report).owner == 0;
+        if found.as_ref().is_some_and(|report| whole(report) && (!proof || record(report).cgroup.is_some())) {
             break;
         }
     }
@@ -82,7 +84,7 @@ pub(super) fn find(names: &Names, id: &str, proof: bool) -> Option<Told> {
 
 /// What the first source says, and what it leaves open. Users' files add nothing to what others say, and what
 /// root's say comes before all that they do.
-fn join(first: Told, more: Told) -> Told {
+fn join(first: NameReport, more: NameReport) -> NameReport {
     let (known, other) = (record(&first).clone(), record(&more).clone());
     if other.owner != known.owner {
         return if other.owner == 0 { more } else { first };
@@ -90,7 +92,7 @@ fn join(first: Told, more: Told) -> Told {
     let mut identity = more.identity;
     identity.learn(&first.identity);
     let stamp = if known.stamp == 0 { other.stamp } else { known.stamp };
-    told(identity, Record { cgroup: known.cgroup.or(other.cgroup), owner: known.owner, stamp })
+    report(identity, Record { cgroup: known.cgroup.or(other.cgroup), owner: known.owner, stamp })
 }
 
 /// The first that is root's; else the first.
@@ -105,16 +107,16 @@ fn root_first<T>(all: impl Iterator<Item = T>, owner: impl Fn(&T) -> u32) -> Opt
     first
 }
 
-fn record(told: &Told) -> &Record {
+fn record(report: &NameReport) -> &Record {
     const NONE: &Record = &Record { cgroup: None, owner: 0, stamp: 0 };
-    match &told.by {
-        Teller::Runtime(record) => record,
-        Teller::Kubelet => NONE,
+    match &report.by {
+        NameSource::Runtime(record) => record,
+        NameSource::Kubelet => NONE,
     }
 }
 
-fn told(identity: Identity, record: Record) -> Told {
-    Told { identity, by: Teller::Runtime(record) }
+fn report(identity: Identity, record: Record) -> NameReport {
+    NameReport { identity, by: NameSource::Runtime(record) }
 }
 
 /// What the files that may tell a container's name look like now, if a name in there can change; else 0.
@@ -165,14 +167,14 @@ fn docker_file(names: &Names, id: &str) -> Option<Opened> {
     root_first(files, |file| file.owner)
 }
 
-fn docker(names: &Names, id: &str) -> Option<Told> {
+fn docker(names: &Names, id: &str) -> Option<NameReport> {
     let file = docker_file(names, id)?;
     let (noted, owner) = (state::docker(&file.bytes()?)?, file.owner);
-    Some(told(noted.identity, Record { cgroup: None, owner, stamp: stamp_of([file]) }))
+    Some(report(noted.identity, Record { cgroup: None, owner, stamp: stamp_of([file]) }))
 }
 
 /// A folder a namespace: `k8s.io`, `moby`, `default`. Its own tools call a container by its id.
-fn containerd(names: &Names, id: &str) -> Option<Told> {
+fn containerd(names: &Names, id: &str) -> Option<NameReport> {
     let tasks = names.containerd.iter().map(|folder| (folder, folder.join("io.containerd.runtime.v2.task")));
     let spec = |base: &Path, space: &Path, id: &str| {
         let (bytes, owner) = read(base, &space.join(id).join("config.json"))?;
@@ -190,7 +192,7 @@ fn containerd(names: &Names, id: &str) -> Option<Told> {
         }
         Some(called(noted, owner, id))
     });
-    root_first(found, |told| record(told).owner)
+    root_first(found, |report| record(report).owner)
 }
 
 /// An id that is the name of a file, and no way to another.
@@ -200,12 +202,12 @@ fn plain(id: &str) -> Option<&str> {
 }
 
 /// What a spec or a state tells of a container; where nobody made its id up, that is its name.
-fn called(noted: Noted, owner: u32, id: &str) -> Told {
+fn called(noted: Noted, owner: u32, id: &str) -> NameReport {
     let Noted { mut identity, cgroup, .. } = noted;
     if identity.name.is_empty() && identity.pod.is_empty() && !is_made_up(id) {
         identity.name = Text::cut(id);
     }
-    told(identity, Record { cgroup, owner, stamp: 0 })
+    report(identity, Record { cgroup, owner, stamp: 0 })
 }
 
 /// Podman's and CRI-O's: a folder a storage driver.
@@ -230,23 +232,23 @@ impl Driver<'_> {
             .map(|list| (self.base.to_owned(), self.folder.join(list)))
     }
 
-    fn spec(&self, id: &str) -> Option<Told> {
+    fn spec(&self, id: &str) -> Option<NameReport> {
         let (bytes, owner) = read(self.base, &self.folder.join(id).join("userdata/config.json"))?;
         let noted = state::oci(&bytes)?;
-        Some(told(noted.identity, Record { cgroup: noted.cgroup, owner, stamp: 0 }))
+        Some(report(noted.identity, Record { cgroup: noted.cgroup, owner, stamp: 0 }))
     }
 }
 
-fn storage(names: &Names, id: &str) -> Option<Told> {
+fn storage(names: &Names, id: &str) -> Option<NameReport> {
     // It is of before the lists are read: one that changes meanwhile is read once more.
     let stamp = stamp_of_lists(names);
-    let spec = root_first(drivers(names).filter_map(|driver| driver.spec(id)), |told| record(told).owner);
+    let spec = root_first(drivers(names).filter_map(|driver| driver.spec(id)), |report| record(report).owner);
     let named = drivers(names).flat_map(|driver| driver.lists()).filter_map(|(base, list)| {
         let (bytes, owner) = read(&base, &list)?;
         Some((state::podman(&bytes, id)?, owner))
     });
     let Some((name, owner)) = root_first(named, |(_, owner)| *owner) else { return spec };
-    let list = told(Identity { name, ..Identity::UNKNOWN }, Record { cgroup: None, owner, stamp });
+    let list = report(Identity { name, ..Identity::UNKNOWN }, Record { cgroup: None, owner, stamp });
     Some(match spec {
         // CRI-O's list has names that it made up.
         Some(spec) if !spec.identity.pod.is_empty() && record(&spec).owner == owner => spec,
@@ -256,7 +258,7 @@ fn storage(names: &Names, id: &str) -> Option<Told> {
 }
 
 /// Runc's state, and in the same way crun's, which has no names.
-fn runc(names: &Names, id: &str) -> Option<Told> {
+fn runc(names: &Names, id: &str) -> Option<NameReport> {
     let roots = names.runc.iter().flat_map(|folder| {
         let (base, roots) = match starred(folder) {
             Some(above) => (above, folders(above)),
@@ -270,9 +272,9 @@ fn runc(names: &Names, id: &str) -> Option<Told> {
             return Some(called(state::runc(&bytes)?, owner, id));
         }
         let (bytes, owner) = file("status")?;
-        Some(told(Identity::UNKNOWN, Record { cgroup: state::crun(&bytes)?.cgroup, owner, stamp: 0 }))
+        Some(report(Identity::UNKNOWN, Record { cgroup: state::crun(&bytes)?.cgroup, owner, stamp: 0 }))
     });
-    root_first(found, |told| record(told).owner)
+    root_first(found, |report| record(report).owner)
 }
 
 /// The folder above, if the last part of a path is `*`.

@@ -1,5 +1,5 @@
-//! Who comes in: the kernel says who is at the other end (SO_PEERCRED, SO_PEERGROUPS), and whoever may
-//! not speak gets a word and is shown out. The file's mode says the same, but it can be changed.
+//! The credentials of whoever connects: the kernel tells the peer's user and groups (SO_PEERCRED, SO_PEERGROUPS).
+//! A peer that may not speak is told so and disconnected. The socket's mode says the same, but it can be changed.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -38,6 +38,7 @@ fn numbered(groups: &str, name: &str) -> Option<u32> {
 }
 
 /// /etc/group as a fuzz target: a group that is found is on a line of its own name.
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let names = text.lines().filter_map(|line| line.split(':').next());
@@ -50,35 +51,35 @@ pub(super) fn fuzz(data: &[u8]) {
     assert_eq!(numbered(&text, "no such group: it has a colon"), None);
 }
 
-/// The listener, and for whom it opens beside root and ourselves.
+/// A listener whose connections are checked: `group`, if any, may speak beside root and the agent's own user.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct CheckedListener {
     listener: UnixListener,
     group: Option<u32>,
 }
 
-impl Door {
-    pub(super) fn new(listener: UnixListener, group: Option<u32>) -> Door {
-        Door { listener, group }
+impl CheckedListener {
+    pub(super) fn new(listener: UnixListener, group: Option<u32>) -> CheckedListener {
+        CheckedListener { listener, group }
     }
 }
 
-/// One that came to the door.
+/// An accepted connection, which may speak once `admit` has checked its peer.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct CheckedStream {
     stream: UnixStream,
     group: Option<u32>,
 }
 
-impl Listen for Door {
-    type Stream = Guest;
+impl Listen for CheckedListener {
+    type Stream = CheckedStream;
 
-    fn take(&self) -> io::Result<Guest> {
-        self.listener.accept().map(|(stream, _)| Guest { stream, group: self.group })
+    fn take(&self) -> io::Result<CheckedStream> {
+        self.listener.accept().map(|(stream, _)| CheckedStream { stream, group: self.group })
     }
 }
 
-impl Stream for Guest {
+impl Stream for CheckedStream {
     fn admit(&self) -> Result<(), &'static [u8]> {
         let known = sys::peer(&self.stream).is_ok_and(|(user, group)| {
             user == 0
@@ -115,16 +116,16 @@ macro_rules! source_of {
         }
     };
 }
-source_of!(Door, listener);
-source_of!(Guest, stream);
+source_of!(CheckedListener, listener);
+source_of!(CheckedStream, stream);
 
-impl Read for Guest {
+impl Read for CheckedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buffer)
     }
 }
 
-impl Write for Guest {
+impl Write for CheckedStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes)
     }

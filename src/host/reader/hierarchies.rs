@@ -21,7 +21,7 @@ pub enum Mode {
 
 /// The hierarchies; on v2 all are the same folder. A container's path is the same in each.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct Hierarchies {
     pub(super) mode: Mode,
     /// The hierarchy in which containers are looked for, and whose inodes are their ids.
     pub(super) ids: Folder,
@@ -32,23 +32,23 @@ pub(super) struct Tree {
     pub(super) memory: Option<Folder>,
 }
 
-impl Tree {
+impl Hierarchies {
     /// Finds the hierarchies in `[paths] cgroup`.
-    pub(super) fn find(root: &Path, proc: &Path) -> Result<Tree, Error> {
+    pub(super) fn find(root: &Path, proc: &Path) -> Result<Hierarchies, Error> {
         let unreadable = |source: io::Error| Error::Cgroups { path: root.to_owned(), source };
         if is_unified(root) {
-            return Tree::v2(root).map_err(unreadable);
+            return Hierarchies::v2(root).map_err(unreadable);
         }
         let unified = root.join("unified");
         let Some(cpu) = controller(root, "cpu").map_err(unreadable)? else {
             if is_unified(&unified) {
-                return Tree::v2(&unified).map_err(unreadable);
+                return Hierarchies::v2(&unified).map_err(unreadable);
             }
             let remedy = remedy(proc);
             return Err(Error::NoCgroups { path: root.to_owned(), remedy });
         };
         let open = |name: &str| controller(root, name)?.map(|path| Folder::open(&path)).transpose();
-        Ok(Tree {
+        Ok(Hierarchies {
             mode: if unified.is_dir() { Mode::Hybrid } else { Mode::V1 },
             ids: Folder::open(&cpu).map_err(unreadable)?,
             cpu: Some(Folder::open(&cpu).map_err(unreadable)?),
@@ -59,8 +59,8 @@ impl Tree {
         })
     }
 
-    fn v2(root: &Path) -> io::Result<Tree> {
-        Ok(Tree {
+    fn v2(root: &Path) -> io::Result<Hierarchies> {
+        Ok(Hierarchies {
             mode: Mode::V2,
             ids: Folder::open(root)?,
             ids_path: root.to_owned(),

@@ -7,20 +7,20 @@ use mio::Events;
 
 use crate::sys;
 
-use super::{Agent, EVENTS_MAX, Food, Going};
+use super::{Agent, EVENTS_MAX, Input};
 
 /// An agent that turns when it is told to.
 #[doc(hidden)]
-pub struct Drill {
+pub struct TestHarness {
     agent: Agent,
     events: Events,
 }
 
-impl Drill {
+impl TestHarness {
     /// Of an agent that is ready.
     #[must_use]
-    pub fn new(agent: Agent) -> Drill {
-        Drill { agent, events: Events::with_capacity(EVENTS_MAX) }
+    pub fn new(agent: Agent) -> TestHarness {
+        TestHarness { agent, events: Events::with_capacity(EVENTS_MAX) }
     }
 
     /// One turn, without waiting, in which the tracers of these names look, besides those whose
@@ -29,13 +29,13 @@ impl Drill {
         for slot in &mut self.agent.slots {
             slot.due |= slot.state.ticks() && due(slot.spec.name);
         }
-        self.agent.once(&mut self.events, Some(Duration::ZERO)) == Going::On
+        self.agent.once(&mut self.events, Some(Duration::ZERO)).is_continue()
     }
 
     /// Hands a record to a tracer, as one of its hook's ring is. False: there is no such tracer.
     pub fn record(&mut self, tracer: &str, record: &[u8]) -> bool {
         let Some(index) = self.place(tracer) else { return false };
-        self.agent.feed(index, sys::now(), None, &Food::Record(record)).is_some()
+        self.agent.feed(index, sys::now(), None, &Input::Record(record)).is_some()
     }
 
     /// Asks a tracer for a capture, of this container or of the host, as the socket would for a
@@ -47,8 +47,8 @@ impl Drill {
             Some(Ok(key)) => Some(key),
             Some(Err(_)) => return false,
         };
-        let fed = self.agent.feed(index, sys::now(), None, &Food::Asked(key, lasting));
-        fed.is_some_and(|fed| fed.asked > 0)
+        let effects = self.agent.feed(index, sys::now(), None, &Input::Asked(key, lasting));
+        effects.is_some_and(|effects| effects.asked > 0)
     }
 
     /// The agent leaves as it does for a signal.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
-use crate::host::Teller;
+use crate::host::NameSource;
 
 /// In the recorded spec of a pod's container: its sandbox.
 const SANDBOX: &str = "2ea9209947dc6556d9dc4fa114275813de319abee3f3cd035c7f075a7389d585";
@@ -81,34 +81,34 @@ fn a_renamed_container_shows_its_new_name() {
         let root = Root::new();
         let (mut table, key) = container(&format!("/docker/{}", id(1)));
         let bell = Arc::new(Bell::default());
-        let registrar = Registrar::new(&root.names(), 16, bell.wake(), spawner());
+        let resolver = NameResolver::new(&root.names(), 16, bell.wake(), spawner());
         let mut tell = |name: &str, find: &dyn Fn(Container<'_>)| {
             replace(&root, &file, &text.replace("NAME", name));
             find(table.get(key).expect("there"));
-            let (whose, mut told) = bell.told(&registrar);
-            if let Teller::Runtime(record) = &mut told.by {
+            let (whose, mut report) = bell.report(&resolver);
+            if let NameSource::Runtime(record) = &mut report.by {
                 // As on a host, also where the tests are not root's.
                 record.owner = 0;
             }
-            table.told(whose, &told);
+            table.learn(whose, &report);
             assert_eq!(table.get(key).map(Container::name), Some(name), "{file}");
         };
-        tell("old", &|container| registrar.find(container));
-        tell("new", &|container| assert_eq!(registrar.look_again([container].into_iter()), None));
-        tell("newer", &|container| assert_eq!(registrar.look_again([container].into_iter()), None));
-        assert_eq!(registrar.faults(), Faults::default());
+        tell("old", &|container| resolver.resolve(container));
+        tell("new", &|container| assert_eq!(resolver.recheck([container].into_iter()), None));
+        tell("newer", &|container| assert_eq!(resolver.recheck([container].into_iter()), None));
+        assert_eq!(resolver.faults(), Faults::default());
     }
 }
 
-/// A registrar that brings work and starts nobody for it, and a container that was told what is found of it.
-fn unstaffed(root: &Root) -> (Registrar, Containers, Key) {
+/// A resolver that brings work and starts nobody for it, and a container that was told what is found of it.
+fn unstaffed(root: &Root) -> (NameResolver, Containers, Key) {
     let (mut table, key) = container(&format!("/docker/{}", id(1)));
-    let mut told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
-    if let Teller::Runtime(record) = &mut told.by {
+    let mut report = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+    if let NameSource::Runtime(record) = &mut report.by {
         record.owner = 0;
     }
-    table.told(key, &told);
-    (Registrar::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new()), table, key)
+    table.learn(key, &report);
+    (NameResolver::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new()), table, key)
 }
 
 #[test]
@@ -116,22 +116,22 @@ fn a_name_that_cannot_change_is_not_looked_for_again() {
     let root = Root::new();
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let stamp = || {
-        let told = runtimes::find(&root.names(), &id(1), false).expect("it is there");
-        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        let report = runtimes::find(&root.names(), &id(1), false).expect("it is there");
+        let NameSource::Runtime(record) = report.by else { panic!("a runtime told it") };
         (record.stamp, runtimes::stamp(&root.names(), &id(1)))
     };
     assert_eq!(stamp(), (0, 0));
     let waits = || {
-        let (registrar, table, key) = unstaffed(&root);
-        assert_eq!(registrar.look_again(table.get(key).into_iter()), None);
+        let (resolver, table, key) = unstaffed(&root);
+        assert_eq!(resolver.recheck(table.get(key).into_iter()), None);
         // Whoever brings something has a thread started for it.
-        registrar.office.files.has_worker()
+        resolver.shared.files.has_worker()
     };
     assert!(!waits(), "nothing waits in the queue");
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
-    let (told, now) = stamp();
-    assert_ne!(told, 0);
-    assert_eq!(told, now, "as long as the file stays the same");
+    let (report, now) = stamp();
+    assert_ne!(report, 0);
+    assert_eq!(report, now, "as long as the file stays the same");
     assert!(waits(), "docker's can change");
 }
 
@@ -139,13 +139,13 @@ fn a_name_that_cannot_change_is_not_looked_for_again() {
 fn a_container_for_which_there_is_no_room_is_brought_again_and_keeps_its_name() {
     let root = Root::new();
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
-    let (registrar, table, key) = unstaffed(&root);
-    let again = |times| registrar.look_again(std::iter::repeat_n(table.get(key).expect("there"), times));
+    let (resolver, table, key) = unstaffed(&root);
+    let again = |times| resolver.recheck(std::iter::repeat_n(table.get(key).expect("there"), times));
     let room = Containers::slots_for(1);
     assert_eq!((again(room), again(1)), (None, Some(key)));
-    assert_eq!(registrar.faults().dropped, 0, "it has a name");
-    registrar.find(table.get(key).expect("there"));
-    assert_eq!(registrar.faults().dropped, 1, "of a new one nothing is known");
+    assert_eq!(resolver.faults().dropped, 0, "it has a name");
+    resolver.resolve(table.get(key).expect("there"));
+    assert_eq!(resolver.faults().dropped, 1, "of a new one nothing is known");
 }
 
 fn write(root: &Root, path: &str, text: &str) {
@@ -154,10 +154,10 @@ fn write(root: &Root, path: &str, text: &str) {
 
 /// The name that is found, and whose word that is.
 fn owned(root: &Root, names: &Names) -> Option<(String, u32)> {
-    let told = runtimes::find(names, &id(1), false)?;
-    let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+    let report = runtimes::find(names, &id(1), false)?;
+    let NameSource::Runtime(record) = report.by else { panic!("a runtime told it") };
     let root_or_us = fs::metadata(&root.0).expect("a folder").uid();
-    Some((told.identity.name.to_string(), if record.owner == root_or_us { 0 } else { record.owner }))
+    Some((report.identity.name.to_string(), if record.owner == root_or_us { 0 } else { record.owner }))
 }
 
 #[test]
@@ -167,15 +167,15 @@ fn a_container_that_has_anothers_name_by_chance_is_told_nothing_of_the_other() {
         "run/containerd/io.containerd.runtime.v2.task/default/web/config.json",
         "oci_spec/containerd-ctr",
     );
-    for (path, told) in
+    for (path, report) in
         [("/lxc.payload.web", false), ("/machine.slice/machine-web.scope", false), ("/default/web", true)]
     {
         let (table, key) = container(path);
-        let (found, _) = look_up(&root.names(), &table);
-        assert_eq!(found.len(), usize::from(told), "{path}");
-        let registrar = Registrar::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new());
-        registrar.find(table.get(key).expect("there"));
-        assert_eq!(registrar.office.files.has_worker(), told, "{path}");
+        let (found, _) = resolve_all(&root.names(), &table);
+        assert_eq!(found.len(), usize::from(report), "{path}");
+        let resolver = NameResolver::new(&root.names(), 1, Arc::new(|| ()), ThreadSpawner::new());
+        resolver.resolve(table.get(key).expect("there"));
+        assert_eq!(resolver.shared.files.has_worker(), report, "{path}");
     }
 }
 
@@ -278,14 +278,14 @@ fn a_rename_while_the_lists_are_read_is_seen_by_the_next_look() {
     let names = root.names();
     for _ in 0..300 {
         replace(&root, list, &text("old"));
-        let told = std::thread::scope(|scope| {
+        let report = std::thread::scope(|scope| {
             let found = scope.spawn(|| runtimes::find(&names, &id(1), false));
             replace(&root, list, &text("new"));
             found.join().expect("it finds").expect("it is there")
         });
-        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
+        let NameSource::Runtime(record) = report.by else { panic!("a runtime told it") };
         let changed = record.stamp != runtimes::stamp(&names, &id(1));
-        assert!(&*told.identity.name == "new" || changed, "an old name as if nothing had changed");
+        assert!(&*report.identity.name == "new" || changed, "an old name as if nothing had changed");
     }
 }
 
@@ -318,9 +318,9 @@ fn a_fifo_or_a_file_without_end_holds_nothing_up() {
 fn the_record_of_the_cgroup_is_looked_for_where_it_is_asked_for() {
     let root = Root::new();
     let cgroup = |proof: bool| {
-        let told = runtimes::find(&root.names(), &id(1), proof).expect("it is there");
-        let Teller::Runtime(record) = told.by else { panic!("a runtime told it") };
-        (told.identity.name.to_string(), record.cgroup.map(String::from))
+        let report = runtimes::find(&root.names(), &id(1), proof).expect("it is there");
+        let NameSource::Runtime(record) = report.by else { panic!("a runtime told it") };
+        (report.identity.name.to_string(), record.cgroup.map(String::from))
     };
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
     let name = "shop-cache-1".to_owned();

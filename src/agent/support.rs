@@ -5,9 +5,9 @@ use crate::tracer::{Settings, Spec};
 
 use super::slot::State;
 
-/// How one tracer stands on this host.
+/// Whether and how one tracer can run on this host.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Fit {
+pub struct Support {
     /// Which tracer.
     pub tracer: &'static str,
     /// What it is for.
@@ -25,15 +25,15 @@ pub struct Fit {
 /// Looks at every tracer. `pressure` says whether the kernel has PSI, `of_cgroups` whether it tells
 /// that of each cgroup.
 #[must_use]
-pub fn fits<'a>(
+pub fn supports<'a>(
     tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
     captures: &mut Captures,
     pressure: bool,
     of_cgroups: bool,
-) -> Vec<Fit> {
+) -> Vec<Support> {
     tracers
         .map(|(spec, settings)| {
-            let mut fit = Fit {
+            let mut support = Support {
                 tracer: spec.name,
                 about: spec.about,
                 enabled: settings.enabled(),
@@ -44,12 +44,12 @@ pub fn fits<'a>(
             for kind in spec.captures {
                 match captures.support(*kind) {
                     Ok(method) => {
-                        fit.modes.push(format!("{}: {}", kind.name(), method.name));
-                        fit.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
+                        support.modes.push(format!("{}: {}", kind.name(), method.name));
+                        support.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
                     }
                     Err(reason) => {
-                        fit.runs = false;
-                        fit.missing.push(format!("{}: {reason}", kind.name()));
+                        support.runs = false;
+                        support.missing.push(format!("{}: {reason}", kind.name()));
                     }
                 }
             }
@@ -59,27 +59,27 @@ pub fn fits<'a>(
                     (false, true) => "when the host's pressure tells of waits",
                     (false, false) => "always: there is no PSI",
                 };
-                fit.modes.push(format!("probed {by}"));
+                support.modes.push(format!("probed {by}"));
             }
             match spec.hook.map(|name| (name, captures.hook(name))) {
-                Some((name, Ok(_))) => fit.modes.push(format!("events: {name} by tp_btf")),
+                Some((name, Ok(_))) => support.modes.push(format!("events: {name} by tp_btf")),
                 Some((name, Err(reason))) => {
-                    fit.runs = false;
-                    fit.missing.push(format!("{name}: {reason}"));
+                    support.runs = false;
+                    support.missing.push(format!("{name}: {reason}"));
                 }
                 None => {}
             }
             match spec.pressure {
                 Some(wanted) if pressure => {
-                    fit.modes.push(format!("early look: PSI {}", wanted.resource));
+                    support.modes.push(format!("early look: PSI {}", wanted.resource));
                 }
-                Some(_) => fit.missing.push(
+                Some(_) => support.missing.push(
                     "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later"
                         .into(),
                 ),
                 None => {}
             }
-            fit
+            support
         })
         .collect()
 }
