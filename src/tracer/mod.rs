@@ -9,9 +9,9 @@ use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
 use crate::metric::{Metric, Scrape};
 
 mod blocked;
-mod cases;
 mod cpuidle;
 mod cpusys;
+mod detector;
 mod disk_io;
 mod disk_rates;
 mod dload;
@@ -22,27 +22,27 @@ mod flame;
 pub mod fuzz;
 mod history;
 mod iotracing;
-mod judge;
 mod known;
-mod lows;
 mod mapping;
 mod memburst;
 mod oom;
 mod out;
+mod pending;
 mod percents;
 #[doc(hidden)]
 pub mod play;
 mod profile;
 mod subjects;
+mod trigger;
 mod waiting;
 mod waitrate;
-mod watch;
+mod windowed_min;
 
-pub use cases::CASES_MAX;
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
 pub use out::{About, Data, Out, Shrink, World};
-pub use watch::Trigger;
+pub use pending::PENDING_MAX;
+pub use trigger::Trigger;
 
 use crate::clock::Now;
 
@@ -257,9 +257,9 @@ impl Settings {
         &self.known_issues
     }
 
-    fn rule(&self) -> watch::Rule {
+    fn rule(&self) -> trigger::Rule {
         let sustained = u32::try_from(self.values.count("sustained_samples")).unwrap_or(u32::MAX);
-        watch::Rule { cooldown: self.values.time("cooldown"), sustained }
+        trigger::Rule { cooldown: self.values.time("cooldown"), sustained }
     }
 }
 

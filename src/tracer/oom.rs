@@ -1,26 +1,26 @@
 //! oom: every OOM kill, told by the kernel itself: who was killed, on whose behalf, in which
 //! cgroup, and who holds the memory. No kill goes untold for want of a capture.
 
+mod event;
 mod kill;
-mod told;
 
 use std::time::Duration;
 
-use super::cases::{Case, Cases};
 use super::fields::{COMMON, all, field};
-use super::watch::Trigger;
+use super::pending::{PendingCapture, PendingCaptures};
+use super::trigger::Trigger;
 use super::{About, Capacity, Event, Field, FieldKind, Out, Settings, Spec, Tracer};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
 use crate::host::{Containers, Facts, Key, Memory, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use event::OomEvent;
 use kill::Kill;
 #[doc(hidden)]
 pub(super) use kill::fuzz as kill_fuzz;
 #[cfg(test)]
 pub(super) use kill::tests::record;
-use told::Told;
 
 const KILLS: Metric = Metric {
     name: "onset_oom_kills_total",
@@ -90,7 +90,7 @@ const OWN: [Field; 19] = [
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
     Box::new(Oom {
-        cases: Cases::new(),
+        cases: PendingCaptures::new(),
         top: settings.values().len("top"),
         lasting: settings.capture(),
         memory: None,
@@ -99,7 +99,7 @@ fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
 }
 
 struct Oom {
-    cases: Cases<Known>,
+    cases: PendingCaptures<Known>,
     /// Processes that an event names.
     top: usize,
     lasting: Duration,
@@ -126,9 +126,14 @@ impl Oom {
         let subject = kill.victim.container;
         let known = Known { kill: Some(kill), memory: self.memory(now) };
         if !self.ask(now, subject, Trigger::Kill, known, self.lasting, out) {
-            let case =
-                Case { ticket: Ticket(0), subject, trigger: Trigger::Kill, began: now, readings: known };
-            self.tell(&case, None, out);
+            let case = PendingCapture {
+                ticket: Ticket(0),
+                subject,
+                trigger: Trigger::Kill,
+                began: now,
+                readings: known,
+            };
+            self.build_event(&case, None, out);
         }
     }
 
@@ -147,7 +152,7 @@ impl Oom {
         }
         let scope = subject.map_or(Scope::Host, Scope::Container);
         let ticket = out.capture(Request { kind: Kind::Memory, scope, lasting });
-        self.cases.open(Case { ticket, subject, trigger, began: now, readings });
+        self.cases.open(PendingCapture { ticket, subject, trigger, began: now, readings });
         true
     }
 
@@ -162,14 +167,19 @@ impl Oom {
             own
         });
         if found.is_some() || case.readings.kill.is_some() {
-            self.tell(&case, found, out);
+            self.build_event(&case, found, out);
         }
     }
 
-    fn tell(&self, case: &Case<Known>, found: Option<(&Capture, &Containers)>, out: &mut Out<'_>) {
-        let about = About { subject: case.subject, trigger: case.trigger, time: case.began.wall };
+    fn build_event(
+        &self,
+        pending: &PendingCapture<Known>,
+        found: Option<(&Capture, &Containers)>,
+        out: &mut Out<'_>,
+    ) {
+        let about = About { subject: pending.subject, trigger: pending.trigger, time: pending.began.wall };
         // One that cannot be kept is counted there, and is gone like the process.
-        let _ = out.emit(&about, &Told::new(case.trigger, &case.readings, found, self.top));
+        let _ = out.emit(&about, &OomEvent::new(pending.trigger, &pending.readings, found, self.top));
     }
 }
 

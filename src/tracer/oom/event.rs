@@ -11,30 +11,30 @@ use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
 use crate::tracer::fields::{Head, Truncated};
 use crate::tracer::profile::CAPTURED;
-use crate::tracer::watch::Trigger;
+use crate::tracer::trigger::Trigger;
 use crate::tracer::{Data, Shrink};
 
 /// One event.
-pub(super) struct Told<'a> {
+pub(super) struct OomEvent<'a> {
     head: Head,
     known: &'a Known,
     containers: Option<&'a Containers>,
     top: &'a [Resident],
 }
 
-impl<'a> Told<'a> {
+impl<'a> OomEvent<'a> {
     /// With the `top` processes that hold most memory, if those were captured.
     pub(super) fn new(
         trigger: Trigger,
         known: &'a Known,
         found: Option<(&'a Capture, &'a Containers)>,
         top: usize,
-    ) -> Told<'a> {
+    ) -> OomEvent<'a> {
         let residents = match found {
             Some((Capture { seen: Seen::Memory(residents), .. }, _)) => residents.as_slice(),
             _ => &[],
         };
-        Told {
+        OomEvent {
             head: found.map_or_else(|| Head::alone(trigger), |(capture, _)| Head::new(trigger, capture)),
             known,
             containers: found.map(|(_, containers)| containers),
@@ -134,7 +134,7 @@ impl From<Memory> for HostMemory {
     }
 }
 
-impl Data for Told<'_> {
+impl Data for OomEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let top_memory_usage = self.top.get(..shrink.keep(self.top.len())).unwrap_or_default();
         let body = Body {

@@ -1,5 +1,5 @@
 //! The daily work that tracers share: samples are judged, captures asked for and answered, events
-//! told, quiet kept. What is anomalous, and what an event says, is each tracer's own: its `Judge`.
+//! told, quiet kept. What is anomalous, and what an event says, is each tracer's own: its `Detector`.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
 use crate::host::{Containers, Key, Snapshot, Watched};
 use crate::metric::Scrape;
 
-use super::cases::{Case, Cases};
-use super::watch::{Rule, Trigger, Watch};
+use super::pending::{PendingCapture, PendingCaptures};
+use super::trigger::{Rule, Trigger, TriggerState};
 use super::{About, Data, Event, Out, Settings, Tracer};
 
 /// One tracer's own part.
-pub trait Judge {
+pub trait Detector {
     /// What it knows of a subject when it asks for a capture.
     type Readings: Copy;
     /// The capture that it asks for.
@@ -23,8 +23,8 @@ pub trait Judge {
     fn scope(subject: Option<Key>, _: &Self::Readings) -> Scope {
         subject.map_or(Scope::Host, Scope::Container)
     }
-    /// Judges one snapshot: every subject in it, each through `desk`.
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Self::Readings>);
+    /// Judges one snapshot: every subject in it, each through `sampler`.
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Self::Readings>);
     /// What it knows now of a subject that someone else asks about.
     fn readings(&self, subject: Option<Key>) -> Self::Readings;
     /// Takes the answer to a look that it asked for itself, `None` being a refusal. False: it did
@@ -34,37 +34,37 @@ pub trait Judge {
         _now: Now,
         _ticket: Ticket,
         _answer: Answer<'_>,
-        _desk: &mut Desk<'_, '_, Self::Readings>,
+        _sampler: &mut Sampler<'_, '_, Self::Readings>,
     ) -> bool {
         false
     }
-    /// The watch that a case came from. `None` if its subject is forgotten.
-    fn watch(&mut self, case: &Case<Self::Readings>) -> Option<&mut Watch>;
+    /// The trigger state of the subject that `pending` is of. `None` if that subject is forgotten.
+    fn trigger_state(&mut self, pending: &PendingCapture<Self::Readings>) -> Option<&mut TriggerState>;
     /// Makes an event of what was captured. False: there was nothing in it, or it was not kept.
-    fn tell(&self, found: &Found<'_, Self::Readings>, keep: &mut Keep<'_, '_>) -> bool;
+    fn build_event(&self, completed: &Completed<'_, Self::Readings>, sink: &mut EventSink<'_, '_>) -> bool;
     /// Shows its live state.
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
-/// A finished capture with the case that it belongs to.
-pub struct Found<'a, T> {
+/// A finished capture with what was known when it was asked for.
+pub struct Completed<'a, T> {
     /// What was known when it was asked for.
-    pub case: &'a Case<T>,
+    pub pending: &'a PendingCapture<T>,
     /// What it brought.
     pub capture: &'a Capture,
     /// To name the containers in it.
     pub containers: &'a Containers,
 }
 
-/// Keeps the event that an answered case becomes.
-pub struct Keep<'a, 'o> {
+/// Takes the event that a pending capture becomes.
+pub struct EventSink<'a, 'o> {
     about: About,
     out: &'a mut Out<'o>,
 }
 
-impl Keep<'_, '_> {
+impl EventSink<'_, '_> {
     /// Keeps it. False: it could not be kept.
-    pub fn event(&mut self, data: &dyn Data) -> bool {
+    pub fn emit(&mut self, data: &dyn Data) -> bool {
         self.out.emit(&self.about, data)
     }
 
@@ -75,36 +75,36 @@ impl Keep<'_, '_> {
     }
 }
 
-/// Where a judge brings each sample.
-pub struct Desk<'a, 'o, T> {
+/// Where a detector brings each sample.
+pub struct Sampler<'a, 'o, T> {
     now: Now,
     rule: &'a Rule,
     kind: Kind,
     scope: fn(Option<Key>, &T) -> Scope,
     lasting: Duration,
-    cases: &'a mut Cases<T>,
+    pending: &'a mut PendingCaptures<T>,
     out: &'a mut Out<'o>,
 }
 
-impl<T> Desk<'_, '_, T> {
+impl<T> Sampler<'_, '_, T> {
     /// Takes one sample of a subject: the rule that sees an edge in it, and whether its level is
-    /// high. Asks for a capture where the subject's watch calls for one.
+    /// high. Asks for a capture where `state` calls for one.
     pub fn sample(
         &mut self,
-        watch: &mut Watch,
+        state: &mut TriggerState,
         subject: Option<Key>,
         edge: Option<Trigger>,
         high: bool,
         readings: T,
     ) {
-        if let Some(trigger) = watch.sample(self.now, edge, high, self.rule)
+        if let Some(trigger) = state.sample(self.now, edge, high, self.rule)
             && !self.ask(subject, trigger, readings)
         {
-            watch.missed();
+            state.event_missed();
         }
     }
 
-    /// Asks for a look that is to judge by, and no event; `Judge::looked` gets its answer.
+    /// Asks for a look that is to detector by, and no event; `Detector::looked` gets its answer.
     pub fn look(&mut self, request: Request) -> Ticket {
         self.out.capture(request)
     }
@@ -115,48 +115,55 @@ impl<T> Desk<'_, '_, T> {
     }
 
     fn ask(&mut self, subject: Option<Key>, trigger: Trigger, readings: T) -> bool {
-        if !self.cases.room() {
+        if !self.pending.room() {
             self.out.fault("cases_full");
             return false;
         }
         let scope = (self.scope)(subject, &readings);
         let ticket = self.out.capture(Request { kind: self.kind, scope, lasting: self.lasting });
-        self.cases.open(Case { ticket, subject, trigger, began: self.now, readings });
+        self.pending.open(PendingCapture { ticket, subject, trigger, began: self.now, readings });
         true
     }
 }
 
-/// A tracer made of a judge.
-pub struct Judged<J: Judge> {
-    judge: J,
-    cases: Cases<J::Readings>,
+/// A tracer made of a detector.
+pub struct DetectorTracer<D: Detector> {
+    detector: D,
+    pending: PendingCaptures<D::Readings>,
     rule: Rule,
     lasting: Duration,
 }
 
-impl<J: Judge> Judged<J> {
+impl<D: Detector> DetectorTracer<D> {
     /// With these rules.
-    pub fn new(judge: J, settings: &Settings) -> Judged<J> {
-        Judged { judge, cases: Cases::new(), rule: settings.rule(), lasting: settings.capture() }
+    pub fn new(detector: D, settings: &Settings) -> DetectorTracer<D> {
+        DetectorTracer {
+            detector,
+            pending: PendingCaptures::new(),
+            rule: settings.rule(),
+            lasting: settings.capture(),
+        }
     }
 
     fn captured(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
-        let Judged { judge, cases, rule, lasting } = self;
-        let mut desk = Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
-        if judge.looked(now, ticket, answer, &mut desk) {
+        let DetectorTracer { detector, pending, rule, lasting } = self;
+        let mut sampler =
+            Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting: *lasting, pending, out };
+        if detector.looked(now, ticket, answer, &mut sampler) {
             return;
         }
-        let Some(case) = self.cases.close(ticket) else { return out.fault("unknown_ticket") };
+        let Some(pending) = self.pending.close(ticket) else { return out.fault("unknown_ticket") };
         let kept = answer.is_some_and(|(capture, containers)| {
-            let found = Found { case: &case, capture, containers };
-            let about = About { subject: case.subject, trigger: case.trigger, time: case.began.wall };
-            self.judge.tell(&found, &mut Keep { about, out })
+            let completed = Completed { pending: &pending, capture, containers };
+            let about =
+                About { subject: pending.subject, trigger: pending.trigger, time: pending.began.wall };
+            self.detector.build_event(&completed, &mut EventSink { about, out })
         });
         // Someone asking changes nothing for the rules.
-        if case.trigger != Trigger::Manual
-            && let Some(watch) = self.judge.watch(&case)
+        if pending.trigger != Trigger::Manual
+            && let Some(state) = self.detector.trigger_state(&pending)
         {
-            if kept { watch.told(now, &self.rule) } else { watch.missed() }
+            if kept { state.event_kept(now, &self.rule) } else { state.event_missed() }
         }
     }
 }
@@ -164,18 +171,19 @@ impl<J: Judge> Judged<J> {
 /// What a capture brought; `None` if it was refused.
 pub type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
 
-impl<J: Judge> Tracer for Judged<J> {
+impl<D: Detector> Tracer for DetectorTracer<D> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {
-        let Judged { judge, cases, rule, lasting } = self;
+        let DetectorTracer { detector, pending, rule, lasting } = self;
         match event {
             Event::Tick(snapshot) => {
-                let mut desk =
-                    Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting: *lasting, cases, out };
-                judge.tick(now, snapshot, &mut desk);
+                let mut sampler =
+                    Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting: *lasting, pending, out };
+                detector.tick(now, snapshot, &mut sampler);
             }
             Event::Asked(subject, lasting) => {
-                let mut desk = Desk { now, rule, kind: J::CAPTURE, scope: J::scope, lasting, cases, out };
-                desk.ask(subject, Trigger::Manual, judge.readings(subject));
+                let mut sampler =
+                    Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting, pending, out };
+                sampler.ask(subject, Trigger::Manual, detector.readings(subject));
             }
             Event::Captured(ticket, capture, containers) => {
                 self.captured(now, ticket, Some((capture, containers)), out);
@@ -188,6 +196,6 @@ impl<J: Judge> Tracer for Judged<J> {
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {
-        self.judge.scrape(containers, scrape);
+        self.detector.scrape(containers, scrape);
     }
 }
