@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::blocked::{self, Blocked};
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all, field};
-use super::pending::PendingCapture;
 use super::percents::{Level, Limit, Percent, Shares};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
@@ -89,7 +88,7 @@ impl Detector for Iowait {
         self.level
     }
 
-    fn trigger_state(&mut self, _: &PendingCapture<Option<Level>>) -> Option<&mut TriggerState> {
+    fn trigger_state(&mut self, _: Option<Key>, _: &Option<Level>) -> Option<&mut TriggerState> {
         Some(&mut self.trigger_state)
     }
 

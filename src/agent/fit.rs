@@ -3,6 +3,7 @@
 use crate::capture::Captures;
 use crate::tracer::{Settings, Spec};
 
+use super::hooks::knobs;
 use super::slot::State;
 
 /// How one tracer stands on this host.
@@ -62,7 +63,7 @@ pub fn fits<'a>(
                 };
                 fit.modes.push(format!("probed {by}"));
             }
-            match spec.hook.map(|name| (name, captures.hook(name))) {
+            match spec.hook.map(|hook| (hook.name, captures.hook(hook.name, knobs(&hook, settings)))) {
                 Some((name, Ok(_))) => fit.modes.push(format!("events: {name} by tp_btf")),
                 Some((name, Err(reason))) => {
                     fit.runs = false;

@@ -6,6 +6,7 @@ mod asked;
 mod budget;
 mod drill;
 mod fit;
+mod hooks;
 mod host_name;
 mod metrics;
 mod names;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::host::Containers;
 use crate::tracer::{Capacity, TRACERS};
 
+use super::hooks::attach_hook;
 use super::slot::State;
 use super::{Agent, fit, start};
 
@@ -49,7 +50,7 @@ impl Agent {
             slot.epoch = slot.epoch.wrapping_add(1);
             slot.tracer = (slot.spec.build)(settings, capacity);
             slot.state = fit::state(slot.spec, settings, &self.desk.captures);
-            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
+            attach_hook(&self.poll, &mut self.desk.captures, index, slot);
             let armed = slot.arm(now.mono);
             if slot.state != State::Active {
                 slot.pressure = None;

@@ -173,16 +173,17 @@ fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
     let before = links();
     let mut meter = Meter::default();
     for _ in 0..2 {
-        let mut hook = Hook::attach("oom", &site, 4096, &mut meter).expect("this kernel has BTF");
+        let mut hook =
+            Hook::attach("oom", &site, vec![("page_bytes", 4096)], &mut meter).expect("this kernel has BTF");
         assert_eq!(links(), before + 2, "of its two programs");
-        assert_eq!((hook.drain(|_| {}), hook.newly_lost(), hook.lost()), (Drained::Empty, 0, 0));
+        assert_eq!((hook.drain(|_| {}), hook.lost()), (Drained::Empty, 0));
     }
     assert_eq!(links(), before);
     let mut programs = Vec::new();
     meter.read(&mut |name, _, _| programs.push(name.to_owned()));
     assert_eq!(programs, ["oom"], "once, though it was loaded twice");
-    let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
-    assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");
+    let error = Hook::attach("none", &site, Vec::new(), &mut meter).err().expect("there is none");
+    assert!(error.to_string().contains("bpf/none.bpf.c is missing"), "{error}");
 }
 
 // What the oom tracer reads, field by field.
@@ -234,7 +235,8 @@ fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
     let _alone = alone();
     let followed = Followed::create(16).expect("a map");
     let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
-    let mut hook = Hook::attach("oom", &site, 4096, &mut Meter::default()).expect("this kernel has BTF");
+    let mut hook = Hook::attach("oom", &site, vec![("page_bytes", 4096)], &mut Meter::default())
+        .expect("this kernel has BTF");
     let small = Small::new();
     let greedy = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", small.0.display());
     let mut child = std::process::Command::new("sh").args(["-c", &greedy]).spawn().expect("sh");

@@ -149,12 +149,16 @@ impl Captures {
     }
 
     /// Attaches the program that tells of a tracer's events, with the containers that are followed.
-    pub fn hook(&mut self, name: &'static str) -> Result<bpf::Hook, &'static str> {
+    pub fn hook(
+        &mut self,
+        name: &'static str,
+        knobs: Vec<bpf::KnobValue>,
+    ) -> Result<bpf::Hook, &'static str> {
         // The same kernel that refuses all programs refuses this one, for the same reason.
         let followed = self.followed.as_ref().ok_or_else(|| self.stacks.as_ref().err().copied());
         let followed = followed.map_err(|why| why.unwrap_or("BPF maps cannot be made; see onset doctor"))?;
         let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
-        bpf::Hook::attach(name, &site, page_bytes(), &mut self.meter).map_err(sentence)
+        bpf::Hook::attach(name, &site, knobs, &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::pending::PendingCapture;
 use super::percents::{Level, Limit, Nanos, Percent, counted};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
@@ -183,8 +182,8 @@ impl Detector for Cpuidle {
         self.subjects.get(subject?)?.usage
     }
 
-    fn trigger_state(&mut self, pending: &PendingCapture<Option<Usage>>) -> Option<&mut TriggerState> {
-        Some(&mut self.subjects.get_mut(pending.subject?)?.trigger_state)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Usage>) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Usage>>, sink: &mut EventSink<'_, '_>) -> bool {

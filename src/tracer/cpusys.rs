@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::pending::PendingCapture;
 use super::percents::{Level, Limit, Percent, Shares};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
@@ -133,7 +132,7 @@ impl Detector for Cpusys {
         self.usage
     }
 
-    fn trigger_state(&mut self, _: &PendingCapture<Option<Usage>>) -> Option<&mut TriggerState> {
+    fn trigger_state(&mut self, _: Option<Key>, _: &Option<Usage>) -> Option<&mut TriggerState> {
         Some(&mut self.trigger_state)
     }
 

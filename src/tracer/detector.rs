@@ -1,5 +1,5 @@
-//! The daily work that tracers share: samples are judged, captures asked for and answered, events
-//! told, quiet kept. What is anomalous, and what an event says, is each tracer's own: its `Detector`.
+//! What all tracers do alike: they take samples and records in, ask for captures and take the answers,
+//! emit events, keep cooldowns. What is anomalous, and what an event says, is each tracer's `Detector`.
 
 use std::time::Duration;
 
@@ -25,6 +25,17 @@ pub trait Detector {
     }
     /// Judges one snapshot: every subject in it, each through `sampler`.
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Self::Readings>);
+    /// Reads one record of its hook, and says what has happened, if anything that makes an event. A
+    /// detector without a hook is sent none.
+    fn record(
+        &mut self,
+        _now: Now,
+        _record: &[u8],
+    ) -> Result<Option<Occurrence<Self::Readings>>, ForeignRecord> {
+        Err(ForeignRecord)
+    }
+    /// Takes in that its hook's ring had no room for `count` records.
+    fn lost(&mut self, _count: u64) {}
     /// What it knows now of a subject that someone else asks about.
     fn readings(&self, subject: Option<Key>) -> Self::Readings;
     /// Takes the answer to a look that it asked for itself, `None` being a refusal. False: it did
@@ -38,13 +49,39 @@ pub trait Detector {
     ) -> bool {
         false
     }
-    /// The trigger state of the subject that `pending` is of. `None` if that subject is forgotten.
-    fn trigger_state(&mut self, pending: &PendingCapture<Self::Readings>) -> Option<&mut TriggerState>;
+    /// The trigger state of a subject. `None`: it has no cooldown, as every occurrence is an event, or
+    /// it is forgotten.
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Self::Readings) -> Option<&mut TriggerState>;
     /// Makes an event of what was captured. False: there was nothing in it, or it was not kept.
     fn build_event(&self, completed: &Completed<'_, Self::Readings>, sink: &mut EventSink<'_, '_>) -> bool;
+    /// Makes an event of `pending` alone, whose capture could not begin or was refused. False: it is no
+    /// event without one, as a level is none that can be looked at again.
+    fn build_event_without_capture(
+        &self,
+        _pending: &PendingCapture<Self::Readings>,
+        _sink: &mut EventSink<'_, '_>,
+    ) -> bool {
+        false
+    }
     /// Shows its live state.
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
+
+/// What a record tells of: something that has happened, and that is an event unless its subject has a
+/// cooldown or a capture under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Occurrence<T> {
+    /// Whose; `None` is the host.
+    pub subject: Option<Key>,
+    /// Why it is an event.
+    pub trigger: Trigger,
+    /// What the record says, and what else is known now.
+    pub readings: T,
+}
+
+/// Bytes that are no record of the hook: counted as a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct ForeignRecord;
 
 /// A finished capture with what was known when it was asked for.
 pub struct Completed<'a, T> {
@@ -104,7 +141,7 @@ impl<T> Sampler<'_, '_, T> {
         }
     }
 
-    /// Asks for a look that is to detector by, and no event; `Detector::looked` gets its answer.
+    /// Asks for a look that is to judge by, and no event; `Detector::looked` gets its answer.
     pub fn look(&mut self, request: Request) -> Ticket {
         self.out.capture(request)
     }
@@ -121,7 +158,7 @@ impl<T> Sampler<'_, '_, T> {
         }
         let scope = (self.scope)(subject, &readings);
         let ticket = self.out.capture(Request { kind: self.kind, scope, lasting: self.lasting });
-        self.pending.open(PendingCapture { ticket, subject, trigger, began: self.now, readings });
+        self.pending.open(ticket, PendingCapture { subject, trigger, began: self.now, readings });
         true
     }
 }
@@ -145,23 +182,63 @@ impl<D: Detector> DetectorTracer<D> {
         }
     }
 
-    fn captured(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
-        let DetectorTracer { detector, pending, rule, lasting } = self;
-        let mut sampler =
-            Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting: *lasting, pending, out };
+    /// The detector, and what it asks through: captures of this length.
+    fn split<'a, 'o>(
+        &'a mut self,
+        now: Now,
+        lasting: Duration,
+        out: &'a mut Out<'o>,
+    ) -> (&'a mut D, Sampler<'a, 'o, D::Readings>) {
+        let DetectorTracer { detector, pending, rule, .. } = self;
+        (detector, Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting, pending, out })
+    }
+
+    fn recorded(&mut self, now: Now, record: &[u8], out: &mut Out<'_>) {
+        let Ok(occurrence) = self.detector.record(now, record) else { return out.fault("foreign_record") };
+        let Some(Occurrence { subject, trigger, readings }) = occurrence else { return };
+        if let Some(state) = self.detector.trigger_state(subject, &readings)
+            && !state.occurred(now, trigger)
+        {
+            return;
+        }
+        let (_, mut sampler) = self.split(now, self.lasting, out);
+        if !sampler.ask(subject, trigger, readings) {
+            self.close(now, &PendingCapture { subject, trigger, began: now, readings }, None, out);
+        }
+    }
+
+    fn answered(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
+        let (detector, mut sampler) = self.split(now, self.lasting, out);
         if detector.looked(now, ticket, answer, &mut sampler) {
             return;
         }
-        let Some(pending) = self.pending.close(ticket) else { return out.fault("unknown_ticket") };
-        let kept = answer.is_some_and(|(capture, containers)| {
-            let completed = Completed { pending: &pending, capture, containers };
-            let about =
-                About { subject: pending.subject, trigger: pending.trigger, time: pending.began.wall };
-            self.detector.build_event(&completed, &mut EventSink { about, out })
-        });
+        match self.pending.close(ticket) {
+            Some(pending) => self.close(now, &pending, answer, out),
+            None => out.fault("unknown_ticket"),
+        }
+    }
+
+    /// Makes an event of a capture that was answered, or of what was known without it.
+    fn close(
+        &mut self,
+        now: Now,
+        pending: &PendingCapture<D::Readings>,
+        answer: Answer<'_>,
+        out: &mut Out<'_>,
+    ) {
+        let PendingCapture { subject, trigger, began, ref readings } = *pending;
+        let mut sink = EventSink { about: About { subject, trigger, time: began.wall }, out };
+        let kept = match answer {
+            Some((capture, containers)) => {
+                self.detector.build_event(&Completed { pending, capture, containers }, &mut sink)
+            }
+            // Who asked for a capture gets none, and sees why.
+            None if trigger == Trigger::Manual => false,
+            None => self.detector.build_event_without_capture(pending, &mut sink),
+        };
         // Someone asking changes nothing for the rules.
-        if pending.trigger != Trigger::Manual
-            && let Some(state) = self.detector.trigger_state(&pending)
+        if trigger != Trigger::Manual
+            && let Some(state) = self.detector.trigger_state(subject, readings)
         {
             if kept { state.event_kept(now, &self.rule) } else { state.event_missed() }
         }
@@ -173,25 +250,21 @@ pub type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
 
 impl<D: Detector> Tracer for DetectorTracer<D> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {
-        let DetectorTracer { detector, pending, rule, lasting } = self;
         match event {
             Event::Tick(snapshot) => {
-                let mut sampler =
-                    Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting: *lasting, pending, out };
+                let (detector, mut sampler) = self.split(now, self.lasting, out);
                 detector.tick(now, snapshot, &mut sampler);
             }
+            Event::Record(record) => self.recorded(now, record, out),
+            Event::Lost(count) => self.detector.lost(count),
             Event::Asked(subject, lasting) => {
-                let mut sampler =
-                    Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting, pending, out };
+                let (detector, mut sampler) = self.split(now, lasting, out);
                 sampler.ask(subject, Trigger::Manual, detector.readings(subject));
             }
             Event::Captured(ticket, capture, containers) => {
-                self.captured(now, ticket, Some((capture, containers)), out);
+                self.answered(now, ticket, Some((capture, containers)), out);
             }
-            Event::Refused(ticket, _) => self.captured(now, ticket, None, out),
-            // None of these tracers has a ring of its own.
-            Event::Record(_) => out.fault("foreign_record"),
-            Event::Lost(_) => {}
+            Event::Refused(ticket, _) => self.answered(now, ticket, None, out),
         }
     }
 

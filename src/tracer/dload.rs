@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::blocked::{self, Blocked};
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all, field};
-use super::pending::PendingCapture;
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
@@ -183,8 +182,8 @@ impl Detector for Dload {
         }
     }
 
-    fn trigger_state(&mut self, pending: &PendingCapture<Sample>) -> Option<&mut TriggerState> {
-        Some(&mut self.subjects.get_mut(pending.subject?)?.trigger_state)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Sample) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
     fn build_event(&self, completed: &Completed<'_, Sample>, sink: &mut EventSink<'_, '_>) -> bool {

@@ -7,7 +7,6 @@ use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::disk_io::{self, DiskEvent, Limits as RowLimits};
 use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Sample, Snap, is_partition};
 use super::fields::{COMMON, Head, all, field};
-use super::pending::PendingCapture;
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
@@ -331,8 +330,8 @@ impl Detector for Iotracing {
         samples.max_by(|one, two| busy(one).partial_cmp(&busy(two)).unwrap_or(std::cmp::Ordering::Equal))
     }
 
-    fn trigger_state(&mut self, pending: &PendingCapture<Option<Sample>>) -> Option<&mut TriggerState> {
-        let sample = pending.readings?;
+    fn trigger_state(&mut self, _: Option<Key>, readings: &Option<Sample>) -> Option<&mut TriggerState> {
+        let sample = readings.as_ref()?;
         let mut all = self.disks.iter_mut();
         all.find(|subject| *subject.name == *sample.name).map(|subject| &mut subject.trigger_state)
     }

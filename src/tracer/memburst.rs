@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::pending::PendingCapture;
 use super::subjects::{Subjects, labels};
+use super::trigger::TriggerState;
 use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
@@ -218,11 +218,8 @@ impl Detector for Memburst {
         }
     }
 
-    fn trigger_state(
-        &mut self,
-        pending: &PendingCapture<Option<Growth>>,
-    ) -> Option<&mut super::trigger::TriggerState> {
-        match pending.subject {
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Growth>) -> Option<&mut TriggerState> {
+        match subject {
             None => Some(&mut self.host.held.trigger_state),
             Some(key) => Some(&mut self.containers.get_mut(key)?.held.trigger_state),
         }

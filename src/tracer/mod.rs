@@ -21,6 +21,7 @@ mod flame;
 #[doc(hidden)]
 pub mod fuzz;
 mod history;
+mod hook;
 mod iotracing;
 mod known;
 mod mapping;
@@ -38,6 +39,7 @@ mod waiting;
 mod waitrate;
 mod windowed_min;
 
+pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
 pub use out::{About, Data, Out, Shrink, World};
@@ -104,7 +106,7 @@ pub struct Spec {
     /// Whether someone may ask it about one container: a tracer of the host alone takes none.
     pub containers: bool,
     /// The BPF program whose records it is fed with, right after a tick of the same turn.
-    pub hook: Option<&'static str>,
+    pub hook: Option<HookSpec>,
     /// Pressure that calls for a tick before its time.
     pub pressure: Option<Pressure>,
     /// Default interval.

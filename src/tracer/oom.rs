@@ -6,14 +6,15 @@ mod kill;
 
 use std::time::Duration;
 
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, ForeignRecord, Occurrence, Sampler};
 use super::fields::{COMMON, all, field};
-use super::pending::{PendingCapture, PendingCaptures};
-use super::trigger::Trigger;
-use super::{About, Capacity, Event, Field, FieldKind, Out, Settings, Spec, Tracer};
+use super::pending::PendingCapture;
+use super::trigger::{Trigger, TriggerState};
+use super::{Capacity, Field, FieldKind, HookKnob, HookSpec, KnobSource, Settings, Spec, Tracer};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
-use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
-use crate::host::{Containers, Facts, Key, Memory, Watched};
+use crate::evidence::Kind;
+use crate::host::{Facts, Key, Memory, Snapshot, Watched};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use event::OomEvent;
 use kill::Kill;
@@ -38,7 +39,10 @@ pub const SPEC: Spec = Spec {
     facts: Facts { memory: true, ..Facts::NONE },
     captures: &[Kind::Memory],
     containers: true,
-    hook: Some("oom"),
+    hook: Some(HookSpec {
+        name: "oom",
+        knobs: &[HookKnob { variable: "page_bytes", source: KnobSource::PageBytes }],
+    }),
     pressure: None,
     // Kills come by themselves: there is nothing to look for.
     every: HOUR,
@@ -89,20 +93,13 @@ const OWN: [Field; 19] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
-    Box::new(Oom {
-        cases: PendingCaptures::new(),
-        top: settings.values().len("top"),
-        lasting: settings.capture(),
-        memory: None,
-        kills: 0,
-    })
+    let detector = Oom { top: settings.values().len("top"), memory: None, kills: 0 };
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Oom {
-    cases: PendingCaptures<Known>,
     /// Processes that an event names.
     top: usize,
-    lasting: Duration,
     /// The host's memory, and when it was read.
     memory: Option<(Duration, Memory)>,
     kills: u64,
@@ -115,95 +112,53 @@ struct Known {
     memory: Option<Memory>,
 }
 
-impl Oom {
-    /// The host's memory as it is in this turn.
-    fn memory(&self, now: Now) -> Option<Memory> {
-        self.memory.filter(|(at, _)| *at == now.mono).map(|(_, memory)| memory)
+impl Detector for Oom {
+    type Readings = Known;
+    const CAPTURE: Kind = Kind::Memory;
+
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, _: &mut Sampler<'_, '_, Known>) {
+        self.memory = snapshot.memory.map(|memory| (now.mono, *memory));
     }
 
-    fn killed(&mut self, now: Now, kill: Kill, out: &mut Out<'_>) {
+    fn record(&mut self, now: Now, record: &[u8]) -> Result<Option<Occurrence<Known>>, ForeignRecord> {
+        let kill = Kill::parse(record).ok_or(ForeignRecord)?;
         self.kills = self.kills.saturating_add(1);
-        let subject = kill.victim.container;
-        let known = Known { kill: Some(kill), memory: self.memory(now) };
-        if !self.ask(now, subject, Trigger::Kill, known, self.lasting, out) {
-            let case = PendingCapture {
-                ticket: Ticket(0),
-                subject,
-                trigger: Trigger::Kill,
-                began: now,
-                readings: known,
-            };
-            self.build_event(&case, None, out);
-        }
+        // The facts are read in the turn in which a record comes: older ones are not of this kill.
+        let memory = self.memory.filter(|(at, _)| *at == now.mono).map(|(_, memory)| memory);
+        let readings = Known { kill: Some(kill), memory };
+        Ok(Some(Occurrence { subject: kill.victim.container, trigger: Trigger::Kill, readings }))
     }
 
-    fn ask(
-        &mut self,
-        now: Now,
-        subject: Option<Key>,
-        trigger: Trigger,
-        readings: Known,
-        lasting: Duration,
-        out: &mut Out<'_>,
-    ) -> bool {
-        if !self.cases.room() {
-            out.fault("cases_full");
-            return false;
-        }
-        let scope = subject.map_or(Scope::Host, Scope::Container);
-        let ticket = out.capture(Request { kind: Kind::Memory, scope, lasting });
-        self.cases.open(PendingCapture { ticket, subject, trigger, began: now, readings });
-        true
+    /// They are killed all the same.
+    fn lost(&mut self, count: u64) {
+        self.kills = self.kills.saturating_add(count);
     }
 
-    /// Ends a case with what was captured, if anything was. A wish that brought nothing is no event.
-    fn answered(&mut self, ticket: Ticket, found: Option<(&Capture, &Containers)>, out: &mut Out<'_>) {
-        let Some(case) = self.cases.close(ticket) else { return out.fault("unknown_ticket") };
-        let found = found.filter(|(capture, _)| {
-            let own = matches!(capture.seen, crate::evidence::Seen::Memory(_));
-            if !own {
-                out.fault("foreign_capture");
+    fn readings(&self, _: Option<Key>) -> Known {
+        Known { kill: None, memory: self.memory.map(|(_, memory)| memory) }
+    }
+
+    /// Every kill is an event, however soon after another.
+    fn trigger_state(&mut self, _: Option<Key>, _: &Known) -> Option<&mut TriggerState> {
+        None
+    }
+
+    fn build_event(&self, completed: &Completed<'_, Known>, sink: &mut EventSink<'_, '_>) -> bool {
+        match OomEvent::of(completed, self.top) {
+            Some(event) => sink.emit(&event),
+            None => {
+                sink.foreign();
+                self.build_event_without_capture(completed.pending, sink)
             }
-            own
-        });
-        if found.is_some() || case.readings.kill.is_some() {
-            self.build_event(&case, found, out);
         }
     }
 
-    fn build_event(
+    fn build_event_without_capture(
         &self,
         pending: &PendingCapture<Known>,
-        found: Option<(&Capture, &Containers)>,
-        out: &mut Out<'_>,
-    ) {
-        let about = About { subject: pending.subject, trigger: pending.trigger, time: pending.began.wall };
-        // One that cannot be kept is counted there, and is gone like the process.
-        let _ = out.emit(&about, &OomEvent::new(pending.trigger, &pending.readings, found, self.top));
-    }
-}
-
-impl Tracer for Oom {
-    fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {
-        match event {
-            Event::Tick(snapshot) => {
-                self.memory = snapshot.memory.map(|memory| (now.mono, *memory));
-            }
-            Event::Record(record) => match Kill::parse(record) {
-                Some(kill) => self.killed(now, kill, out),
-                None => out.fault("foreign_record"),
-            },
-            // They are killed all the same.
-            Event::Lost(lost) => self.kills = self.kills.saturating_add(lost),
-            Event::Asked(subject, lasting) => {
-                let known = Known { kill: None, memory: self.memory.map(|(_, memory)| memory) };
-                self.ask(now, subject, Trigger::Manual, known, lasting, out);
-            }
-            Event::Captured(ticket, capture, containers) => {
-                self.answered(ticket, Some((capture, containers)), out);
-            }
-            Event::Refused(ticket, _) => self.answered(ticket, None, out),
-        }
+        sink: &mut EventSink<'_, '_>,
+    ) -> bool {
+        pending.readings.kill.is_some() && sink.emit(&OomEvent::without_capture(pending))
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

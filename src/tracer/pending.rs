@@ -12,8 +12,6 @@ pub const PENDING_MAX: usize = 64;
 /// One capture asked for, with what was known then.
 #[derive(Clone, Debug)]
 pub struct PendingCapture<T> {
-    /// Its answer will carry this.
-    pub ticket: Ticket,
     /// Whose it is; `None` is the host.
     pub subject: Option<Key>,
     /// Why.
@@ -26,7 +24,7 @@ pub struct PendingCapture<T> {
 
 /// All of a tracer's pending captures.
 #[derive(Debug)]
-pub struct PendingCaptures<T>(Vec<PendingCapture<T>>);
+pub struct PendingCaptures<T>(Vec<(Ticket, PendingCapture<T>)>);
 
 impl<T> PendingCaptures<T> {
     /// None yet.
@@ -39,16 +37,16 @@ impl<T> PendingCaptures<T> {
         self.0.len() < PENDING_MAX
     }
 
-    /// Opens one; without room, nothing is.
-    pub fn open(&mut self, pending: PendingCapture<T>) {
+    /// Keeps `pending` until `ticket` is answered; without room, nothing is kept.
+    pub fn open(&mut self, ticket: Ticket, pending: PendingCapture<T>) {
         if self.room() {
-            self.0.push(pending);
+            self.0.push((ticket, pending));
         }
     }
 
     /// Closes the one that this ticket answers. `None` for a ticket that is not ours.
     pub fn close(&mut self, ticket: Ticket) -> Option<PendingCapture<T>> {
-        let at = self.0.iter().position(|pending| pending.ticket == ticket)?;
-        Some(self.0.swap_remove(at))
+        let at = self.0.iter().position(|(own, _)| *own == ticket)?;
+        Some(self.0.swap_remove(at).1)
     }
 }

@@ -57,11 +57,7 @@ impl TriggerState {
     /// Returns the trigger that a capture is to be asked for with.
     pub fn sample(&mut self, now: Now, edge: Option<Trigger>, high: bool, rule: &Rule) -> Option<Trigger> {
         self.held = if high { self.held.saturating_add(1) } else { 0 };
-        if let Phase::Quiet { until } = self.phase
-            && now.mono >= until
-        {
-            self.phase = Phase::Watching;
-        }
+        self.end_cooldown(now);
         let fired = match self.phase {
             Phase::Capturing(_) | Phase::Quiet { .. } => None,
             Phase::RetryPending(trigger) if high => Some(trigger),
@@ -75,6 +71,25 @@ impl TriggerState {
             self.phase = Phase::Capturing(trigger);
         }
         fired
+    }
+
+    /// Takes in that something has happened which is no level and cannot be sampled again. Returns
+    /// whether a capture is to be asked for with this trigger.
+    pub fn occurred(&mut self, now: Now, trigger: Trigger) -> bool {
+        self.end_cooldown(now);
+        let fires = matches!(self.phase, Phase::Watching | Phase::RetryPending(_));
+        if fires {
+            self.phase = Phase::Capturing(trigger);
+        }
+        fires
+    }
+
+    fn end_cooldown(&mut self, now: Now) {
+        if let Phase::Quiet { until } = self.phase
+            && now.mono >= until
+        {
+            self.phase = Phase::Watching;
+        }
     }
 
     /// Whether an event was kept and no sample came after its cooldown.
@@ -159,5 +174,17 @@ mod tests {
         assert_eq!(state.sample(at(90), Some(Trigger::Surge), true, &RULE), None);
         assert_eq!(state.sample(at(100), None, true, &RULE), None);
         assert_eq!(state.sample(at(110), None, true, &RULE), Some(Trigger::Sustained));
+    }
+
+    #[test]
+    fn an_occurrence_fires_unless_a_capture_is_under_way_or_the_cooldown_lasts() {
+        let mut state = TriggerState::default();
+        assert!(state.occurred(at(0), Trigger::Kill));
+        assert!(!state.occurred(at(1), Trigger::Kill), "a capture is under way");
+        state.event_missed();
+        assert!(state.occurred(at(2), Trigger::Kill), "the one before made no event");
+        state.event_kept(at(3), &RULE);
+        assert!(!state.occurred(at(102), Trigger::Kill), "quiet for 100 s");
+        assert!(state.occurred(at(103), Trigger::Kill));
     }
 }

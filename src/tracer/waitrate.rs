@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::detector::{Answer, Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all};
-use super::pending::PendingCapture;
 use super::percents::{Nanos, Percent};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
@@ -221,8 +220,8 @@ impl Detector for Waitrate {
         self.subjects.get(subject?)?.level
     }
 
-    fn trigger_state(&mut self, pending: &PendingCapture<Option<Level>>) -> Option<&mut TriggerState> {
-        Some(&mut self.subjects.get_mut(pending.subject?)?.trigger_state)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Level>) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Level>>, sink: &mut EventSink<'_, '_>) -> bool {

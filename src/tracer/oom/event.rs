@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::Known;
 use super::kill::{Kill, Party};
-use crate::evidence::{Capture, Resident, Seen};
+use crate::evidence::{Resident, Seen};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
+use crate::tracer::detector::Completed;
 use crate::tracer::fields::{Head, Truncated};
+use crate::tracer::pending::PendingCapture;
 use crate::tracer::profile::CAPTURED;
-use crate::tracer::trigger::Trigger;
+
 use crate::tracer::{Data, Shrink};
 
 /// One event.
@@ -23,23 +25,22 @@ pub(super) struct OomEvent<'a> {
 }
 
 impl<'a> OomEvent<'a> {
-    /// With the `top` processes that hold most memory, if those were captured.
-    pub(super) fn new(
-        trigger: Trigger,
-        known: &'a Known,
-        found: Option<(&'a Capture, &'a Containers)>,
-        top: usize,
-    ) -> OomEvent<'a> {
-        let residents = match found {
-            Some((Capture { seen: Seen::Memory(residents), .. }, _)) => residents.as_slice(),
-            _ => &[],
-        };
-        OomEvent {
-            head: found.map_or_else(|| Head::alone(trigger), |(capture, _)| Head::new(trigger, capture)),
-            known,
-            containers: found.map(|(_, containers)| containers),
+    /// With the `top` processes that hold most memory. `None`: those were not captured.
+    pub(super) fn of(completed: &Completed<'a, Known>, top: usize) -> Option<OomEvent<'a>> {
+        let Completed { pending, capture, containers } = *completed;
+        let Seen::Memory(residents) = &capture.seen else { return None };
+        Some(OomEvent {
+            head: Head::new(pending.trigger, capture),
+            known: &pending.readings,
+            containers: Some(containers),
             top: residents.get(..top.min(residents.len())).unwrap_or_default(),
-        }
+        })
+    }
+
+    /// Of what the kernel told of a kill.
+    pub(super) fn without_capture(pending: &'a PendingCapture<Known>) -> OomEvent<'a> {
+        let head = Head::alone(pending.trigger);
+        OomEvent { head, known: &pending.readings, containers: None, top: &[] }
     }
 
     fn kill<'s>(&'s self, kill: &'s Kill) -> Kills<'s> {
