@@ -249,3 +249,43 @@ fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
     crate::fuzz::record::note("oom_kill", &[record]);
     assert_eq!((&record[40..45], &record[88..94]), (&b"tail\0"[..], &b"small\0"[..]));
 }
+
+#[test]
+fn a_threshold_that_a_hook_is_given_filters_in_the_kernel() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
+    let attach = |slow: Duration| {
+        let knobs = vec![("slow_ns", slow.as_nanos() as u64)];
+        Hook::attach("reclaim", &site, knobs, &mut Meter::default()).expect("this kernel has BTF")
+    };
+    let (mut any, mut slow) = (attach(Duration::ZERO), attach(Duration::from_secs(3600)));
+    assert_eq!(any.knobs(), [("slow_ns", 0)]);
+    let small = Small::new();
+    let file = std::env::temp_dir().join(format!("onset-reclaim-{}", std::process::id()));
+    let write = format!(
+        "echo $$ > {}/cgroup.procs && exec dd if=/dev/zero of={} bs=1M count=64 status=none",
+        small.0.display(),
+        file.display()
+    );
+    let mut dd = std::process::Command::new("sh").args(["-c", &write]).spawn().expect("sh");
+    let done = dd.wait().expect("it ends");
+    std::fs::remove_file(&file).expect("it was written");
+    assert!(done.success());
+    any.detach();
+    let mut records = Vec::new();
+    while any.drain(|record| records.push(record.to_vec())) == Drained::More {}
+    // Its process and its only thread are one number.
+    let pid = [dd.id().to_ne_bytes(); 2].concat();
+    let own: Vec<_> = records.iter().filter(|record| record.get(24..32) == Some(&pid[..])).collect();
+    assert!(!own.is_empty(), "it had to free what it had written before");
+    assert!(
+        own.iter().all(|record| record.len() == 48 && record[8..16] != [0; 8] && record[32..35] == *b"dd\0")
+    );
+    let mut past = 0;
+    while slow.drain(|_| past += 1) == Drained::More {}
+    assert_eq!((past, slow.lost()), (0, 0), "none took an hour");
+}

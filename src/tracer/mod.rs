@@ -265,9 +265,12 @@ impl Settings {
     }
 }
 
-/// The tracer that docs/how-to-add-a-tracer.md makes: it is compiled and played to like the others.
+/// The tracers that docs/how-to-add-a-tracer.md makes: they are compiled and played to like the others.
 #[cfg(test)]
 #[path = "../../docs/example/iowait.rs"]
 mod iowait;
+#[cfg(test)]
+#[path = "../../docs/example/reclaim.rs"]
+pub(crate) mod reclaim;
 #[cfg(test)]
 mod tests;
