@@ -7,10 +7,9 @@ mod kill;
 use std::time::Duration;
 
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, ForeignRecord, Occurrence, Sampler};
-use super::fields::{COMMON, all, field};
 use super::pending::PendingCapture;
 use super::trigger::{Trigger, TriggerState};
-use super::{Capacity, Field, FieldKind, HookKnob, HookSpec, KnobSource, Settings, Spec, Tracer};
+use super::{Capacity, HookKnob, HookSpec, KnobSource, Settings, Spec, Tracer};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::evidence::Kind;
@@ -52,45 +51,9 @@ pub const SPEC: Spec = Spec {
         about: "Processes with most memory that an event names",
     }],
     metrics: &[KILLS],
-    fields: &FIELDS,
+    fields: &event::FIELDS,
     build,
 };
-
-const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
-
-const OWN: [Field; 19] = [
-    field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
-    field("victim.comm", FieldKind::Keyword, "Its name"),
-    field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
-    field("victim.container_id", FieldKind::Keyword, "Its container"),
-    field("killer.pid", FieldKind::Long, "The process that asked for memory when there was none"),
-    field("killer.comm", FieldKind::Keyword, "Its name"),
-    field("killer.container_id", FieldKind::Keyword, "Its container"),
-    field("oom_cgroup_path", FieldKind::Keyword, "The cgroup with least room above the victim"),
-    field(
-        "oom_cgroup_path_cut",
-        FieldKind::Boolean,
-        "Whether names are missing at the path's beginning, which is `...` then; left out if not",
-    ),
-    field("limit_bytes", FieldKind::Long, "Its limit, if there is one"),
-    field("usage_bytes", FieldKind::Long, "What it used"),
-    field("host_memory.total_bytes", FieldKind::Long, "Memory of the host"),
-    field("host_memory.available_bytes", FieldKind::Long, "What of it was available"),
-    field("host_memory.anon_bytes", FieldKind::Long, "What of it was anonymous, locked or not"),
-    field(
-        "host_memory.shmem_bytes",
-        FieldKind::Long,
-        "What of it was shared memory and tmpfs, locked or not",
-    ),
-    field(
-        "host_memory.locked_bytes",
-        FieldKind::Long,
-        "What of it was locked, be it anonymous, shared or of files",
-    ),
-    field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
-    field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
-    field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory just after the kill"),
-];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
     let detector = Oom { top: settings.values().len("top"), memory: None, kills: 0 };
