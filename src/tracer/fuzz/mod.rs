@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::pending::PENDING_MAX;
 use super::play::{CAPACITY, Play, Recorder};
-use super::{Event, TRACERS, Trigger};
+use super::{Event, Spec, TRACERS, Trigger};
 use crate::evidence::{Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Key, Reading};
 use bytes::Bytes;
@@ -50,15 +50,21 @@ pub fn events(data: &[u8]) {
     play(data);
 }
 
-/// Plays the script that these bytes are, and returns what was seen.
+/// Plays the script that these bytes are to the tracer that they begin with, and returns what was seen.
 pub fn play(data: &[u8]) -> Recorder {
     let mut bytes = Bytes(data);
     let spec = TRACERS[bytes.below(TRACERS.len())];
+    play_to(spec, bytes.0)
+}
+
+/// Plays the script that these bytes are to this tracer, and returns what was seen.
+pub fn play_to(spec: &'static Spec, data: &[u8]) -> Recorder {
+    let mut bytes = Bytes(data);
     let keys = CONFIGS[bytes.below(CONFIGS.len())];
     // Scripts are short: what is usual is soon known in them.
     let more = if spec.facts.cpu_pressure && !keys.is_empty() { SOON_KNOWN } else { "" };
     let config = format!("[tracer.{}]\n{keys}{more}", spec.name);
-    let mut play = Play::new(spec.name, &config, SIZES[bytes.below(SIZES.len())]);
+    let mut play = Play::of(spec, &config, SIZES[bytes.below(SIZES.len())]);
     play.containers(&NAMES);
     let mut script = Script { play, bytes, watched: Vec::new(), manual: Vec::new(), quiet: Vec::new() };
     while !script.bytes.0.is_empty() {
