@@ -127,6 +127,17 @@ impl Values {
         usize::try_from(self.count(key)).unwrap_or(usize::MAX)
     }
 
+    /// A value as a BPF program takes it: a time in nanoseconds, a size in bytes, a flag as 0 or 1.
+    #[must_use]
+    pub fn whole_number(&self, key: &str) -> u64 {
+        match self.find(key) {
+            Given::Flag(value) => u64::from(*value),
+            Given::Count(value) | Given::Size(value) => *value,
+            Given::Time(value) => u64::try_from(value.as_nanos()).unwrap_or(u64::MAX),
+            other => panic!("config key {key} is {other:?}, which is no whole number"),
+        }
+    }
+
     fn find(&self, key: &str) -> &Given {
         match self.0.iter().find(|(name, _)| *name == key) {
             Some((_, value)) => value,

@@ -201,7 +201,7 @@ impl View<'_> {
         scrape.family(&LOST, |to| {
             self.shared.captures.lost(&mut |source, lost| to.sample(&[source], lost));
             for records in self.slots.iter().filter_map(|slot| slot.records.as_ref()) {
-                to.sample(&[records.source.name()], records.source.lost());
+                to.sample(&[records.source().name()], records.lost());
             }
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));

@@ -4,6 +4,7 @@
 
 mod budget;
 mod control_requests;
+mod hooks;
 mod host_name;
 mod metrics;
 mod names;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::host::Containers;
 use crate::tracer::{Capacity, TRACERS};
 
+use super::hooks::attach_hook;
 use super::slot::State;
 use super::{Agent, start, support};
 
@@ -49,7 +50,7 @@ impl Agent {
             slot.epoch = slot.epoch.wrapping_add(1);
             slot.tracer = (slot.spec.build)(settings, capacity);
             slot.state = support::state(slot.spec, settings, &self.shared.captures);
-            start::attach_hook(&self.poll, &mut self.shared.captures, index, slot);
+            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
             let armed = slot.arm(now.mono);
             if slot.state != State::Active {
                 slot.pressure = None;

@@ -20,16 +20,16 @@ use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
 
+use super::hooks::attach_hook;
 use super::host_name::HostName;
 use super::pressure::Trigger;
 use super::process::Process;
-use super::rings::Records;
 use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::tracer_context::SharedState;
 use super::{
-    Agent, AgentFaults, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS,
-    WAKE, metrics, support,
+    Agent, AgentFaults, CONTAINERS, CONTROL, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
+    metrics, support,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -215,28 +215,6 @@ fn slots(
         Ok(slot)
     };
     TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
-}
-
-/// Attaches the hook that a tracer is fed by, while it runs.
-pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
-    let Some(name) = slot.spec.hook else { return };
-    if !slot.state.ticks() {
-        // Dropping it detaches it, and takes it out of the poll.
-        slot.records = None;
-    } else if slot.records.is_none() {
-        let attached = captures.hook(name).and_then(|hook| {
-            poll.registry()
-                .register(&mut SourceFd(&hook.fd()), Token(HOOKS + index), Interest::READABLE)
-                .map_err(
-                    |_| "its ring cannot be polled; the limit on open files may be too low (ulimit -n)",
-                )?;
-            Ok(Records::new(hook))
-        });
-        match attached {
-            Ok(records) => slot.records = Some(records),
-            Err(reason) => slot.state = State::Unsupported(reason),
-        }
-    }
 }
 
 /// Arms the pressure that a tracer wants to be woken by; without it, it looks at its interval.

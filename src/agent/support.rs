@@ -3,6 +3,7 @@
 use crate::capture::Captures;
 use crate::tracer::{Settings, Spec};
 
+use super::hooks::knobs;
 use super::slot::State;
 
 /// Whether and how one tracer can run on this host.
@@ -61,7 +62,7 @@ pub fn supports<'a>(
                 };
                 support.modes.push(format!("probed {by}"));
             }
-            match spec.hook.map(|name| (name, captures.hook(name))) {
+            match spec.hook.map(|hook| (hook.name, captures.hook(hook.name, knobs(&hook, settings)))) {
                 Some((name, Ok(_))) => support.modes.push(format!("events: {name} by tp_btf")),
                 Some((name, Err(reason))) => {
                     support.runs = false;

@@ -10,7 +10,7 @@ use crate::control::Caller;
 use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
-use crate::tracer::{About, CASES_MAX, Data, Trigger, World, document};
+use crate::tracer::{About, Data, PENDING_MAX, Trigger, World, document};
 
 use super::budget::Budget;
 use super::host_name::HostName;
@@ -67,7 +67,7 @@ impl SharedState {
             tickets: 0,
             open: Vec::with_capacity(OPEN_ALL_MAX),
             // Each is of a case; one that ended may have been opened anew in the same turn.
-            refused: VecDeque::with_capacity(slots * 2 * CASES_MAX),
+            refused: VecDeque::with_capacity(slots * 2 * PENDING_MAX),
         }
     }
 

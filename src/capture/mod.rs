@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use backend::{Backend, Cgroups, Loaded, Loader, Registration, Submission, TaskSnapshot};
 pub use backend::{Hierarchy, Method, OPEN_MAX};
 pub use load::release;
-use load::{page_bytes, sentence};
+use load::sentence;
 use open_request::{Answered, OpenRequest, Wake};
 use table::BACKENDS;
 
@@ -144,10 +144,14 @@ impl Captures {
     }
 
     /// Attaches the program that tells of a tracer's events, with the containers that are followed.
-    pub fn hook(&mut self, name: &'static str) -> Result<bpf::Hook, &'static str> {
+    pub fn hook(
+        &mut self,
+        name: &'static str,
+        knobs: Vec<bpf::KnobValue>,
+    ) -> Result<bpf::Hook, &'static str> {
         let followed = self.followed.as_ref().map_err(|why| *why)?;
         let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
-        bpf::Hook::attach(name, &site, page_bytes(), &mut self.meter).map_err(sentence)
+        bpf::Hook::attach(name, &site, knobs, &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.

@@ -23,15 +23,15 @@ impl Sample {
 
 /// The lowest of each slice; one slice more than the window has, for the one that is going out.
 #[derive(Clone, Copy, Debug)]
-pub struct Lows<const N: usize>([Option<Sample>; N]);
+pub struct WindowedMin<const N: usize>([Option<Sample>; N]);
 
-impl<const N: usize> Default for Lows<N> {
-    fn default() -> Lows<N> {
-        Lows([None; N])
+impl<const N: usize> Default for WindowedMin<N> {
+    fn default() -> WindowedMin<N> {
+        WindowedMin([None; N])
     }
 }
 
-impl<const N: usize> Lows<N> {
+impl<const N: usize> WindowedMin<N> {
     /// Which slice of time a moment is in, counted from boot.
     fn slice(at: Duration, window: Duration) -> u128 {
         let slices = N.saturating_sub(1).max(1) as u128;
@@ -69,40 +69,40 @@ mod tests {
         Sample { at: Duration::from_secs(seconds), held: held(bytes) }
     }
 
-    fn lowest(lows: &Lows<13>, now: u64) -> Option<Sample> {
-        lows.lowest(Duration::from_secs(now), WINDOW)
+    fn lowest(minimum: &WindowedMin<13>, now: u64) -> Option<Sample> {
+        minimum.lowest(Duration::from_secs(now), WINDOW)
     }
 
     #[test]
     fn the_lowest_of_the_window_is_found_and_older_ones_are_not() {
-        let mut lows = Lows::<13>::default();
-        assert_eq!(lowest(&lows, 0), None);
+        let mut minimum = WindowedMin::<13>::default();
+        assert_eq!(lowest(&minimum, 0), None);
         for (seconds, bytes) in [(1000, 7), (1005, 3), (1010, 9), (1060, 8)] {
-            lows.add(sample(seconds, bytes), WINDOW);
+            minimum.add(sample(seconds, bytes), WINDOW);
         }
-        assert_eq!(lowest(&lows, 1060), Some(sample(1005, 3)));
-        assert_eq!(lowest(&lows, 1065), Some(sample(1005, 3)), "60 s old is within");
-        assert_eq!(lowest(&lows, 1066), Some(sample(1060, 8)));
-        assert_eq!(lowest(&lows, 1121), None);
-        assert_eq!(lowest(&lows, 5), None, "the clock went back");
+        assert_eq!(lowest(&minimum, 1060), Some(sample(1005, 3)));
+        assert_eq!(lowest(&minimum, 1065), Some(sample(1005, 3)), "60 s old is within");
+        assert_eq!(lowest(&minimum, 1066), Some(sample(1060, 8)));
+        assert_eq!(lowest(&minimum, 1121), None);
+        assert_eq!(lowest(&minimum, 5), None, "the clock went back");
     }
 
     #[test]
     fn it_is_never_off_by_more_than_a_slice() {
         // A walk of samples each 1.3 s, and the plain answer beside it.
-        let mut lows = Lows::<13>::default();
+        let mut minimum = WindowedMin::<13>::default();
         let mut all: Vec<Sample> = Vec::new();
         let mut bytes = 500_u64;
         for step in 0..2000_u64 {
             bytes = (bytes + step * step % 37).saturating_sub(18 + step % 3);
             let now = Sample { at: Duration::from_millis(7_000_000 + step * 1300), held: held(bytes) };
-            lows.add(now, WINDOW);
+            minimum.add(now, WINDOW);
             all.push(now);
             let plain = |window: Duration| {
                 let inside = all.iter().filter(|sample| now.at - sample.at <= window);
                 inside.map(|sample| sample.bytes()).min().expect("at least this one")
             };
-            let found = lows.lowest(now.at, WINDOW).expect("at least this one").bytes();
+            let found = minimum.lowest(now.at, WINDOW).expect("at least this one").bytes();
             let slice = WINDOW / 12;
             assert!((plain(WINDOW)..=plain(WINDOW - slice)).contains(&found), "step {step}: {found}");
         }

@@ -6,40 +6,78 @@ use serde::Serialize;
 
 use super::Known;
 use super::kill::{Kill, Party};
-use crate::evidence::{Capture, Resident, Seen};
+use crate::evidence::{Resident, Seen};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
-use crate::tracer::fields::{Head, Truncated};
+use crate::tracer::detector::Completed;
+use crate::tracer::fields::{COMMON, Head, Truncated, all, field};
+use crate::tracer::pending::PendingCapture;
 use crate::tracer::profile::CAPTURED;
-use crate::tracer::watch::Trigger;
-use crate::tracer::{Data, Shrink};
+
+use crate::tracer::{Data, Field, FieldKind, Shrink};
+
+/// What it says, field by field.
+pub(super) const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
+
+const OWN: [Field; 19] = [
+    field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
+    field("victim.comm", FieldKind::Keyword, "Its name"),
+    field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
+    field("victim.container_id", FieldKind::Keyword, "Its container"),
+    field("killer.pid", FieldKind::Long, "The process that asked for memory when there was none"),
+    field("killer.comm", FieldKind::Keyword, "Its name"),
+    field("killer.container_id", FieldKind::Keyword, "Its container"),
+    field("oom_cgroup_path", FieldKind::Keyword, "The cgroup with least room above the victim"),
+    field(
+        "oom_cgroup_path_cut",
+        FieldKind::Boolean,
+        "Whether names are missing at the path's beginning, which is `...` then; left out if not",
+    ),
+    field("limit_bytes", FieldKind::Long, "Its limit, if there is one"),
+    field("usage_bytes", FieldKind::Long, "What it used"),
+    field("host_memory.total_bytes", FieldKind::Long, "Memory of the host"),
+    field("host_memory.available_bytes", FieldKind::Long, "What of it was available"),
+    field("host_memory.anon_bytes", FieldKind::Long, "What of it was anonymous, locked or not"),
+    field(
+        "host_memory.shmem_bytes",
+        FieldKind::Long,
+        "What of it was shared memory and tmpfs, locked or not",
+    ),
+    field(
+        "host_memory.locked_bytes",
+        FieldKind::Long,
+        "What of it was locked, be it anonymous, shared or of files",
+    ),
+    field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
+    field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
+    field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory just after the kill"),
+];
 
 /// One event.
-pub(super) struct Told<'a> {
+pub(super) struct OomEvent<'a> {
     head: Head,
     known: &'a Known,
     containers: Option<&'a Containers>,
     top: &'a [Resident],
 }
 
-impl<'a> Told<'a> {
-    /// With the `top` processes that hold most memory, if those were captured.
-    pub(super) fn new(
-        trigger: Trigger,
-        known: &'a Known,
-        found: Option<(&'a Capture, &'a Containers)>,
-        top: usize,
-    ) -> Told<'a> {
-        let residents = match found {
-            Some((Capture { seen: Seen::Memory(residents), .. }, _)) => residents.as_slice(),
-            _ => &[],
-        };
-        Told {
-            head: found.map_or_else(|| Head::alone(trigger), |(capture, _)| Head::new(trigger, capture)),
-            known,
-            containers: found.map(|(_, containers)| containers),
+impl<'a> OomEvent<'a> {
+    /// With the `top` processes that hold most memory. `None`: those were not captured.
+    pub(super) fn of(completed: &Completed<'a, Known>, top: usize) -> Option<OomEvent<'a>> {
+        let Completed { pending, capture, containers } = *completed;
+        let Seen::Memory(residents) = &capture.seen else { return None };
+        Some(OomEvent {
+            head: Head::new(pending.trigger, capture),
+            known: &pending.readings,
+            containers: Some(containers),
             top: residents.get(..top.min(residents.len())).unwrap_or_default(),
-        }
+        })
+    }
+
+    /// Of what the kernel told of a kill.
+    pub(super) fn without_capture(pending: &'a PendingCapture<Known>) -> OomEvent<'a> {
+        let head = Head::alone(pending.trigger);
+        OomEvent { head, known: &pending.readings, containers: None, top: &[] }
     }
 
     fn kill<'s>(&'s self, kill: &'s Kill) -> Kills<'s> {
@@ -134,7 +172,7 @@ impl From<Memory> for HostMemory {
     }
 }
 
-impl Data for Told<'_> {
+impl Data for OomEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let top_memory_usage = self.top.get(..shrink.keep(self.top.len())).unwrap_or_default();
         let body = Body {

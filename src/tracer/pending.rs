@@ -4,16 +4,14 @@ use crate::clock::Now;
 use crate::evidence::Ticket;
 use crate::host::Key;
 
-use super::watch::Trigger;
+use super::trigger::Trigger;
 
 /// Captures that a tracer waits for at once; it asks for no more.
-pub const CASES_MAX: usize = 64;
+pub const PENDING_MAX: usize = 64;
 
 /// One capture asked for, with what was known then.
 #[derive(Clone, Debug)]
-pub struct Case<T> {
-    /// Its answer will carry this.
-    pub ticket: Ticket,
+pub struct PendingCapture<T> {
     /// Whose it is; `None` is the host.
     pub subject: Option<Key>,
     /// Why.
@@ -24,31 +22,31 @@ pub struct Case<T> {
     pub readings: T,
 }
 
-/// All of a tracer's open cases.
+/// All of a tracer's pending captures.
 #[derive(Debug)]
-pub struct Cases<T>(Vec<Case<T>>);
+pub struct PendingCaptures<T>(Vec<(Ticket, PendingCapture<T>)>);
 
-impl<T> Cases<T> {
+impl<T> PendingCaptures<T> {
     /// None yet.
-    pub fn new() -> Cases<T> {
-        Cases(Vec::with_capacity(CASES_MAX))
+    pub fn new() -> PendingCaptures<T> {
+        PendingCaptures(Vec::with_capacity(PENDING_MAX))
     }
 
     /// Whether another can be opened; to be asked before a capture is.
     pub fn room(&self) -> bool {
-        self.0.len() < CASES_MAX
+        self.0.len() < PENDING_MAX
     }
 
-    /// Opens one; without room, nothing is.
-    pub fn open(&mut self, case: Case<T>) {
+    /// Keeps `pending` until `ticket` is answered; without room, nothing is kept.
+    pub fn open(&mut self, ticket: Ticket, pending: PendingCapture<T>) {
         if self.room() {
-            self.0.push(case);
+            self.0.push((ticket, pending));
         }
     }
 
     /// Closes the one that this ticket answers. `None` for a ticket that is not ours.
-    pub fn close(&mut self, ticket: Ticket) -> Option<Case<T>> {
-        let at = self.0.iter().position(|case| case.ticket == ticket)?;
-        Some(self.0.swap_remove(at))
+    pub fn close(&mut self, ticket: Ticket) -> Option<PendingCapture<T>> {
+        let at = self.0.iter().position(|(own, _)| *own == ticket)?;
+        Some(self.0.swap_remove(at).1)
     }
 }

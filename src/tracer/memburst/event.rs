@@ -6,21 +6,25 @@ use serde::Serialize;
 
 use super::rules::Growth;
 use crate::evidence::{Faults, Resident, Seen};
+use crate::tracer::detector::{Completed, EventSink};
 use crate::tracer::fields::{Head, Truncated};
 use crate::tracer::flame::Flame;
-use crate::tracer::judge::{Found, Keep};
 use crate::tracer::profile::{CAPTURED, FRAMES, NODES_MAX, node_size};
 use crate::tracer::{Data, Shrink};
 
 /// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
-pub(super) fn tell(found: &Found<'_, Option<Growth>>, top: usize, keep: &mut Keep<'_, '_>) -> bool {
-    let Seen::Faults(faults) = &found.capture.seen else { return keep.foreign() };
-    let scope = if found.case.subject.is_some() { "container" } else { "host" };
-    let head = Head::new(found.case.trigger, found.capture);
-    keep.event(&Told { head, scope, growth: found.case.readings, faults, top })
+pub(super) fn build_event(
+    completed: &Completed<'_, Option<Growth>>,
+    top: usize,
+    sink: &mut EventSink<'_, '_>,
+) -> bool {
+    let Seen::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
+    let scope = if completed.pending.subject.is_some() { "container" } else { "host" };
+    let head = Head::new(completed.pending.trigger, completed.capture);
+    sink.emit(&MemburstEvent { head, scope, growth: completed.pending.readings, faults, top })
 }
 
-struct Told<'a> {
+struct MemburstEvent<'a> {
     head: Head,
     scope: &'static str,
     growth: Option<Growth>,
@@ -88,7 +92,7 @@ impl From<Growth> for Numbers {
     }
 }
 
-impl Data for Told<'_> {
+impl Data for MemburstEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let Faults { flame, top } = self.faults;
         let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), node_size(flame)));
