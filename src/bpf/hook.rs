@@ -10,6 +10,7 @@ use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 
 use super::error::{Error, attempt};
 use super::meter::Meter;
+use super::programs;
 use super::ring::{Drained, Ring};
 use super::stacks::{Site, number};
 use super::{btf, place, skeletons};
@@ -73,8 +74,10 @@ impl Hook {
         page_bytes: u32,
         meter: &mut Meter,
     ) -> Result<Hook, Error> {
-        btf(site.sys)?;
-        by_name(name, site, page_bytes, meter)
+        let hook =
+            programs::loaded(&[name], btf(site.sys).and_then(|()| by_name(name, site, page_bytes, meter)))?;
+        programs::attached(name);
+        Ok(hook)
     }
 
     /// What it is called.
@@ -104,5 +107,11 @@ impl Hook {
     #[must_use]
     pub fn lost(&self) -> u64 {
         number(&self.lost)
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        programs::detached(self.name);
     }
 }

@@ -14,6 +14,7 @@ mod proc_task;
 mod resident;
 mod stacks;
 mod tasks;
+mod tried;
 mod waits;
 mod walk;
 

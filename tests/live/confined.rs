@@ -3,6 +3,8 @@
 //! it is for still works, and what it is not for the kernel refuses.
 
 mod attempts;
+#[cfg(target_arch = "x86_64")]
+mod refused;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -369,6 +371,8 @@ fn no_call_that_the_agent_makes_is_refused_by_its_own_filter() {
     });
     agent.signal(libc::SIGHUP);
     agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
+    let counted = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"refused_syscall\"}");
+    assert_eq!(counted, Some(0.0));
     agent.signal(libc::SIGTERM);
     let text = await_that("its last call", SOON, || {
         fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))
