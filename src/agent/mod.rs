@@ -303,7 +303,7 @@ impl Agent {
         }
     }
 
-    /// Hands one event to one tracer, and carries out what it requests for.
+    /// Hands one event to one tracer, and carries out what it asks for.
     fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
         let Agent { slots, shared, reader, .. } = self;
         let slot = slots.get_mut(index)?;
