@@ -11,7 +11,7 @@ use crate::evidence::{Kind, Resident};
 pub(super) enum Sampled {
     /// What runs: in samples.
     Running,
-    /// Page faults: in bytes, so many a sample.
+    /// Page faults, weighed in bytes: a page for each sample.
     Faults {
         /// Of one page.
         page_bytes: u32,
