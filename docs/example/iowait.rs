@@ -56,9 +56,12 @@ const OWN: [Field; 2] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let limit = Limit::configured(settings.values(), "percent", "rise");
-    let judge = Iowait { limit, watch: Watch::default(), baseline: None, level: None };
+    let judge = Iowait { limit: limit(settings), watch: Watch::default(), baseline: None, level: None };
     Box::new(Judged::new(judge, settings))
+}
+
+fn limit(settings: &Settings) -> Limit {
+    Limit::configured(settings.values(), "percent", "rise")
 }
 
 struct Iowait {
@@ -71,6 +74,10 @@ struct Iowait {
 impl Judge for Iowait {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Tasks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.limit = limit(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
         let last = self.level.take();

@@ -65,15 +65,15 @@ const OWN: [Field; 7] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let judge = Cpusys {
-        limit: Limit::configured(settings.values(), "system_percent", "system_rise"),
-        shortest: settings.every() / 2,
-        watch: Watch::default(),
-        baseline: None,
-        last: None,
-        usage: None,
-    };
+    let (limit, shortest) = rules(settings);
+    let judge = Cpusys { limit, shortest, watch: Watch::default(), baseline: None, last: None, usage: None };
     Box::new(Judged::new(judge, settings))
+}
+
+/// The limit, and the shortest sample.
+fn rules(settings: &Settings) -> (Limit, Duration) {
+    let limit = Limit::configured(settings.values(), "system_percent", "system_rise");
+    (limit, settings.every() / 2)
 }
 
 struct Cpusys {
@@ -117,6 +117,10 @@ impl Cpusys {
 impl Judge for Cpusys {
     type Readings = Option<Usage>;
     const CAPTURE: Kind = Kind::Stacks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.limit, self.shortest) = rules(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Usage>>) {
         if let Some(usage) = self.take(now, snapshot.cpu)

@@ -19,6 +19,8 @@ pub trait Judge {
     /// The capture that it asks for.
     const CAPTURE: Kind;
 
+    /// Takes its own keys anew; what it remembers stays.
+    fn reconfigure(&mut self, settings: &Settings);
     /// What its capture is to look at.
     fn scope(subject: Option<Key>, _: &Self::Readings) -> Scope {
         subject.map_or(Scope::Host, Scope::Container)
@@ -156,7 +158,7 @@ impl<J: Judge> Judged<J> {
         if case.trigger != Trigger::Manual
             && let Some(watch) = self.judge.watch(&case)
         {
-            if kept { watch.told(now, &self.rule) } else { watch.missed() }
+            if kept { watch.told(now) } else { watch.missed() }
         }
     }
 }
@@ -185,6 +187,11 @@ impl<J: Judge> Tracer for Judged<J> {
             Event::Record(_) => out.fault("foreign_record"),
             Event::Lost(_) => {}
         }
+    }
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.judge.reconfigure(settings);
+        (self.rule, self.lasting) = (settings.rule(), settings.capture());
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

@@ -89,13 +89,13 @@ const OWN: [Field; 19] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
-    Box::new(Oom {
-        cases: Cases::new(),
-        top: settings.values().len("top"),
-        lasting: settings.capture(),
-        memory: None,
-        kills: 0,
-    })
+    let (top, lasting) = rules(settings);
+    Box::new(Oom { cases: Cases::new(), top, lasting, memory: None, kills: 0 })
+}
+
+/// How many processes an event names, and how long a capture lasts.
+fn rules(settings: &Settings) -> (usize, Duration) {
+    (settings.values().len("top"), settings.capture())
 }
 
 struct Oom {
@@ -194,6 +194,10 @@ impl Tracer for Oom {
             }
             Event::Refused(ticket, _) => self.answered(ticket, None, out),
         }
+    }
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.top, self.lasting) = rules(settings);
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

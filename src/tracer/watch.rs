@@ -40,8 +40,9 @@ enum State {
     Capturing(Trigger),
     /// Its capture brought nothing; tried again while the level holds.
     Owed(Trigger),
+    /// An event was told at this time.
     Quiet {
-        until: Duration,
+        since: Duration,
     },
 }
 
@@ -57,8 +58,8 @@ impl Watch {
     /// Returns the trigger that a capture is to be asked for with.
     pub fn sample(&mut self, now: Now, edge: Option<Trigger>, high: bool, rule: &Rule) -> Option<Trigger> {
         self.held = if high { self.held.saturating_add(1) } else { 0 };
-        if let State::Quiet { until } = self.state
-            && now.mono >= until
+        if let State::Quiet { since } = self.state
+            && now.mono >= since.saturating_add(rule.cooldown)
         {
             self.state = State::Watching;
         }
@@ -83,8 +84,8 @@ impl Watch {
     }
 
     /// Its capture made an event: quiet from now on.
-    pub fn told(&mut self, now: Now, rule: &Rule) {
-        self.state = State::Quiet { until: now.mono.saturating_add(rule.cooldown) };
+    pub fn told(&mut self, now: Now) {
+        self.state = State::Quiet { since: now.mono };
     }
 
     /// Its capture brought nothing: the event is still owed.
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(watch.sample(at(0), None, false, &RULE), None);
         assert_eq!(watch.sample(at(10), Some(Trigger::Surge), true, &RULE), Some(Trigger::Surge));
         assert_eq!(watch.sample(at(20), Some(Trigger::Surge), true, &RULE), None, "a capture is under way");
-        watch.told(at(20), &RULE);
+        watch.told(at(20));
         assert_eq!(watch.sample(at(119), Some(Trigger::Surge), true, &RULE), None, "quiet for 100 s");
         assert_eq!(watch.sample(at(120), Some(Trigger::Surge), true, &RULE), Some(Trigger::Surge));
     }
@@ -121,7 +122,7 @@ mod tests {
     fn a_level_that_outlasts_the_cooldown_is_told_again_as_sustained() {
         let mut watch = Watch::default();
         assert!(watch.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
-        watch.told(at(0), &RULE);
+        watch.told(at(0));
         for time in (10..100).step_by(10) {
             assert_eq!(watch.sample(at(time), None, true, &RULE), None);
         }
@@ -154,10 +155,21 @@ mod tests {
     fn an_edge_in_the_cooldown_is_not_missed_if_it_lasts() {
         let mut watch = Watch::default();
         assert!(watch.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
-        watch.told(at(0), &RULE);
+        watch.told(at(0));
         assert_eq!(watch.sample(at(50), None, false, &RULE), None);
         assert_eq!(watch.sample(at(90), Some(Trigger::Surge), true, &RULE), None);
         assert_eq!(watch.sample(at(100), None, true, &RULE), None);
         assert_eq!(watch.sample(at(110), None, true, &RULE), Some(Trigger::Sustained));
+    }
+
+    #[test]
+    fn another_cooldown_holds_for_a_quiet_that_has_begun() {
+        let mut watch = Watch::default();
+        assert!(watch.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
+        watch.told(at(0));
+        let longer = Rule { cooldown: Duration::from_secs(500), ..RULE };
+        assert_eq!(watch.sample(at(499), Some(Trigger::Surge), true, &longer), None);
+        let shorter = Rule { cooldown: Duration::from_secs(50), ..RULE };
+        assert_eq!(watch.sample(at(499), Some(Trigger::Surge), true, &shorter), Some(Trigger::Surge));
     }
 }
