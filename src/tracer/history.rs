@@ -140,7 +140,8 @@ mod tests {
     fn another_length_keeps_the_samples_that_are_within_it() {
         let hour = HALF_AN_HOUR * 2;
         let mut history = History::default();
-        (0..180).for_each(|step| history.push(at(step * 10), HALF_AN_HOUR, if step < 90 { 10.0 } else { 30.0 }));
+        (0..180)
+            .for_each(|step| history.push(at(step * 10), HALF_AN_HOUR, if step < 90 { 10.0 } else { 30.0 }));
         let before = history.usual(at(1790), HALF_AN_HOUR).expect("samples");
         // A longer one knows all that the shorter one did, and forgets it later.
         for now in [1790, 3000] {
@@ -150,7 +151,8 @@ mod tests {
         assert_eq!(history.usual(at(6000), hour), None);
         // A shorter one knows the last of it.
         let mut history = History::default();
-        (0..180).for_each(|step| history.push(at(step * 10), HALF_AN_HOUR, if step < 90 { 10.0 } else { 30.0 }));
+        (0..180)
+            .for_each(|step| history.push(at(step * 10), HALF_AN_HOUR, if step < 90 { 10.0 } else { 30.0 }));
         let ten_minutes = HALF_AN_HOUR / 3;
         let usual = history.usual(at(1790), ten_minutes).expect("samples");
         assert!((48..=72).contains(&usual.samples) && (usual.mean - 30.0).abs() < 1e-3, "{usual:?}");

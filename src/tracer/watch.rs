@@ -41,9 +41,7 @@ enum State {
     /// Its capture brought nothing; tried again while the level holds.
     Owed(Trigger),
     /// An event was told at this time.
-    Quiet {
-        since: Duration,
-    },
+    Quiet { since: Duration },
 }
 
 /// One subject: a container, a device or the host.
