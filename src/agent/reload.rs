@@ -1,14 +1,13 @@
 //! SIGHUP: the config is read again. A bad one is refused whole; a good one takes effect at once,
-//! but for the keys that only a start reads, which are named.
+//! but for the keys that only a start reads, which are named. Nothing is built anew: a tracer whose
+//! keys changed keeps what it remembers, and the others are not touched.
 
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::host::Containers;
-use crate::tracer::{Capacity, TRACERS};
+use crate::tracer::{Settings, TRACERS};
 
-use super::slot::State;
 use super::{Agent, fit, start};
 
 impl Agent {
@@ -31,34 +30,17 @@ impl Agent {
         if !fixed.is_empty() {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
-        self.desk.budget.set(config.capture_percent);
-        let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
-        let mut changed = Vec::new();
-        if config.capture_percent != self.config.capture_percent {
-            changed.push("[capture]");
-        }
-        if config.elasticsearch != self.config.elasticsearch {
-            changed.push("[elasticsearch]");
-        }
+        let mut changed = self.config.changed_at_once(&config);
         for (index, settings) in config.tracers.iter().enumerate() {
-            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else {
-                continue;
-            };
-            changed.push(slot.spec.name);
-            slot.settings = settings.clone();
-            slot.epoch = slot.epoch.wrapping_add(1);
-            slot.tracer = (slot.spec.build)(settings, capacity);
-            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
-            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
-            let armed = slot.arm(now.mono);
-            if slot.state != State::Active {
-                slot.pressure = None;
+            let Some(slot) = self.slots.get(index) else { continue };
+            if slot.settings.values() != settings.values() {
+                changed.push(slot.spec.name);
             }
-            start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
-            if armed.is_err() {
-                self.own.timers += 1;
+            if slot.settings != *settings {
+                self.reconfigure(now, index, settings);
             }
         }
+        self.desk.budget.set(config.capture_percent);
         self.config.capture_percent = config.capture_percent;
         // Even where it is the same: the secrets' files are read again.
         self.shipping.configure(&config);
@@ -70,6 +52,42 @@ impl Agent {
             eprintln!("onset: config unchanged");
         } else {
             eprintln!("onset: config reloaded; nothing else changed");
+        }
+    }
+
+    /// Gives one tracer other settings. It goes on with all that it remembers, and its captures with it:
+    /// those of one that is disabled end in events, too.
+    fn reconfigure(&mut self, now: Now, index: usize, settings: &Settings) {
+        let Some(slot) = self.slots.get(index) else { return };
+        let (before, every) = (slot.state.clone(), slot.settings.every());
+        let ran = before.ticks();
+        if ran && !settings.enabled() {
+            self.hand_out_last(now, index);
+        }
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.tracer.reconfigure(settings);
+        slot.settings = settings.clone();
+        if !ran || !settings.enabled() {
+            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
+            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
+        }
+        if slot.state != before
+            && let Some(reason) = slot.state.reason()
+        {
+            eprintln!("onset: {} off: {reason}", slot.spec.name);
+        }
+        let runs = slot.state.ticks();
+        if (runs, slot.settings.every()) == (ran, every) {
+            return;
+        }
+        if slot.arm(now.mono).is_err() {
+            self.own.timers += 1;
+        }
+        if !runs {
+            (slot.due, slot.misses, slot.pressure) = (false, 0, None);
+        } else if !ran {
+            slot.due = true;
+            start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
         }
     }
 }

@@ -193,7 +193,6 @@ fn slots(
             spec,
             settings: settings.clone(),
             state: fit::state(spec, settings, captures),
-            epoch: 0,
             tracer: (spec.build)(settings, capacity),
             timer,
             pressure: None,

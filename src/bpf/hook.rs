@@ -45,7 +45,7 @@ macro_rules! by_name {
                     ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
                     // Last, so that the ring is there for the first event.
                     programs.attach()?;
-                    Ok(Hook { name, records, ring, lost, told: 0, _programs: Box::new(programs) })
+                    Ok(Hook { name, records, ring, lost, told: 0, programs: Box::new(programs) })
                 }),)*
                 _ => Err(Error::NoHook(name)),
             }
@@ -62,7 +62,7 @@ pub struct Hook {
     lost: MapHandle,
     told: u64,
     /// Its programs are attached while this is kept.
-    _programs: Box<dyn Any>,
+    programs: Box<dyn Any>,
 }
 
 impl Hook {
@@ -87,6 +87,11 @@ impl Hook {
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.records.as_fd().as_raw_fd()
+    }
+
+    /// Detaches its programs. What they told of is still in the ring, and nothing is added to it.
+    pub fn detach(&mut self) {
+        self.programs = Box::new(());
     }
 
     /// Hands out what is in the ring, at most `RECORDS_MAX`.

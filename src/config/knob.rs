@@ -127,6 +127,18 @@ impl Values {
         usize::try_from(self.count(key)).unwrap_or(usize::MAX)
     }
 
+    /// The same but for one key.
+    ///
+    /// # Panics
+    /// If the key does not take this value.
+    #[cfg(test)]
+    pub(crate) fn with(&self, knob: &Knob, value: &toml::Value) -> Values {
+        let Ok(given) = knob.default.accept(value) else { panic!("{} does not take {value}", knob.key) };
+        let each =
+            self.0.iter().map(|(key, old)| (*key, if *key == knob.key { &given } else { old }.clone()));
+        Values(each.collect())
+    }
+
     fn find(&self, key: &str) -> &Given {
         match self.0.iter().find(|(name, _)| *name == key) {
             Some((_, value)) => value,
