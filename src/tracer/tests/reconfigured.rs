@@ -13,7 +13,7 @@ use crate::tracer::play::{Host, Recorder};
 use crate::tracer::{About, KnownIssue, Settings, Spec, TRACERS, fuzz};
 
 /// Scripts that are played for each key, at least and at most.
-const SCRIPTS: usize = 10;
+const SCRIPTS: usize = 6;
 const SCRIPTS_MAX: usize = 2000;
 
 /// Bytes of a script in which rules fire, and of one in which something becomes usual.
