@@ -2,13 +2,18 @@
 //! but for the keys that only a start reads, which are named. Nothing is built anew: a tracer whose
 //! keys changed keeps what it remembers, and the others are not touched.
 
+use std::thread::Builder;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::Config;
 use crate::tracer::{Settings, TRACERS};
 
+use super::slot::State;
 use super::{Agent, fit, start};
+
+/// A thread that only closes descriptors needs little.
+const STACK: usize = 64 << 10;
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
@@ -67,7 +72,9 @@ impl Agent {
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.tracer.reconfigure(settings);
         slot.settings = settings.clone();
-        if !ran || !settings.enabled() {
+        if !settings.enabled() {
+            slot.state = State::Disabled;
+        } else if !ran {
             slot.state = fit::state(slot.spec, settings, &self.desk.captures);
             start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
         }
@@ -84,10 +91,22 @@ impl Agent {
             self.own.timers += 1;
         }
         if !runs {
-            (slot.due, slot.misses, slot.pressure) = (false, 0, None);
+            (slot.due, slot.misses) = (false, 0);
+            if let Some(records) = slot.records.take() {
+                drop_elsewhere(records.source.programs());
+            }
+            if let Some(pressure) = slot.pressure.take() {
+                drop_elsewhere(pressure);
+            }
         } else if !ran {
             slot.due = true;
             start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
         }
     }
+}
+
+/// The kernel takes its time to take back a BPF program or a PSI trigger (it waits until no CPU can be in it):
+/// that is waited for by a thread of its own, and only where there is none to be had by the loop.
+fn drop_elsewhere(things: impl Send + 'static) {
+    let _ = Builder::new().name("drop".to_owned()).stack_size(STACK).spawn(move || drop(things));
 }

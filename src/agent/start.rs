@@ -210,13 +210,10 @@ fn slots(
     TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
 }
 
-/// Attaches the hook that a tracer is fed by, while it runs.
+/// Attaches the hook that a tracer is fed by, if it runs.
 pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
     let Some(name) = slot.spec.hook else { return };
-    if !slot.state.ticks() {
-        // Dropping it detaches it, and takes it out of the poll.
-        slot.records = None;
-    } else if slot.records.is_none() {
+    if slot.state.ticks() && slot.records.is_none() {
         let attached = captures.hook(name).and_then(|hook| {
             poll.registry()
                 .register(&mut SourceFd(&hook.fd()), Token(HOOKS + index), Interest::READABLE)
