@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::oom::{EATER, eat, small};
-use crate::rig::{Agent, Folder, Killed, ONSET, SOON, command, compile, config, done, number, root, run};
+use crate::rig::{
+    Agent, Folder, Killed, ONSET, SOON, await_that, command, compile, config, done, number, root, run, start,
+};
 
 /// Reloads while captures run, and then some more while none does: those must not cost any memory.
 const STORM: u64 = 900;
@@ -115,7 +117,7 @@ fn a_storm_of_reloads_loses_no_event_and_forgets_no_history_and_no_cooldown() {
     let client: PathBuf = agent.folder.file("client.toml", &std::fs::read_to_string(&agent.config).unwrap());
     let _early = spin(&early);
     agent.event("its event", SOON, |event| event["container_id"] == early.id.as_str());
-    let before = crate::rig::await_that("a history", SOON * 2, || {
+    let before = await_that("a history", SOON * 2, || {
         Some(history(&agent, &client, &early.id)).filter(|samples| *samples >= 3.0)
     });
     let samples = || agent.metric("onset_samples_total{tracer=\"cpuidle\"}").unwrap();
@@ -163,10 +165,11 @@ fn a_storm_of_reloads_loses_no_event_and_forgets_no_history_and_no_cooldown() {
     storm(&agent, STORM..STORM + AFTER, ours);
     reload(&agent, rules(STORM - 1, ours, 100));
     agent.said.wait("the last", SOON, |line| line.contains("reloaded; changed: ").then_some(()));
-    let [memory_after, files_after] = ["process_resident_memory_bytes", "process_open_fds"].map(held);
+    let memory_after = held("process_resident_memory_bytes");
     println!("{AFTER} more: {memory} bytes, then {memory_after}");
     assert!(memory_after - memory <= GROWN_MAX, "{memory} bytes, then {memory_after}");
-    assert!(files_after <= files, "{files} descriptors, then {files_after}");
+    // A PSI trigger is given back by a thread that waits for the kernel.
+    await_that("as few descriptors", SOON, || (held("process_open_fds") <= files).then_some(()));
     let refused = (STORM + AFTER) / BAD;
     assert_eq!(
         agent.metric("onset_faults_total{tracer=\"onset\",fault=\"reload_refused\"}"),
@@ -194,20 +197,19 @@ fn a_capture_whose_tracer_is_disabled_meanwhile_ends_in_its_event() {
     }
     let agent = Agent::start(&rules(0, "none", 100));
     let client = agent.folder.file("client.toml", &std::fs::read_to_string(&agent.config).unwrap());
-    let mut asking = crate::rig::start(
-        command(ONSET).args(["trigger", "memburst", "--seconds", "2", "--config"]).arg(&client),
-    );
+    let mut asking =
+        start(command(ONSET).args(["trigger", "memburst", "--seconds", "2", "--config"]).arg(&client));
     let open = || {
         let status = done(&mut agent.onset(&["status", "--json"]));
         serde_json::from_str::<Value>(&status).unwrap()["captures_open"].as_u64().unwrap()
     };
-    crate::rig::await_that("the capture", SOON, || (open() == 1).then_some(()));
+    await_that("the capture", SOON, || (open() == 1).then_some(()));
     reload(&agent, rules(1, "none", 100));
     agent.said.wait("the reload", SOON, |line| line.contains("memburst").then_some(()));
     assert_eq!(agent.metric("onset_tracer_state{tracer=\"memburst\",state=\"disabled\"}"), Some(1.0));
     let refused = run(&mut agent.onset(&["trigger", "memburst", "--seconds", "1"]));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("disabled"), "{refused:?}");
-    let ended = crate::rig::await_that("its end", SOON, || asking.0.try_wait().unwrap());
+    let ended = await_that("its end", SOON, || asking.0.try_wait().unwrap());
     assert!(ended.success(), "whoever asked has its event");
     let event = agent.event("the event", SOON, |event| event["tracer_name"] == "memburst");
     assert!(number(&event, "/tracer_data/duration_ms") >= 1900.0, "it was not cut short: {event:#}");
