@@ -92,9 +92,7 @@ impl Agent {
         }
         if !runs {
             (slot.due, slot.misses) = (false, 0);
-            if let Some(records) = slot.records.take() {
-                drop_elsewhere(records.source.programs());
-            }
+            slot.records = None;
             if let Some(pressure) = slot.pressure.take() {
                 drop_elsewhere(pressure);
             }
@@ -105,8 +103,8 @@ impl Agent {
     }
 }
 
-/// The kernel takes its time to take back a BPF program or a PSI trigger (it waits until no CPU can be in it):
-/// that is waited for by a thread of its own, and only where there is none to be had by the loop.
+/// The kernel takes its time to take back a PSI trigger (it waits until no CPU can be in it): that is waited
+/// for by a thread of its own, and only where there is none to be had by the loop.
 fn drop_elsewhere(things: impl Send + 'static) {
     let _ = Builder::new().name("drop".to_owned()).stack_size(STACK).spawn(move || drop(things));
 }

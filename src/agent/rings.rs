@@ -6,9 +6,6 @@ use crate::clock::Now;
 
 use super::{Agent, Food};
 
-/// Drains of a ring before its hook is detached: it may be filled as fast as it is emptied.
-const LAST_DRAINS_MAX: u32 = 256;
-
 /// Where records come from.
 pub(super) trait Source {
     /// Hands out some records.
@@ -92,16 +89,14 @@ impl Agent {
         }
     }
 
-    /// Hands all that is in its ring to a tracer that is about to be disabled: it happened before.
+    /// Detaches a tracer's hook, and hands it all that is in the ring: that happened before.
     pub(super) fn hand_out_last(&mut self, now: Now, index: usize) {
         let Some(records) = self.slots.get_mut(index).and_then(|slot| slot.records.as_mut()) else { return };
+        records.source.detach();
         records.wake();
         self.read_for_records();
         self.look(now);
-        for _ in 0..LAST_DRAINS_MAX {
-            if !self.slots.get(index).and_then(|slot| slot.records.as_ref()).is_some_and(Records::waits) {
-                return;
-            }
+        while self.slots.get(index).and_then(|slot| slot.records.as_ref()).is_some_and(Records::waits) {
             self.hand_out_some(now, index);
         }
     }

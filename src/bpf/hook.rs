@@ -62,7 +62,7 @@ pub struct Hook {
     lost: MapHandle,
     told: u64,
     /// Its programs are attached while this is kept.
-    programs: Box<dyn Any + Send>,
+    programs: Box<dyn Any>,
 }
 
 impl Hook {
@@ -89,9 +89,9 @@ impl Hook {
         self.records.as_fd().as_raw_fd()
     }
 
-    /// Gives its programs away: they are attached until those are dropped, for which the kernel may wait.
-    pub fn programs(self) -> Box<dyn Any + Send> {
-        self.programs
+    /// Detaches its programs. What they told of is still in the ring, and nothing is added to it.
+    pub fn detach(&mut self) {
+        self.programs = Box::new(());
     }
 
     /// Hands out what is in the ring, at most `RECORDS_MAX`.
