@@ -40,7 +40,7 @@ fn rules(round: u64, container: &str, budget: u64) -> String {
          [capture]\nbudget_percent = {budget}\n",
         1 + round % 3,
         20 + round % 3 * 10,
-        round % 2 == 0,
+        round.is_multiple_of(2),
     )
 }
 

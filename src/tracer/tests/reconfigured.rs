@@ -158,7 +158,7 @@ fn every_tracer_keeps_its_word_though_its_keys_change_in_the_middle_of_a_script(
             let data = script(&mut seeded, place, SHORT);
             fuzz::play_with(&data, &mut |play| {
                 let chosen = &keys[usize::try_from(seeded.next()).unwrap_or(0) % keys.len()];
-                if seeded.next() % 8 == 0 {
+                if seeded.next().is_multiple_of(8) {
                     let all = values(chosen);
                     let value = &all[usize::try_from(seeded.next()).unwrap_or(0) % all.len()];
                     play.reconfigure(&with(&play.settings, chosen, value));
