@@ -8,21 +8,23 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod confine;
+pub mod container_names;
 pub mod control;
 pub mod evidence;
+pub mod fixed_buf;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod host;
 pub mod http;
-mod inbox;
+pub mod knob;
 pub mod log;
 pub mod metric;
 pub mod net;
-pub mod page;
-pub mod registrar;
 pub mod ship;
 pub mod stacks;
-mod starter;
 pub mod symbol;
 pub mod sys;
+mod thread_spawner;
 pub mod tracer;
+mod work_queue;

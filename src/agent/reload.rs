@@ -9,21 +9,22 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::tracer::{Settings, TRACERS};
 
+use super::hooks::attach_hook;
 use super::slot::State;
-use super::{Agent, fit, start};
+use super::{Agent, start, support};
 
 /// A thread that only closes descriptors needs little.
 const STACK: usize = 64 << 10;
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
-        self.desk.hostname.follow();
+        self.shared.hostname.follow();
         // Who asks for the config to be read anew has names looked at, too.
         self.rescan = Duration::ZERO;
         match Config::load(self.config_file.as_deref(), TRACERS) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {
-                self.own.reloads += 1;
+                self.faults.reloads += 1;
                 let lines = error.to_string().replace('\n', "\n  ");
                 eprintln!("onset: the new config is refused, the old one is kept:\n  {lines}");
             }
@@ -45,7 +46,7 @@ impl Agent {
                 self.reconfigure(now, index, settings);
             }
         }
-        self.desk.budget.set(config.capture_percent);
+        self.shared.budget.set(config.capture_percent);
         self.config.capture_percent = config.capture_percent;
         // Even where it is the same: the secrets' files are read again.
         self.shipping.configure(&config);
@@ -72,34 +73,44 @@ impl Agent {
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.tracer.reconfigure(settings);
         slot.settings = settings.clone();
-        if !settings.enabled() {
+        if settings.enabled() {
+            if !ran {
+                slot.state = support::state(slot.spec, settings, &self.shared.captures);
+            }
+            // One that is attached is loaded anew only where its knobs changed.
+            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
+        } else {
             slot.state = State::Disabled;
-        } else if !ran {
-            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
-            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
         }
         if slot.state != before
             && let Some(reason) = slot.state.reason()
         {
             eprintln!("onset: {} off: {reason}", slot.spec.name);
         }
-        let runs = slot.state.ticks();
-        if (runs, slot.settings.every()) == (ran, every) {
+        if (slot.state.ticks(), slot.settings.every()) != (ran, every) {
+            self.begin_or_end_looks(now, index, ran);
+        }
+    }
+
+    /// Arms a tracer's timer as its settings and its state say; `ran` is whether it looked until now.
+    fn begin_or_end_looks(&mut self, now: Now, index: usize, ran: bool) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        if slot.arm(now.mono).is_err() {
+            self.faults.timers += 1;
+        }
+        if slot.state.ticks() {
+            if !ran {
+                slot.due = true;
+                start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
+            }
             return;
         }
-        if slot.arm(now.mono).is_err() {
-            self.own.timers += 1;
+        (slot.due, slot.misses) = (false, 0);
+        if let Some(pressure) = slot.pressure.take() {
+            drop_elsewhere(pressure);
         }
-        if !runs {
-            (slot.due, slot.misses) = (false, 0);
-            slot.records = None;
-            if let Some(pressure) = slot.pressure.take() {
-                drop_elsewhere(pressure);
-            }
-        } else if !ran {
-            slot.due = true;
-            start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
-        }
+        // A hook that could not be loaded anew leaves the one before it.
+        self.hand_out_last(now, index);
     }
 }
 

@@ -13,6 +13,7 @@ mod cursor;
 mod folder;
 mod found;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod mark;
 mod reader;

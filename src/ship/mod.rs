@@ -15,6 +15,7 @@ mod batch;
 pub mod bench;
 mod courier;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod pace;
 mod rejects;

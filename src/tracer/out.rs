@@ -6,7 +6,7 @@ use crate::clock::Wall;
 use crate::evidence::{Request, Ticket};
 use crate::host::Key;
 
-use super::watch::Trigger;
+use super::trigger::Trigger;
 
 /// Whoever carries out what tracers ask for: the loop, or a test.
 pub trait World {

@@ -13,10 +13,10 @@ use super::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, Trigger, W
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Ticket};
+use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
 use crate::metric::Scrape;
-use crate::page::Page;
 
 /// A container's slots in this world.
 pub const CAPACITY: usize = 8;
@@ -32,7 +32,7 @@ pub struct Play {
     /// The time of the next event.
     pub now: Now,
     tracer: Box<dyn Tracer>,
-    page: Page,
+    buf: FixedBuf,
 }
 
 /// What is known of the host in a tick.
@@ -142,7 +142,7 @@ impl Play {
             sheet: vec![0; document],
         };
         let tracer = (spec.build)(&settings, Capacity { containers: CAPACITY });
-        Play { spec, settings, seen, now, tracer, page: Page::new(1 << 16) }
+        Play { spec, settings, seen, now, tracer, buf: FixedBuf::new(1 << 16) }
     }
 
     /// It is built anew, with these settings.
@@ -233,12 +233,12 @@ impl Play {
 
     /// Scrapes the tracer: the families of its spec, all of them and no others. Returns the text.
     pub fn scrape(&mut self) -> String {
-        self.page.clear();
-        let mut scrape = Scrape::new(&mut self.page, self.spec.metrics);
+        self.buf.clear();
+        let mut scrape = Scrape::new(&mut self.buf, self.spec.metrics);
         let watched = Watched::new(&self.seen.containers, self.settings.filter());
         heap::untouched(|| self.tracer.scrape(watched, &mut scrape));
         assert_eq!(scrape.missing().map(|metric| metric.name).collect::<Vec<_>>(), Vec::<&str>::new());
         assert_eq!(scrape.mishaps(), crate::metric::Mishaps::default());
-        check::scrape(&self.page)
+        check::scrape(&self.buf)
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{Knob, Value};
 use crate::evidence::Request;
 use crate::host::{Reading, TaskCounts};
 use crate::tracer::play::{Host, Recorder};
-use crate::tracer::{About, KnownIssue, Settings, Spec, TRACERS, fuzz};
+use crate::tracer::{About, KnobSource, KnownIssue, Settings, Spec, TRACERS, fuzz, iowait, reclaim};
 
 /// Scripts that are played for each key, at least and at most.
 const SCRIPTS: usize = 6;
@@ -20,11 +20,14 @@ const SCRIPTS_MAX: usize = 2000;
 const SHORT: u64 = 6000;
 const LONG: u64 = 60_000;
 
-/// The place of a tracer in the registry is the first byte of its scripts.
-fn script(seeded: &mut Seeded, place: usize, longest: u64) -> Vec<u8> {
+fn script(seeded: &mut Seeded, longest: u64) -> Vec<u8> {
     let length = seeded.next() % longest;
-    let rest = (0..length).map(|_| seeded.next().to_le_bytes()[0]);
-    [u8::try_from(place).expect("few tracers")].into_iter().chain(rest).collect()
+    (0..length).map(|_| seeded.next().to_le_bytes()[0]).collect()
+}
+
+/// Every tracer, and those of the page on how to add one.
+fn all() -> impl Iterator<Item = &'static Spec> {
+    TRACERS.iter().copied().chain([&iowait::SPEC, &reclaim::SPEC])
 }
 
 /// All that a tracer did.
@@ -36,6 +39,11 @@ fn deeds(seen: Recorder) -> (Vec<Request>, Vec<(About, Json)>, Vec<&'static str>
 fn keys(spec: &Spec) -> Vec<Knob> {
     let all = spec.common_knobs().into_iter().chain(spec.knobs.iter().copied());
     all.filter(|knob| !["enabled", "include", "exclude"].contains(&knob.key)).collect()
+}
+
+/// Whether a key is one that the tracer's hook filters by, in the kernel.
+fn is_of_hook(spec: &Spec, key: &'static str) -> bool {
+    spec.hook.is_some_and(|hook| hook.knobs.iter().any(|knob| knob.source == KnobSource::Key(key)))
 }
 
 /// Values of a key, some of which are not its default.
@@ -71,9 +79,9 @@ fn beside(spec: &Spec, key: &str) -> Vec<(Knob, Toml)> {
 }
 
 /// Plays a script to a tracer that has these keys, by a reload or from its start on.
-fn played(data: &[u8], keys: &[(Knob, Toml)], reload: bool) -> Recorder {
+fn played(spec: &'static Spec, data: &[u8], keys: &[(Knob, Toml)], reload: bool) -> Recorder {
     let mut first = true;
-    fuzz::play_with(data, &mut |play| {
+    fuzz::play_with(spec, data, &mut |play| {
         if std::mem::take(&mut first) {
             let settings =
                 keys.iter().fold(play.settings.clone(), |all, (knob, value)| with(&all, knob, value));
@@ -85,10 +93,11 @@ fn played(data: &[u8], keys: &[(Knob, Toml)], reload: bool) -> Recorder {
 #[test]
 fn a_reload_of_any_key_makes_a_tracer_judge_and_tell_as_one_built_with_it() {
     let mut seeded = Seeded(11);
-    for (place, spec) in TRACERS.iter().enumerate() {
+    for spec in all() {
         for knob in keys(spec) {
             // No rule fires for a tracer that the kernel tells of its events, and few look at the interval.
-            let may_matter = ["every", "cooldown", "sustained_samples"].contains(&knob.key);
+            let may_matter =
+                ["every", "cooldown", "sustained_samples"].contains(&knob.key) || is_of_hook(spec, knob.key);
             let most = if may_matter { SCRIPTS } else { SCRIPTS_MAX };
             let (beside, mut matters) = (beside(spec, knob.key), false);
             let longest = if beside.is_empty() { SHORT } else { LONG };
@@ -96,13 +105,13 @@ fn a_reload_of_any_key_makes_a_tracer_judge_and_tell_as_one_built_with_it() {
                 if number >= SCRIPTS && matters {
                     break;
                 }
-                let data = script(&mut seeded, place, longest);
+                let data = script(&mut seeded, longest);
                 for value in values(&knob) {
                     let changed = [&beside[..], &[(knob, value.clone())]].concat();
-                    let built = deeds(played(&data, &changed, false));
-                    let same = deeds(played(&data, &changed, true)) == built;
+                    let built = deeds(played(spec, &data, &changed, false));
+                    let same = deeds(played(spec, &data, &changed, true)) == built;
                     assert!(same, "{}.{} = {value} is not taken up by a reload", spec.name, knob.key);
-                    matters = matters || deeds(played(&data, &beside, false)) != built;
+                    matters = matters || deeds(played(spec, &data, &beside, false)) != built;
                 }
             }
             assert!(matters || may_matter, "{}.{} changes nothing that is seen here", spec.name, knob.key);
@@ -126,15 +135,15 @@ fn there_and_back(play: &mut Play, seeded: &mut Seeded) {
 #[test]
 fn a_reload_keeps_cooldowns_baselines_histories_and_open_captures_of_every_tracer() {
     let mut seeded = Seeded(13);
-    for (place, spec) in TRACERS.iter().enumerate() {
+    for spec in all() {
         let mut forgetful = 0;
         for _ in 0..200 {
-            let data = script(&mut seeded, place, SHORT);
-            let undisturbed = deeds(fuzz::play(&data));
-            let reloaded = fuzz::play_with(&data, &mut |play| there_and_back(play, &mut seeded));
+            let data = script(&mut seeded, SHORT);
+            let undisturbed = deeds(fuzz::play_to(spec, &data));
+            let reloaded = fuzz::play_with(spec, &data, &mut |play| there_and_back(play, &mut seeded));
             assert!(deeds(reloaded) == undisturbed, "{} forgot something at a reload", spec.name);
             // One that is built anew would be seen here, be it only before its first event.
-            let rebuilt = fuzz::play_with(&data, &mut |play| {
+            let rebuilt = fuzz::play_with(spec, &data, &mut |play| {
                 if play.seen.open.is_empty() && play.seen.events.is_empty() {
                     let settings = play.settings.clone();
                     play.build(&settings);
@@ -150,13 +159,13 @@ fn a_reload_keeps_cooldowns_baselines_histories_and_open_captures_of_every_trace
 #[test]
 fn every_tracer_keeps_its_word_though_its_keys_change_in_the_middle_of_a_script() {
     let mut seeded = Seeded(17);
-    for (place, spec) in TRACERS.iter().enumerate() {
+    for spec in all() {
         // A cooldown is what the scripts hold a tracer to.
         let keys: Vec<Knob> = keys(spec).into_iter().filter(|knob| knob.key != "cooldown").collect();
         let mut changes = 0;
         for _ in 0..200 {
-            let data = script(&mut seeded, place, SHORT);
-            fuzz::play_with(&data, &mut |play| {
+            let data = script(&mut seeded, SHORT);
+            fuzz::play_with(spec, &data, &mut |play| {
                 let chosen = &keys[usize::try_from(seeded.next()).unwrap_or(0) % keys.len()];
                 if seeded.next().is_multiple_of(8) {
                     let all = values(chosen);
