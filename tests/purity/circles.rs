@@ -13,9 +13,7 @@ use crate::{imports, root};
 
 /// Imports that are known to close a circle, each with its reason to stand for now: one that is gone is to be
 /// taken out of this table.
-const KNOWN: [(&str, &str, &str); 4] = [
-    ("capture/naming", "capture/stacks", "what is to be named still belongs to the capture of stacks"),
-    ("capture/resident", "capture/load", "the size of a page is found where captures are loaded"),
+const KNOWN: [(&str, &str, &str); 2] = [
     ("log/mark", "log/folder", "the mark is a file of the folder, which reads it"),
     ("log/mark", "log/reader", "the mark holds a reader's place"),
 ];
