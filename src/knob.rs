@@ -127,6 +127,18 @@ impl Values {
         usize::try_from(self.count(key)).unwrap_or(usize::MAX)
     }
 
+    /// The same but for one key.
+    ///
+    /// # Panics
+    /// If the key does not take this value.
+    #[cfg(test)]
+    pub(crate) fn with(&self, knob: &Knob, value: &toml::Value) -> Values {
+        let Ok(given) = knob.default.accept(value) else { panic!("{} does not take {value}", knob.key) };
+        let each =
+            self.0.iter().map(|(key, old)| (*key, if *key == knob.key { &given } else { old }.clone()));
+        Values(each.collect())
+    }
+
     /// A value as a BPF program takes it: a time in nanoseconds, a size in bytes, a flag as 0 or 1.
     #[must_use]
     pub fn whole_number(&self, key: &str) -> u64 {

@@ -55,9 +55,17 @@ const OWN: [Field; 2] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let limit = Limit::configured(settings.values(), "percent", "rise");
-    let detector = Iowait { limit, trigger_state: TriggerState::default(), baseline: None, level: None };
+    let detector = Iowait {
+        limit: limit(settings),
+        trigger_state: TriggerState::default(),
+        baseline: None,
+        level: None,
+    };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+fn limit(settings: &Settings) -> Limit {
+    Limit::configured(settings.values(), "percent", "rise")
 }
 
 struct Iowait {
@@ -70,6 +78,10 @@ struct Iowait {
 impl Detector for Iowait {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Tasks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.limit = limit(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Level>>) {
         let last = self.level.take();

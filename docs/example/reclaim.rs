@@ -114,6 +114,9 @@ impl Detector for Reclaim {
     type Readings = Option<Stall>;
     const CAPTURE: Kind = Kind::Memory;
 
+    /// Its own key is the hook's.
+    fn reconfigure(&mut self, _: &Settings) {}
+
     fn tick(&mut self, _: Now, _: &Snapshot<'_>, _: &mut Sampler<'_, '_, Option<Stall>>) {}
 
     fn record(&mut self, _: Now, record: &[u8]) -> Result<Option<Occurrence<Option<Stall>>>, ForeignRecord> {

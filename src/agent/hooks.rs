@@ -19,12 +19,11 @@ pub(super) fn knobs(hook: &HookSpec, settings: &Settings) -> Vec<KnobValue> {
     hook.values(settings, page_bytes.unwrap_or(4096))
 }
 
-/// Attaches the hook that a tracer is fed by, while it runs, with what its settings say.
+/// Attaches the hook that a tracer is fed by, if it runs, with what its settings say. Where it cannot be
+/// loaded anew, the tracer is off, and its records are still to be closed.
 pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
     let Some(hook) = slot.spec.hook else { return };
     if !slot.state.ticks() {
-        // Dropping it detaches it, and takes it out of the poll.
-        slot.records = None;
         return;
     }
     let knobs = knobs(&hook, &slot.settings);
@@ -35,10 +34,7 @@ pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, sl
     match (attached, &mut slot.records) {
         (Ok(hook), Some(records)) => records.replace(hook),
         (Ok(hook), None) => slot.records = Some(Records::new(hook)),
-        (Err(reason), _) => {
-            slot.records = None;
-            slot.state = State::Unsupported(reason);
-        }
+        (Err(reason), _) => slot.state = State::Unsupported(reason),
     }
 }
 

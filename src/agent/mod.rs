@@ -244,11 +244,16 @@ impl Agent {
     }
 
     fn signalled(&mut self, now: Now) -> ControlFlow<()> {
+        let mut reload = false;
         while let Some(signal) = self.signals.next() {
             match signal {
-                libc::SIGHUP => self.reload(now),
+                libc::SIGHUP => reload = true,
                 _ => return ControlFlow::Break(()),
             }
+        }
+        // Once in a turn, however many more come meanwhile: they are for the next.
+        if reload {
+            self.reload(now);
         }
         ControlFlow::Continue(())
     }
@@ -314,8 +319,8 @@ impl Agent {
             now,
             filter: slot.settings.filter(),
             slot: index,
-            epoch: slot.epoch,
             tracer: slot.spec.name,
+            enabled: slot.settings.enabled(),
             event: slot.spec.hook.is_some(),
             caller,
             kept: None,
@@ -343,14 +348,6 @@ impl Agent {
             };
             if let Some(counts) = self.shared.counts.get_mut(open.slot) {
                 counts.captured(answer.as_ref().err().copied());
-            }
-            // One that was built anew since then does not know this ticket.
-            if self.slots.get(open.slot).is_none_or(|slot| slot.epoch != open.epoch) {
-                if open.caller.is_some() {
-                    let why = "the tracer was configured anew meanwhile; ask again".into();
-                    self.tell(now, open.caller, Err(why));
-                }
-                continue;
             }
             let input = match &answer {
                 Ok(capture) => Input::Captured(open.ticket, capture),

@@ -1,16 +1,20 @@
 //! SIGHUP: the config is read again. A bad one is refused whole; a good one takes effect at once,
-//! but for the keys that only a start reads, which are named.
+//! but for the keys that only a start reads, which are named. Nothing is built anew: a tracer whose
+//! keys changed keeps what it remembers, and the others are not touched.
 
+use std::thread::Builder;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::host::Containers;
-use crate::tracer::{Capacity, TRACERS};
+use crate::tracer::{Settings, TRACERS};
 
 use super::hooks::attach_hook;
 use super::slot::State;
 use super::{Agent, start, support};
+
+/// A thread that only closes descriptors needs little.
+const STACK: usize = 64 << 10;
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
@@ -32,34 +36,17 @@ impl Agent {
         if !fixed.is_empty() {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
-        self.shared.budget.set(config.capture_percent);
-        let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
-        let mut changed = Vec::new();
-        if config.capture_percent != self.config.capture_percent {
-            changed.push("[capture]");
-        }
-        if config.elasticsearch != self.config.elasticsearch {
-            changed.push("[elasticsearch]");
-        }
+        let mut changed = self.config.changed_at_once(&config);
         for (index, settings) in config.tracers.iter().enumerate() {
-            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.settings != *settings) else {
-                continue;
-            };
-            changed.push(slot.spec.name);
-            slot.settings = settings.clone();
-            slot.epoch = slot.epoch.wrapping_add(1);
-            slot.tracer = (slot.spec.build)(settings, capacity);
-            slot.state = support::state(slot.spec, settings, &self.shared.captures);
-            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
-            let armed = slot.arm(now.mono);
-            if slot.state != State::Active {
-                slot.pressure = None;
+            let Some(slot) = self.slots.get(index) else { continue };
+            if slot.settings.values() != settings.values() {
+                changed.push(slot.spec.name);
             }
-            start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
-            if armed.is_err() {
-                self.faults.timers += 1;
+            if slot.settings != *settings {
+                self.reconfigure(now, index, settings);
             }
         }
+        self.shared.budget.set(config.capture_percent);
         self.config.capture_percent = config.capture_percent;
         // Even where it is the same: the secrets' files are read again.
         self.shipping.configure(&config);
@@ -73,4 +60,62 @@ impl Agent {
             eprintln!("onset: config reloaded; nothing else changed");
         }
     }
+
+    /// Gives one tracer other settings. It goes on with all that it remembers, and its captures with it:
+    /// those of one that is disabled end in events, too.
+    fn reconfigure(&mut self, now: Now, index: usize, settings: &Settings) {
+        let Some(slot) = self.slots.get(index) else { return };
+        let (before, every) = (slot.state.clone(), slot.settings.every());
+        let ran = before.ticks();
+        if ran && !settings.enabled() {
+            self.hand_out_last(now, index);
+        }
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.tracer.reconfigure(settings);
+        slot.settings = settings.clone();
+        if settings.enabled() {
+            if !ran {
+                slot.state = support::state(slot.spec, settings, &self.shared.captures);
+            }
+            // One that is attached is loaded anew only where its knobs changed.
+            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
+        } else {
+            slot.state = State::Disabled;
+        }
+        if slot.state != before
+            && let Some(reason) = slot.state.reason()
+        {
+            eprintln!("onset: {} off: {reason}", slot.spec.name);
+        }
+        if (slot.state.ticks(), slot.settings.every()) != (ran, every) {
+            self.begin_or_end_looks(now, index, ran);
+        }
+    }
+
+    /// Arms a tracer's timer as its settings and its state say; `ran` is whether it looked until now.
+    fn begin_or_end_looks(&mut self, now: Now, index: usize, ran: bool) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        if slot.arm(now.mono).is_err() {
+            self.faults.timers += 1;
+        }
+        if slot.state.ticks() {
+            if !ran {
+                slot.due = true;
+                start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
+            }
+            return;
+        }
+        (slot.due, slot.misses) = (false, 0);
+        if let Some(pressure) = slot.pressure.take() {
+            drop_elsewhere(pressure);
+        }
+        // A hook that could not be loaded anew leaves the one before it.
+        self.hand_out_last(now, index);
+    }
+}
+
+/// The kernel takes its time to take back a PSI trigger (it waits until no CPU can be in it): that is waited
+/// for by a thread of its own, and only where there is none to be had by the loop.
+fn drop_elsewhere(things: impl Send + 'static) {
+    let _ = Builder::new().name("drop".to_owned()).stack_size(STACK).spawn(move || drop(things));
 }

@@ -106,17 +106,38 @@ impl Agent {
     /// Hands the records that wait to their tracers, which have been fed with this turn's facts.
     pub(super) fn hand_out_records(&mut self, now: Now) {
         for index in 0..self.slots.len() {
-            let Some(slot) = self.slots.get_mut(index) else { continue };
-            let Some(mut records) = slot.records.take_if(|records| records.waits()) else { continue };
-            let lost = records.take(&mut |record| {
-                self.feed(index, now, None, &Input::Record(record));
-            });
-            if lost > 0 {
-                self.feed(index, now, None, &Input::Lost(lost));
-            }
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.records = Some(records);
-            }
+            self.hand_out_some(now, index);
+        }
+    }
+
+    /// Hands some of the records that wait to this tracer.
+    fn hand_out_some(&mut self, now: Now, index: usize) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(mut records) = slot.records.take_if(|records| records.waits()) else { return };
+        let lost = records.take(&mut |record| {
+            self.feed(index, now, None, &Input::Record(record));
+        });
+        if lost > 0 {
+            self.feed(index, now, None, &Input::Lost(lost));
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.records = Some(records);
+        }
+    }
+
+    /// Detaches a tracer's hook, hands it all that is in the ring, for that happened before, and closes it.
+    pub(super) fn hand_out_last(&mut self, now: Now, index: usize) {
+        let Some(records) = self.slots.get_mut(index).and_then(|slot| slot.records.as_mut()) else { return };
+        records.source.stop();
+        records.wake();
+        self.read_for_records();
+        self.look(now);
+        while self.slots.get(index).and_then(|slot| slot.records.as_ref()).is_some_and(Records::waits) {
+            self.hand_out_some(now, index);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            // This takes it out of the poll, too.
+            slot.records = None;
         }
     }
 }

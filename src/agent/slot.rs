@@ -150,8 +150,6 @@ pub(super) struct Slot {
     pub(super) spec: &'static Spec,
     pub(super) settings: Settings,
     pub(super) state: State,
-    /// Grows when the tracer is built anew: answers to the one before are not for this one.
-    pub(super) epoch: u32,
     pub(super) tracer: Box<dyn Tracer>,
     pub(super) timer: Timer,
     pub(super) pressure: Option<Trigger>,

@@ -199,7 +199,6 @@ fn slots(
             spec,
             settings: settings.clone(),
             state: support::state(spec, settings, captures),
-            epoch: 0,
             tracer: (spec.build)(settings, capacity),
             timer,
             pressure: None,

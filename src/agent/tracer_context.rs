@@ -20,9 +20,8 @@ use super::slot::{Counts, LastEvent};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenCapture {
     pub(super) ticket: Ticket,
-    /// Which tracer's, and which of its lives.
+    /// Which tracer's.
     pub(super) slot: usize,
-    pub(super) epoch: u32,
     /// Who waits for it on the socket.
     pub(super) caller: Option<Caller>,
     kind: Kind,
@@ -114,8 +113,9 @@ pub(super) struct TracerContext<'a> {
     pub(super) filter: &'a Filter,
     pub(super) now: Now,
     pub(super) slot: usize,
-    pub(super) epoch: u32,
     pub(super) tracer: &'static str,
+    /// Whether the config has it run. One that is off tells what its captures bring, and asks for no more.
+    pub(super) enabled: bool,
     /// Whether the kernel tells it of its events.
     pub(super) event: bool,
     /// Who asked for what it does now; captures for a person are not held to the budget.
@@ -128,6 +128,9 @@ pub(super) struct TracerContext<'a> {
 
 impl TracerContext<'_> {
     fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
+        if !self.enabled {
+            return Err(Refusal::Unsupported("the tracer is disabled in the config"));
+        }
         self.shared.captures.support(request.kind).map_err(Refusal::Unsupported)?;
         let lasting = if request.kind.is_a_look() { Duration::ZERO } else { request.lasting };
         if self.caller.is_none() && !self.shared.budget.take(self.now.mono, lasting) {
@@ -148,15 +151,7 @@ impl World for TracerContext<'_> {
         self.asked += 1;
         let Request { kind, scope, lasting } = request;
         let until = self.now.mono.saturating_add(lasting);
-        let open = OpenCapture {
-            ticket,
-            slot: self.slot,
-            epoch: self.epoch,
-            caller: self.caller,
-            kind,
-            scope,
-            until,
-        };
+        let open = OpenCapture { ticket, slot: self.slot, caller: self.caller, kind, scope, until };
         let begun = if self.shared.open.len() >= OPEN_ALL_MAX {
             Err(Refusal::Busy)
         } else {

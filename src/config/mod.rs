@@ -191,6 +191,20 @@ impl Config {
         text
     }
 
+    /// What differs from `newer`, beside the tracers' own keys, and takes effect without a restart.
+    #[must_use]
+    pub fn changed_at_once(&self, newer: &Config) -> Vec<&'static str> {
+        let issues = |config: &Config| config.tracers.first().map(|tracer| tracer.known_issues().to_vec());
+        [
+            ("[capture]", self.capture_percent != newer.capture_percent),
+            ("[elasticsearch]", self.elasticsearch != newer.elasticsearch),
+            ("[[known_issue]]", issues(self) != issues(newer)),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
     /// What differs from `newer` but is only read at start: these keys need a restart.
     #[must_use]
     pub fn fixed_at_start(&self, newer: &Config) -> Vec<&'static str> {

@@ -75,17 +75,20 @@ const fn knob(key: &'static str, default: f64, about: &'static str) -> Knob {
 }
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
-    let values = settings.values();
-    let detector = Cpuidle {
-        limits: Limits {
-            user: Limit::configured(values, "user_percent", "user_rise"),
-            system: Limit::configured(values, "system_percent", "system_rise"),
-            total: Limit::configured(values, "total_percent", "total_rise"),
-        },
-        shortest: settings.every() / 2,
-        subjects: Subjects::new(capacity.containers),
-    };
+    let (limits, shortest) = rules(settings);
+    let detector = Cpuidle { limits, shortest, subjects: Subjects::new(capacity.containers) };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+/// The limits, and the shortest sample.
+fn rules(settings: &Settings) -> (Limits, Duration) {
+    let values = settings.values();
+    let limits = Limits {
+        user: Limit::configured(values, "user_percent", "user_rise"),
+        system: Limit::configured(values, "system_percent", "system_rise"),
+        total: Limit::configured(values, "total_percent", "total_rise"),
+    };
+    (limits, settings.every() / 2)
 }
 
 struct Cpuidle {
@@ -166,6 +169,10 @@ impl Limits {
 impl Detector for Cpuidle {
     type Readings = Option<Usage>;
     const CAPTURE: Kind = Kind::Stacks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.limits, self.shortest) = rules(settings);
+    }
 
     fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Usage>>) {
         for (container, reading) in snapshot.each() {

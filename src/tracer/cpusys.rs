@@ -64,15 +64,22 @@ const OWN: [Field; 7] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
+    let (limit, shortest) = rules(settings);
     let detector = Cpusys {
-        limit: Limit::configured(settings.values(), "system_percent", "system_rise"),
-        shortest: settings.every() / 2,
+        limit,
+        shortest,
         trigger_state: TriggerState::default(),
         baseline: None,
         last: None,
         usage: None,
     };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+/// The limit, and the shortest sample.
+fn rules(settings: &Settings) -> (Limit, Duration) {
+    let limit = Limit::configured(settings.values(), "system_percent", "system_rise");
+    (limit, settings.every() / 2)
 }
 
 struct Cpusys {
@@ -116,6 +123,10 @@ impl Cpusys {
 impl Detector for Cpusys {
     type Readings = Option<Usage>;
     const CAPTURE: Kind = Kind::Stacks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.limit, self.shortest) = rules(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Usage>>) {
         if let Some(usage) = self.take(now, snapshot.cpu)

@@ -19,6 +19,8 @@ pub trait Detector {
     /// The capture that it asks for.
     const CAPTURE: Kind;
 
+    /// Takes its own keys anew; what it remembers stays.
+    fn reconfigure(&mut self, settings: &Settings);
     /// What its capture is to look at.
     fn scope(subject: Option<Key>, _: &Self::Readings) -> Scope {
         subject.map_or(Scope::Host, Scope::Container)
@@ -197,7 +199,7 @@ impl<D: Detector> DetectorTracer<D> {
         let Ok(occurrence) = self.detector.record(now, record) else { return out.fault("foreign_record") };
         let Some(Occurrence { subject, trigger, readings }) = occurrence else { return };
         if let Some(state) = self.detector.trigger_state(subject, &readings)
-            && !state.occurred(now, trigger)
+            && !state.occurred(now, trigger, &self.rule)
         {
             return;
         }
@@ -240,7 +242,7 @@ impl<D: Detector> DetectorTracer<D> {
         if trigger != Trigger::Manual
             && let Some(state) = self.detector.trigger_state(subject, readings)
         {
-            if kept { state.event_kept(now, &self.rule) } else { state.event_missed() }
+            if kept { state.event_kept(now) } else { state.event_missed() }
         }
     }
 }
@@ -266,6 +268,11 @@ impl<D: Detector> Tracer for DetectorTracer<D> {
             }
             Event::Refused(ticket, _) => self.answered(now, ticket, None, out),
         }
+    }
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.detector.reconfigure(settings);
+        (self.rule, self.lasting) = (settings.rule(), settings.capture());
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

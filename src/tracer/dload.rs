@@ -85,14 +85,16 @@ const OWN: [Field; 8] = [
 ];
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
-    let detector = Dload {
-        threshold: settings.values().number("load"),
-        stuck: settings.values().time("stuck"),
-        known_issues: settings.known_issues().to_vec(),
-        subjects: Subjects::new(capacity.containers),
-        host: Sample::default(),
-    };
+    let (threshold, stuck, known_issues) = rules(settings);
+    let subjects = Subjects::new(capacity.containers);
+    let detector = Dload { threshold, stuck, known_issues, subjects, host: Sample::default() };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+/// The load average that is a surge, how long a task is blocked that is stuck, and what is known of stacks.
+fn rules(settings: &Settings) -> (f64, Duration, Vec<KnownIssue>) {
+    let values = settings.values();
+    (values.number("load"), values.time("stuck"), settings.known_issues().to_vec())
 }
 
 struct Dload {
@@ -150,6 +152,10 @@ impl Subject {
 impl Detector for Dload {
     type Readings = Sample;
     const CAPTURE: Kind = Kind::Tasks;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.threshold, self.stuck, self.known_issues) = rules(settings);
+    }
 
     fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Sample>) {
         let load = snapshot.load.map(|load| load.one).filter(|load| load.is_finite());

@@ -119,23 +119,23 @@ const OWN: [Field; 14] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let values = settings.values();
-    let detector = Iotracing {
-        limits: Limits {
-            util_percent: values.number("util_percent"),
-            nvme_read: values.number("nvme_read_mib") * MIB,
-            nvme_write: values.number("nvme_write_mib") * MIB,
-            slow: values.time("await"),
-        },
-        told: RowLimits {
-            processes: values.len("top"),
-            files: values.len("files"),
-            stall: values.time("stall"),
-        },
-        shortest: settings.every() / 2,
-        disks: Vec::with_capacity(DEVICES_MAX),
-    };
+    let (limits, told, shortest) = rules(settings);
+    let detector = Iotracing { limits, told, shortest, disks: Vec::with_capacity(DEVICES_MAX) };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+/// The limits, how many rows are told, and the shortest sample.
+fn rules(settings: &Settings) -> (Limits, RowLimits, Duration) {
+    let values = settings.values();
+    let limits = Limits {
+        util_percent: values.number("util_percent"),
+        nvme_read: values.number("nvme_read_mib") * MIB,
+        nvme_write: values.number("nvme_write_mib") * MIB,
+        slow: values.time("await"),
+    };
+    let told =
+        RowLimits { processes: values.len("top"), files: values.len("files"), stall: values.time("stall") };
+    (limits, told, settings.every() / 2)
 }
 
 struct Iotracing {
@@ -286,6 +286,10 @@ impl Iotracing {
 impl Detector for Iotracing {
     type Readings = Option<Sample>;
     const CAPTURE: Kind = Kind::Io;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        (self.limits, self.told, self.shortest) = rules(settings);
+    }
 
     fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
         match (subject, sample) {

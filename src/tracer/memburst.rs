@@ -147,33 +147,43 @@ const fn number(key: &'static str, default: f64, about: &'static str) -> Knob {
 }
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
-    let values = settings.values();
-    let detector = Memburst {
-        host_rules: HostRules {
-            ratio: values.number("host_ratio"),
-            percent: values.number("host_percent"),
-            rise_percent: values.number("host_rise_percent"),
-            window: values.time("host_window"),
-        },
-        container_rules: ContainerRules {
-            rise_percent: values.number("container_rise_percent"),
-            window: values.time("container_window"),
-        },
-        shortest: settings.every() / 5,
-        top: values.len("top"),
-        host: OfHost::default(),
-        containers: Subjects::new(capacity.containers),
-    };
+    let containers = Subjects::new(capacity.containers);
+    let detector = Memburst { rules: Rules::of(settings), host: OfHost::default(), containers };
     Box::new(DetectorTracer::new(detector, settings))
 }
 
-struct Memburst {
-    host_rules: HostRules,
-    container_rules: ContainerRules,
+/// What its keys say.
+struct Rules {
+    host: HostRules,
+    container: ContainerRules,
     /// A look so soon after another, as pressure may call for, tells nothing of a rate.
     shortest: Duration,
     /// Processes that an event names.
     top: usize,
+}
+
+impl Rules {
+    fn of(settings: &Settings) -> Rules {
+        let values = settings.values();
+        Rules {
+            host: HostRules {
+                ratio: values.number("host_ratio"),
+                percent: values.number("host_percent"),
+                rise_percent: values.number("host_rise_percent"),
+                window: values.time("host_window"),
+            },
+            container: ContainerRules {
+                rise_percent: values.number("container_rise_percent"),
+                window: values.time("container_window"),
+            },
+            shortest: settings.every() / 5,
+            top: values.len("top"),
+        }
+    }
+}
+
+struct Memburst {
+    rules: Rules,
     host: OfHost,
     containers: Subjects<OfContainer>,
 }
@@ -194,9 +204,13 @@ impl Detector for Memburst {
     type Readings = Option<Growth>;
     const CAPTURE: Kind = Kind::Faults;
 
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.rules = Rules::of(settings);
+    }
+
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Growth>>) {
         if let Some(memory) = snapshot.memory
-            && let Some(growth) = self.host.take(now.mono, memory, &self.host_rules, self.shortest)
+            && let Some(growth) = self.host.take(now.mono, memory, &self.rules.host, self.rules.shortest)
         {
             sample(&mut self.host.held, None, growth, sampler);
         }
@@ -204,7 +218,7 @@ impl Detector for Memburst {
             let key = container.key();
             let Some(subject) = self.containers.of(key) else { continue };
             let Some(memory) = &reading.memory else { continue };
-            let growth = subject.take(reading.at, memory, &self.container_rules, self.shortest);
+            let growth = subject.take(reading.at, memory, &self.rules.container, self.rules.shortest);
             if let Some(growth) = growth {
                 sample(&mut subject.held, Some(key), growth, sampler);
             }
@@ -226,7 +240,7 @@ impl Detector for Memburst {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Growth>>, sink: &mut EventSink<'_, '_>) -> bool {
-        event::build_event(completed, self.top, sink)
+        event::build_event(completed, self.rules.top, sink)
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

@@ -65,6 +65,9 @@ pub const TRACERS: &[&Spec] = &[
 pub trait Tracer {
     /// Takes one event in. Cannot fail: what is wrong is counted by `out.fault`.
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>);
+    /// Judges by other settings from now on, and remembers all that it did: cooldowns, baselines, histories
+    /// and the captures that it waits for. May take memory, as `Spec::build` may.
+    fn reconfigure(&mut self, settings: &Settings);
     /// Shows its live state, of the containers that it watches: exactly the families that its spec declares.
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }

@@ -57,8 +57,13 @@ pub const SPEC: Spec = Spec {
 };
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
-    let detector = Oom { top: settings.values().len("top"), memory: None, kills: 0 };
+    let detector = Oom { top: top(settings), memory: None, kills: 0 };
     Box::new(DetectorTracer::new(detector, settings))
+}
+
+/// How many processes an event names.
+fn top(settings: &Settings) -> usize {
+    settings.values().len("top")
 }
 
 struct Oom {
@@ -79,6 +84,10 @@ struct Known {
 impl Detector for Oom {
     type Readings = Known;
     const CAPTURE: Kind = Kind::Memory;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.top = top(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, _: &mut Sampler<'_, '_, Known>) {
         self.memory = snapshot.memory.map(|memory| (now.mono, *memory));

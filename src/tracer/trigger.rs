@@ -40,9 +40,8 @@ enum Phase {
     Capturing(Trigger),
     /// Its capture brought nothing; tried again while the level holds.
     RetryPending(Trigger),
-    Quiet {
-        until: Duration,
-    },
+    /// An event was kept at this time.
+    Quiet { since: Duration },
 }
 
 /// One subject: a container, a device or the host.
@@ -57,7 +56,7 @@ impl TriggerState {
     /// Returns the trigger that a capture is to be asked for with.
     pub fn sample(&mut self, now: Now, edge: Option<Trigger>, high: bool, rule: &Rule) -> Option<Trigger> {
         self.held = if high { self.held.saturating_add(1) } else { 0 };
-        self.end_cooldown(now);
+        self.end_cooldown(now, rule);
         let fired = match self.phase {
             Phase::Capturing(_) | Phase::Quiet { .. } => None,
             Phase::RetryPending(trigger) if high => Some(trigger),
@@ -75,8 +74,8 @@ impl TriggerState {
 
     /// Takes in that something has happened which is no level and cannot be sampled again. Returns
     /// whether a capture is to be asked for with this trigger.
-    pub fn occurred(&mut self, now: Now, trigger: Trigger) -> bool {
-        self.end_cooldown(now);
+    pub fn occurred(&mut self, now: Now, trigger: Trigger, rule: &Rule) -> bool {
+        self.end_cooldown(now, rule);
         let fires = matches!(self.phase, Phase::Watching | Phase::RetryPending(_));
         if fires {
             self.phase = Phase::Capturing(trigger);
@@ -84,9 +83,10 @@ impl TriggerState {
         fires
     }
 
-    fn end_cooldown(&mut self, now: Now) {
-        if let Phase::Quiet { until } = self.phase
-            && now.mono >= until
+    /// Ends a quiet that is as long as the cooldown that holds now.
+    fn end_cooldown(&mut self, now: Now, rule: &Rule) {
+        if let Phase::Quiet { since } = self.phase
+            && now.mono >= since.saturating_add(rule.cooldown)
         {
             self.phase = Phase::Watching;
         }
@@ -98,8 +98,8 @@ impl TriggerState {
     }
 
     /// Its capture made an event: quiet from now on.
-    pub fn event_kept(&mut self, now: Now, rule: &Rule) {
-        self.phase = Phase::Quiet { until: now.mono.saturating_add(rule.cooldown) };
+    pub fn event_kept(&mut self, now: Now) {
+        self.phase = Phase::Quiet { since: now.mono };
     }
 
     /// Its capture made no event: another is asked for while the level holds.
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(state.sample(at(0), None, false, &RULE), None);
         assert_eq!(state.sample(at(10), Some(Trigger::Surge), true, &RULE), Some(Trigger::Surge));
         assert_eq!(state.sample(at(20), Some(Trigger::Surge), true, &RULE), None, "a capture is under way");
-        state.event_kept(at(20), &RULE);
+        state.event_kept(at(20));
         assert_eq!(state.sample(at(119), Some(Trigger::Surge), true, &RULE), None, "quiet for 100 s");
         assert_eq!(state.sample(at(120), Some(Trigger::Surge), true, &RULE), Some(Trigger::Surge));
     }
@@ -136,7 +136,7 @@ mod tests {
     fn a_level_that_outlasts_the_cooldown_is_told_again_as_sustained() {
         let mut state = TriggerState::default();
         assert!(state.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
-        state.event_kept(at(0), &RULE);
+        state.event_kept(at(0));
         for time in (10..100).step_by(10) {
             assert_eq!(state.sample(at(time), None, true, &RULE), None);
         }
@@ -169,7 +169,7 @@ mod tests {
     fn an_edge_in_the_cooldown_is_not_missed_if_it_lasts() {
         let mut state = TriggerState::default();
         assert!(state.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
-        state.event_kept(at(0), &RULE);
+        state.event_kept(at(0));
         assert_eq!(state.sample(at(50), None, false, &RULE), None);
         assert_eq!(state.sample(at(90), Some(Trigger::Surge), true, &RULE), None);
         assert_eq!(state.sample(at(100), None, true, &RULE), None);
@@ -179,12 +179,24 @@ mod tests {
     #[test]
     fn an_occurrence_fires_unless_a_capture_is_under_way_or_the_cooldown_lasts() {
         let mut state = TriggerState::default();
-        assert!(state.occurred(at(0), Trigger::Kill));
-        assert!(!state.occurred(at(1), Trigger::Kill), "a capture is under way");
+        assert!(state.occurred(at(0), Trigger::Kill, &RULE));
+        assert!(!state.occurred(at(1), Trigger::Kill, &RULE), "a capture is under way");
         state.event_missed();
-        assert!(state.occurred(at(2), Trigger::Kill), "the one before made no event");
-        state.event_kept(at(3), &RULE);
-        assert!(!state.occurred(at(102), Trigger::Kill), "quiet for 100 s");
-        assert!(state.occurred(at(103), Trigger::Kill));
+        assert!(state.occurred(at(2), Trigger::Kill, &RULE), "the one before made no event");
+        state.event_kept(at(3));
+        assert!(!state.occurred(at(102), Trigger::Kill, &RULE), "quiet for 100 s");
+        assert!(state.occurred(at(103), Trigger::Kill, &RULE));
+    }
+
+    #[test]
+    fn another_cooldown_holds_for_a_quiet_that_has_begun() {
+        let mut state = TriggerState::default();
+        assert!(state.sample(at(0), Some(Trigger::Surge), true, &RULE).is_some());
+        state.event_kept(at(0));
+        let longer = Rule { cooldown: Duration::from_secs(500), ..RULE };
+        assert_eq!(state.sample(at(499), Some(Trigger::Surge), true, &longer), None);
+        assert!(!state.occurred(at(499), Trigger::Kill, &longer));
+        let shorter = Rule { cooldown: Duration::from_secs(50), ..RULE };
+        assert_eq!(state.sample(at(499), Some(Trigger::Surge), true, &shorter), Some(Trigger::Surge));
     }
 }

@@ -89,10 +89,18 @@ const FIELDS: [Field; COMMON.len() + OWN.len() + waiting::FIELDS.len()] =
 const BASELINE: u32 = 10;
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
+    let (rules, subjects) = (rules(settings), Subjects::new(capacity.containers));
+    Box::new(DetectorTracer::new(
+        Waitrate { rules, subjects, probe: Probe::default(), ticked: Duration::ZERO },
+        settings,
+    ))
+}
+
+fn rules(settings: &Settings) -> Rules {
     let values = settings.values();
     let (history, probe_every) = (values.time("history"), values.time("probe_every"));
     let fitting = history.as_nanos() / probe_every.as_nanos().max(1);
-    let rules = Rules {
+    Rules {
         floor: values.number("floor_percent"),
         deviations: values.number("deviations"),
         history,
@@ -100,12 +108,7 @@ fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
         baseline: u32::try_from(fitting / 3).unwrap_or(u32::MAX).clamp(2, BASELINE),
         probe: values.time("probe"),
         probe_every,
-    };
-    let subjects = Subjects::new(capacity.containers);
-    Box::new(DetectorTracer::new(
-        Waitrate { rules, subjects, probe: Probe::default(), ticked: Duration::ZERO },
-        settings,
-    ))
+    }
 }
 
 struct Waitrate {
@@ -179,6 +182,10 @@ impl Waitrate {
 impl Detector for Waitrate {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Waits;
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.rules = rules(settings);
+    }
 
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Level>>) {
         self.ticked = now.mono;

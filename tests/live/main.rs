@@ -25,5 +25,6 @@ mod log_fire;
 mod memburst;
 mod oom;
 mod people;
+mod reload;
 mod rig;
 mod waitrate;

@@ -116,8 +116,8 @@ pub fn longest_turn(agent: &Agent) -> Duration {
 }
 
 /// Events are of what happened: no calm container, one for each kill, and no more than the cooldown
-/// lets through. A reload builds `memburst` anew, which then knows of no cooldown.
-pub fn explained(agent: &Agent, work: &Work, lasted: Duration, rounds: usize) {
+/// lets through, however often the config is reloaded.
+pub fn explained(agent: &Agent, work: &Work, lasted: Duration) {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let events = agent.events();
     for event in &events {
@@ -129,7 +129,7 @@ pub fn explained(agent: &Agent, work: &Work, lasted: Duration, rounds: usize) {
         let subject = container.or_else(|| device(event)).unwrap_or("host");
         *counts.entry((tracer.to_owned(), subject.to_owned())).or_default() += 1;
     }
-    let most = (lasted.as_secs() / COOLDOWN.as_secs() + 1) as usize + rounds;
+    let most = (lasted.as_secs() / COOLDOWN.as_secs() + 1) as usize;
     for ((tracer, subject), count) in &counts {
         assert!(*count <= most, "{count} events of {tracer} about {subject} in {lasted:?}");
     }

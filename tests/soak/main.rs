@@ -117,7 +117,7 @@ fn through_all_anomalies_outages_and_reloads_nothing_grows_and_nothing_is_lost()
         began.elapsed().as_secs()
     );
     after.is_no_more_than(&before.unwrap());
-    explained(&agent, &work, began.elapsed(), rounds);
+    explained(&agent, &work, began.elapsed());
     assert!(longest <= LONGEST_TURN, "a turn took {longest:?}");
     let mut verify = agent.onset(&["verify"]);
     done(&mut verify);

@@ -59,6 +59,11 @@ pub fn play(data: &[u8]) -> Recorder {
 
 /// Plays the script that these bytes are to this tracer, and returns what was seen.
 pub fn play_to(spec: &'static Spec, data: &[u8]) -> Recorder {
+    play_with(spec, data, &mut |_| {})
+}
+
+/// The same, but for what `before` does before each step.
+pub(super) fn play_with(spec: &'static Spec, data: &[u8], before: &mut dyn FnMut(&mut Play)) -> Recorder {
     let mut bytes = Bytes(data);
     let keys = CONFIGS[bytes.below(CONFIGS.len())];
     // Scripts are short: what is usual is soon known in them.
@@ -68,6 +73,7 @@ pub fn play_to(spec: &'static Spec, data: &[u8]) -> Recorder {
     play.containers(&NAMES);
     let mut script = Script { play, bytes, watched: Vec::new(), manual: Vec::new(), quiet: Vec::new() };
     while !script.bytes.0.is_empty() {
+        before(&mut script.play);
         script.step();
     }
     script.end()
@@ -81,7 +87,7 @@ struct Script<'a> {
     watched: Vec<(Ticket, Scope)>,
     /// Open captures that someone asked for.
     manual: Vec<Ticket>,
-    /// Whom a rule has told of, and until when no rule may ask for a capture of it.
+    /// Whom a rule has told of, and when: no rule may ask for a capture of it in the cooldown.
     quiet: Vec<(Scope, Duration)>,
 }
 
@@ -137,7 +143,11 @@ impl Script<'_> {
             let one = self.watched.iter().all(|(_, other)| other != scope);
             assert!(one, "{scope:?} is being captured already");
             let now = self.play.now.mono;
-            let quiet = self.quiet.iter().any(|(other, until)| other == scope && now < *until);
+            let cooldown = self.play.settings.rule().cooldown;
+            let quiet = self
+                .quiet
+                .iter()
+                .any(|(other, since)| other == scope && now < since.saturating_add(cooldown));
             assert!(!quiet, "{scope:?} is asked for in its cooldown");
             self.watched.push((*ticket, *scope));
         }
@@ -170,9 +180,8 @@ impl Script<'_> {
         self.watched.retain(|(open, _)| *open != ticket);
         // A kill is told, however soon after another.
         if !manual && told.is_some() && self.play.spec.hook.is_none() {
-            let until = self.play.now.mono.saturating_add(self.play.settings.rule().cooldown);
             self.quiet.retain(|(scope, _)| *scope != request.scope);
-            self.quiet.push((request.scope, until));
+            self.quiet.push((request.scope, self.play.now.mono));
         }
         // What the kernel told of is an event, whatever a capture brings.
         let happened = self.play.spec.hook.is_some() && !manual;

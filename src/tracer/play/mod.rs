@@ -145,6 +145,19 @@ impl Play {
         Play { spec, settings, seen, now, tracer, buf: FixedBuf::new(1 << 16) }
     }
 
+    /// It is built anew, with these settings.
+    #[cfg(test)]
+    pub fn build(&mut self, settings: &super::Settings) {
+        self.tracer = (self.spec.build)(settings, Capacity { containers: CAPACITY });
+        self.settings = settings.clone();
+    }
+
+    /// It is given these settings, as a reload does it.
+    pub fn reconfigure(&mut self, settings: &super::Settings) {
+        self.tracer.reconfigure(settings);
+        self.settings = settings.clone();
+    }
+
     /// Lets time pass; on the calendar a day at most, for its years have four digits.
     pub fn pass(&mut self, time: Duration) {
         self.now.mono = self.now.mono.saturating_add(time);

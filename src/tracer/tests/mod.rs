@@ -9,6 +9,7 @@ mod filters;
 mod iotracing;
 mod memburst;
 mod oom;
+mod reconfigured;
 mod specs;
 mod uniform;
 mod waitrate;
