@@ -6,7 +6,7 @@ use crate::bpf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
 use crate::page::Page;
-use crate::ship::{Shipper, Tally};
+use crate::ship::{Elasticsearch, ShipStats};
 use crate::sys;
 
 use super::process::Process;
@@ -160,7 +160,7 @@ const OVERFLOWS: Metric = metric(
 pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
     pub(super) desk: &'a Desk,
-    pub(super) shipper: &'a Shipper,
+    pub(super) elasticsearch: &'a Elasticsearch,
     pub(super) containers: &'a Containers,
     pub(super) own_faults: OwnFaults,
     pub(super) turns: &'a Turns,
@@ -206,20 +206,20 @@ impl View<'_> {
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
-        let tally = self.shipper.tally();
+        let stats = self.elasticsearch.stats();
         scrape.family(&LOG_DROPPED, |to| {
             let in_time = log.dropped_by_budget.saturating_sub(log.dropped_unshipped);
             to.sample(&["budget"], in_time);
             to.sample(&["unshipped"], log.dropped_unshipped);
-            to.sample(&["rotten"], Tally::get(&tally.rotten));
+            to.sample(&["rotten"], ShipStats::get(&stats.rotten));
         });
         scrape.family(&SHIPPED, |to| {
-            to.sample(&["created"], Tally::get(&tally.created));
-            to.sample(&["duplicate"], Tally::get(&tally.duplicates));
-            to.sample(&["rejected"], Tally::get(&tally.rejected));
+            to.sample(&["created"], ShipStats::get(&stats.created));
+            to.sample(&["duplicate"], ShipStats::get(&stats.duplicates));
+            to.sample(&["rejected"], ShipStats::get(&stats.rejected));
         });
-        scrape.family(&SHIP_RETRIES, |to| to.value(Tally::get(&tally.retries)));
-        scrape.family(&SHIP_LAG, |to| to.value(self.shipper.lag()));
+        scrape.family(&SHIP_RETRIES, |to| to.value(ShipStats::get(&stats.retries)));
+        scrape.family(&SHIP_LAG, |to| to.value(self.elasticsearch.lag()));
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));

@@ -167,7 +167,7 @@ impl Agent {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
         let flushed = self.desk.log.flush().map_err(Error::Log);
-        self.shipping.shipper.leave(until.saturating_sub(sys::now().mono));
+        self.shipping.elasticsearch.leave(until.saturating_sub(sys::now().mono));
         flushed
     }
 
@@ -386,7 +386,7 @@ impl Agent {
             &mut View {
                 slots,
                 desk,
-                shipper: &shipping.shipper,
+                elasticsearch: &shipping.elasticsearch,
                 containers,
                 own_faults,
                 turns,

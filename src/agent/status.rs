@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bpf;
 use crate::clock::{Now, Wall};
 use crate::control::{BudgetStatus, LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
-use crate::ship::Tally;
+use crate::ship::ShipStats;
 
 use super::Agent;
 use super::budget::Budget;
@@ -76,16 +76,16 @@ impl Agent {
     }
 
     fn ship_status(&self) -> ShipStatus {
-        let tally = self.shipping.shipper.tally();
+        let stats = self.shipping.elasticsearch.stats();
         ShipStatus {
             url: self.config.elasticsearch.text("url").to_owned(),
-            state: tally.course().name().into(),
-            trouble: tally.trouble(),
-            lag: self.shipping.shipper.lag(),
-            created: Tally::get(&tally.created),
-            duplicates: Tally::get(&tally.duplicates),
-            rejected: Tally::get(&tally.rejected),
-            retries: Tally::get(&tally.retries),
+            state: stats.state().name().into(),
+            trouble: stats.trouble(),
+            lag: self.shipping.elasticsearch.lag(),
+            created: ShipStats::get(&stats.created),
+            duplicates: ShipStats::get(&stats.duplicates),
+            rejected: ShipStats::get(&stats.rejected),
+            retries: ShipStats::get(&stats.retries),
         }
     }
 
@@ -104,7 +104,7 @@ impl Agent {
         let host = self.reader.faults();
         let names = self.registrar.faults();
         let log = self.desk.log.counters();
-        let tally = self.shipping.shipper.tally();
+        let stats = self.shipping.elasticsearch.stats();
         [
             ("poll", self.own.polls),
             ("reload_refused", self.own.reloads),
@@ -120,8 +120,8 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
-            ("ship_cursor", Tally::get(&tally.cursor_failures)),
-            ("ship_reject_not_noted", Tally::get(&tally.note_failures)),
+            ("ship_cursor", ShipStats::get(&stats.cursor_failures)),
+            ("ship_reject_not_noted", ShipStats::get(&stats.note_failures)),
         ]
     }
 }

@@ -13,23 +13,23 @@ mod answer;
 mod batch;
 #[doc(hidden)]
 pub mod bench;
-mod courier;
 #[doc(hidden)]
 pub mod fuzz;
 mod pace;
 mod rejects;
 mod settings;
-mod tally;
+mod shipper;
+mod stats;
+mod transport;
 mod verdict;
-mod world;
 
 pub use rejects::{Reject, rejected};
 pub use settings::{Authorization, Error, Settings};
-pub use tally::{Course, Tally};
+pub use stats::{ShipState, ShipStats};
 
 use crate::log::Mark;
-use courier::{Courier, Place};
-use world::{Link, World};
+use shipper::{Position, Shipper};
+use transport::{HttpTransport, Link};
 
 /// ureq, rustls and the reader of the log; it counts against no budget until it is used.
 const STACK: usize = 512 << 10;
@@ -39,18 +39,18 @@ const OPEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// The loop's end of shipping.
 #[derive(Debug)]
-pub struct Shipper {
+pub struct Elasticsearch {
     dir: PathBuf,
     mark: Arc<Mark>,
-    tally: Arc<Tally>,
+    stats: Arc<ShipStats>,
     link: Option<Arc<Link>>,
 }
 
-impl Shipper {
+impl Elasticsearch {
     /// For the log in this folder. Ships nothing before it is configured.
     #[must_use]
-    pub fn new(dir: &Path, mark: Arc<Mark>) -> Shipper {
-        Shipper { dir: dir.to_owned(), mark, tally: Arc::new(Tally::default()), link: None }
+    pub fn new(dir: &Path, mark: Arc<Mark>) -> Elasticsearch {
+        Elasticsearch { dir: dir.to_owned(), mark, stats: Arc::new(ShipStats::default()), link: None }
     }
 
     /// Takes these settings from now on: starts the thread, tells it, or has it end.
@@ -69,18 +69,18 @@ impl Shipper {
     fn start(&self, settings: Settings) -> io::Result<Arc<Link>> {
         let link = Arc::new(Link::default());
         let (theirs, dir) = (link.clone(), self.dir.clone());
-        let (mark, tally) = (self.mark.clone(), self.tally.clone());
+        let (mark, stats) = (self.mark.clone(), self.stats.clone());
         let seed = std::hash::RandomState::new().build_hasher().finish();
         let body = move || {
             let mut next = Some(settings);
             while let Some(settings) = next {
-                if let Some(place) = open(&dir, &mark, &theirs, &tally) {
+                if let Some(position) = open(&dir, &mark, &theirs, &stats) {
                     let terms = settings.terms;
-                    let world = World::new(theirs.clone(), settings);
-                    Courier::new(world, place, terms, seed, tally.clone()).run();
+                    let transport = HttpTransport::new(theirs.clone(), settings);
+                    Shipper::new(transport, position, terms, seed, stats.clone()).run();
                 }
                 mark.end();
-                tally.change(Course::Off, "");
+                stats.change(ShipState::Off, "");
                 next = theirs.goes();
             }
         };
@@ -105,8 +105,8 @@ impl Shipper {
 
     /// What it counts.
     #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn stats(&self) -> &ShipStats {
+        &self.stats
     }
 
     /// Records of the log that are still to be shipped.
@@ -116,18 +116,18 @@ impl Shipper {
     }
 }
 
-/// Opens the place in the log; where that fails, as on a full disk, again and again. `None`: it is
+/// Opens the shipper's position in the log; where that fails, as on a full disk, again and again. `None`: it is
 /// to end.
-fn open(dir: &Path, mark: &Arc<Mark>, link: &Link, tally: &Tally) -> Option<Place> {
+fn open(dir: &Path, mark: &Arc<Mark>, link: &Link, stats: &ShipStats) -> Option<Position> {
     loop {
-        match Place::open(dir, mark) {
-            Ok(place) => {
-                tally.change(Course::Shipping, "");
-                return Some(place);
+        match Position::open(dir, mark) {
+            Ok(position) => {
+                stats.change(ShipState::Shipping, "");
+                return Some(position);
             }
             Err(error) => {
                 let words = format!("cannot note how far the log is shipped: {error}");
-                if tally.change(Course::Waiting, &words) {
+                if stats.change(ShipState::Waiting, &words) {
                     eprintln!("onset: {words}; it is tried again, and nothing is shipped until then");
                 }
             }

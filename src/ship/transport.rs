@@ -1,4 +1,4 @@
-//! The real world of a courier: the server through ureq, news from the loop through a mutex, the
+//! The transport that is not a test's: the server through ureq, news from the loop through a mutex, the
 //! clocks. The secrets are read again whenever the server did not like them.
 
 use std::io::Write as _;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::courier::{News, Outside};
 use super::settings::{Authorization, Error, Settings};
+use super::shipper::{News, Transport};
 use crate::clock::Now;
 use crate::net::client::{Client, Reply, Request};
 use crate::sys;
@@ -101,8 +101,8 @@ struct Server {
     authorization: Option<Authorization>,
 }
 
-/// See `Outside`.
-pub(super) struct World {
+/// The server over HTTP, and the loop over its link.
+pub(super) struct HttpTransport {
     link: Arc<Link>,
     settings: Settings,
     /// Where bulk requests go.
@@ -110,11 +110,11 @@ pub(super) struct World {
     server: Option<Server>,
 }
 
-impl World {
-    pub(super) fn new(link: Arc<Link>, settings: Settings) -> World {
-        let mut world = World { link, url: String::new(), settings, server: None };
-        world.aim();
-        world
+impl HttpTransport {
+    pub(super) fn new(link: Arc<Link>, settings: Settings) -> HttpTransport {
+        let mut transport = HttpTransport { link, url: String::new(), settings, server: None };
+        transport.aim();
+        transport
     }
 
     fn aim(&mut self) {
@@ -139,7 +139,7 @@ impl World {
     }
 }
 
-impl Outside for World {
+impl Transport for HttpTransport {
     fn now(&self) -> Now {
         sys::now()
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Course {
+pub enum ShipState {
     /// No server is configured.
     #[default]
     Off,
@@ -18,22 +18,22 @@ pub enum Course {
     Refused,
 }
 
-impl Course {
+impl ShipState {
     /// For a person.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Course::Off => "off",
-            Course::Shipping => "shipping",
-            Course::Waiting => "waiting",
-            Course::Refused => "refused",
+            ShipState::Off => "off",
+            ShipState::Shipping => "shipping",
+            ShipState::Waiting => "waiting",
+            ShipState::Refused => "refused",
         }
     }
 }
 
 /// The counters, since start.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ShipStats {
     /// Documents that the server took.
     pub created: AtomicU64,
     /// Documents that it had already.
@@ -48,12 +48,12 @@ pub struct Tally {
     pub cursor_failures: AtomicU64,
     /// A rejection could not be noted.
     pub note_failures: AtomicU64,
-    course: Mutex<(Course, String)>,
+    state: Mutex<(ShipState, String)>,
 }
 
-impl Tally {
-    fn state(&self) -> MutexGuard<'_, (Course, String)> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+impl ShipStats {
+    fn held(&self) -> MutexGuard<'_, (ShipState, String)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One of the counters.
@@ -64,24 +64,24 @@ impl Tally {
 
     /// How it goes.
     #[must_use]
-    pub fn course(&self) -> Course {
-        self.state().0
+    pub fn state(&self) -> ShipState {
+        self.held().0
     }
 
     /// What is wrong, if something is.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let state = self.state();
+        let state = self.held();
         (!state.1.is_empty()).then(|| state.1.clone())
     }
 
     /// It goes so now. Returns whether it went otherwise before.
-    pub(super) fn change(&self, course: Course, trouble: &str) -> bool {
-        let mut state = self.state();
-        if state.1 != trouble {
-            state.1.clear();
-            state.1.push_str(trouble);
+    pub(super) fn change(&self, state: ShipState, trouble: &str) -> bool {
+        let mut held = self.held();
+        if held.1 != trouble {
+            held.1.clear();
+            held.1.push_str(trouble);
         }
-        std::mem::replace(&mut state.0, course) != course
+        std::mem::replace(&mut held.0, state) != state
     }
 }
