@@ -18,7 +18,7 @@ pub(super) struct Shipping {
 impl Shipping {
     /// For this log; ships once it is configured.
     pub(super) fn new(config: &Config, log: &Writer) -> Shipping {
-        let elasticsearch = Elasticsearch::new(&config.log.dir, log.mark());
+        let elasticsearch = Elasticsearch::new(&config.log.dir, log.mark(crate::ship::NAME));
         Shipping { elasticsearch, rung: 0, forced_out: 0, said: false }
     }
 

@@ -17,6 +17,7 @@ pub mod fuzz;
 mod mark;
 mod reader;
 pub mod record;
+mod retention;
 mod scan;
 mod segment;
 mod syncer;
@@ -123,6 +124,12 @@ pub enum Error {
         path: PathBuf,
         /// Its format.
         version: u32,
+    },
+    /// A cursor's file carries its name.
+    #[error("no output can be called \"{name}\"; a name is 1 to 32 of a to z, 0 to 9 and -")]
+    CursorName {
+        /// The name.
+        name: String,
     },
     /// The system refused.
     #[error("cannot {doing} {}: {source}{}", path.display(), remedy(source))]

@@ -31,6 +31,9 @@ use crate::log::Mark;
 use shipper::{Position, Shipper};
 use transport::{HttpTransport, Link};
 
+/// The output's name: its cursor's, and its label in metrics.
+pub const NAME: &str = "elasticsearch";
+
 /// ureq, rustls and the reader of the log; it counts against no budget until it is used.
 const STACK: usize = 512 << 10;
 

@@ -74,7 +74,7 @@ pub(super) struct Position {
 impl Position {
     /// Opens the cursor, and counts what there is to be shipped.
     pub(super) fn open(dir: &Path, mark: &Arc<Mark>) -> Result<Position, Error> {
-        let (cursor, done) = Cursor::open(dir)?;
+        let (cursor, done) = Cursor::named(mark.name(), dir)?;
         mark.begin(dir, done)?;
         Ok(Position { dir: dir.to_owned(), cursor, done, mark: mark.clone() })
     }

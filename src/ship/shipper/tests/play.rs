@@ -203,7 +203,7 @@ pub(super) fn counts(stats: &ShipStats) -> [u64; 3] {
 
 /// Where the cursor stands: how many of these are done.
 pub(super) fn done(dir: &Path, ids: &[String]) -> usize {
-    let (_, done) = Cursor::open(dir).unwrap();
+    let (_, done) = Cursor::named(NAME, dir).unwrap();
     let done = done.map(|id| id.to_string()).unwrap_or_default();
     ids.iter().filter(|id| **id <= done).count()
 }
