@@ -18,6 +18,7 @@ mod inbox;
 pub mod log;
 pub mod metric;
 pub mod net;
+pub mod output;
 pub mod page;
 pub mod registrar;
 pub mod ship;

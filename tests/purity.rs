@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// Each module that does I/O, by the path of its file or folder below `src/`, with those of the
 /// others that it may import.
-const IO: [(&str, &[&str]); 8] = [
+const IO: [(&str, &[&str]); 9] = [
     ("http", &[]),
     ("bpf", &[]),
     ("capture", &["bpf"]),
     ("log", &[]),
-    ("ship", &["log"]),
+    ("output", &["log"]),
+    ("ship", &["log", "output"]),
     ("control", &[]),
     ("host/reader", &[]),
     ("registrar", &[]),

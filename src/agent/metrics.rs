@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::bpf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
+use crate::output::OutputStats;
 use crate::page::Page;
-use crate::ship::{Elasticsearch, ShipStats};
+use crate::ship;
 use crate::sys;
 
+use super::outputs::{self, Outputs};
 use super::process::Process;
 use super::slot::{OUTCOMES, Slot, State};
 use super::status::OwnFaults;
@@ -87,15 +89,15 @@ const LOG_DROPPED: Metric = metric(
 );
 const SHIPPED: Metric = metric(
     "onset_ship_documents_total",
-    "Documents that the server took, had already, or will never take.",
+    "Documents that Elasticsearch took, had already, or will never take.",
     Kind::Counter,
     &["outcome"],
 );
 const SHIP_RETRIES: Metric =
-    metric("onset_ship_retries_total", "Requests that were sent again.", Kind::Counter, &[]);
+    metric("onset_ship_retries_total", "Requests to Elasticsearch that were sent again.", Kind::Counter, &[]);
 const SHIP_LAG: Metric = metric(
     "onset_ship_lag_records",
-    "Records of the log that are still to be shipped; 0 where no server is configured.",
+    "Records of the log that are still to be shipped to Elasticsearch; 0 where no server is configured.",
     Kind::Gauge,
     &[],
 );
@@ -160,7 +162,7 @@ const OVERFLOWS: Metric = metric(
 pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
     pub(super) desk: &'a Desk,
-    pub(super) elasticsearch: &'a Elasticsearch,
+    pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,
     pub(super) own_faults: OwnFaults,
     pub(super) turns: &'a Turns,
@@ -181,18 +183,16 @@ impl View<'_> {
         self.agent(&mut scrape);
         self.tracers(&mut scrape);
         let mut mishaps = scrape.mishaps();
+        let mut scrape = Scrape::new(page, &outputs::METRICS);
+        self.outputs.scrape(&mut scrape);
+        mishaps.add(scrape.mishaps());
         for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
             let mut scrape = Scrape::new(page, slot.spec.metrics);
             let watched = Watched::new(self.containers, slot.settings.filter());
             slot.tracer.scrape(watched, &mut scrape);
-            let more = scrape.mishaps();
-            mishaps.truncated += more.truncated;
-            mishaps.undeclared += more.undeclared;
-            mishaps.misshapen += more.misshapen;
+            mishaps.add(scrape.mishaps());
         }
-        self.mishaps.truncated = self.mishaps.truncated.saturating_add(mishaps.truncated);
-        self.mishaps.undeclared = self.mishaps.undeclared.saturating_add(mishaps.undeclared);
-        self.mishaps.misshapen = self.mishaps.misshapen.saturating_add(mishaps.misshapen);
+        self.mishaps.add(mishaps);
     }
 
     fn agent(&self, scrape: &mut Scrape<'_>) {
@@ -206,20 +206,13 @@ impl View<'_> {
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
-        let stats = self.elasticsearch.stats();
         scrape.family(&LOG_DROPPED, |to| {
             let in_time = log.dropped_by_budget.saturating_sub(log.dropped_unshipped);
             to.sample(&["budget"], in_time);
             to.sample(&["unshipped"], log.dropped_unshipped);
-            to.sample(&["rotten"], ShipStats::get(&stats.rotten));
+            to.sample(&["rotten"], self.outputs.rotten());
         });
-        scrape.family(&SHIPPED, |to| {
-            to.sample(&["created"], ShipStats::get(&stats.created));
-            to.sample(&["duplicate"], ShipStats::get(&stats.duplicates));
-            to.sample(&["rejected"], ShipStats::get(&stats.rejected));
-        });
-        scrape.family(&SHIP_RETRIES, |to| to.value(ShipStats::get(&stats.retries)));
-        scrape.family(&SHIP_LAG, |to| to.value(self.elasticsearch.lag()));
+        self.elasticsearch(scrape);
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
@@ -231,6 +224,18 @@ impl View<'_> {
         optional(scrape, &FDS, self.process.open_fds());
         scrape.family(&STARTED, |to| to.value(seconds(self.process.started)));
         scrape.family(&OVERFLOWS, |to| to.value(self.mishaps.truncated));
+    }
+
+    /// The families that were there before there were several outputs.
+    fn elasticsearch(&self, scrape: &mut Scrape<'_>) {
+        let Some(output) = self.outputs.named(ship::OUTPUT.name) else { return };
+        scrape.family(&SHIPPED, |to| {
+            for (outcome, count) in output.stats().outcomes() {
+                to.sample(&[outcome], count);
+            }
+        });
+        scrape.family(&SHIP_RETRIES, |to| to.value(OutputStats::get(&output.stats().retries)));
+        scrape.family(&SHIP_LAG, |to| to.value(output.mark().lag()));
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {

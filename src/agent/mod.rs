@@ -9,12 +9,12 @@ mod fit;
 mod host_name;
 mod metrics;
 mod names;
+mod outputs;
 mod pages;
 mod pressure;
 mod process;
 mod reload;
 mod rings;
-mod shipping;
 mod slot;
 mod start;
 mod status;
@@ -44,8 +44,8 @@ pub use fit::{Fit, fits};
 pub use start::Error;
 
 use metrics::{Turns, View};
+use outputs::Outputs;
 use process::Process;
-use shipping::Shipping;
 use slot::Slot;
 use world::{Desk, Hands};
 
@@ -79,7 +79,7 @@ pub struct Agent {
     reader: Reader,
     registrar: Registrar,
     desk: Desk,
-    shipping: Shipping,
+    outputs: Outputs,
     slots: Vec<Slot>,
     http: http::Server,
     control: control::Server,
@@ -167,7 +167,7 @@ impl Agent {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
         let flushed = self.desk.log.flush().map_err(Error::Log);
-        self.shipping.elasticsearch.leave(until.saturating_sub(sys::now().mono));
+        self.outputs.leave(until.saturating_sub(sys::now().mono));
         flushed
     }
 
@@ -213,7 +213,7 @@ impl Agent {
         });
         self.heard(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
-        self.shipping.turn(&self.desk.log.counters());
+        self.outputs.turn(&self.desk.log.counters());
         going
     }
 
@@ -379,20 +379,8 @@ impl Agent {
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
         let own_faults = self.own_faults();
-        let Agent { http, slots, desk, shipping, reader, turns, process, mishaps, .. } = self;
+        let Agent { http, slots, desk, outputs, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
-        with(
-            http,
-            &mut View {
-                slots,
-                desk,
-                elasticsearch: &shipping.elasticsearch,
-                containers,
-                own_faults,
-                turns,
-                process,
-                mishaps,
-            },
-        );
+        with(http, &mut View { slots, desk, outputs, containers, own_faults, turns, process, mishaps });
     }
 }

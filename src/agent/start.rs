@@ -21,10 +21,10 @@ use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
 
 use super::host_name::HostName;
+use super::outputs::{OUTPUTS, Outputs};
 use super::pressure::Trigger;
 use super::process::Process;
 use super::rings::Records;
-use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::world::Desk;
 use super::{
@@ -110,14 +110,14 @@ impl Agent {
         let (log, recovered) = Writer::open(&config.log)?;
         let desk =
             Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
-        let shipping = Shipping::new(&config, &desk.log);
+        let outputs = Outputs::new(OUTPUTS, &config, &desk.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
             registrar,
             desk,
-            shipping,
+            outputs,
             slots,
             http,
             control,
@@ -136,7 +136,7 @@ impl Agent {
             config_file,
         };
         agent.follow();
-        agent.shipping.configure(&agent.config);
+        agent.outputs.configure(&agent.config);
         agent.say_ready(&recovered);
         Ok(agent)
     }

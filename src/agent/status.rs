@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::bpf;
 use crate::clock::{Now, Wall};
 use crate::control::{BudgetStatus, LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
-use crate::ship::ShipStats;
+use crate::output::OutputStats;
+use crate::ship;
 
 use super::Agent;
 use super::budget::Budget;
@@ -54,6 +55,7 @@ impl Agent {
                 dropped: log.dropped_by_budget,
             },
             ship: self.ship_status(),
+            outputs: self.outputs.status(),
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_own_faults(),
@@ -76,16 +78,18 @@ impl Agent {
     }
 
     fn ship_status(&self) -> ShipStatus {
-        let stats = self.shipping.elasticsearch.stats();
+        let url = self.config.elasticsearch.text("url").to_owned();
+        let Some(output) = self.outputs.named(ship::OUTPUT.name) else { return ShipStatus::default() };
+        let stats = output.stats();
         ShipStatus {
-            url: self.config.elasticsearch.text("url").to_owned(),
+            url,
             state: stats.state().name().into(),
             trouble: stats.trouble(),
-            lag: self.shipping.elasticsearch.lag(),
-            created: ShipStats::get(&stats.created),
-            duplicates: ShipStats::get(&stats.duplicates),
-            rejected: ShipStats::get(&stats.rejected),
-            retries: ShipStats::get(&stats.retries),
+            lag: output.mark().lag(),
+            created: OutputStats::get(&stats.created),
+            duplicates: OutputStats::get(&stats.duplicates),
+            rejected: OutputStats::get(&stats.rejected),
+            retries: OutputStats::get(&stats.retries),
         }
     }
 
@@ -104,7 +108,7 @@ impl Agent {
         let host = self.reader.faults();
         let names = self.registrar.faults();
         let log = self.desk.log.counters();
-        let stats = self.shipping.elasticsearch.stats();
+        let outputs = |counter: fn(&OutputStats) -> u64| self.outputs.sum(counter);
         [
             ("poll", self.own.polls),
             ("reload_refused", self.own.reloads),
@@ -120,8 +124,8 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
-            ("ship_cursor", ShipStats::get(&stats.cursor_failures)),
-            ("ship_reject_not_noted", ShipStats::get(&stats.note_failures)),
+            ("ship_cursor", outputs(|stats| OutputStats::get(&stats.cursor_failures))),
+            ("ship_reject_not_noted", outputs(|stats| OutputStats::get(&stats.note_failures))),
         ]
     }
 }

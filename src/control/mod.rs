@@ -15,7 +15,9 @@ mod socket;
 mod status;
 
 pub use client::ask;
-pub use status::{BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, ShipStatus, Status, TracerStatus};
+pub use status::{
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ShipStatus, Status, TracerStatus,
+};
 
 pub use crate::net::Caller;
 use crate::net::{Limits, Next, Slots};

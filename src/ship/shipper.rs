@@ -2,8 +2,6 @@
 //! has them or will never take them. All else is tried again, without end, and the cursor moves
 //! only past what is done. The server, the clock and the loop are behind a trait, so a test can play an hour of outage.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,11 +9,11 @@ use super::answer::{Answer, judge};
 use super::batch::Batch;
 use super::pace::{Cap, Pace, Setback};
 use super::rejects::Rejects;
-use super::stats::{ShipState, ShipStats};
 use super::verdict::{Verdict, Why};
 use crate::clock::Now;
-use crate::log::{Cursor, Error, Mark, Reader, RecordId};
+use crate::log::{Error, Reader, RecordId};
 use crate::net::client::Reply;
+use crate::output::Position;
 
 mod outcome;
 
@@ -63,37 +61,15 @@ pub(super) trait Transport {
     fn say(&mut self, line: &str);
 }
 
-/// A log, and how far it is shipped.
-pub(super) struct Position {
-    dir: PathBuf,
-    cursor: Cursor,
-    done: Option<RecordId>,
-    mark: Arc<Mark>,
-}
-
-impl Position {
-    /// Opens the cursor, and counts what there is to be shipped.
-    pub(super) fn open(dir: &Path, mark: &Arc<Mark>) -> Result<Position, Error> {
-        let (cursor, done) = Cursor::named(mark.name(), dir)?;
-        mark.begin(dir, done)?;
-        Ok(Position { dir: dir.to_owned(), cursor, done, mark: mark.clone() })
-    }
-}
-
 /// One shipping thread's state.
 pub(super) struct Shipper<T> {
     transport: T,
-    dir: PathBuf,
     terms: Terms,
-    cursor: Cursor,
-    mark: Arc<Mark>,
-    stats: Arc<ShipStats>,
+    position: Position,
     rejects: Rejects,
     reader: Option<Reader>,
     /// The last record that was read.
     read: Option<RecordId>,
-    /// The last record that is done, as the cursor has it.
-    done: Option<RecordId>,
     batch: Batch,
     /// When the oldest record came into the batch.
     began: Duration,
@@ -119,25 +95,14 @@ pub(super) struct Shipper<T> {
 
 impl<T: Transport> Shipper<T> {
     /// Takes up where the cursor is.
-    pub(super) fn new(
-        transport: T,
-        position: Position,
-        terms: Terms,
-        seed: u64,
-        stats: Arc<ShipStats>,
-    ) -> Shipper<T> {
-        let Position { dir, cursor, done, mark } = position;
+    pub(super) fn new(transport: T, position: Position, terms: Terms, seed: u64) -> Shipper<T> {
         Shipper {
             transport,
             terms,
-            cursor,
-            mark,
-            stats,
-            rejects: Rejects::new(&dir),
-            dir,
+            rejects: Rejects::new(position.dir()),
             reader: None,
-            read: done,
-            done,
+            read: position.done(),
+            position,
             batch: Batch::new(terms.batch),
             began: Duration::ZERO,
             aside: 0,
@@ -158,15 +123,15 @@ impl<T: Transport> Shipper<T> {
 
     /// Ships until it is told to leave; then sends once more what is there.
     pub(super) fn run(&mut self) {
-        if self.cursor.was_bad() {
-            let dir = self.dir.display();
+        if self.position.was_bad() {
+            let dir = self.position.dir().display();
             let line = format!(
                 "the note in {dir} of what was shipped is unreadable: all of the log is sent again; what the server has, it keeps once"
             );
             self.transport.say(&line);
         }
         while self.step() {}
-        let _ = self.cursor.sync(); // it spares sending again, no more
+        self.position.sync();
     }
 
     fn step(&mut self) -> bool {
@@ -236,7 +201,7 @@ impl<T: Transport> Shipper<T> {
     fn read(&mut self, now: Duration) -> Result<(), Error> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => self.mark.reader(&self.dir, self.read)?,
+            None => self.position.reader(self.read)?,
         };
         while !self.batch.is_full() {
             let before = reader.report();
@@ -249,7 +214,7 @@ impl<T: Transport> Shipper<T> {
             let after = reader.report();
             let rotten = (after.bad_records + after.missing_records)
                 .saturating_sub(before.bad_records + before.missing_records);
-            self.stats.rotten.fetch_add(rotten, Ordering::Relaxed);
+            self.position.stats().rotten.fetch_add(rotten, Ordering::Relaxed);
             if empty {
                 self.began = now;
             }
@@ -270,19 +235,16 @@ impl<T: Transport> Shipper<T> {
             Some(first) => Some(RecordId { seq: first.seq.saturating_sub(1), ..first }),
             None => self.read,
         };
-        let Some(id) = done.filter(|_| done != self.done) else { return };
-        if self.cursor.set(id).is_err() {
-            self.stats.cursor_failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(id) = done.filter(|_| done != self.position.done()) {
+            self.position.advance(id);
         }
-        self.mark.shipped(id);
-        self.done = done;
     }
 
     /// Sends what the batch holds, as far as it fits. Returns whether that led anywhere.
     fn attempt(&mut self) -> bool {
         let now = self.transport.now();
         if std::mem::replace(&mut self.again, false) {
-            self.stats.retries.fetch_add(1, Ordering::Relaxed);
+            self.position.stats().retries.fetch_add(1, Ordering::Relaxed);
         }
         self.batch.stamp(now.wall);
         let (body, count) = self.batch.body(self.aside, self.limit);

@@ -4,8 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Setback, ShipState, Shipper, Transport, Verdict, Why};
+use super::{Setback, Shipper, Transport, Verdict, Why};
 use crate::log::RecordId;
+use crate::output::OutputState;
 
 /// So many bad requests of one record each, and none that was taken: then it is not the records.
 const ASIDE_MAX: usize = 8;
@@ -20,8 +21,8 @@ impl<T: Transport> Shipper<T> {
         let mut accepted = false;
         for (index, (verdict, why)) in heard.iter().enumerate() {
             match verdict {
-                Verdict::Created => self.stats.created.fetch_add(1, Ordering::Relaxed),
-                Verdict::Duplicate => self.stats.duplicates.fetch_add(1, Ordering::Relaxed),
+                Verdict::Created => self.position.stats().created.fetch_add(1, Ordering::Relaxed),
+                Verdict::Duplicate => self.position.stats().duplicates.fetch_add(1, Ordering::Relaxed),
                 Verdict::Rejected => {
                     if let Some(id) = self.batch.id(self.aside + index) {
                         self.reject(id, why);
@@ -89,13 +90,13 @@ impl<T: Transport> Shipper<T> {
         self.not_before = self.transport.now().mono.saturating_add(pause);
         self.again = true;
         let state = match setback {
-            Setback::Passing => ShipState::Waiting,
-            Setback::Lasting => ShipState::Refused,
+            Setback::Passing => OutputState::Waiting,
+            Setback::Lasting => OutputState::Refused,
         };
-        if self.stats.change(state, words) {
+        if self.position.stats().change(state, words) {
             let name = self.transport.name();
             let line = match state {
-                ShipState::Refused => {
+                OutputState::Refused => {
                     format!(
                         "{name} does not take events: {words}. They stay in the log; it is tried again each minute"
                     )
@@ -108,10 +109,10 @@ impl<T: Transport> Shipper<T> {
     }
 
     fn goes_well(&mut self) {
-        let stood = matches!(self.stats.state(), ShipState::Waiting | ShipState::Refused);
-        if self.stats.change(ShipState::Shipping, "") && stood {
+        let stood = matches!(self.position.stats().state(), OutputState::Waiting | OutputState::Refused);
+        if self.position.stats().change(OutputState::Shipping, "") && stood {
             let line =
-                format!("ships to {} again; {} documents to go", self.transport.name(), self.mark.lag());
+                format!("ships to {} again; {} documents to go", self.transport.name(), self.position.lag());
             self.transport.say(&line);
         }
     }
@@ -125,9 +126,9 @@ impl<T: Transport> Shipper<T> {
     }
 
     pub(super) fn reject(&mut self, id: RecordId, why: &Why) {
-        self.stats.rejected.fetch_add(1, Ordering::Relaxed);
+        self.position.stats().rejected.fetch_add(1, Ordering::Relaxed);
         if self.rejects.add(id, self.transport.now().wall, why).is_err() {
-            self.stats.note_failures.fetch_add(1, Ordering::Relaxed);
+            self.position.stats().note_failures.fetch_add(1, Ordering::Relaxed);
         }
         let known = self.kinds.iter().any(|(status, kind)| *status == why.status && *kind == why.kind);
         if !known && self.kinds.len() < KINDS_MAX {

@@ -18,7 +18,7 @@ fn disk_use(dir: &Path) -> u64 {
 fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_caught_up_in_order() {
     let desk = Desk::new(SEGMENT, BUDGET);
     let writer = Rc::new(RefCell::new(desk.writer()));
-    let mark = writer.borrow().mark(NAME);
+    let mark = writer.borrow().mark(OUTPUT.name);
     let ids = Rc::new(RefCell::new(Vec::new()));
     let began = Duration::from_secs(1000);
     let back = began + HOUR;

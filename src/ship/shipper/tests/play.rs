@@ -190,20 +190,20 @@ pub(super) fn write(writer: &mut Writer, from: u32, count: u32) -> Vec<String> {
 }
 
 /// Runs a shipper to the end of the play. Returns what it counted.
-pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<ShipStats> {
-    let stats = Arc::new(ShipStats::default());
-    let position = Position::open(dir, mark).unwrap();
-    Shipper::new(play, position, terms, 42, stats.clone()).run();
+pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<OutputStats> {
+    let stats = Arc::new(OutputStats::default());
+    let position = Position::open(dir, mark, &stats).unwrap();
+    Shipper::new(play, position, terms, 42).run();
     stats
 }
 
-pub(super) fn counts(stats: &ShipStats) -> [u64; 3] {
-    [&stats.created, &stats.duplicates, &stats.rejected].map(ShipStats::get)
+pub(super) fn counts(stats: &OutputStats) -> [u64; 3] {
+    [&stats.created, &stats.duplicates, &stats.rejected].map(OutputStats::get)
 }
 
 /// Where the cursor stands: how many of these are done.
 pub(super) fn done(dir: &Path, ids: &[String]) -> usize {
-    let (_, done) = Cursor::named(NAME, dir).unwrap();
+    let (_, done) = Cursor::named(OUTPUT.name, dir).unwrap();
     let done = done.map(|id| id.to_string()).unwrap_or_default();
     ids.iter().filter(|id| **id <= done).count()
 }

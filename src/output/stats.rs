@@ -1,4 +1,4 @@
-//! What shipping counts and how it goes, for the metrics and the status. The thread that ships
+//! What an output counts and how it goes, for the metrics and the status. The output's thread
 //! writes, the loop reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ShipState {
-    /// No server is configured.
+pub enum OutputState {
+    /// The config does not want it.
     #[default]
     Off,
     /// Records are sent as they come.
@@ -18,23 +18,27 @@ pub enum ShipState {
     Refused,
 }
 
-impl ShipState {
+impl OutputState {
+    /// All there are.
+    pub const ALL: [OutputState; 4] =
+        [OutputState::Off, OutputState::Shipping, OutputState::Waiting, OutputState::Refused];
+
     /// For a person.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            ShipState::Off => "off",
-            ShipState::Shipping => "shipping",
-            ShipState::Waiting => "waiting",
-            ShipState::Refused => "refused",
+            OutputState::Off => "off",
+            OutputState::Shipping => "shipping",
+            OutputState::Waiting => "waiting",
+            OutputState::Refused => "refused",
         }
     }
 }
 
 /// The counters, since start.
 #[derive(Debug, Default)]
-pub struct ShipStats {
-    /// Documents that the server took.
+pub struct OutputStats {
+    /// Documents that the other side took.
     pub created: AtomicU64,
     /// Documents that it had already.
     pub duplicates: AtomicU64,
@@ -48,11 +52,11 @@ pub struct ShipStats {
     pub cursor_failures: AtomicU64,
     /// A rejection could not be noted.
     pub note_failures: AtomicU64,
-    state: Mutex<(ShipState, String)>,
+    state: Mutex<(OutputState, String)>,
 }
 
-impl ShipStats {
-    fn held(&self) -> MutexGuard<'_, (ShipState, String)> {
+impl OutputStats {
+    fn held(&self) -> MutexGuard<'_, (OutputState, String)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -62,9 +66,16 @@ impl ShipStats {
         counter.load(Ordering::Relaxed)
     }
 
+    /// Documents by what became of them.
+    #[must_use]
+    pub fn outcomes(&self) -> [(&'static str, u64); 3] {
+        [("created", &self.created), ("duplicate", &self.duplicates), ("rejected", &self.rejected)]
+            .map(|(outcome, counter)| (outcome, OutputStats::get(counter)))
+    }
+
     /// How it goes.
     #[must_use]
-    pub fn state(&self) -> ShipState {
+    pub fn state(&self) -> OutputState {
         self.held().0
     }
 
@@ -76,7 +87,7 @@ impl ShipStats {
     }
 
     /// It goes so now. Returns whether it went otherwise before.
-    pub(super) fn change(&self, state: ShipState, trouble: &str) -> bool {
+    pub fn change(&self, state: OutputState, trouble: &str) -> bool {
         let mut held = self.held();
         if held.1 != trouble {
             held.1.clear();
