@@ -19,7 +19,7 @@ const IO: [(&str, &[&str]); 9] = [
 ];
 
 /// Pure parts of modules that do I/O: all may import them.
-const PURE_PARTS: [&str; 1] = ["log/record"];
+const PURE_PARTS: [&str; 2] = ["log/id", "log/record"];
 
 /// Only `main` and the commands import these.
 const TOP: [&str; 2] = ["agent", "cli"];

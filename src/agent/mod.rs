@@ -122,7 +122,7 @@ enum Food<'a> {
 
 /// What a tracer did with an event.
 struct Fed {
-    /// The last event that it kept.
+    /// The event that it made of what someone asked for.
     kept: Option<RecordId>,
     /// Captures that it asked for.
     asked: usize,

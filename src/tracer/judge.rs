@@ -65,7 +65,7 @@ pub struct Keep<'a, 'o> {
 impl Keep<'_, '_> {
     /// Keeps it. False: it could not be kept.
     pub fn event(&mut self, data: &dyn Data) -> bool {
-        self.out.emit(&self.about, data)
+        self.out.emit(&self.about, data).is_settled()
     }
 
     /// Counts a capture of a kind that was not asked for; no event.

@@ -41,7 +41,7 @@ mod watch;
 pub use cases::CASES_MAX;
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
-pub use out::{About, Data, Out, Shrink, World};
+pub use out::{About, Data, Emitted, Out, Shrink, World};
 pub use watch::Trigger;
 
 use crate::clock::Now;

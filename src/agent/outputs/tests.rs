@@ -239,6 +239,18 @@ fn what_the_log_loses_is_shown_under_the_output_that_had_not_read_it() {
 }
 
 #[test]
+fn the_page_shows_the_code_that_is_compiled() {
+    let text = include_str!("../../../docs/how-to-add-an-output.md");
+    let code = include_str!("../../../docs/example/copies.rs");
+    let blocks: Vec<&str> =
+        text.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "{}", blocks.len());
+    for block in blocks {
+        assert!(code.contains(block.trim_end()), "not in docs/example/copies.rs:\n{block}");
+    }
+}
+
+#[test]
 fn an_output_that_is_turned_off_and_on_again_goes_on_where_it_was() {
     let bench = Bench::new("");
     let off =
