@@ -1,5 +1,6 @@
-//! Compiles every bpf/*.bpf.c to a skeleton: adding a program adds no line here. One that has a
-//! ring `events` is a hook, and is found by its file's name.
+//! Compiles every bpf/*.bpf.c to a skeleton: adding a program adds no line here. An object that has a
+//! ring buffer `events` is a hook: it is listed by its file's name, with the variables that it can be given.
+//! The programs of docs/example are compiled the same way, for tests alone.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -8,11 +9,20 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use libbpf_cargo::SkeletonBuilder;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::{DataSec, Var};
+use libbpf_rs::{AsRawLibbpf as _, MapType, ObjectBuilder, OpenObject};
 
 const SUFFIX: &str = ".bpf.c";
 
-/// What the definition of a hook's ring ends with.
-const RING: &str = "} events SEC(\".maps\");";
+/// Where the programs are, and the attribute of what is made of them.
+const FOLDERS: [(&str, &str); 2] = [("bpf", ""), ("docs/example", "#[cfg(test)]")];
+
+/// The ring that makes an object a hook.
+const RING: &str = "events";
+
+/// What src/bpf/hook.rs relies on in each hook, with the header that brings it.
+const MAPS: [(&str, &str); 2] = [("containers", "common.h"), ("lost", "lost.h")];
 
 fn main() -> ExitCode {
     match generate() {
@@ -27,50 +37,92 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let (mut modules, mut hooks) = (String::new(), String::new());
-    for source in sources(Path::new("bpf"))? {
-        let file = source.file_name().and_then(|name| name.to_str()).ok_or("a file name in UTF-8")?;
-        let name = file.trim_end_matches(SUFFIX);
-        let skeleton = out.join(format!("{name}.skel.rs"));
-        SkeletonBuilder::new()
-            .source(&source)
-            .clang_args(["-Wall", "-Werror"])
-            .build_and_generate(&skeleton)
-            .map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
-        writeln!(
-            modules,
-            "#[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
-             pub mod {name} {{ include!({skeleton:?}); }}"
-        )?;
-        if fs::read_to_string(&source)?.contains(RING) {
-            write!(hooks, "{name}: {}SkelBuilder, ", camel(name))?;
+    for (folder, attribute) in FOLDERS {
+        println!("cargo:rerun-if-changed={folder}");
+        for source in sources(Path::new(folder))? {
+            let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file name in UTF-8")?;
+            let name = name.trim_end_matches(SUFFIX);
+            let (object, skeleton) = (out.join(format!("{name}.bpf.o")), out.join(format!("{name}.skel.rs")));
+            SkeletonBuilder::new()
+                .source(&source)
+                .obj(&object)
+                .clang_args(["-Wall", "-Werror", "-Ibpf"])
+                .build_and_generate(&skeleton)
+                .map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
+            writeln!(
+                modules,
+                "{attribute}\n\
+                 #[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
+                 pub mod {name} {{ include!({skeleton:?}); }}"
+            )?;
+            let variables = hook(&object).map_err(|error| format!("{}: {error}", source.display()))?;
+            if let Some(variables) = variables {
+                writeln!(
+                    hooks,
+                    "{attribute} super::hook::Program {{ name: {name:?}, what: \"the {name} program\", \
+                     object: include_bytes!({object:?}), variables: &[{variables}] }},"
+                )?;
+            }
         }
     }
     writeln!(
         modules,
-        "/// Gives a macro the name and the skeleton of each hook.\n\
-         macro_rules! each_hook {{ ($take:ident) => {{ $take! {{ {hooks} }} }}; }}\n\
-         pub(super) use each_hook;"
+        "/// The hooks by their files' names.\npub(super) static HOOKS: &[super::hook::Program] = &[{hooks}];"
     )?;
     fs::write(out.join("skeletons.rs"), modules)?;
     Ok(())
 }
 
-/// As libbpf-cargo names what it makes.
-fn camel(name: &str) -> String {
-    let part = |part: &str| {
-        let mut letters = part.chars();
-        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect::<String>()
-    };
-    name.split('_').map(part).collect()
+/// The variables that a hook can be given, as the items of a list. `None`: the object is no hook.
+fn hook(object: &Path) -> Result<Option<String>, Box<dyn Error>> {
+    let open = ObjectBuilder::default().open_file(object)?;
+    let maps: Vec<_> = open.maps().map(|map| (map.name().to_owned(), map.map_type())).collect();
+    let has = |wanted: &str| maps.iter().find(|(name, _)| name.to_str() == Some(wanted));
+    match has(RING) {
+        Some((_, MapType::RingBuf)) => {}
+        Some((_, other)) => {
+            return Err(format!("the map `{RING}` is for a hook's records: it must be a ring buffer, not {other:?}; give another map another name").into());
+        }
+        None => return Ok(None),
+    }
+    if let Some((map, header)) = MAPS.into_iter().find(|(map, _)| has(map).is_none()) {
+        return Err(format!(
+            "it has a ring buffer `{RING}`, so it is a hook, and a hook needs the map `{map}`: use what {header} brings"
+        )
+        .into());
+    }
+    variables(&open).map(Some)
 }
 
-/// The programs, in an order that does not depend on the directory's.
-fn sources(dir: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
+/// Name, offset and size of each `const volatile` variable of one number.
+fn variables(open: &OpenObject) -> Result<String, Box<dyn Error>> {
+    // SAFETY: `open` owns the object, and outlives this reference to it.
+    let raw = unsafe { open.as_libbpf_object().as_ref() };
+    let btf = Btf::from_bpf_object(raw)?.ok_or("it has no BTF")?;
+    let mut list = String::new();
+    let Some(section) = btf.type_by_name::<DataSec<'_>>(".rodata") else { return Ok(list) };
+    for place in section.iter() {
+        let name = btf.type_by_id::<Var<'_>>(place.ty).and_then(|var| Some(var.name()?.to_str()?.to_owned()));
+        if let (Some(name), 1 | 2 | 4 | 8) = (name, place.size) {
+            write!(
+                list,
+                "super::hook::Variable {{ name: {name:?}, offset: {}, size: {} }},",
+                place.offset, place.size
+            )?;
+        }
+    }
+    Ok(list)
+}
+
+/// The programs of a folder, if there is one, in an order that does not depend on the folder's.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    if !folder.exists() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.to_str().is_some_and(|path| path.ends_with(SUFFIX)) {
             found.push(path);

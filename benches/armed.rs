@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onset::bpf::{Floor, Meter};
-use onset::capture::Captures;
+use onset::capture::{Captures, Hierarchy};
 use onset::config::Config;
 use onset::evidence::{Kind, Request, Scope, Ticket};
 use onset::host::{Mode, Reader};
@@ -36,8 +36,9 @@ fn main() {
         println!("armed: no cgroups here");
         return;
     };
-    let mut captures = Captures::load(&config.paths, reader.mode() == Mode::V2, 128, Arc::new(|| ()));
-    captures.staff();
+    let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified: reader.mode() == Mode::V2 };
+    let mut captures = Captures::load(&config.paths, hierarchy, 128, Arc::new(|| ()));
+    captures.begin_threads();
     pipes(&mut captures, &reader);
     costs(&mut captures, &reader);
 }

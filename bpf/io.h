@@ -99,6 +99,7 @@ struct path_record {
 	__u32 bytes;
 	__u32 deleted;
 	char names[NAMES_MAX + NAME_ROOM];
+	struct dentry *next; /* whose name is read next: not handed over */
 };
 
 struct stall_record {
@@ -230,12 +231,18 @@ static __always_inline bool is_own(struct owner *owner)
 	       owner->started == BPF_CORE_READ(task, group_leader, start_time);
 }
 
+/* Apart, so that the verifier need not look at what follows for each level of cgroups. */
+__noinline __u64 own_container(void)
+{
+	return container_of_task((void *)bpf_get_current_task());
+}
+
 static __always_inline void own(struct owner *owner)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
-	owner->container = container_of_task(task);
+	owner->container = own_container();
 	owner->started = BPF_CORE_READ(leader, start_time);
 	owner->tgid = bpf_get_current_pid_tgid() >> 32;
 	BPF_CORE_READ_INTO(&owner->comm, leader, comm);

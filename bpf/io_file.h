@@ -30,35 +30,43 @@ static __always_inline struct dentry *dentry_of(struct inode *inode)
 }
 
 /*
- * The names from a dentry up, into `scratch`. It has no state of its caller's, so the verifier goes
- * through its many turns once.
+ * One more name of a path, into `scratch`. It has no state of its caller's, so the verifier goes through it
+ * once, and not for each depth. 0: it was the last.
  */
-__noinline int read_names(__u64 address)
+__noinline int read_name(void)
 {
-	struct dentry *dentry = (void *)address;
+	struct dentry *dentry, *parent;
 	struct path_record *path;
-	__u32 bytes = 0, zero = 0;
+	const unsigned char *name;
+	__u32 bytes, zero = 0;
+	long length;
 
 	path = bpf_map_lookup_elem(&scratch, &zero);
 	if (!path)
 		return 0;
-	path->whole = 0;
-#pragma clang loop unroll(disable)
-	for (int depth = 0; depth < DEPTH_MAX; depth++) {
-		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-		long length;
+	dentry = path->next;
+	parent = BPF_CORE_READ(dentry, d_parent);
+	name = BPF_CORE_READ(dentry, d_name.name);
+	path->whole = parent == dentry;
+	/* Read here: older verifiers forget the bound of what is kept over a call. */
+	bytes = path->bytes;
+	if (!parent || parent == dentry || bytes >= NAMES_MAX)
+		return 0;
+	length = bpf_probe_read_kernel_str(path->names + bytes, NAME_ROOM, name);
+	if (length <= 0)
+		return 0;
+	path->bytes = bytes + length;
+	path->next = parent;
+	return 1;
+}
 
-		path->whole = parent == dentry;
-		if (!parent || parent == dentry || bytes >= NAMES_MAX)
+/* The names from the next dentry up. Apart for the same reason. */
+__noinline int read_names(void)
+{
+#pragma clang loop unroll(disable)
+	for (int depth = 0; depth < DEPTH_MAX; depth++)
+		if (!read_name())
 			break;
-		length = bpf_probe_read_kernel_str(path->names + bytes, NAME_ROOM,
-						   BPF_CORE_READ(dentry, d_name.name));
-		if (length <= 0)
-			break;
-		bytes += length;
-		dentry = parent;
-	}
-	path->bytes = bytes;
 	return 0;
 }
 
@@ -97,9 +105,13 @@ static __always_inline void tell_path(struct file_id *file, struct dentry *dentr
 	path->kind = RECORD_PATH;
 	path->file = *file;
 	path->deleted = deleted;
-	read_names((__u64)dentry);
+	path->whole = 0;
+	path->bytes = 0;
+	path->next = dentry;
+	read_names();
 	size = __builtin_offsetof(struct path_record, names) + path->bytes;
-	if (size > sizeof(*path) || bpf_ringbuf_output(&records, path, size, BPF_RB_NO_WAKEUP))
+	if (size > __builtin_offsetof(struct path_record, next) ||
+	    bpf_ringbuf_output(&records, path, size, BPF_RB_NO_WAKEUP))
 		return count_lost();
 	/* Should this fail, it is told again. */
 	bpf_map_update_elem(&told, file, &now, BPF_ANY);

@@ -10,8 +10,9 @@
 #include "io.h"
 
 #define CHUNK_PAGES 64
-#define FOLIO_PAGES 512	 /* 2 MiB of 4 KiB: a folio in the cache is no larger, nor is one write to it */
-#define WALK_PAGES  1024 /* of a bio */
+#define FOLIO_PAGES 512 /* 2 MiB of 4 KiB: a folio in the cache is no larger, nor is one write to it */
+#define WALK_PAGES  32	/* of a bio, at one go, */
+#define WALK_GOES   32	/* and in all */
 #define TRIES	    4
 /* Writers told apart in one bio, and one more for the unknown; a power of two. */
 #define SHARES 16
@@ -199,32 +200,44 @@ static __always_inline __u32 own_number(void)
 	return enlist(&owner);
 }
 
-/* Notes who wrote pages, the last one to make them dirty. Not 0: of some there is no room to note it. */
+/*
+ * Notes who wrote pages of one chunk, from the page at `index` on. Not 0: there is no room to note it. Apart,
+ * so that the verifier need not follow it for each chunk of a folio.
+ */
+__noinline int note_in_chunk(__u64 serial, __u64 index, __u32 count, __u32 number)
+{
+	struct chunk_key key = {.serial = serial, .chunk = index / CHUNK_PAGES};
+	struct chunk *chunk = bpf_map_lookup_elem(&chunks, &key), none = {};
+
+	if (!chunk) {
+		bpf_map_update_elem(&chunks, &key, &none, BPF_NOEXIST);
+		chunk = bpf_map_lookup_elem(&chunks, &key);
+	}
+	if (!chunk)
+		return 1;
+#pragma clang loop unroll(disable)
+	for (int at = 0; at < CHUNK_PAGES && at < count; at++)
+		chunk->pages[(index + at) % CHUNK_PAGES] = number;
+	return 0;
+}
+
+/*
+ * Notes who wrote pages, the last one to make them dirty. Not 0: of some there is no room to note it, and
+ * what is noted of those is an earlier writer's.
+ */
 __noinline int note_pages(__u64 serial, __u64 index, __u32 count, __u32 number)
 {
-	struct chunk_key key = {.serial = serial};
-	struct chunk *chunk = NULL, none = {};
 	int missing = 0;
 
 #pragma clang loop unroll(disable)
-	for (int at = 0; at < FOLIO_PAGES && at < count; at++) {
-		__u64 place = index + at;
+	for (int chunk = 0; chunk <= FOLIO_PAGES / CHUNK_PAGES && count; chunk++) {
+		__u32 room = CHUNK_PAGES - index % CHUNK_PAGES, here = count < room ? count : room;
 
-		if (!at || !(place % CHUNK_PAGES)) {
-			key.chunk = place / CHUNK_PAGES;
-			chunk = bpf_map_lookup_elem(&chunks, &key);
-			if (!chunk) {
-				bpf_map_update_elem(&chunks, &key, &none, BPF_NOEXIST);
-				chunk = bpf_map_lookup_elem(&chunks, &key);
-			}
-		}
-		/* What is noted further on is of an earlier writer: it is written over. */
-		if (chunk)
-			chunk->pages[place % CHUNK_PAGES] = number;
-		else
-			missing = 1;
+		missing |= note_in_chunk(serial, index, here, number);
+		index += here;
+		count -= here;
 	}
-	return missing || count > FOLIO_PAGES;
+	return missing || count;
 }
 
 /* From now on each page's writer is noted; what is not noted so far is the first one's. */
@@ -310,6 +323,16 @@ __noinline int walk_page(void)
 	return 1;
 }
 
+/* Some pages of a bio. Apart, so that the verifier need not look at what follows after each page. */
+__noinline int walk_pages(void)
+{
+#pragma clang loop unroll(disable)
+	for (int count = 0; count < WALK_PAGES; count++)
+		if (!walk_page())
+			return 0;
+	return 1;
+}
+
 /* Says in a key whose bytes they are. */
 static __always_inline void attribute(struct flight *flight, struct split *split, __u32 number)
 {
@@ -363,10 +386,9 @@ static __always_inline void split_bio(struct bio *bio, struct flight *flight, st
 	split->submitter.container = flight->key.container;
 	__builtin_memcpy(split->submitter.comm, flight->comm, sizeof(flight->comm));
 #pragma clang loop unroll(disable)
-	for (int count = 0; count < WALK_PAGES; count++) {
-		if (!walk_page())
+	for (int go = 0; go < WALK_GOES; go++)
+		if (!walk_pages())
 			break;
-	}
 	/* What is beyond the limit. */
 	if (walk->left)
 		add_share(walk, UNKNOWN, walk->left);

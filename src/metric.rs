@@ -1,11 +1,11 @@
 //! Metrics in the Prometheus text format 0.0.4: declared once as constants, written straight into
-//! a page that never grows. A family is on the page whole or not at all.
+//! a buffer that never grows. A family is in the buffer whole or not at all.
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::page::{Full, Page};
+use crate::fixed_buf::{FixedBuf, Full};
 
 /// One family of metrics, declared once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,17 +88,17 @@ impl From<Duration> for Value {
 }
 
 impl Value {
-    /// Onto a page. Whole numbers, and most values of an idle host are, take the short way.
-    fn push(self, page: &mut Page) -> Result<(), Full> {
+    /// Appends the value to `buf`. Whole numbers, and most values of an idle host are, take the short way.
+    fn push(self, buf: &mut FixedBuf) -> Result<(), Full> {
         match self {
-            Value::Whole(value) => digits(value, page),
-            Value::Real(0.0) => page.push(b"0"),
-            Value::Real(_) => write!(page, "{self}").map_err(|fmt::Error| Full),
+            Value::Whole(value) => digits(value, buf),
+            Value::Real(0.0) => buf.push(b"0"),
+            Value::Real(_) => write!(buf, "{self}").map_err(|fmt::Error| Full),
         }
     }
 }
 
-fn digits(mut value: u64, page: &mut Page) -> Result<(), Full> {
+fn digits(mut value: u64, buf: &mut FixedBuf) -> Result<(), Full> {
     /// As many as the largest has.
     const DIGITS: usize = 20;
     let mut text = [b'0'; DIGITS];
@@ -112,7 +112,7 @@ fn digits(mut value: u64, page: &mut Page) -> Result<(), Full> {
         }
         value /= 10;
         if value == 0 {
-            return page.push(text.get(at..).unwrap_or_default());
+            return buf.push(text.get(at..).unwrap_or_default());
         }
     }
 }
@@ -131,7 +131,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Observations by size, in so many buckets and one for all that is larger.
+/// Observations by size, in `N` buckets and one for all that is larger.
 #[derive(Clone, Copy, Debug)]
 pub struct Histogram<const N: usize> {
     bounds: [Duration; N],
@@ -172,10 +172,10 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// What went wrong while a scrape was written; all zero in a correct program on a large enough page.
+/// What went wrong while a scrape was written; all zero in a correct program on a large enough buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mishaps {
-    /// Families left out because the page had no room for all of them.
+    /// Families left out because the buffer had no room for all of them.
     pub truncated: u32,
     /// Families that are not declared, or were scraped before.
     pub undeclared: u32,
@@ -192,10 +192,10 @@ impl Mishaps {
     }
 }
 
-/// One owner's turn to write its metrics on a page: the families that it declared, each once.
+/// One owner's turn to write its metrics to a buffer: the families that it declared, each once.
 #[derive(Debug)]
 pub struct Scrape<'a> {
-    page: &'a mut Page,
+    buf: &'a mut FixedBuf,
     declared: &'a [Metric],
     /// A bit for each of the declared. What is beyond the last bit counts as undeclared.
     seen: u128,
@@ -203,9 +203,9 @@ pub struct Scrape<'a> {
 }
 
 impl<'a> Scrape<'a> {
-    /// Appends to a page.
-    pub fn new(page: &'a mut Page, declared: &'a [Metric]) -> Scrape<'a> {
-        Scrape { page, declared, seen: 0, mishaps: Mishaps::default() }
+    /// Appends to a buffer.
+    pub fn new(buf: &'a mut FixedBuf, declared: &'a [Metric]) -> Scrape<'a> {
+        Scrape { buf, declared, seen: 0, mishaps: Mishaps::default() }
     }
 
     /// Writes one family: all of its samples at once, as the format demands. One without samples
@@ -218,16 +218,16 @@ impl<'a> Scrape<'a> {
             return;
         }
         self.seen |= bit;
-        let start = self.page.len();
+        let start = self.buf.len();
         let mut family =
-            Family { page: self.page, metric, samples: 0, misshapen: 0, full: false, last: Line::default() };
+            Family { buf: self.buf, metric, samples: 0, misshapen: 0, full: false, last: Line::default() };
         family.full = family.head().is_err();
         write(&mut family);
         let Family { samples, misshapen, full, .. } = family;
         self.mishaps.misshapen += misshapen;
         self.mishaps.truncated += u32::from(full);
         if full || samples == 0 {
-            self.page.truncate(start);
+            self.buf.truncate(start);
         }
     }
 
@@ -251,7 +251,7 @@ impl<'a> Scrape<'a> {
 /// One family that is being written.
 #[derive(Debug)]
 pub struct Family<'a> {
-    page: &'a mut Page,
+    buf: &'a mut FixedBuf,
     metric: &'a Metric,
     samples: u32,
     misshapen: u32,
@@ -280,7 +280,7 @@ impl Part {
     }
 }
 
-/// Where the last line is on the page. Samples of one container follow one another: what they begin
+/// Where the last line is in the buffer. Samples of one container follow one another: what they begin
 /// with is copied, and not looked through again.
 #[derive(Debug, Default)]
 struct Line {
@@ -331,9 +331,9 @@ impl Family<'_> {
 
     fn head(&mut self) -> fmt::Result {
         let Metric { name, help, kind, .. } = *self.metric;
-        write!(self.page, "# HELP {name} ")?;
-        escaped(self.page, help.as_bytes(), false).map_err(|Full| fmt::Error)?;
-        writeln!(self.page, "\n# TYPE {name} {}", kind.name())
+        write!(self.buf, "# HELP {name} ")?;
+        escaped(self.buf, help.as_bytes(), false).map_err(|Full| fmt::Error)?;
+        writeln!(self.buf, "\n# TYPE {name} {}", kind.name())
     }
 
     fn line<L: AsRef<[u8]>>(&mut self, part: Part, labels: &[L], bound: Option<Value>, value: Value) {
@@ -351,42 +351,42 @@ impl Family<'_> {
         let mut place = self.begin(part, labels)?;
         let mut before: &[u8] = if place == 0 { b"{" } else { b"\"," };
         while let (Some(label), Some(text)) = (self.metric.labels.get(place), labels.get(place)) {
-            self.page.push(before)?;
-            self.page.push(label.as_bytes())?;
-            self.page.push(b"=\"")?;
+            self.buf.push(before)?;
+            self.buf.push(label.as_bytes())?;
+            self.buf.push(b"=\"")?;
             self.label(place, text.as_ref())?;
             before = b"\",";
             place += 1;
         }
         if let Some(bound) = bound {
-            self.page.push(before)?;
-            self.page.push(b"le=\"")?;
-            bound.push(self.page)?;
+            self.buf.push(before)?;
+            self.buf.push(b"le=\"")?;
+            bound.push(self.buf)?;
             before = b"\",";
         }
-        self.page.push(if before.len() > 1 { b"\"} " } else { b" " })?;
-        value.push(self.page)?;
-        self.page.push(b"\n")
+        self.buf.push(if before.len() > 1 { b"\"} " } else { b" " })?;
+        value.push(self.buf)?;
+        self.buf.push(b"\n")
     }
 
-    /// Begins a line as the last one began, as far as they have the same labels: so many.
+    /// Begins a line with what it shares with the last one. Returns the number of labels that both have.
     fn begin<L: AsRef<[u8]>>(&mut self, part: Part, labels: &[L]) -> Result<usize, Full> {
-        let Family { page, metric, last, .. } = self;
+        let Family { buf, metric, last, .. } = self;
         let known = if part == last.part { last.known } else { 0 };
         last.part = part;
         let written = last.labels.get(..known).unwrap_or_default();
         let again = |(place, text): &(&Range<usize>, &L)| {
-            page.get((*place).clone()).is_some_and(|written| same(written, text.as_ref()))
+            buf.get((*place).clone()).is_some_and(|written| same(written, text.as_ref()))
         };
         let shared = written.iter().zip(labels).take_while(again).count();
-        let start = std::mem::replace(&mut last.start, page.len());
+        let start = std::mem::replace(&mut last.start, buf.len());
         last.known = shared;
         let Some(end) = shared.checked_sub(1).and_then(|at| Some(last.labels.get(at)?.end)) else {
-            page.push(metric.name.as_bytes())?;
-            page.push(part.suffix())?;
+            buf.push(metric.name.as_bytes())?;
+            buf.push(part.suffix())?;
             return Ok(0);
         };
-        page.repeat(start..end)?;
+        buf.repeat(start..end)?;
         for place in last.labels.iter_mut().take(shared) {
             *place = place.start - start + last.start..place.end - start + last.start;
         }
@@ -396,14 +396,14 @@ impl Family<'_> {
     /// A label's text.
     fn label(&mut self, place: usize, text: &[u8]) -> Result<(), Full> {
         if !is_plain(text) {
-            return escaped(self.page, text, true);
+            return escaped(self.buf, text, true);
         }
-        let start = self.page.len();
-        self.page.push(text)?;
+        let start = self.buf.len();
+        self.buf.push(text)?;
         if let Some(label) = self.last.labels.get_mut(place)
             && self.last.known == place
         {
-            *label = start..self.page.len();
+            *label = start..self.buf.len();
             self.last.known += 1;
         }
         Ok(())
@@ -436,15 +436,15 @@ fn is_plain(text: &[u8]) -> bool {
 
 /// Text as the format wants it. A byte that is no UTF-8, and NUL, which ends the text for some
 /// readers, become U+FFFD.
-fn escaped(page: &mut Page, text: &[u8], quoted: bool) -> Result<(), Full> {
+fn escaped(buf: &mut FixedBuf, text: &[u8], quoted: bool) -> Result<(), Full> {
     const UNREADABLE: &[u8] = "\u{fffd}".as_bytes();
     for chunk in text.utf8_chunks() {
         let mut rest = chunk.valid().as_bytes();
         let special = |byte: &u8| matches!(byte, b'\\' | b'\n' | 0) || (quoted && *byte == b'"');
         while let Some(at) = rest.iter().position(special) {
             let (plain, from) = rest.split_at(at);
-            page.push(plain)?;
-            page.push(match from.first() {
+            buf.push(plain)?;
+            buf.push(match from.first() {
                 Some(b'\\') => b"\\\\",
                 Some(b'\n') => b"\\n",
                 Some(b'"') => b"\\\"",
@@ -452,9 +452,9 @@ fn escaped(page: &mut Page, text: &[u8], quoted: bool) -> Result<(), Full> {
             })?;
             rest = from.get(1..).unwrap_or_default();
         }
-        page.push(rest)?;
+        buf.push(rest)?;
         if !chunk.invalid().is_empty() {
-            page.push(UNREADABLE)?;
+            buf.push(UNREADABLE)?;
         }
     }
     Ok(())

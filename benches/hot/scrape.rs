@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use onset::config::Config;
 use onset::evidence::{Request, Ticket};
+use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{Kind, Mishaps, Scrape};
-use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, TRACERS, Tracer, World};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
@@ -41,7 +41,7 @@ pub struct Fed {
     tree: Tree,
     tracers: Vec<Box<dyn Tracer>>,
     config: Config,
-    page: Page,
+    page: FixedBuf,
 }
 
 impl Fed {
@@ -66,7 +66,7 @@ impl Fed {
                 tracer.on(now, Event::Tick(&snapshot), &mut Out::new(&mut calm));
             }
         }
-        Fed { tree, tracers, config, page: Page::new(4 << 20) }
+        Fed { tree, tracers, config, page: FixedBuf::new(4 << 20) }
     }
 
     /// One scrape. How long the page is.

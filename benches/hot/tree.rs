@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onset::clock::{Now, Wall};
-use onset::config::Paths;
+use onset::host::Paths;
 use onset::host::{Facts, Reader, TaskSample, TaskState};
 
 /// All that is read of a container.

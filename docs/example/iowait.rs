@@ -5,16 +5,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::blocked::{self, Blocked};
-use super::cases::Case;
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::percents::{Level, Limit, Percent, Shares};
-use super::watch::{Trigger, Watch};
+use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
 use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -57,22 +56,22 @@ const OWN: [Field; 2] = [
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
     let limit = Limit::configured(settings.values(), "percent", "rise");
-    let judge = Iowait { limit, watch: Watch::default(), baseline: None, level: None };
-    Box::new(Judged::new(judge, settings))
+    let detector = Iowait { limit, trigger_state: TriggerState::default(), baseline: None, level: None };
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Iowait {
     limit: Limit,
-    watch: Watch,
+    trigger_state: TriggerState,
     baseline: Option<(Duration, HostCpu)>,
     level: Option<Level>,
 }
 
-impl Judge for Iowait {
+impl Detector for Iowait {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Tasks;
 
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Level>>) {
         let last = self.level.take();
         let Some(cpu) = snapshot.cpu else { return };
         let Some((at, before)) = self.baseline.replace((now.mono, *cpu)) else { return };
@@ -82,28 +81,28 @@ impl Judge for Iowait {
         let level = Level::after(percent, last);
         self.level = Some(level);
         let edge = self.limit.surged(level).then_some(Trigger::Surge);
-        desk.sample(&mut self.watch, None, edge, self.limit.high(level), Some(level));
+        sampler.sample(&mut self.trigger_state, None, edge, self.limit.high(level), Some(level));
     }
 
     fn readings(&self, _: Option<Key>) -> Option<Level> {
         self.level
     }
 
-    fn watch(&mut self, _: &Case<Option<Level>>) -> Option<&mut Watch> {
-        Some(&mut self.watch)
+    fn trigger_state(&mut self, _: Option<Key>, _: &Option<Level>) -> Option<&mut TriggerState> {
+        Some(&mut self.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Option<Level>>, keep: &mut Keep<'_, '_>) -> bool {
+    fn build_event(&self, completed: &Completed<'_, Option<Level>>, sink: &mut EventSink<'_, '_>) -> bool {
         let numbers = Numbers {
-            iowait_percent: found.case.readings.map(|level| level.percent),
+            iowait_percent: completed.pending.readings.map(|level| level.percent),
             iowait_percent_threshold: self.limit.percent,
         };
-        let Seen::Tasks(tasks) = &found.capture.seen else { return keep.foreign() };
-        if tasks.is_empty() && found.case.trigger != Trigger::Manual {
-            return false; // It passed: the event is owed, and asked for again while the level holds.
+        let Seen::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        if tasks.is_empty() && completed.pending.trigger != Trigger::Manual {
+            return false; // It passed: a capture is asked for again while the level holds.
         }
-        let head = Head::new(found.case.trigger, found.capture);
-        keep.event(&Blocked::new(head, numbers, tasks, found.containers, &[]))
+        let head = Head::new(completed.pending.trigger, completed.capture);
+        sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &[]))
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

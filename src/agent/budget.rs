@@ -19,7 +19,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// So many percent of wall time.
+    /// A budget of `percent` of wall time.
     pub(super) fn new(percent: u32) -> Budget {
         Budget { percent, runs: Vec::with_capacity(RUNS_MAX), refused: None }
     }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use crate::bpf;
+use crate::fixed_buf::FixedBuf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
 use crate::output::OutputStats;
-use crate::page::Page;
 use crate::ship;
 use crate::sys;
 
 use super::outputs::{self, Outputs};
 use super::process::Process;
 use super::slot::{OUTCOMES, Slot, State};
-use super::status::OwnFaults;
-use super::world::Desk;
+use super::status::NamedFaults;
+use super::tracer_context::SharedState;
 
 /// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
 const TURN_BOUNDS: [Duration; 8] = [
@@ -161,10 +161,10 @@ const OVERFLOWS: Metric = metric(
 /// All that is shown.
 pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
-    pub(super) desk: &'a Desk,
+    pub(super) shared: &'a SharedState,
     pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,
-    pub(super) own_faults: OwnFaults,
+    pub(super) agent_faults: NamedFaults,
     pub(super) turns: &'a Turns,
     pub(super) process: &'a Process,
     pub(super) mishaps: &'a mut Mishaps,
@@ -178,7 +178,7 @@ fn seconds(wall: crate::clock::Wall) -> f64 {
 
 impl View<'_> {
     /// Writes the whole page of metrics.
-    pub(super) fn scrape(&mut self, page: &mut Page) {
+    pub(super) fn scrape(&mut self, page: &mut FixedBuf) {
         let mut scrape = Scrape::new(page, &OWN);
         self.agent(&mut scrape);
         self.tracers(&mut scrape);
@@ -196,12 +196,12 @@ impl View<'_> {
     }
 
     fn agent(&self, scrape: &mut Scrape<'_>) {
-        let log = self.desk.log.counters();
+        let log = self.shared.log.counters();
         scrape.family(&BUILD, |to| to.sample(&[env!("CARGO_PKG_VERSION")], 1_u64));
         scrape.family(&LOST, |to| {
-            self.desk.captures.lost(&mut |source, lost| to.sample(&[source], lost));
+            self.shared.captures.lost(&mut |source, lost| to.sample(&[source], lost));
             for records in self.slots.iter().filter_map(|slot| slot.records.as_ref()) {
-                to.sample(&[records.source.name()], records.source.lost());
+                to.sample(&[records.source().name()], records.lost());
             }
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
@@ -216,7 +216,7 @@ impl View<'_> {
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
-        let captures = &self.desk.captures;
+        let captures = &self.shared.captures;
         scrape.family(&BPF, |to| captures.run_time(&mut |name, time, _| to.sample(&[name], time)));
         scrape.family(&BPF_RUNS, |to| captures.run_time(&mut |name, _, runs| to.sample(&[name], runs)));
         scrape.family(&CPU, |to| to.value(sys::process_cpu()));
@@ -239,7 +239,7 @@ impl View<'_> {
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {
-        let each = || self.slots.iter().zip(&self.desk.counts);
+        let each = || self.slots.iter().zip(&self.shared.counts);
         scrape.family(&STATE, |to| {
             for slot in self.slots {
                 for state in State::NAMES {
@@ -267,7 +267,7 @@ impl View<'_> {
             }
         });
         scrape.family(&FAULTS, |to| {
-            for (fault, count) in self.own_faults {
+            for (fault, count) in self.agent_faults {
                 to.sample(&["onset", fault], count);
             }
             bpf::failures(&mut |fault, count| to.sample(&["onset", fault], count));

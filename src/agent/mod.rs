@@ -2,10 +2,9 @@
 //! what they ask for. A turn begins when the poll returns and never blocks; what blocks runs on
 //! helper threads that wake the poll. After `ready` faults are counted and the loop goes on.
 
-mod asked;
 mod budget;
-mod drill;
-mod fit;
+mod control_requests;
+mod hooks;
 mod host_name;
 mod metrics;
 mod names;
@@ -18,9 +17,12 @@ mod rings;
 mod slot;
 mod start;
 mod status;
-mod world;
+mod support;
+mod test_harness;
+mod tracer_context;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,26 +30,26 @@ use mio::{Events, Poll, Token};
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::control::{self, Ask, Caller};
+use crate::container_names::NameResolver;
+use crate::control::{self, Caller, ControlRequest};
 use crate::evidence::{Capture, Refusal, Ticket};
 use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
-use crate::registrar::Registrar;
 use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out};
 
-#[doc(hidden)]
-pub use drill::Drill;
-pub use fit::{Fit, fits};
 pub use start::Error;
+pub use support::{Support, supports};
+#[doc(hidden)]
+pub use test_harness::TestHarness;
 
 use metrics::{Turns, View};
 use outputs::Outputs;
 use process::Process;
 use slot::Slot;
-use world::{Desk, Hands};
+use tracer_context::{SharedState, TracerContext};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
@@ -56,7 +58,7 @@ const EVENTS_MAX: usize = 256;
 /// names for those that were renamed.
 const RESCAN: Duration = Duration::from_secs(60);
 
-/// Whoever ends the agent waits two seconds for it: so long for the log and the server.
+/// What the log and the server may take at the end: whoever ends the agent waits two seconds for it.
 const LEAVE: Duration = Duration::from_millis(1900);
 
 /// Answers handled in one turn; the rest wait for the next, which follows at once.
@@ -77,8 +79,8 @@ pub struct Agent {
     poll: Poll,
     signals: Signals,
     reader: Reader,
-    registrar: Registrar,
-    desk: Desk,
+    resolver: NameResolver,
+    shared: SharedState,
     outputs: Outputs,
     slots: Vec<Slot>,
     http: http::Server,
@@ -90,7 +92,7 @@ pub struct Agent {
     turns: Turns,
     rescan: Duration,
     mishaps: Mishaps,
-    asks: Vec<(Caller, Ask)>,
+    requests: Vec<(Caller, ControlRequest)>,
     /// More answers wait than one turn takes.
     backlog: bool,
     /// The cgroups were not looked through to the end.
@@ -99,19 +101,19 @@ pub struct Agent {
     renamed: Option<usize>,
     /// The slot from which the next such look begins: the last one found no room there.
     rename_from: usize,
-    own: Own,
+    faults: AgentFaults,
 }
 
 /// The agent's own faults.
 #[derive(Clone, Copy, Debug, Default)]
-struct Own {
+struct AgentFaults {
     polls: u64,
     reloads: u64,
     timers: u64,
 }
 
-/// An event for one tracer, before the host's facts are put into it.
-enum Food<'a> {
+/// What one tracer is to be given, before the host's facts are put into it.
+enum Input<'a> {
     Tick,
     Record(&'a [u8]),
     Lost(u64),
@@ -120,19 +122,12 @@ enum Food<'a> {
     Refused(Ticket, Refusal),
 }
 
-/// What a tracer did with an event.
-struct Fed {
+/// What a tracer asked for while it took one event in.
+struct Effects {
     /// The event that it made of what someone asked for.
     kept: Option<RecordId>,
     /// Captures that it asked for.
     asked: usize,
-}
-
-/// Whether the loop goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Going {
-    On,
-    Leaving,
 }
 
 impl Agent {
@@ -141,32 +136,32 @@ impl Agent {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             let patience = self.patience(sys::now().mono);
-            if self.once(&mut events, patience) == Going::Leaving {
+            if self.once(&mut events, patience).is_break() {
                 return self.leave();
             }
         }
     }
 
-    /// Waits for something to happen, and takes one turn.
-    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> Going {
+    /// Waits for something to happen, and takes one turn. `Break`: the agent is to leave.
+    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> ControlFlow<()> {
         if let Err(error) = self.poll.poll(events, patience)
             && error.kind() != io::ErrorKind::Interrupted
         {
             // Nothing that we do makes epoll_wait(2) fail; if it does, the timers go on.
-            self.own.polls += 1;
+            self.faults.polls += 1;
         }
         let now = sys::now();
         let tokens = events.iter().map(mio::event::Event::token);
-        let going = self.turn(now, tokens);
+        let flow = self.turn(now, tokens);
         self.turns.observe(sys::now().mono.saturating_sub(now.mono));
-        going
+        flow
     }
 
     /// Ends in order: the log is on the disk, and what can be shipped is.
     fn leave(mut self) -> Result<(), Error> {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
-        let flushed = self.desk.log.flush().map_err(Error::Log);
+        let flushed = self.shared.log.flush().map_err(Error::Log);
         self.outputs.leave(until.saturating_sub(sys::now().mono));
         flushed
     }
@@ -176,7 +171,7 @@ impl Agent {
         let more = self.backlog
             || self.scanning
             || self.renamed.is_some()
-            || self.desk.pending()
+            || self.shared.pending()
             || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
@@ -185,11 +180,12 @@ impl Agent {
         deadlines.into_iter().flatten().min().map(|at| at.saturating_sub(now))
     }
 
-    fn turn(&mut self, now: Now, tokens: impl Iterator<Item = Token>) -> Going {
-        let mut going = Going::On;
+    /// Takes one turn. `Break`: the agent is to leave.
+    fn turn(&mut self, now: Now, tokens: impl Iterator<Item = Token>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
         for token in tokens {
-            if self.ready(token, now) == Going::Leaving {
-                going = Going::Leaving;
+            if self.ready(token, now).is_break() {
+                flow = ControlFlow::Break(());
             }
         }
         if self.scanning {
@@ -211,19 +207,19 @@ impl Agent {
             http.resume(now.mono, view);
             http.expire(now.mono);
         });
-        self.heard(now, |control, each| control.resume(now.mono, each));
+        self.take_requests(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
-        self.outputs.turn(&self.desk.log.counters());
-        going
+        self.outputs.turn(&self.shared.log.counters());
+        flow
     }
 
-    fn ready(&mut self, token: Token, now: Now) -> Going {
+    fn ready(&mut self, token: Token, now: Now) -> ControlFlow<()> {
         match token.0 {
             _ if token == WAKE => {}
             _ if token == SIGNALS => return self.signalled(now),
             _ if token == CONTAINERS => self.scanning |= self.reader.changed(now) == Scan::Partial,
-            _ if token == HOST_NAME => self.desk.hostname.follow(),
-            CONTROL.. => self.heard(now, |control, each| control.ready(token, now.mono, each)),
+            _ if token == HOST_NAME => self.shared.hostname.follow(),
+            CONTROL.. => self.take_requests(now, |control, each| control.ready(token, now.mono, each)),
             HTTP.. => self.http_view(|http, view| http.ready(token, now.mono, view)),
             HOOKS.. => {
                 if let Some(slot) = self.slots.get_mut(token.0 - HOOKS)
@@ -244,27 +240,27 @@ impl Agent {
             }
             _ => {}
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 
-    fn signalled(&mut self, now: Now) -> Going {
+    fn signalled(&mut self, now: Now) -> ControlFlow<()> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 libc::SIGHUP => self.reload(now),
-                _ => return Going::Leaving,
+                _ => return ControlFlow::Break(()),
             }
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 
     /// Tells the kernel's side which containers came and went, and has those that came named.
     fn follow(&mut self) {
-        let Agent { reader, registrar, desk, .. } = self;
-        let captures = &mut desk.captures;
+        let Agent { reader, resolver, shared, .. } = self;
+        let captures = &mut shared.captures;
         reader.changes(|container| {
             if container.is_live() {
                 captures.follow(container.cgroup_id(), container.key());
-                registrar.find(container);
+                resolver.resolve(container);
             } else {
                 captures.unfollow(container.cgroup_id());
             }
@@ -280,7 +276,7 @@ impl Agent {
         }
         self.reader.read(facts, now);
         if facts.tasks {
-            let captures = &mut self.desk.captures;
+            let captures = &mut self.shared.captures;
             self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
         }
         for index in 0..self.slots.len() {
@@ -292,14 +288,14 @@ impl Agent {
             match slot::missing(slot.spec.facts, &self.reader.snapshot()) {
                 None => {
                     slot.reads();
-                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                    if let Some(counts) = self.shared.counts.get_mut(index) {
                         counts.samples += 1;
                     }
-                    self.feed(index, now, None, &Food::Tick);
+                    self.feed(index, now, None, &Input::Tick);
                 }
                 Some(reason) => {
                     slot.fails(reason);
-                    if let Some(counts) = self.desk.counts.get_mut(index) {
+                    if let Some(counts) = self.shared.counts.get_mut(index) {
                         counts.fault("facts_missing");
                     }
                 }
@@ -307,13 +303,13 @@ impl Agent {
         }
     }
 
-    /// Hands one event to one tracer, and carries out what it asks for.
-    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, food: &Food<'_>) -> Option<Fed> {
-        let Agent { slots, desk, reader, .. } = self;
+    /// Hands one event to one tracer, and carries out what it requests for.
+    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
+        let Agent { slots, shared, reader, .. } = self;
         let slot = slots.get_mut(index)?;
         let containers = reader.containers();
-        let mut hands = Hands {
-            desk,
+        let mut context = TracerContext {
+            shared,
             containers,
             now,
             filter: slot.settings.filter(),
@@ -326,26 +322,26 @@ impl Agent {
             asked: 0,
         };
         let snapshot = Snapshot { filter: slot.settings.filter(), ..reader.snapshot() };
-        let event = match *food {
-            Food::Tick => Event::Tick(&snapshot),
-            Food::Record(record) => Event::Record(record),
-            Food::Lost(lost) => Event::Lost(lost),
-            Food::Asked(key, lasting) => Event::Asked(key, lasting),
-            Food::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
-            Food::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
+        let event = match *input {
+            Input::Tick => Event::Tick(&snapshot),
+            Input::Record(record) => Event::Record(record),
+            Input::Lost(lost) => Event::Lost(lost),
+            Input::Asked(key, lasting) => Event::Asked(key, lasting),
+            Input::Captured(ticket, capture) => Event::Captured(ticket, capture, containers),
+            Input::Refused(ticket, refusal) => Event::Refused(ticket, refusal),
         };
-        slot.tracer.on(now, event, &mut Out::new(&mut hands));
-        Some(Fed { kept: hands.kept, asked: hands.asked })
+        slot.tracer.on(now, event, &mut Out::new(&mut context));
+        Some(Effects { kept: context.kept, asked: context.asked })
     }
 
     /// Hands out the answers to captures that were asked for.
     fn answers(&mut self, now: Now) {
         for _ in 0..ANSWERS_MAX {
-            let Some((open, answer)) = self.desk.answer() else {
+            let Some((open, answer)) = self.shared.answer() else {
                 self.backlog = false;
                 return;
             };
-            if let Some(counts) = self.desk.counts.get_mut(open.slot) {
+            if let Some(counts) = self.shared.counts.get_mut(open.slot) {
                 counts.captured(answer.as_ref().err().copied());
             }
             // One that was built anew since then does not know this ticket.
@@ -356,11 +352,11 @@ impl Agent {
                 }
                 continue;
             }
-            let food = match &answer {
-                Ok(capture) => Food::Captured(open.ticket, capture),
-                Err(refusal) => Food::Refused(open.ticket, *refusal),
+            let input = match &answer {
+                Ok(capture) => Input::Captured(open.ticket, capture),
+                Err(refusal) => Input::Refused(open.ticket, *refusal),
             };
-            let kept = self.feed(open.slot, now, open.caller, &food).and_then(|fed| fed.kept);
+            let kept = self.feed(open.slot, now, open.caller, &input).and_then(|effects| effects.kept);
             if open.caller.is_none() {
                 continue; // words take memory, and nobody reads them
             }
@@ -378,9 +374,9 @@ impl Agent {
 
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
-        let own_faults = self.own_faults();
-        let Agent { http, slots, desk, outputs, reader, turns, process, mishaps, .. } = self;
+        let agent_faults = self.agent_faults();
+        let Agent { http, slots, shared, outputs, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
-        with(http, &mut View { slots, desk, outputs, containers, own_faults, turns, process, mishaps });
+        with(http, &mut View { slots, shared, outputs, containers, agent_faults, turns, process, mishaps });
     }
 }

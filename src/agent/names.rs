@@ -13,7 +13,7 @@ impl Agent {
         let Some(first) = self.renamed else { return };
         let containers = self.reader.containers();
         let end = first.saturating_add(RENAMED_MAX).min(containers.slots());
-        let left = self.registrar.look_again((first..end).filter_map(|slot| containers.in_slot(slot)));
+        let left = self.resolver.recheck((first..end).filter_map(|slot| containers.in_slot(slot)));
         self.renamed = match left {
             // The threads are slower than the loop, which does not wait for them.
             Some(key) => {
@@ -27,8 +27,8 @@ impl Agent {
     /// Takes in the names that were found out. A container that is gone by now gets its names, too:
     /// its event may be written later.
     pub(super) fn name(&mut self) {
-        while let Some((key, told)) = self.registrar.told() {
-            if self.reader.told(key, &told) {
+        while let Some((key, report)) = self.resolver.next_report() {
+            if self.reader.learn(key, &report) {
                 self.rescan = Duration::ZERO;
             }
         }

@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
+use crate::fixed_buf::FixedBuf;
 use crate::http::Pages;
-use crate::page::Page;
 
 use super::metrics::View;
 use super::slot::State;
@@ -19,7 +19,7 @@ const INDEX: &str = "<!doctype html><html lang=\"en\"><title>onset</title><h1>on
 </ul></html>\n";
 
 impl Pages for View<'_> {
-    fn page(&mut self, path: &str, to: &mut Page) -> Option<(u16, &'static str)> {
+    fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)> {
         match path {
             "/metrics" => {
                 self.scrape(to);
@@ -33,13 +33,13 @@ impl Pages for View<'_> {
     }
 }
 
-fn text(to: &mut Page, text: &str, status: u16) -> Option<(u16, &'static str)> {
+fn text(to: &mut FixedBuf, text: &str, status: u16) -> Option<(u16, &'static str)> {
     to.push(text.as_bytes()).ok().map(|()| (status, TEXT))
 }
 
 impl View<'_> {
     /// Each tracer's state on a line; 503 while one has failed.
-    fn ready(&self, to: &mut Page) -> (u16, &'static str) {
+    fn ready(&self, to: &mut FixedBuf) -> (u16, &'static str) {
         let mut status = 200;
         for slot in self.slots {
             if matches!(slot.state, State::Failed(_)) {

@@ -8,18 +8,19 @@ use crate::config::Config;
 use crate::host::Containers;
 use crate::tracer::{Capacity, TRACERS};
 
+use super::hooks::attach_hook;
 use super::slot::State;
-use super::{Agent, fit, start};
+use super::{Agent, start, support};
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
-        self.desk.hostname.follow();
+        self.shared.hostname.follow();
         // Who asks for the config to be read anew has names looked at, too.
         self.rescan = Duration::ZERO;
         match Config::load(self.config_file.as_deref(), TRACERS) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {
-                self.own.reloads += 1;
+                self.faults.reloads += 1;
                 let lines = error.to_string().replace('\n', "\n  ");
                 eprintln!("onset: the new config is refused, the old one is kept:\n  {lines}");
             }
@@ -31,7 +32,7 @@ impl Agent {
         if !fixed.is_empty() {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
-        self.desk.budget.set(config.capture_percent);
+        self.shared.budget.set(config.capture_percent);
         let capacity = Capacity { containers: Containers::slots_for(self.config.containers) };
         let mut changed = Vec::new();
         if config.capture_percent != self.config.capture_percent {
@@ -48,15 +49,15 @@ impl Agent {
             slot.settings = settings.clone();
             slot.epoch = slot.epoch.wrapping_add(1);
             slot.tracer = (slot.spec.build)(settings, capacity);
-            slot.state = fit::state(slot.spec, settings, &self.desk.captures);
-            start::attach_hook(&self.poll, &mut self.desk.captures, index, slot);
+            slot.state = support::state(slot.spec, settings, &self.shared.captures);
+            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
             let armed = slot.arm(now.mono);
             if slot.state != State::Active {
                 slot.pressure = None;
             }
             start::watch_pressure(&self.poll, &self.config.paths.proc, index, slot);
             if armed.is_err() {
-                self.own.timers += 1;
+                self.faults.timers += 1;
             }
         }
         self.config.capture_percent = config.capture_percent;

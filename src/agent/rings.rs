@@ -4,14 +4,16 @@
 use crate::bpf::{Drained, Hook};
 use crate::clock::Now;
 
-use super::{Agent, Food};
+use super::{Agent, Input};
 
 /// Where records come from.
 pub(super) trait Source {
     /// Hands out some records.
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Drained;
-    /// Records that found no room since this was last asked.
-    fn newly_lost(&mut self) -> u64;
+    /// Records that found no room, since its start.
+    fn lost(&self) -> u64;
+    /// Sends no more: what it holds already can still be drained.
+    fn stop(&mut self);
 }
 
 impl Source for Hook {
@@ -19,22 +21,46 @@ impl Source for Hook {
         Hook::drain(self, each)
     }
 
-    fn newly_lost(&mut self) -> u64 {
-        Hook::newly_lost(self)
+    fn lost(&self) -> u64 {
+        Hook::lost(self)
+    }
+
+    fn stop(&mut self) {
+        self.detach();
     }
 }
 
 /// One tracer's ring, as the loop sees it.
 pub(super) struct Records<S> {
-    pub(super) source: S,
+    source: S,
+    /// Sources before this one that are not empty yet, the oldest first.
+    replaced: Vec<S>,
     /// There may be records that the poll will not tell of again.
     waiting: bool,
+    /// Records that found no room in sources that are gone.
+    lost_before: u64,
+    /// Of those that found no room, how many the tracer was told of.
+    lost_told: u64,
 }
 
 impl<S: Source> Records<S> {
     /// A ring that may hold something already.
     pub(super) fn new(source: S) -> Records<S> {
-        Records { source, waiting: true }
+        Records { source, replaced: Vec::new(), waiting: true, lost_before: 0, lost_told: 0 }
+    }
+
+    /// Goes on with `source`, which sends already: an event that comes meanwhile is told twice rather
+    /// than never. What the source before it holds is handed out first.
+    pub(super) fn replace(&mut self, source: S) {
+        let mut before = std::mem::replace(&mut self.source, source);
+        before.stop();
+        self.replaced.push(before);
+        self.waiting = true;
+    }
+
+    /// The source that sends.
+    pub(super) fn source(&self) -> &S {
+        &self.source
     }
 
     /// The poll said that there is something.
@@ -47,10 +73,20 @@ impl<S: Source> Records<S> {
         self.waiting
     }
 
+    /// Records that found no room, of all its sources.
+    pub(super) fn lost(&self) -> u64 {
+        self.replaced.iter().chain([&self.source]).map(S::lost).fold(self.lost_before, u64::saturating_add)
+    }
+
     /// Hands out some, and how many were lost; what is left waits for the next turn.
     pub(super) fn take(&mut self, each: &mut dyn FnMut(&[u8])) -> u64 {
-        self.waiting = self.source.drain(each) == Drained::More;
-        self.source.newly_lost()
+        let drained = self.replaced.first_mut().unwrap_or(&mut self.source).drain(each);
+        self.waiting = drained == Drained::More || !self.replaced.is_empty();
+        if drained == Drained::Empty && !self.replaced.is_empty() {
+            self.lost_before = self.lost_before.saturating_add(self.replaced.remove(0).lost());
+        }
+        let lost = self.lost();
+        lost.saturating_sub(std::mem::replace(&mut self.lost_told, lost))
     }
 }
 
@@ -73,10 +109,10 @@ impl Agent {
             let Some(slot) = self.slots.get_mut(index) else { continue };
             let Some(mut records) = slot.records.take_if(|records| records.waits()) else { continue };
             let lost = records.take(&mut |record| {
-                self.feed(index, now, None, &Food::Record(record));
+                self.feed(index, now, None, &Input::Record(record));
             });
             if lost > 0 {
-                self.feed(index, now, None, &Food::Lost(lost));
+                self.feed(index, now, None, &Input::Lost(lost));
             }
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.records = Some(records);
@@ -89,8 +125,8 @@ impl Agent {
 mod tests {
     use super::*;
 
-    /// So many records, of which a drain gives sixteen.
-    struct Many(u8);
+    /// Holds this many records, of which a drain gives sixteen, and has lost that many.
+    struct Many(u8, u64);
 
     impl Source for Many {
         fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Drained {
@@ -100,26 +136,44 @@ mod tests {
             if now == 16 { Drained::More } else { Drained::Empty }
         }
 
-        fn newly_lost(&mut self) -> u64 {
-            u64::from(self.0 == 0)
+        fn lost(&self) -> u64 {
+            self.1
+        }
+
+        fn stop(&mut self) {
+            assert_eq!(self.1, 3, "it is still asked for what it lost");
         }
     }
 
     #[test]
     fn a_ring_stays_on_the_backlog_until_it_is_empty_though_it_wakes_once() {
         for many in [0, 1, 15, 16, 17, 40, 48] {
-            let mut records = Records::new(Many(0));
+            let mut records = Records::new(Many(0, 1));
             assert_eq!((records.take(&mut |_| {}), records.waits()), (1, false), "what was there at start");
             records.source.0 = many;
             assert!(!records.waits(), "nobody has told of it yet");
             records.wake();
             let (mut turns, mut got) = (0, Vec::new());
             while records.waits() {
-                records.take(&mut |record| got.extend_from_slice(record));
+                assert_eq!(records.take(&mut |record| got.extend_from_slice(record)), 0, "told once");
                 turns += 1;
             }
             assert!(got.iter().copied().eq((1..=many).rev()), "{got:?}");
             assert_eq!(turns, many / 16 + 1, "and not once more");
         }
+    }
+
+    #[test]
+    fn a_replaced_hook_hands_out_what_its_ring_holds_before_the_new_one() {
+        let mut records = Records::new(Many(20, 3));
+        records.replace(Many(2, 3));
+        records.replace(Many(1, 5));
+        let (mut got, mut lost) = (Vec::new(), 0);
+        while records.waits() {
+            lost += records.take(&mut |record| got.extend_from_slice(record));
+            assert_eq!(records.lost(), 11, "of all three, whichever are gone");
+        }
+        assert!(got.iter().copied().eq((1..=20).rev().chain([2, 1, 1])), "{got:?}");
+        assert_eq!(lost, 11);
     }
 }

@@ -8,28 +8,28 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 
-use crate::capture::Captures;
+use crate::capture::{Captures, Hierarchy};
 use crate::config::Config;
 use crate::confine;
+use crate::container_names::NameResolver;
 use crate::evidence::Kind;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
-use crate::registrar::Registrar;
 use crate::sys::{self, Signals, Timer};
 use crate::tracer::{Capacity, Settings, Spec, TRACERS};
 use crate::{control, host, http, log};
 
+use super::hooks::attach_hook;
 use super::host_name::HostName;
 use super::outputs::{OUTPUTS, Outputs};
 use super::pressure::Trigger;
 use super::process::Process;
-use super::rings::Records;
 use super::slot::{Slot, State};
-use super::world::Desk;
+use super::tracer_context::SharedState;
 use super::{
-    Agent, CONTAINERS, CONTROL, HOOKS, HOST_NAME, HTTP, Own, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE, fit,
-    metrics,
+    Agent, AgentFaults, CONTAINERS, CONTROL, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
+    metrics, support,
 };
 
 /// The largest page of metrics: 5,000 containers with every family.
@@ -101,22 +101,28 @@ impl Agent {
             let _ = waker.wake();
         });
         let unified = reader.mode() == Mode::V2;
-        let mut captures = Captures::load(&config.paths, unified, config.containers, wake.clone());
-        let registrar = Registrar::new(&config.names, config.containers, wake, captures.starter());
-        captures.name_cgroups_in(reader.cgroup_id_root());
+        let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified };
+        let mut captures = Captures::load(&config.paths, hierarchy, config.containers, wake.clone());
+        let resolver = NameResolver::new(&config.names, config.containers, wake, captures.spawner());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
-        captures.staff();
+        captures.begin_threads();
         let (log, recovered) = Writer::open(&config.log)?;
-        let desk =
-            Desk::new(captures, log, hostname, config.region.clone(), config.capture_percent, slots.len());
-        let outputs = Outputs::new(OUTPUTS, &config, &desk.log);
+        let shared = SharedState::new(
+            captures,
+            log,
+            hostname,
+            config.region.clone(),
+            config.capture_percent,
+            slots.len(),
+        );
+        let outputs = Outputs::new(OUTPUTS, &config, &shared.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
-            registrar,
-            desk,
+            resolver,
+            shared,
             outputs,
             slots,
             http,
@@ -126,12 +132,12 @@ impl Agent {
             turns: metrics::turns(),
             rescan: started.mono.saturating_add(RESCAN),
             mishaps: Mishaps::default(),
-            asks: Vec::with_capacity(16),
+            requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
             renamed: None,
             rename_from: 0,
-            own: Own::default(),
+            faults: AgentFaults::default(),
             config,
             config_file,
         };
@@ -168,7 +174,7 @@ impl Agent {
 
 /// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.
 fn confine(captures: &Captures) {
-    let walks = captures.lesser(Kind::Tasks).is_some();
+    let walks = captures.support(Kind::Tasks).is_ok_and(|method| method.degraded.is_some());
     let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 }, || captures.may_sample());
     if let Some(complaint) = confined.complaint() {
         eprintln!("onset: {complaint}");
@@ -192,7 +198,7 @@ fn slots(
         let mut slot = Slot {
             spec,
             settings: settings.clone(),
-            state: fit::state(spec, settings, captures),
+            state: support::state(spec, settings, captures),
             epoch: 0,
             tracer: (spec.build)(settings, capacity),
             timer,
@@ -209,28 +215,6 @@ fn slots(
         Ok(slot)
     };
     TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
-}
-
-/// Attaches the hook that a tracer is fed by, while it runs.
-pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
-    let Some(name) = slot.spec.hook else { return };
-    if !slot.state.ticks() {
-        // Dropping it detaches it, and takes it out of the poll.
-        slot.records = None;
-    } else if slot.records.is_none() {
-        let attached = captures.hook(name).and_then(|hook| {
-            poll.registry()
-                .register(&mut SourceFd(&hook.fd()), Token(HOOKS + index), Interest::READABLE)
-                .map_err(
-                    |_| "its ring cannot be polled; the limit on open files may be too low (ulimit -n)",
-                )?;
-            Ok(Records::new(hook))
-        });
-        match attached {
-            Ok(records) => slot.records = Some(records),
-            Err(reason) => slot.state = State::Unsupported(reason),
-        }
-    }
 }
 
 /// Arms the pressure that a tracer wants to be woken by; without it, it looks at its interval.

@@ -13,8 +13,8 @@ use super::Agent;
 use super::budget::Budget;
 use super::slot::OUTCOMES;
 
-/// By name.
-pub(super) type OwnFaults = [(&'static str, u64); 16];
+/// Faults of the agent, each with its name and count.
+pub(super) type NamedFaults = [(&'static str, u64); 16];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -22,8 +22,8 @@ fn millis(time: Duration) -> u64 {
 
 impl Agent {
     pub(super) fn status(&self, now: Now) -> Status {
-        let log = self.desk.log.counters();
-        let tracers = self.slots.iter().zip(&self.desk.counts).map(|(slot, counts)| TracerStatus {
+        let log = self.shared.log.counters();
+        let tracers = self.slots.iter().zip(&self.shared.counts).map(|(slot, counts)| TracerStatus {
             name: slot.spec.name.into(),
             state: slot.state.name().into(),
             reason: slot.state.reason().map(Into::into),
@@ -58,8 +58,8 @@ impl Agent {
             outputs: self.outputs.status(),
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
-            faults: self.all_own_faults(),
-            captures_open: self.desk.open() as u64,
+            faults: self.all_agent_faults(),
+            captures_open: self.shared.open() as u64,
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
@@ -67,7 +67,7 @@ impl Agent {
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {
-        let budget = &self.desk.budget;
+        let budget = &self.shared.budget;
         let free = budget.free_at(now.mono).map(|at| millis(at.saturating_sub(now.mono)));
         BudgetStatus {
             used_ms: millis(budget.used(now.mono)),
@@ -94,8 +94,8 @@ impl Agent {
     }
 
     /// What went wrong in the agent itself and in its programs, by name; what never did is left out.
-    fn all_own_faults(&self) -> BTreeMap<String, u64> {
-        let mut all = BTreeMap::from(self.own_faults());
+    fn all_agent_faults(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::from(self.agent_faults());
         bpf::failures(&mut |fault, count| {
             all.insert(fault, count);
         });
@@ -104,15 +104,15 @@ impl Agent {
     }
 
     /// What went wrong in the agent itself, by name.
-    pub(super) fn own_faults(&self) -> OwnFaults {
+    pub(super) fn agent_faults(&self) -> NamedFaults {
         let host = self.reader.faults();
-        let names = self.registrar.faults();
-        let log = self.desk.log.counters();
+        let names = self.resolver.faults();
+        let log = self.shared.log.counters();
         let outputs = |counter: fn(&OutputStats) -> u64| self.outputs.sum(counter);
         [
-            ("poll", self.own.polls),
-            ("reload_refused", self.own.reloads),
-            ("timer", self.own.timers),
+            ("poll", self.faults.polls),
+            ("reload_refused", self.faults.reloads),
+            ("timer", self.faults.timers),
             ("containers_beyond_capacity", host.beyond_capacity),
             ("file_unreadable", host.unreadable),
             ("file_unparsable", host.unparsable),

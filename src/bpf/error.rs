@@ -18,8 +18,26 @@ pub enum Error {
     )]
     NotPermitted(&'static str),
     /// A tracer names a hook that is not there.
-    #[error("there is no hook {0}; it is to be added to src/bpf/hook.rs")]
+    #[error("there is no hook {0}: bpf/{0}.bpf.c is missing, or has no ring buffer `events`")]
     NoHook(&'static str),
+    /// A tracer's spec sets a variable that its hook has not.
+    #[error("the hook {hook} has no `const volatile` variable {knob} of one number that its program uses")]
+    NoKnob {
+        /// The hook.
+        hook: &'static str,
+        /// The variable.
+        knob: &'static str,
+    },
+    /// A variable of a hook is too narrow for its value.
+    #[error("{value} is too large for the variable {knob} of the hook {hook}")]
+    NarrowKnob {
+        /// The hook.
+        hook: &'static str,
+        /// The variable.
+        knob: &'static str,
+        /// What it was to be set to.
+        value: u64,
+    },
     /// Refused for another reason.
     #[error("this kernel does not take {what}: {words}; onset needs Linux 5.10 or later, see onset doctor")]
     Refused {

@@ -1,18 +1,18 @@
 //! Programs that stay attached and tell of events through a ring of their own. A hook is a file in
-//! bpf/ that has a ring `events`, a count `lost`, the map `containers` and knobs `unified` and
-//! `page_bytes`; build.rs finds it, and a tracer names it in its spec. Nothing is added here.
+//! bpf/ that has a ring buffer `events`, a count `lost` (lost.h) and the map `containers` (common.h);
+//! build.rs lists it in `HOOKS`, and a tracer names it in its spec. Nothing is added here.
 
-use std::any::Any;
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
-use libbpf_rs::MapHandle;
-use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
+use libbpf_rs::{Link, MapCore as _, MapHandle, Object, ObjectBuilder};
 
+use super::btf;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::ring::{Drained, Ring};
+use super::skeletons::HOOKS;
 use super::stacks::{Site, number};
-use super::{btf, place, skeletons};
 
 /// A record is no longer than this; memory for so many of them is set aside at start.
 pub(super) const RECORD_BYTES: usize = 4608;
@@ -20,67 +20,130 @@ pub(super) const RECORD_BYTES: usize = 4608;
 /// Records that one drain takes at most.
 pub const RECORDS_MAX: u32 = 16;
 
-macro_rules! by_name {
-    ($($hook:ident: $builder:ident,)*) => {
-        /// Loads and attaches the hook of this name.
-        fn by_name(
-            name: &'static str,
-            site: &Site<'_>,
-            page_bytes: u32,
-            meter: &mut Meter,
-        ) -> Result<Hook, Error> {
-            match name {
-                $(stringify!($hook) => attempt(concat!("the ", stringify!($hook), " program"), || {
-                    let mut open = skeletons::$hook::$builder::default().open(place())?;
-                    open.maps.containers.reuse_fd(site.followed.as_fd())?;
-                    if let Some(knobs) = &mut open.maps.rodata_data {
-                        knobs.unified = site.unified;
-                        knobs.page_bytes = page_bytes;
-                    }
-                    let mut programs = open.load()?;
-                    meter.add_all(name, programs.object().progs());
-                    let records = MapHandle::try_from(&programs.maps.events)?;
-                    let lost = MapHandle::try_from(&programs.maps.lost)?;
-                    let mut ring = Ring::open(&records)?;
-                    ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
-                    // Last, so that the ring is there for the first event.
-                    programs.attach()?;
-                    Ok(Hook { name, records, ring, lost, told: 0, _programs: Box::new(programs) })
-                }),)*
-                _ => Err(Error::NoHook(name)),
-            }
-        }
-    };
+/// Whether cgroup ids are those of v2: a variable of common.h, which comes with `containers`.
+const UNIFIED: &str = "unified";
+
+/// A hook as build.rs compiled it.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    /// What an error calls it.
+    pub(super) what: &'static str,
+    /// The ELF file.
+    pub(super) object: &'static [u8],
+    /// What it can be given before it is loaded.
+    pub(super) variables: &'static [Variable],
 }
-skeletons::each_hook!(by_name);
+
+/// A `const volatile` variable of a hook: `size` bytes at `offset` in its section.
+pub(super) struct Variable {
+    pub(super) name: &'static str,
+    pub(super) offset: usize,
+    pub(super) size: usize,
+}
+
+/// A variable's name, and the value that it is given.
+pub type KnobValue = (&'static str, u64);
+
+impl Program {
+    fn of(name: &'static str) -> Result<&'static Program, Error> {
+        HOOKS.iter().find(|program| program.name == name).ok_or(Error::NoHook(name))
+    }
+
+    /// Where a value goes, which is sure to fit.
+    fn place(&self, (knob, value): KnobValue) -> Result<&Variable, Error> {
+        let hook = self.name;
+        let variable = self.variables.iter().find(|variable| variable.name == knob);
+        let variable = variable.ok_or(Error::NoKnob { hook, knob })?;
+        let bytes = size_of::<u64>() - value.leading_zeros() as usize / 8;
+        if bytes > variable.size { Err(Error::NarrowKnob { hook, knob, value }) } else { Ok(variable) }
+    }
+}
+
+impl Variable {
+    /// Writes a value to its place in the section's bytes.
+    fn set(&self, value: u64, section: &mut [u8]) {
+        let value = value.to_ne_bytes();
+        // Its low bytes come first or last.
+        let skipped = if cfg!(target_endian = "little") { 0 } else { value.len() - self.size };
+        let place = section.get_mut(self.offset..).and_then(|rest| rest.get_mut(..self.size));
+        if let Some((place, low)) = place.zip(value.get(skipped..).and_then(|low| low.get(..self.size))) {
+            place.copy_from_slice(low);
+        }
+    }
+}
 
 /// An attached program with its ring.
 pub struct Hook {
     name: &'static str,
+    knobs: Vec<KnobValue>,
     records: MapHandle,
     ring: Ring,
     lost: MapHandle,
-    told: u64,
-    /// Its programs are attached while this is kept.
-    _programs: Box<dyn Any>,
+    /// Its programs are attached while these are kept.
+    links: Vec<Link>,
+    _object: Object,
 }
 
 impl Hook {
-    /// Loads and attaches the program of this name.
+    /// Whether there is a hook of this name that can be given these values.
+    pub fn check(name: &'static str, knobs: &[KnobValue]) -> Result<(), Error> {
+        let program = Program::of(name)?;
+        knobs.iter().try_for_each(|knob| program.place(*knob).map(drop))
+    }
+
+    /// Loads the hook of this name with these values, and attaches it.
     pub fn attach(
         name: &'static str,
         site: &Site<'_>,
-        page_bytes: u32,
+        knobs: Vec<KnobValue>,
         meter: &mut Meter,
     ) -> Result<Hook, Error> {
         btf(site.sys)?;
-        by_name(name, site, page_bytes, meter)
+        let program = Program::of(name)?;
+        let given = knobs.iter().copied().chain([(UNIFIED, site.unified.into())]);
+        let given: Vec<(&Variable, u64)> =
+            given.map(|knob| Ok((program.place(knob)?, knob.1))).collect::<Result<_, Error>>()?;
+        let (object, records, lost) = attempt(program.what, || {
+            let mut open = ObjectBuilder::default().name(name)?.open_memory(program.object)?;
+            for mut map in open.maps_mut() {
+                if map.name() == "containers" {
+                    map.reuse_fd(site.followed.as_fd())?;
+                } else if map.name().to_str().is_some_and(|name| name.ends_with(".rodata"))
+                    && let Some(section) = map.initial_value_mut()
+                {
+                    given.iter().for_each(|(variable, value)| variable.set(*value, section));
+                }
+            }
+            let object = open.load()?;
+            meter.add_all(name, object.progs());
+            let (records, lost) = (handle(&object, "events")?, handle(&object, "lost")?);
+            Ok((object, records, lost))
+        })?;
+        let (ring, links) = attempt(program.what, || {
+            let mut ring = Ring::open(&records)?;
+            ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
+            // Last, so that the ring is there for the first event.
+            let links = object.progs_mut().map(|program| program.attach()).collect::<Result<_, _>>()?;
+            Ok((ring, links))
+        })?;
+        Ok(Hook { name, knobs, records, ring, lost, links, _object: object })
     }
 
     /// What it is called.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The values that it was loaded with.
+    #[must_use]
+    pub fn knobs(&self) -> &[KnobValue] {
+        &self.knobs
+    }
+
+    /// Detaches its programs: no new record comes, and those in the ring can still be drained.
+    pub fn detach(&mut self) {
+        self.links.clear();
     }
 
     /// For the poll: readable when records came to a reader that had caught up.
@@ -94,15 +157,17 @@ impl Hook {
         self.ring.drain(RECORDS_MAX, each)
     }
 
-    /// Records that found no room since this was last asked.
-    pub fn newly_lost(&mut self) -> u64 {
-        let lost = self.lost();
-        lost.saturating_sub(std::mem::replace(&mut self.told, lost))
-    }
-
     /// Records that found no room since the program was loaded.
     #[must_use]
     pub fn lost(&self) -> u64 {
         number(&self.lost)
     }
+}
+
+/// A descriptor of the map of this name.
+fn handle(object: &Object, name: &str) -> Result<MapHandle, libbpf_rs::Error> {
+    let map = object.maps().find(|map| map.name() == name);
+    let map =
+        map.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("it has no map {name}")))?;
+    MapHandle::try_from(&map)
 }

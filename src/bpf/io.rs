@@ -61,7 +61,7 @@ pub struct Watched {
 impl Io {
     /// Loads the programs.
     pub fn load(
-        paths: &crate::config::Paths,
+        paths: &crate::host::Paths,
         followed: &Followed,
         unified: bool,
         meter: &mut Meter,

@@ -7,6 +7,7 @@ mod error;
 mod failed;
 mod floor;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod hook;
 mod io;
@@ -25,7 +26,7 @@ pub use containers::Followed;
 pub use error::Error;
 pub use failed::{Failed, failures};
 pub use floor::Floor;
-pub use hook::Hook;
+pub use hook::{Hook, KnobValue};
 pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
 pub use io_record::{IoFile, IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;

@@ -173,16 +173,17 @@ fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
     let before = links();
     let mut meter = Meter::default();
     for _ in 0..2 {
-        let mut hook = Hook::attach("oom", &site, 4096, &mut meter).expect("this kernel has BTF");
+        let mut hook =
+            Hook::attach("oom", &site, vec![("page_bytes", 4096)], &mut meter).expect("this kernel has BTF");
         assert_eq!(links(), before + 2, "of its two programs");
-        assert_eq!((hook.drain(|_| {}), hook.newly_lost(), hook.lost()), (Drained::Empty, 0, 0));
+        assert_eq!((hook.drain(|_| {}), hook.lost()), (Drained::Empty, 0));
     }
     assert_eq!(links(), before);
     let mut programs = Vec::new();
     meter.read(&mut |name, _, _| programs.push(name.to_owned()));
     assert_eq!(programs, ["oom"], "once, though it was loaded twice");
-    let error = Hook::attach("none", &site, 4096, &mut meter).err().expect("there is none");
-    assert!(error.to_string().contains("src/bpf/hook.rs"), "{error}");
+    let error = Hook::attach("none", &site, Vec::new(), &mut meter).err().expect("there is none");
+    assert!(error.to_string().contains("bpf/none.bpf.c is missing"), "{error}");
 }
 
 // What the oom tracer reads, field by field.
@@ -234,7 +235,8 @@ fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
     let _alone = alone();
     let followed = Followed::create(16).expect("a map");
     let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
-    let mut hook = Hook::attach("oom", &site, 4096, &mut Meter::default()).expect("this kernel has BTF");
+    let mut hook = Hook::attach("oom", &site, vec![("page_bytes", 4096)], &mut Meter::default())
+        .expect("this kernel has BTF");
     let small = Small::new();
     let greedy = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", small.0.display());
     let mut child = std::process::Command::new("sh").args(["-c", &greedy]).spawn().expect("sh");
@@ -246,4 +248,44 @@ fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
     let [record] = own[..] else { panic!("{} records tell of it", own.len()) };
     crate::fuzz::record::note("oom_kill", &[record]);
     assert_eq!((&record[40..45], &record[88..94]), (&b"tail\0"[..], &b"small\0"[..]));
+}
+
+#[test]
+fn a_threshold_that_a_hook_is_given_filters_in_the_kernel() {
+    if !root() {
+        return;
+    }
+    let _alone = alone();
+    let followed = Followed::create(16).expect("a map");
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[] };
+    let attach = |slow: Duration| {
+        let knobs = vec![("slow_ns", slow.as_nanos() as u64)];
+        Hook::attach("reclaim", &site, knobs, &mut Meter::default()).expect("this kernel has BTF")
+    };
+    let (mut any, mut slow) = (attach(Duration::ZERO), attach(Duration::from_secs(3600)));
+    assert_eq!(any.knobs(), [("slow_ns", 0)]);
+    let small = Small::new();
+    let file = std::env::temp_dir().join(format!("onset-reclaim-{}", std::process::id()));
+    let write = format!(
+        "echo $$ > {}/cgroup.procs && exec dd if=/dev/zero of={} bs=1M count=64 status=none",
+        small.0.display(),
+        file.display()
+    );
+    let mut dd = std::process::Command::new("sh").args(["-c", &write]).spawn().expect("sh");
+    let done = dd.wait().expect("it ends");
+    std::fs::remove_file(&file).expect("it was written");
+    assert!(done.success());
+    any.detach();
+    let mut records = Vec::new();
+    while any.drain(|record| records.push(record.to_vec())) == Drained::More {}
+    // Its process and its only thread are one number.
+    let pid = [dd.id().to_ne_bytes(); 2].concat();
+    let own: Vec<_> = records.iter().filter(|record| record.get(24..32) == Some(&pid[..])).collect();
+    assert!(!own.is_empty(), "it had to free what it had written before");
+    assert!(
+        own.iter().all(|record| record.len() == 48 && record[8..16] != [0; 8] && record[32..35] == *b"dd\0")
+    );
+    let mut past = 0;
+    while slow.drain(|_| past += 1) == Drained::More {}
+    assert_eq!((past, slow.lost()), (0, 0), "none took an hour");
 }

@@ -2,19 +2,23 @@
 //! has its own devices, deadline and rows. Names are found at the end, on the same thread.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
+use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::disks::{Disks, Mounts};
 use super::io_rows::{Names, processes, stalls};
+use super::load::sentence;
+use super::open_request::OpenRequest;
+use super::session::{Programs, Session};
 use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watched};
-use crate::evidence::{Capture, Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
+use crate::evidence::{Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
 use crate::host::Disk;
 use crate::host::proc::diskstats;
-use crate::inbox::{Found, Inbox, Shift};
-use crate::starter::{Crew, Starter};
+use crate::thread_spawner::Worker;
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// The ring is emptied this often.
 const TURN: Duration = Duration::from_millis(100);
@@ -38,67 +42,69 @@ const PATHS_MAX: usize = 16_384;
 /// The major number of RAM disks, which nobody waits for.
 const RAM: u32 = 1;
 
-/// One request.
-pub(super) struct Job {
-    pub(super) answer: Answer,
-    pub(super) scope: Scope,
-    pub(super) lasting: Duration,
-}
+const PROGRAMS: Programs = Programs {
+    name: "the io programs",
+    refusal: Refusal::Failed("watching I/O could not begin: out of descriptors or rights; see onset doctor"),
+};
 
 /// The part of a capture thread that outlives a run.
-pub(super) struct Tracing {
-    pub(super) program: Mutex<bpf::Io>,
-    pub(super) inbox: Inbox<Job>,
-    pub(super) proc: Box<Path>,
-    pub(super) sys: Box<Path>,
+struct Tracing {
+    program: Mutex<bpf::Io>,
+    queue: WorkQueue<OpenRequest>,
+    lost: bpf::IoLost,
+    proc: Box<Path>,
+    sys: Box<Path>,
 }
 
-impl Tracing {
-    /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
+    let (site, paths) = (loader.site()?, loader.paths);
+    let program = bpf::Io::load(paths, site.followed, site.unified, loader.meter).map_err(sentence)?;
+    let lost = program.lost().map_err(sentence)?;
+    let (program, queue) = (Mutex::new(program), WorkQueue::new(OPEN_MAX));
+    let (proc, sys) = (paths.proc.as_path().into(), paths.sys.as_path().into());
+    Ok(Arc::new(Tracing { program, queue, lost, proc, sys }))
+}
+
+impl Backend for Tracing {
+    fn method(&self) -> Method {
+        Method { name: "tp_btf/block_bio_queue, block_rq_complete, sched_waking", degraded: None }
+    }
+
+    fn one_per_scope(&self) -> bool {
+        true
+    }
+
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
+        from.spawner.push(&self, open);
+    }
+
+    fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each("io", self.lost.count());
+    }
+
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
     }
 }
 
-impl Crew for Tracing {
+impl Worker for Tracing {
+    type Job = OpenRequest;
+
     fn name(&self) -> &'static str {
         "onset-io"
     }
 
-    fn work(self: Arc<Self>) {
-        trace(&self);
+    fn queue(&self) -> &WorkQueue<OpenRequest> {
+        &self.queue
     }
 
-    fn give_up(&self) {
-        drop(self.inbox.shift());
-    }
-}
-
-/// The life of the thread: from the first request until none is left.
-fn trace(tracing: &Tracing) {
-    let mut shift = tracing.inbox.shift();
-    let mut program = tracing.program.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match program.arm(STALL_LEAST) {
-            Ok(armed) => {
-                Session { armed, running: Vec::new(), paths: HashMap::new(), tracing }.run(&shift);
-            }
-            Err(error) => {
-                bpf::Failed::Attach.count("the io programs", &error);
-                refuse_waiting(&shift);
-            }
-        }
-        if shift.leave() {
-            return;
-        }
-    }
-}
-
-fn refuse_waiting(shift: &Shift<'_, Job>) {
-    while let Found::Job(job) = shift.next(Duration::ZERO) {
-        job.answer.give(Err(Refusal::Failed(
-            "watching I/O could not begin: out of descriptors or rights; see onset doctor",
-        )));
+    fn work(&self, jobs: &mut WorkerGuard<'_, OpenRequest>) {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        PROGRAMS.serve(jobs, |jobs| {
+            let armed = program.arm(STALL_LEAST)?;
+            IoSession { armed, running: Vec::new(), paths: HashMap::new(), tracing: self }.run(jobs);
+            Ok(())
+        });
     }
 }
 
@@ -109,7 +115,7 @@ type Bytes = (u64, u64);
 type Counters = Vec<Disk>;
 
 struct Running {
-    job: Job,
+    open: OpenRequest,
     slot: u32,
     /// The one that was asked about first.
     devices: Vec<Device>,
@@ -120,41 +126,26 @@ struct Running {
     waits: Vec<IoStall>,
 }
 
-struct Session<'s> {
+struct IoSession<'s> {
     armed: bpf::IoArmed<'s>,
     running: Vec<Running>,
     paths: HashMap<IoFile, Box<str>>,
     tracing: &'s Tracing,
 }
 
-impl Session<'_> {
-    fn run(mut self, shift: &Shift<'_, Job>) {
-        loop {
-            let next = self.running.iter().map(|running| running.until).min();
-            let wait = match next {
-                // The first request is there already: the thread was started for it.
-                None => Duration::ZERO,
-                Some(until) => until.saturating_duration_since(Instant::now()).min(TURN),
-            };
-            match shift.next(wait) {
-                Found::Job(job) => self.begin(job),
-                Found::Nothing if self.running.is_empty() => return,
-                Found::Nothing => self.turn(),
-                Found::Closed => return,
-            }
-        }
-    }
+impl Session for IoSession<'_> {
+    type Job = OpenRequest;
 
-    fn begin(&mut self, job: Job) {
+    fn begin(&mut self, open: OpenRequest, _: &WorkerGuard<'_, OpenRequest>) {
         let Some(slot) = (0..IO_SLOTS).find(|slot| self.running.iter().all(|running| running.slot != *slot))
         else {
-            return job.answer.give(Err(Refusal::Busy));
+            return open.refuse(Refusal::Busy);
         };
         self.drain();
         // What ended after the rows of the slot's last capture were read is nobody's.
         self.armed.forget(slot);
         let disks = self.disks(&self.mounts());
-        let devices = match job.scope {
+        let devices = match open.scope() {
             Scope::Device(device) => disks.around(disks.whole(device)),
             Scope::Host | Scope::Container(_) => {
                 disks.all().into_iter().filter(|device| device.major != RAM).collect()
@@ -169,11 +160,11 @@ impl Session<'_> {
             devices,
             began,
             // No clock reaches the end of a time that overflows it; a day is longer than any capture.
-            until: began.checked_add(job.lasting).unwrap_or(began + Duration::from_secs(86_400)),
+            until: began.checked_add(open.lasting()).unwrap_or(began + Duration::from_secs(86_400)),
             lost_before: self.armed.lost(),
             before,
             waits: Vec::new(),
-            job,
+            open,
         });
         if let Err(error) = attached.and_then(|()| self.aim(&disks)).and_then(|()| self.armed.attach_waits())
             && let Some(running) = self.running.pop()
@@ -181,10 +172,58 @@ impl Session<'_> {
             bpf::Failed::Attach.count("the io programs", &error);
             self.armed.leave(1 << slot);
             let refusal = Refusal::Failed("the io programs could not be aimed at the device");
-            running.job.answer.give(Err(refusal));
+            running.open.refuse(refusal);
         }
     }
 
+    fn due(&self) -> Option<Duration> {
+        let next = self.running.iter().map(|running| running.until).min();
+        next.map(|until| until.saturating_duration_since(Instant::now()).min(TURN))
+    }
+
+    fn turn(&mut self) -> ControlFlow<()> {
+        self.drain();
+        let now = Instant::now();
+        let due: Vec<Running> = self.running.extract_if(.., |running| running.until <= now).collect();
+        if due.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        // One right after the other: what moves between the two is not in both.
+        let after = self.counters();
+        let ended: Vec<_> = due
+            .into_iter()
+            .map(|running| {
+                let rows = self.armed.rows(running.slot, &running.devices);
+                self.armed.leave(1 << running.slot);
+                (running, rows)
+            })
+            .collect();
+        let (lost, not_attached) = (self.armed.lost(), self.armed.not_attached());
+        let mounts = self.mounts();
+        let disks = self.disks(&mounts);
+        // Rows are told apart by what was read just now: names may take longer. Should this fail,
+        // more is watched than is asked for, and nobody reads it.
+        if let Err(error) = self.aim(&disks) {
+            bpf::Failed::Write.count("the devices that are watched", &error);
+        }
+        self.drain();
+        for (running, rows) in ended {
+            let lasted = now.saturating_duration_since(running.began);
+            let lost = lost.saturating_sub(running.lost_before);
+            let mut names = Names {
+                disks: &disks,
+                mounts: &mounts,
+                paths: &self.paths,
+                proc: &self.tracing.proc,
+                seen: HashMap::new(),
+            };
+            running.end(rows, &after, &mut names, lasted, lost, &not_attached);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl IoSession<'_> {
     /// Watches all devices that a running capture wants.
     fn aim(&mut self, disks: &Disks) -> Result<(), bpf::Error> {
         let mut wanted: BTreeMap<Device, Watched> = BTreeMap::new();
@@ -233,46 +272,6 @@ impl Session<'_> {
             }
         }
     }
-
-    fn turn(&mut self) {
-        self.drain();
-        let now = Instant::now();
-        let due: Vec<Running> = self.running.extract_if(.., |running| running.until <= now).collect();
-        if due.is_empty() {
-            return;
-        }
-        // One right after the other: what moves between the two is not in both.
-        let after = self.counters();
-        let ended: Vec<_> = due
-            .into_iter()
-            .map(|running| {
-                let rows = self.armed.rows(running.slot, &running.devices);
-                self.armed.leave(1 << running.slot);
-                (running, rows)
-            })
-            .collect();
-        let (lost, not_attached) = (self.armed.lost(), self.armed.not_attached());
-        let mounts = self.mounts();
-        let disks = self.disks(&mounts);
-        // Rows are told apart by what was read just now: names may take longer. Should this fail,
-        // more is watched than is asked for, and nobody reads it.
-        if let Err(error) = self.aim(&disks) {
-            bpf::Failed::Write.count("the devices that are watched", &error);
-        }
-        self.drain();
-        for (running, rows) in ended {
-            let lasted = now.saturating_duration_since(running.began);
-            let lost = lost.saturating_sub(running.lost_before);
-            let mut names = Names {
-                disks: &disks,
-                mounts: &mounts,
-                paths: &self.paths,
-                proc: &self.tracing.proc,
-                seen: HashMap::new(),
-            };
-            running.end(rows, &after, &mut names, lasted, lost, &not_attached);
-        }
-    }
 }
 
 impl Running {
@@ -294,7 +293,7 @@ impl Running {
         lost: u64,
         not_attached: &[&'static str],
     ) {
-        let wanted = match self.job.scope {
+        let wanted = match self.open.scope() {
             Scope::Container(key) => Some(key),
             Scope::Host | Scope::Device(_) => None,
         };
@@ -321,7 +320,7 @@ impl Running {
                 }
             })
             .collect();
-        if !matches!(self.job.scope, Scope::Device(_)) {
+        if !matches!(self.open.scope(), Scope::Device(_)) {
             devices.retain(|device| !device.processes.is_empty());
             devices.sort_by_key(|device| std::cmp::Reverse(device.read_bytes.max(device.write_bytes)));
         }
@@ -330,7 +329,7 @@ impl Running {
         self.waits.truncate(STALLS_MAX);
         let stalls = stalls(self.waits, names.proc);
         let seen = Seen::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
-        self.job.answer.give(Ok(Capture { scope: self.job.scope, lasted, lost, seen }));
+        self.open.finish(lasted, lost, seen);
     }
 }
 

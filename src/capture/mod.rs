@@ -2,42 +2,43 @@
 //! loaded once, attached only while a capture runs, and waited for on threads that are there only
 //! then. Nothing here blocks the loop.
 
-mod answer;
+mod backend;
 mod disks;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod io;
 mod io_rows;
 mod load;
 mod naming;
+mod open_request;
 mod proc_task;
 mod resident;
+mod sampled;
+mod session;
 mod stacks;
+mod table;
 mod tasks;
 mod waits;
 mod walk;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::starter::Starter;
-use answer::{Answer, Answered, Wake};
+use backend::{Backend, Cgroups, Loaded, Loader, Registration, Submission, TaskSnapshot};
+pub use backend::{Hierarchy, Method, OPEN_MAX};
 pub use load::release;
-use load::{page_bytes, sentence};
-use resident::{Members, Residents};
-use stacks::Sampler;
-use tasks::{Looker, Walks};
-use waits::Waiting;
-use walk::Cgroups;
+use load::sentence;
+use open_request::{Answered, OpenRequest, Wake};
+use table::BACKENDS;
 
 use crate::bpf::{self, Followed, Meter};
+use crate::config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Containers, Key, TaskSample};
-
-/// Requests of one kind that may be open at once.
-pub const OPEN_MAX: usize = 64;
+use crate::thread_spawner::ThreadSpawner;
 
 /// Requests that may be open at once, of all kinds.
 pub const OPEN_ALL_MAX: usize = 256;
@@ -45,121 +46,117 @@ pub const OPEN_ALL_MAX: usize = 256;
 /// How long threads are waited for at the end.
 const LEAVE: Duration = Duration::from_millis(900);
 
+/// What is said of a kind that no line of the table has, which a test refuses.
+const NO_BACKEND: &str = "this build has no backend for it";
+
 /// All captures there are.
 pub struct Captures {
-    followed: Option<Followed>,
+    followed: Result<Followed, &'static str>,
     not_followed: u64,
-    stacks: Result<Arc<Sampler>, &'static str>,
-    faults: Result<Arc<Sampler>, &'static str>,
-    residents: Arc<Residents>,
-    tasks: Looks,
+    backends: Vec<(&'static [Kind], Loaded)>,
+    tasks: Option<Box<dyn TaskSnapshot>>,
     unified: bool,
-    waits: Result<(Arc<Waiting>, bpf::Lost), &'static str>,
-    io: Result<(Arc<io::Tracing>, bpf::IoLost), &'static str>,
     meter: Meter,
     sys: Box<Path>,
-    open: Vec<Open>,
+    open: Vec<(Ticket, Request)>,
     to: SyncSender<Answered>,
     from: Receiver<Answered>,
     wake: Wake,
-    starter: Starter,
-}
-
-/// A request that has no answer yet.
-struct Open {
-    ticket: Ticket,
-    request: Request,
-}
-
-/// How tasks are looked at.
-enum Looks {
-    Iterator { passers: bpf::Passers, looker: Arc<Looker> },
-    Walks { walks: Arc<Walks>, why: &'static str },
+    spawner: ThreadSpawner,
 }
 
 impl Captures {
+    /// Loads the programs; what cannot be loaded here is unsupported, with a reason. `wake` is called from
+    /// helper threads when an answer waits. Up to `capacity` containers are followed at once.
+    pub fn load(paths: &config::Paths, hierarchy: Hierarchy<'_>, capacity: usize, wake: Wake) -> Captures {
+        Captures::of(BACKENDS, paths, hierarchy, capacity, wake)
+    }
+
+    fn of(
+        table: &[Registration],
+        paths: &config::Paths,
+        hierarchy: Hierarchy<'_>,
+        capacity: usize,
+        wake: Wake,
+    ) -> Captures {
+        let mut meter = Meter::default();
+        let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
+        let cpus = bpf::cpus::online_or_first(&paths.sys);
+        let mut loader = Loader {
+            paths,
+            hierarchy,
+            capacity,
+            cpus: &cpus,
+            followed: followed.as_ref().map_err(|why| *why),
+            meter: &mut meter,
+            tasks: None,
+        };
+        let backends = table.iter().map(|line| (line.kinds, (line.load)(&mut loader))).collect();
+        let tasks = loader.tasks;
+        let (to, from) = sync_channel(OPEN_ALL_MAX);
+        Captures {
+            followed,
+            not_followed: 0,
+            backends,
+            tasks,
+            unified: hierarchy.unified,
+            meter,
+            sys: paths.sys.as_path().into(),
+            open: Vec::with_capacity(OPEN_ALL_MAX),
+            to,
+            from,
+            wake,
+            spawner: ThreadSpawner::new(),
+        }
+    }
+
     /// Whether this thread has the rights to sample, as it is now.
     #[must_use]
     pub fn may_sample(&self) -> bool {
         bpf::may_sample(bpf::cpus::online_or_first(&self.sys).first().copied().unwrap_or(0))
     }
 
-    /// The one who starts its threads; it is there as long as the captures are.
+    /// What starts its threads; it works as long as the captures are there.
     #[must_use]
-    pub fn starter(&self) -> Starter {
-        self.starter.clone()
+    pub fn spawner(&self) -> ThreadSpawner {
+        self.spawner.clone()
     }
 
     /// From now on captures get their threads, which have the rights that the caller has now. Before
     /// that they wait.
-    pub fn staff(&self) {
-        self.starter.begin();
+    pub fn begin_threads(&self) {
+        self.spawner.begin();
     }
 
-    /// Why this kind of capture cannot be made here.
-    #[must_use]
-    pub fn unsupported(&self, kind: Kind) -> Option<&'static str> {
-        match kind {
-            Kind::Tasks | Kind::Memory => None,
-            Kind::Stacks | Kind::Faults => self.sampler(kind).and_then(|sampler| sampler.err()),
-            Kind::Waits | Kind::Probe => self.waits.as_ref().err().copied(),
-            Kind::Io => self.io.as_ref().err().copied(),
-        }
+    /// How this kind of capture is made here, or why it cannot be.
+    pub fn support(&self, kind: Kind) -> Result<Method, &'static str> {
+        self.backend(kind).map(|backend| backend.method())
     }
 
-    /// From now on cgroups that are no containers are named by this hierarchy: the one whose
-    /// inodes are the containers' ids.
-    pub fn name_cgroups_in(&mut self, root: &Path) {
-        if let Ok((waiting, _)) = &self.waits {
-            *waiting.root.lock().unwrap_or_else(PoisonError::into_inner) = root.to_owned();
-        }
+    fn backend(&self, kind: Kind) -> Result<&Arc<dyn Backend>, &'static str> {
+        let mut lines = self.backends.iter();
+        let line = lines.find(|(kinds, _)| kinds.contains(&kind));
+        line.map_or(Err(NO_BACKEND), |(_, loaded)| loaded.as_ref().map_err(|why| *why))
     }
 
-    /// What samples for this kind of capture, or why nothing does; `None` for one that is not sampled.
-    fn sampler(&self, kind: Kind) -> Option<Result<&Arc<Sampler>, &'static str>> {
-        let sampler = match kind {
-            Kind::Stacks => &self.stacks,
-            Kind::Faults => &self.faults,
-            Kind::Tasks | Kind::Memory | Kind::Waits | Kind::Probe | Kind::Io => return None,
-        };
-        Some(sampler.as_ref().map_err(|why| *why))
-    }
-
-    /// How this kind of capture is made here.
-    #[must_use]
-    pub fn mode(&self, kind: Kind) -> &'static str {
-        match (kind, &self.tasks) {
-            (Kind::Stacks, _) => "perf_event",
-            (Kind::Faults, _) => "perf_event page-faults",
-            (Kind::Memory, _) => "/proc",
-            (Kind::Tasks, Looks::Iterator { .. }) => "iter/task",
-            (Kind::Tasks, Looks::Walks { .. }) => "/proc walk",
-            (Kind::Waits | Kind::Probe, _) => "tp_btf",
-            (Kind::Io, _) => "tp_btf/block_bio_queue, block_rq_complete, sched_waking",
-        }
-    }
-
-    /// Why it is made in a lesser way than it could be.
-    #[must_use]
-    pub fn lesser(&self, kind: Kind) -> Option<&'static str> {
-        match (kind, &self.tasks) {
-            (Kind::Tasks, Looks::Walks { why, .. }) => Some(why),
-            _ => None,
-        }
+    fn loaded(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.backends.iter().filter_map(|(_, loaded)| loaded.as_ref().ok())
     }
 
     /// Attaches the program that tells of a tracer's events, with the containers that are followed.
-    pub fn hook(&mut self, name: &'static str) -> Result<bpf::Hook, &'static str> {
-        // The same kernel that refuses all programs refuses this one, for the same reason.
-        let followed = self.followed.as_ref().ok_or_else(|| self.stacks.as_ref().err().copied());
-        let followed = followed.map_err(|why| why.unwrap_or("BPF maps cannot be made; see onset doctor"))?;
+    pub fn hook(
+        &mut self,
+        name: &'static str,
+        knobs: Vec<bpf::KnobValue>,
+    ) -> Result<bpf::Hook, &'static str> {
+        let followed = self.followed.as_ref().map_err(|why| *why)?;
         let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
-        bpf::Hook::attach(name, &site, page_bytes(), &mut self.meter).map_err(sentence)
+        bpf::Hook::attach(name, &site, knobs, &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.
     pub fn follow(&mut self, cgroup_id: u64, key: Key) {
-        if let Some(followed) = &self.followed
+        if let Ok(followed) = &self.followed
             && !followed.follow(cgroup_id, key)
         {
             self.not_followed += 1;
@@ -168,7 +165,7 @@ impl Captures {
 
     /// From now on it is no container.
     pub fn unfollow(&mut self, cgroup_id: u64) {
-        if let Some(followed) = &self.followed {
+        if let Ok(followed) = &self.followed {
             followed.unfollow(cgroup_id);
         }
     }
@@ -191,75 +188,24 @@ impl Captures {
     }
 
     fn start(&mut self, ticket: Ticket, request: Request, containers: Cgroups<'_>) -> Result<(), Refusal> {
-        let Request { kind, scope, lasting } = request;
-        let alike = self.open.iter().filter(|open| open.request.kind == kind);
-        let sampler = self.sampler(kind);
-        let twice =
-            (sampler.is_some() || kind == Kind::Io) && alike.clone().any(|open| open.request.scope == scope);
+        let backend = self.backend(request.kind).map_err(Refusal::Unsupported)?;
+        let alike = self.open.iter().filter(|(_, open)| open.kind == request.kind);
+        let twice = backend.one_per_scope() && alike.clone().any(|(_, open)| open.scope == request.scope);
         if twice || alike.count() >= OPEN_MAX || self.open.len() >= OPEN_ALL_MAX {
             return Err(Refusal::Busy);
         }
-        let sampler = sampler.transpose().map_err(Refusal::Unsupported)?.map(Arc::clone);
-        if matches!(kind, Kind::Waits | Kind::Probe)
-            && let Err(reason) = self.waits
-        {
-            return Err(Refusal::Unsupported(reason));
-        }
-        if kind == Kind::Io
-            && let Err(reason) = self.io
-        {
-            return Err(Refusal::Unsupported(reason));
-        }
-        // From here on a job answers even if it is dropped, for want of a thread.
-        let answer = Answer::new(ticket, self.to.clone(), Arc::clone(&self.wake));
-        self.open.push(Open { ticket, request });
-        let starter = &self.starter;
-        match (kind, sampler, &self.tasks) {
-            (Kind::Waits | Kind::Probe, ..) => {
-                if let Ok((waiting, _)) = &self.waits {
-                    let probe = kind == Kind::Probe;
-                    waiting.bring(starter, waits::Job { answer, scope, lasting, probe });
-                }
-            }
-            (Kind::Io, ..) => {
-                if let Ok((tracing, ..)) = &self.io {
-                    tracing.bring(starter, io::Job { answer, scope, lasting });
-                }
-            }
-            (Kind::Memory, ..) => {
-                let members = self.members(scope, containers);
-                self.residents.bring(starter, resident::Job { answer, scope, members });
-            }
-            (_, Some(sampler), _) => {
-                let whose = if kind == Kind::Faults { scope } else { Scope::Host };
-                let members = self.members(whose, containers);
-                sampler.bring(starter, stacks::Job { answer, scope, lasting, members });
-            }
-            (_, None, Looks::Iterator { looker, .. }) => looker.bring(starter, tasks::Job { answer, scope }),
-            (_, None, Looks::Walks { walks, .. }) => {
-                walks.capture(starter, tasks::Job { answer, scope }, containers);
-            }
-        }
+        // From here on a request is answered even if it is dropped, for want of a thread.
+        let open = OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake));
+        let from = Submission { spawner: &self.spawner, containers };
+        Arc::clone(backend).submit(open, &from);
+        self.open.push((ticket, request));
         Ok(())
-    }
-
-    /// Whose memory is looked at in a capture of this scope.
-    fn members(&self, scope: Scope, containers: Cgroups<'_>) -> Members {
-        let Scope::Container(key) = scope else { return Members::HOST };
-        // Of one that is not there, the root's: every process of the host.
-        let mut members = Members::of("", self.unified);
-        containers(&mut |path, other| {
-            if other == key {
-                members = Members::of(path, self.unified);
-            }
-        });
-        members
     }
 
     /// The next answer, if one waits.
     pub fn finished(&mut self) -> Option<(Ticket, Result<Capture, Refusal>)> {
         let answered = self.from.try_recv().ok()?;
-        self.open.retain(|open| open.ticket != answered.0);
+        self.open.retain(|(ticket, _)| *ticket != answered.0);
         Some(answered)
     }
 
@@ -272,10 +218,8 @@ impl Captures {
     /// The detector's look at all tasks. False: there is no look to be had now; where tasks are
     /// walked over, each call gives the walk that the call before began.
     pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
-        match &mut self.tasks {
-            Looks::Iterator { passers, .. } => passers.look(|task| each(task.sample())).is_ok(),
-            Looks::Walks { walks, .. } => walks.sample(&self.starter, containers, each),
-        }
+        let Captures { tasks, spawner, .. } = self;
+        tasks.as_mut().is_some_and(|tasks| tasks.look(spawner, containers, each))
     }
 
     /// Each program's name, its run time and its runs as the kernel counts them: zero unless
@@ -286,15 +230,7 @@ impl Captures {
 
     /// What was lost since start, by where.
     pub fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
-        for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
-            each(sampler.sampled.kind().name(), sampler.lost.samples());
-        }
-        if let Ok((_, lost)) = &self.waits {
-            each("waits", lost.samples());
-        }
-        if let Ok((_, lost)) = &self.io {
-            each("io", lost.count());
-        }
+        self.loaded().for_each(|backend| backend.lost(each));
         each("containers", self.not_followed);
     }
 }
@@ -302,25 +238,16 @@ impl Captures {
 impl Drop for Captures {
     fn drop(&mut self) {
         let deadline = Instant::now() + LEAVE;
-        // One that is still there after this works for nobody, and ends with the process.
-        for sampler in [&self.stacks, &self.faults].into_iter().flatten() {
-            sampler.close(deadline);
-        }
-        self.residents.inbox.close(deadline);
-        if let Ok((waiting, _)) = &self.waits {
-            waiting.inbox.close(deadline);
-        }
-        if let Ok((tracing, ..)) = &self.io {
-            tracing.inbox.close(deadline);
-        }
-        match &self.tasks {
-            Looks::Iterator { looker, .. } => looker.inbox.close(deadline),
-            Looks::Walks { walks, .. } => walks.inbox.close(deadline),
-        };
+        // A thread that is still there after this works for nobody, and ends with the process.
+        self.loaded().for_each(|backend| backend.close(deadline));
         // Last: it may have been about to start a thread that one of these waits for.
-        self.starter.close(deadline);
+        self.spawner.close(deadline);
     }
 }
 
+/// The backend that docs/how-to-add-a-capture.md makes.
+#[cfg(test)]
+#[path = "../../docs/example/offcpu.rs"]
+mod offcpu;
 #[cfg(test)]
 mod tests;

@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::stacks::{Job, Sampled, Sampler};
+use super::backend::OPEN_MAX;
+use super::open_request::OpenRequest;
+use super::sampled::Sampled;
 use crate::bpf;
-use crate::evidence::{Capture, Faults, Resident, Seen};
-use crate::inbox::Found;
+use crate::evidence::{Faults, Resident, Seen};
 use crate::stacks::fold;
 use crate::symbol::{Image, Stack, Symbolizer};
+use crate::thread_spawner::Worker;
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// What has no name by then gets none, and says so: whoever asked waits.
 const NAMING_MAX: Duration = Duration::from_secs(20);
 
 /// A request that is over: only its names are missing.
 pub(super) struct Ended {
-    pub(super) job: Job,
+    pub(super) open: OpenRequest,
     pub(super) lasted: Duration,
     pub(super) lost: u64,
     pub(super) stacks: Vec<Counted>,
@@ -31,22 +34,37 @@ pub(super) struct Counted {
     pub(super) last: Duration,
 }
 
-/// The life of the naming thread.
-pub(super) fn find_names(sampler: &Sampler) {
-    let mut shift = sampler.endings.shift();
-    loop {
-        match shift.next(Duration::ZERO) {
-            Found::Job(ended) => ended.name(sampler.sampled),
-            Found::Nothing if shift.leave() => return,
-            Found::Nothing => {}
-            Found::Closed => return,
-        }
+/// Finds names, on a thread that is there while requests end.
+pub(super) struct Namer {
+    queue: WorkQueue<Ended>,
+    sampled: Sampled,
+}
+
+impl Namer {
+    pub(super) fn new(sampled: Sampled) -> Namer {
+        Namer { queue: WorkQueue::new(OPEN_MAX), sampled }
+    }
+}
+
+impl Worker for Namer {
+    type Job = Ended;
+
+    fn name(&self) -> &'static str {
+        "onset-names"
+    }
+
+    fn queue(&self) -> &WorkQueue<Ended> {
+        &self.queue
+    }
+
+    fn work(&self, jobs: &mut WorkerGuard<'_, Ended>) {
+        jobs.each(|ended| ended.name(self.sampled));
     }
 }
 
 impl Ended {
     fn name(self, sampled: Sampled) {
-        let Ended { job, lasted, lost, stacks: counted, symbols, resident } = self;
+        let Ended { open, lasted, lost, stacks: counted, symbols, resident } = self;
         let comms = newest_names(&counted);
         let stack = |counted: &Counted| Stack {
             image: counted.sent.image,
@@ -62,7 +80,7 @@ impl Ended {
             Sampled::Running => Seen::Stacks(profile),
             Sampled::Faults { .. } => Seen::Faults(Faults { flame: profile.flame, top: resident }),
         };
-        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost, seen }));
+        open.finish(lasted, lost, seen);
     }
 }
 

@@ -6,16 +6,18 @@ use std::collections::BinaryHeap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::answer::Answer;
-use super::{OPEN_MAX, page_bytes, proc_task};
-use crate::evidence::{Capture, Resident, Scope, Seen};
+use super::backend::{Backend, Cgroups, Loaded, Loader, Method, OPEN_MAX, Submission};
+use super::load::page_bytes;
+use super::open_request::OpenRequest;
+use super::proc_task;
+use crate::evidence::{Resident, Scope, Seen};
 use crate::host::Text;
 use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
-use crate::inbox::{Found, Inbox};
-use crate::starter::{Crew, Starter};
+use crate::thread_spawner::Worker;
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// Processes that are kept: no document shows more.
 const KEPT: usize = 100;
@@ -35,9 +37,22 @@ impl Members {
     pub(super) const HOST: Members = Members { cgroup: None, unified: false };
 
     /// Those in the cgroup of this path.
-    pub(super) fn of(path: &str, unified: bool) -> Members {
+    fn of(path: &str, unified: bool) -> Members {
         // What is too long is nobody's: a part of it would be another cgroup.
         Members { cgroup: Some(Text::new(path).unwrap_or_else(|| Text::cut("\0"))), unified }
+    }
+
+    /// Those of a capture of this scope.
+    pub(super) fn of_scope(scope: Scope, containers: Cgroups<'_>, unified: bool) -> Members {
+        let Scope::Container(key) = scope else { return Members::HOST };
+        // Of one that is not there, the root's: every process of the host.
+        let mut members = Members::of("", unified);
+        containers(&mut |path, other| {
+            if other == key {
+                members = Members::of(path, unified);
+            }
+        });
+        members
     }
 
     fn hold(&self, process: &Path) -> bool {
@@ -49,58 +64,56 @@ impl Members {
 }
 
 /// One look at who holds most memory.
-pub(super) struct Job {
-    pub(super) answer: Answer,
-    pub(super) scope: Scope,
-    pub(super) members: Members,
+struct Job {
+    open: OpenRequest,
+    members: Members,
 }
 
 /// Looks at processes' memory, on a thread that is there while looks are asked for.
-pub(super) struct Residents {
-    pub(super) inbox: Inbox<Job>,
+struct Residents {
+    queue: WorkQueue<Job>,
     proc: Box<Path>,
+    unified: bool,
 }
 
-impl Residents {
-    /// Under this /proc.
-    pub(super) fn new(proc: &Path) -> Residents {
-        Residents { inbox: Inbox::new(OPEN_MAX), proc: proc.into() }
+/// Needs nothing but /proc.
+pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
+    let (proc, unified) = (loader.paths.proc.as_path().into(), loader.hierarchy.unified);
+    Ok(Arc::new(Residents { queue: WorkQueue::new(OPEN_MAX), proc, unified }))
+}
+
+impl Backend for Residents {
+    fn method(&self) -> Method {
+        Method { name: "/proc", degraded: None }
     }
 
-    /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
+        let members = Members::of_scope(open.scope(), from.containers, self.unified);
+        from.spawner.push(&self, Job { open, members });
     }
 
-    /// The life of the thread.
-    fn look(&self) {
-        let mut shift = self.inbox.shift();
-        loop {
-            match shift.next(Duration::ZERO) {
-                Found::Job(Job { answer, scope, members }) => {
-                    let began = Instant::now();
-                    let seen = Seen::Memory(top(&self.proc, &members, page_bytes().into()));
-                    answer.give(Ok(Capture { scope, lasted: began.elapsed(), lost: 0, seen }));
-                }
-                Found::Nothing if shift.leave() => return,
-                Found::Nothing => {}
-                Found::Closed => return,
-            }
-        }
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
     }
 }
 
-impl Crew for Residents {
+impl Worker for Residents {
+    type Job = Job;
+
     fn name(&self) -> &'static str {
         "onset-memory"
     }
 
-    fn work(self: Arc<Self>) {
-        self.look();
+    fn queue(&self) -> &WorkQueue<Job> {
+        &self.queue
     }
 
-    fn give_up(&self) {
-        drop(self.inbox.shift());
+    fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
+        jobs.each(|Job { open, members }| {
+            let began = Instant::now();
+            let seen = Seen::Memory(top(&self.proc, &members, page_bytes().into()));
+            open.finish(began.elapsed(), 0, seen);
+        });
     }
 }
 

@@ -3,21 +3,25 @@
 //! counts by itself, so every request gets the samples of its own time only, however late this is.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::OPEN_MAX;
-use super::answer::Answer;
-use super::naming::{Counted, Ended, find_names};
-use super::resident::{self, Members};
+use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
+use super::load::{page_bytes, sentence};
+use super::naming::{Counted, Ended, Namer};
+use super::open_request::OpenRequest;
+use super::resident::Members;
+use super::sampled::Sampled;
+use super::session::{Programs, Session};
 use crate::bpf;
-use crate::evidence::{Kind, Refusal, Resident, Scope};
+use crate::evidence::{Refusal, Resident, Scope};
 use crate::host::Key;
-use crate::inbox::{Found, Inbox, Shift};
-use crate::starter::{Crew, Starter};
 use crate::symbol::Symbolizer;
 use crate::sys;
+use crate::thread_spawner::{Worker, push_from_thread};
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// The counts are read this often: soon enough that a process is looked at while it is there.
 const TURN: Duration = Duration::from_millis(100);
@@ -34,25 +38,22 @@ const STACKS_MAX: usize = 65_536;
 /// Longer than any capture.
 const LONG: Duration = Duration::from_secs(86_400);
 
+const PROGRAM: Programs = Programs {
+    name: "the sampling program",
+    refusal: Refusal::Failed("sampling could not begin: out of descriptors or rights; see onset doctor"),
+};
+
 /// One request.
 pub(super) struct Job {
-    pub(super) answer: Answer,
-    pub(super) scope: Scope,
-    pub(super) lasting: Duration,
+    open: OpenRequest,
     /// Whose memory is asked for, where memory is.
-    pub(super) members: Members,
+    members: Members,
 }
 
-/// What a program samples, which says what its counts are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sampled {
-    /// What runs: in samples.
-    Running,
-    /// Page faults: in bytes, so many a sample.
-    Faults {
-        /// Of one page.
-        page_bytes: u32,
-    },
+impl From<Job> for OpenRequest {
+    fn from(job: Job) -> OpenRequest {
+        job.open
+    }
 }
 
 /// A stack of a process: what it is counted under.
@@ -78,7 +79,7 @@ enum Sight {
 
 /// Times are the monotonic clock's.
 struct Running {
-    job: Job,
+    open: OpenRequest,
     began: Duration,
     until: Duration,
     /// Samples that found no room in the kernel.
@@ -93,36 +94,78 @@ struct Running {
 
 /// The part of a capture thread that outlives a run.
 pub(super) struct Sampler {
-    pub(super) program: Mutex<bpf::Stacks>,
-    pub(super) inbox: Inbox<Job>,
-    pub(super) endings: Inbox<Ended>,
-    pub(super) proc: Box<Path>,
-    pub(super) sampled: Sampled,
+    program: Mutex<bpf::Stacks>,
+    queue: WorkQueue<Job>,
+    namer: Arc<Namer>,
+    proc: Box<Path>,
+    unified: bool,
+    sampled: Sampled,
     /// Samples that the program could not keep, read from any thread.
-    pub(super) lost: bpf::Lost,
+    lost: bpf::Lost,
+}
+
+/// Loads what samples running code.
+pub(super) fn by_clock(loader: &mut Loader<'_>) -> Loaded {
+    let site = loader.site()?;
+    let program = bpf::Stacks::by_clock(&site, loader.meter).map_err(sentence)?;
+    Ok(Arc::new(Sampler::new(program, Sampled::Running, &loader.paths.proc, site.unified)?))
+}
+
+/// Loads what samples page faults.
+pub(super) fn by_faults(loader: &mut Loader<'_>) -> Loaded {
+    let (site, page_bytes) = (loader.site()?, page_bytes());
+    let program = bpf::Stacks::by_faults(&site, page_bytes, loader.meter).map_err(sentence)?;
+    Ok(Arc::new(Sampler::new(program, Sampled::Faults { page_bytes }, &loader.paths.proc, site.unified)?))
 }
 
 impl Sampler {
-    /// Of a loaded program.
-    pub(super) fn new(program: bpf::Stacks, sampled: Sampled, proc: &Path) -> Result<Sampler, bpf::Error> {
-        let lost = program.lost()?;
-        let (inbox, endings) = (Inbox::new(OPEN_MAX), Inbox::new(OPEN_MAX));
-        Ok(Sampler { program: Mutex::new(program), inbox, endings, proc: proc.into(), sampled, lost })
-    }
-
-    /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
-    }
-
-    /// Tells its threads to leave, and waits for them, but not for ever.
-    pub(super) fn close(&self, deadline: Instant) {
-        self.inbox.close(deadline);
-        self.endings.close(deadline);
+    fn new(
+        program: bpf::Stacks,
+        sampled: Sampled,
+        proc: &Path,
+        unified: bool,
+    ) -> Result<Sampler, &'static str> {
+        let lost = program.lost().map_err(sentence)?;
+        let namer = Arc::new(Namer::new(sampled));
+        let (program, queue) = (Mutex::new(program), WorkQueue::new(OPEN_MAX));
+        Ok(Sampler { program, queue, namer, proc: proc.into(), unified, sampled, lost })
     }
 }
 
-impl Crew for Sampler {
+impl Backend for Sampler {
+    fn method(&self) -> Method {
+        let name = match self.sampled {
+            Sampled::Running => "perf_event",
+            Sampled::Faults { .. } => "perf_event page-faults",
+        };
+        Method { name, degraded: None }
+    }
+
+    fn one_per_scope(&self) -> bool {
+        true
+    }
+
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
+        let members = match self.sampled {
+            Sampled::Running => Members::HOST,
+            Sampled::Faults { .. } => Members::of_scope(open.scope(), from.containers, self.unified),
+        };
+        from.spawner.push(&self, Job { open, members });
+    }
+
+    fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each(self.sampled.kind().name(), self.lost.samples());
+    }
+
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
+        self.namer.queue().close(deadline);
+    }
+}
+
+impl Worker for Sampler {
+    type Job = Job;
+
     fn name(&self) -> &'static str {
         match self.sampled {
             Sampled::Running => "onset-stacks",
@@ -130,121 +173,67 @@ impl Crew for Sampler {
         }
     }
 
-    fn work(self: Arc<Self>) {
-        sample(&self);
+    fn queue(&self) -> &WorkQueue<Job> {
+        &self.queue
     }
 
-    fn give_up(&self) {
-        drop(self.inbox.shift());
-    }
-}
-
-impl Sampled {
-    /// Which capture it is.
-    pub(super) const fn kind(self) -> Kind {
-        match self {
-            Sampled::Running => Kind::Stacks,
-            Sampled::Faults { .. } => Kind::Faults,
-        }
-    }
-
-    /// Of this weight, how many samples there were; at least one.
-    fn samples(self, weight: u64) -> u64 {
-        match self {
-            Sampled::Running => weight,
-            Sampled::Faults { page_bytes } => {
-                let each = u64::from(page_bytes) * u64::from(bpf::FAULTS_EACH);
-                weight.div_ceil(each.max(1))
-            }
-        }
-    }
-
-    /// Who holds most of the memory that is asked about.
-    fn resident(self, proc: &Path, members: &Members) -> Vec<Resident> {
-        match self {
-            Sampled::Running => Vec::new(),
-            Sampled::Faults { page_bytes } => resident::top(proc, members, page_bytes.into()),
-        }
-    }
-}
-
-/// The life of the sampling thread: from the first request until none is left.
-fn sample(sampler: &Arc<Sampler>) {
-    let mut shift = sampler.inbox.shift();
-    let mut program = sampler.program.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match program.arm() {
-            Ok(armed) => {
-                let known = HashMap::new();
-                Session { armed, running: Vec::new(), known, sampler }.run(&shift);
-            }
-            Err(error) => {
-                bpf::Failed::Attach.count("the sampling program", &error);
-                refuse_waiting(&shift);
-            }
-        }
-        if shift.leave() {
-            return;
-        }
-    }
-}
-
-fn refuse_waiting(shift: &Shift<'_, Job>) {
-    while let Found::Job(job) = shift.next(Duration::ZERO) {
-        job.answer.give(Err(Refusal::Failed(
-            "sampling could not begin: out of descriptors or rights; see onset doctor",
-        )));
+    fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        PROGRAM.serve(jobs, |jobs| {
+            let armed = program.arm()?;
+            StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: self }.run(jobs);
+            Ok(())
+        });
     }
 }
 
 /// One run of the armed program.
-struct Session<'s> {
+struct StacksSession<'s> {
     armed: bpf::Armed<'s>,
     running: Vec<Running>,
     known: HashMap<Which, Arc<bpf::Sent>>,
-    sampler: &'s Arc<Sampler>,
+    sampler: &'s Sampler,
 }
 
-impl Session<'_> {
-    fn run(mut self, shift: &Shift<'_, Job>) {
-        loop {
-            let next = self.running.iter().map(|running| running.until).min();
-            let wait = match next {
-                // The first request is there already: the thread was started for it.
-                None => Duration::ZERO,
-                Some(until) => until.saturating_sub(sys::monotonic()).min(TURN),
-            };
-            match shift.next(wait) {
-                Found::Job(job) => self.begin(job),
-                Found::Nothing if self.running.is_empty() => return,
-                Found::Nothing => {
-                    self.turn(sys::monotonic(), None);
-                    // It is tried again at the next turn.
-                    if let Err(error) = self.armed.attach_online() {
-                        bpf::Failed::Attach.count("the samples of a CPU that came online", &error);
-                    }
-                }
-                Found::Closed => return,
-            }
-        }
+impl Session for StacksSession<'_> {
+    type Job = Job;
+
+    fn begin(&mut self, job: Job, _: &WorkerGuard<'_, Job>) {
+        self.accept(job);
     }
 
+    fn due(&self) -> Option<Duration> {
+        let next = self.running.iter().map(|running| running.until).min();
+        next.map(|until| until.saturating_sub(sys::monotonic()).min(TURN))
+    }
+
+    fn turn(&mut self) -> ControlFlow<()> {
+        self.turn_at(sys::monotonic(), None);
+        // It is tried again at the next turn.
+        if let Err(error) = self.armed.attach_online() {
+            bpf::Failed::Attach.count("the samples of a CPU that came online", &error);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl StacksSession<'_> {
     /// Takes a request in; what was counted before is not its own.
-    fn begin(&mut self, job: Job) {
+    fn accept(&mut self, job: Job) {
         let now = sys::monotonic();
         if self.armed.ends_at(now) < now {
-            self.turn(now, None);
+            self.turn_at(now, None);
         }
-        let aimed = self.aim(Some(job.scope));
-        let lasting = job.lasting.min(LONG);
-        let read = self.turn(now, Some((job.scope, lasting)));
+        let scope = job.open.scope();
+        let aimed = self.aim(Some(scope));
+        let lasting = job.open.lasting().min(LONG);
+        let read = self.turn_at(now, Some((scope, lasting)));
         if let Err(error) = &aimed {
             bpf::Failed::Write.count("the scope of samples", error);
         }
         let (Ok(()), Some(_)) = (aimed, read) else {
-            return job
-                .answer
-                .give(Err(Refusal::Failed("the stacks program could not be aimed at its scope")));
+            let why = Refusal::Failed("the stacks program could not be aimed at its scope");
+            return job.open.refuse(why);
         };
         // After sampling began: what is read of many processes takes a while.
         let resident = self.sampler.sampled.resident(&self.sampler.proc, &job.members);
@@ -257,12 +246,12 @@ impl Session<'_> {
             beyond: 0,
             counts: HashMap::new(),
             symbols: Symbolizer::new(&self.sampler.proc),
-            job,
+            open: job.open,
         });
     }
 
     fn aim(&mut self, new: Option<Scope>) -> Result<(), bpf::Error> {
-        let scopes = || self.running.iter().map(|running| running.job.scope).chain(new);
+        let scopes = || self.running.iter().map(|running| running.open.scope()).chain(new);
         let host = scopes().any(|scope| !matches!(scope, Scope::Container(_)));
         let key = |scope| match scope {
             Scope::Host | Scope::Device(_) => None,
@@ -275,7 +264,7 @@ impl Session<'_> {
     /// Reads what was counted until `now`, or until a request's end if that was earlier, and ends what is
     /// due. `new` is what a request that begins at `now` is of, and lasts. When the time that was read ended; `None`:
     /// it could not be read.
-    fn turn(&mut self, now: Duration, new: Option<(Scope, Duration)>) -> Option<Duration> {
+    fn turn_at(&mut self, now: Duration, new: Option<(Scope, Duration)>) -> Option<Duration> {
         let ended = self.armed.ends_at(now);
         let untils = self.running.iter().map(|running| running.until).filter(|until| *until > ended);
         let untils = untils.chain(new.map(|(_, lasting)| now.saturating_add(lasting)));
@@ -334,10 +323,9 @@ impl Session<'_> {
 
     /// Hands a request over to the thread that finds names: that may take a while.
     fn end(&mut self, running: Running, ended: Option<Duration>) {
-        let Running { job, began, lost, beyond, counts, symbols, resident, .. } = running;
+        let Running { open, began, lost, beyond, counts, symbols, resident, .. } = running;
         let Some(ended) = ended else {
-            let refusal = Refusal::Failed("the kernel's counts could not be read");
-            return job.answer.give(Err(refusal));
+            return open.refuse(Refusal::Failed("the kernel's counts could not be read"));
         };
         let (mut stacks, mut nameless) = (Vec::new(), beyond);
         for (which, Sum { weight, last, .. }) in counts {
@@ -348,16 +336,14 @@ impl Session<'_> {
         }
         let lost = lost.saturating_add(self.sampler.sampled.samples(nameless));
         let lasted = ended.saturating_sub(began);
-        let sampler = Arc::clone(self.sampler);
-        let life = move || find_names(&sampler);
-        let ended = Ended { job, lasted, lost, stacks, symbols, resident };
-        self.sampler.endings.bring_to("onset-names", ended, life);
+        let ended = Ended { open, lasted, lost, stacks, symbols, resident };
+        push_from_thread(&self.sampler.namer, ended);
     }
 }
 
 impl Running {
     fn wants(&self, container: Option<Key>) -> bool {
-        match self.job.scope {
+        match self.open.scope() {
             Scope::Host | Scope::Device(_) => true,
             Scope::Container(key) => container == Some(key),
         }

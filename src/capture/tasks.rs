@@ -7,14 +7,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
-use super::walk::{Cgroups, Paths, Walker};
+use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission, TaskSnapshot};
+use super::load::sentence;
+use super::open_request::OpenRequest;
+use super::walk::{Paths, Walker};
 use crate::bpf;
-use crate::evidence::{Capture, Refusal, Scope, Seen, Task};
+use crate::evidence::{Refusal, Scope, Seen, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
-use crate::inbox::{Found, Inbox};
-use crate::starter::{Crew, Starter};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
+use crate::thread_spawner::{ThreadSpawner, Worker};
+use crate::work_queue::{Next, WorkQueue, WorkerGuard};
 
 /// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
 const TASKS_MAX: usize = 4096;
@@ -22,53 +24,77 @@ const TASKS_MAX: usize = 4096;
 /// No thread waits longer for work than this before it looks again; it only matters for a clock.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// One request.
-pub(super) struct Job {
-    pub(super) answer: Answer,
-    pub(super) scope: Scope,
-}
-
 /// By the iterator: a thread is there while requests are.
-pub(super) struct Looker {
-    pub(super) inbox: Inbox<Job>,
-    pub(super) stuck: Mutex<bpf::StuckTasks>,
-    pub(super) proc: Box<Path>,
+struct Looker {
+    queue: WorkQueue<OpenRequest>,
+    stuck: Mutex<bpf::StuckTasks>,
+    proc: Box<Path>,
 }
 
-impl Looker {
-    /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+/// Loads the iterator; without it tasks are walked over.
+pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
+    match iterator(loader) {
+        Ok(bpf::Tasks { passers, stuck }) => {
+            loader.tasks = Some(Box::new(passers));
+            let proc = loader.paths.proc.as_path().into();
+            Ok(Arc::new(Looker { queue: WorkQueue::new(OPEN_MAX), stuck: Mutex::new(stuck), proc }))
+        }
+        Err(why) => {
+            let walks = Arc::new(Walks::new(loader, why));
+            loader.tasks = Some(Box::new(Arc::clone(&walks)));
+            Ok(walks)
+        }
     }
 }
 
-impl Crew for Looker {
+fn iterator(loader: &mut Loader<'_>) -> Result<bpf::Tasks, &'static str> {
+    let (site, release) = (loader.site()?, loader.release());
+    bpf::Tasks::load(site.sys, site.followed, site.unified, release, loader.meter).map_err(sentence)
+}
+
+impl TaskSnapshot for bpf::Passers {
+    fn look(&mut self, _: &ThreadSpawner, _: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
+        bpf::Passers::look(self, |task| each(task.sample())).is_ok()
+    }
+}
+
+impl Backend for Looker {
+    fn method(&self) -> Method {
+        Method { name: "iter/task", degraded: None }
+    }
+
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
+        from.spawner.push(&self, open);
+    }
+
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
+    }
+}
+
+impl Worker for Looker {
+    type Job = OpenRequest;
+
     fn name(&self) -> &'static str {
         "onset-tasks"
     }
 
-    fn work(self: Arc<Self>) {
-        look(&self);
+    fn queue(&self) -> &WorkQueue<OpenRequest> {
+        &self.queue
     }
 
-    fn give_up(&self) {
-        drop(self.inbox.shift());
-    }
-}
-
-/// The life of the thread that looks at stuck tasks.
-fn look(looker: &Looker) {
-    let mut shift = looker.inbox.shift();
-    let mut stuck = looker.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-    // Each request gets its look at once; finding names takes longer, and is done for all of them.
-    let mut looked = Vec::new();
-    loop {
-        match shift.next(Duration::ZERO) {
-            Found::Job(job) => looked.push(Looked::now(job, &mut stuck)),
-            Found::Nothing if !looked.is_empty() => name_all(std::mem::take(&mut looked), &looker.proc),
-            Found::Nothing if shift.leave() => return,
-            Found::Nothing => {}
-            Found::Closed => return,
+    fn work(&self, jobs: &mut WorkerGuard<'_, OpenRequest>) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each request gets its look at once; finding names takes longer, and is done for all of them.
+        let mut looked = Vec::new();
+        loop {
+            match jobs.next(Duration::ZERO) {
+                Next::Job(open) => looked.push(Looked::now(open, &mut stuck)),
+                Next::Nothing if !looked.is_empty() => name_all(std::mem::take(&mut looked), &self.proc),
+                Next::Nothing if jobs.leave() => return,
+                Next::Nothing => {}
+                Next::Closed => return,
+            }
         }
     }
 }
@@ -76,16 +102,14 @@ fn look(looker: &Looker) {
 /// Tasks, and how many more there were.
 type Kept = (Vec<Task>, u64);
 
-impl Job {
-    fn finish(self, lasted: Duration, kept: io::Result<Kept>) {
-        let result = match kept {
-            Ok((tasks, lost)) => Ok(Capture { scope: self.scope, lasted, lost, seen: Seen::Tasks(tasks) }),
-            Err(error) => {
-                bpf::Failed::Read.count("the list of tasks", &error);
-                Err(Refusal::Failed("the kernel's list of tasks could not be read to its end"))
-            }
-        };
-        self.answer.give(result);
+/// Answers with the tasks of a look, or that it broke off.
+fn finish(open: OpenRequest, lasted: Duration, kept: io::Result<Kept>) {
+    match kept {
+        Ok((tasks, lost)) => open.finish(lasted, lost, Seen::Tasks(tasks)),
+        Err(error) => {
+            bpf::Failed::Read.count("the list of tasks", &error);
+            open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));
+        }
     }
 }
 
@@ -98,16 +122,16 @@ fn is_within(scope: Scope, container: Option<Key>) -> bool {
 
 /// A request whose tasks were seen, but not named yet.
 struct Looked {
-    job: Job,
+    open: OpenRequest,
     lasted: Duration,
     seen: io::Result<(Vec<bpf::Stuck>, u64)>,
 }
 
 impl Looked {
-    fn now(job: Job, iterator: &mut bpf::StuckTasks) -> Looked {
+    fn now(open: OpenRequest, iterator: &mut bpf::StuckTasks) -> Looked {
         let began = Instant::now();
         let (mut found, mut lost) = (Vec::new(), 0);
-        let scope = job.scope;
+        let scope = open.scope();
         let whole = iterator.look(|task| {
             if !is_within(scope, task.container) {
             } else if found.len() < TASKS_MAX {
@@ -117,7 +141,7 @@ impl Looked {
             }
         });
         found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
-        Looked { job, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
+        Looked { open, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
     }
 }
 
@@ -132,9 +156,9 @@ fn name_all(mut looked: Vec<Looked>, proc: &Path) {
     }
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
     let mut stacks = stacks.iter();
-    for Looked { job, lasted, seen } in looked {
+    for Looked { open, lasted, seen } in looked {
         let kept = seen.map(|(tasks, lost)| (named(tasks, &names, &mut stacks), lost));
-        job.finish(lasted, kept);
+        finish(open, lasted, kept);
     }
 }
 
@@ -157,21 +181,23 @@ fn named<'s>(
 }
 
 /// By walks over /proc: a thread that stays, as starting one at each sample would cost more.
-pub(super) struct Walks {
-    pub(super) inbox: Inbox<WalkJob>,
+struct Walks {
+    queue: WorkQueue<WalkJob>,
     sampled: Mutex<Sampled>,
     /// The containers as they were when a capture was last asked for.
     asked: Mutex<Paths>,
     proc: Box<Path>,
     unified: bool,
+    /// Why there is no iterator.
+    why: &'static str,
 }
 
 /// What the thread is asked for.
-pub(super) enum WalkJob {
+enum WalkJob {
     /// The next sample.
     Sample,
     /// A capture.
-    Capture(Job),
+    Capture(OpenRequest),
 }
 
 /// What a walk saw, until it is taken.
@@ -188,25 +214,17 @@ enum SampleState {
     Ready,
 }
 
-impl Walks {
-    pub(super) fn new(proc: &Path, unified: bool, containers: usize, requests: usize) -> Walks {
-        let asked = Mutex::new(Paths::with_capacity(containers));
-        let containers = Paths::with_capacity(containers);
-        let sampled = Mutex::new(Sampled { containers, tasks: Vec::new(), state: SampleState::Idle });
-        // One more than the requests: the sample.
-        Walks { inbox: Inbox::new(requests + 1), sampled, asked, proc: proc.into(), unified }
-    }
-
+impl TaskSnapshot for Arc<Walks> {
     /// Hands out the last walk, if one was made since this was last called, and has the next made.
-    pub(super) fn sample(
-        self: &Arc<Self>,
-        starter: &Starter,
+    fn look(
+        &mut self,
+        spawner: &ThreadSpawner,
         containers: &Containers,
         each: &mut dyn FnMut(TaskSample),
     ) -> bool {
         // The thread holds this lock only to swap what it has.
         let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-        if sampled.state == SampleState::Walking && self.inbox.is_staffed() {
+        if sampled.state == SampleState::Walking && self.queue.has_worker() {
             return false;
         }
         let ready = sampled.state == SampleState::Ready;
@@ -214,40 +232,67 @@ impl Walks {
             sampled.tasks.iter().copied().for_each(each);
         }
         sampled.containers.fill(&|each| containers.iter().for_each(|it| each(it.cgroup_path(), it.key())));
-        let brought = self.bring(starter, WalkJob::Sample);
-        sampled.state = if brought { SampleState::Walking } else { SampleState::Idle };
+        let taken = spawner.push(self, WalkJob::Sample);
+        sampled.state = if taken { SampleState::Walking } else { SampleState::Idle };
         ready
     }
+}
 
-    /// Takes a request.
-    pub(super) fn capture(self: &Arc<Self>, starter: &Starter, job: Job, containers: Cgroups<'_>) {
+impl Backend for Walks {
+    fn method(&self) -> Method {
+        Method { name: "/proc walk", degraded: Some(self.why) }
+    }
+
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
         // The thread holds this lock only to copy what is there.
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).fill(containers);
-        self.bring(starter, WalkJob::Capture(job));
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).fill(from.containers);
+        from.spawner.push(&self, WalkJob::Capture(open));
     }
 
-    fn bring(self: &Arc<Self>, starter: &Starter, job: WalkJob) -> bool {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _)
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
+    }
+}
+
+impl Worker for Walks {
+    type Job = WalkJob;
+
+    fn name(&self) -> &'static str {
+        "onset-walk"
     }
 
-    /// The life of the thread.
-    fn look(&self) {
-        let shift = self.inbox.shift();
+    fn queue(&self) -> &WorkQueue<WalkJob> {
+        &self.queue
+    }
+
+    fn work(&self, jobs: &mut WorkerGuard<'_, WalkJob>) {
         let mut walker = Walker::new(&self.proc, self.unified);
         let mut tasks = Vec::new();
         loop {
-            match shift.next(LONG) {
-                Found::Job(WalkJob::Capture(job)) => {
+            match jobs.next(LONG) {
+                Next::Job(WalkJob::Capture(open)) => {
                     let began = Instant::now();
                     let containers = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let kept = walked(&mut walker, &containers, job.scope);
-                    job.finish(began.elapsed(), kept);
+                    let kept = walked(&mut walker, &containers, open.scope());
+                    finish(open, began.elapsed(), kept);
                 }
-                Found::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
-                Found::Nothing => {}
-                Found::Closed => return,
+                Next::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
+                Next::Nothing => {}
+                Next::Closed => return,
             }
         }
+    }
+}
+
+impl Walks {
+    fn new(loader: &Loader<'_>, why: &'static str) -> Walks {
+        let asked = Mutex::new(Paths::with_capacity(loader.capacity));
+        let containers = Paths::with_capacity(loader.capacity);
+        let sampled = Mutex::new(Sampled { containers, tasks: Vec::new(), state: SampleState::Idle });
+        // One more than the requests: the sample.
+        let queue = WorkQueue::new(OPEN_MAX + 1);
+        let (proc, unified) = (loader.paths.proc.as_path().into(), loader.hierarchy.unified);
+        Walks { queue, sampled, asked, proc, unified, why }
     }
 
     fn walk(&self, walker: &mut Walker, tasks: &mut Vec<TaskSample>) {
@@ -259,20 +304,6 @@ impl Walks {
         sampled.containers = containers;
         std::mem::swap(&mut sampled.tasks, tasks);
         sampled.state = if walked.is_ok() { SampleState::Ready } else { SampleState::Idle };
-    }
-}
-
-impl Crew for Walks {
-    fn name(&self) -> &'static str {
-        "onset-walk"
-    }
-
-    fn work(self: Arc<Self>) {
-        self.look();
-    }
-
-    fn give_up(&self) {
-        drop(self.inbox.shift());
     }
 }
 

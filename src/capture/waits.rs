@@ -3,17 +3,21 @@
 //! Cgroups that are no containers are named at the end, when nothing is attached any more.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::os::unix::fs::DirEntryExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
+use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
+use super::load::sentence;
+use super::open_request::OpenRequest;
+use super::session::{Programs, Session};
 use crate::bpf::{self, Failed, Group, Tally};
-use crate::evidence::{Capture, Culprit, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
-use crate::inbox::{Found, Inbox, Shift};
-use crate::starter::{Crew, Starter};
+use crate::evidence::{Culprit, Kind, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
+use crate::thread_spawner::Worker;
+use crate::work_queue::{WorkQueue, WorkerGuard};
 
 /// Cgroups that are looked at to find names: more than any host has.
 const CGROUPS_MAX: usize = 1 << 16;
@@ -21,25 +25,24 @@ const CGROUPS_MAX: usize = 1 << 16;
 /// No capture lasts longer; no clock overflows by it.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// One request.
-pub(super) struct Job {
-    pub(super) answer: Answer,
-    pub(super) scope: Scope,
-    pub(super) lasting: Duration,
-    /// Whether only the containers' waits are wanted.
-    pub(super) probe: bool,
-}
+const PROGRAMS: Programs = Programs {
+    name: "the run-queue programs",
+    refusal: Refusal::Failed(
+        "the run-queue programs could not be attached: out of descriptors or rights; see onset doctor",
+    ),
+};
 
 /// The part of a capture thread that outlives a run.
-pub(super) struct Waiting {
-    pub(super) program: Mutex<bpf::Waits>,
-    pub(super) inbox: Inbox<Job>,
+struct Waiting {
+    program: Mutex<bpf::Waits>,
+    queue: WorkQueue<OpenRequest>,
+    lost: bpf::Lost,
     /// The hierarchy whose inodes are the cgroups' ids.
-    pub(super) root: Mutex<PathBuf>,
+    root: Box<Path>,
 }
 
 struct Running {
-    job: Job,
+    open: OpenRequest,
     began: Instant,
     until: Instant,
     before: Arc<Tally>,
@@ -47,102 +50,115 @@ struct Running {
 
 /// A request that is over: only the names are missing.
 struct Ended {
-    job: Job,
+    open: OpenRequest,
     lasted: Duration,
     sums: Tally,
 }
 
-impl Waiting {
-    /// Takes a request.
-    pub(super) fn bring(self: &Arc<Self>, starter: &Starter, job: Job) {
-        starter.bring(&self.inbox, job, || Arc::clone(self) as _);
+pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
+    let (site, release) = (loader.site()?, loader.release());
+    let program = bpf::Waits::load(site.sys, site.followed, site.unified, release, loader.meter);
+    let program = program.map_err(sentence)?;
+    let lost = program.lost().map_err(sentence)?;
+    let (program, queue) = (Mutex::new(program), WorkQueue::new(OPEN_MAX));
+    Ok(Arc::new(Waiting { program, queue, lost, root: loader.hierarchy.root.into() }))
+}
+
+impl Backend for Waiting {
+    fn method(&self) -> Method {
+        Method { name: "tp_btf", degraded: None }
+    }
+
+    fn submit(self: Arc<Self>, open: OpenRequest, from: &Submission<'_>) {
+        from.spawner.push(&self, open);
+    }
+
+    fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each("waits", self.lost.samples());
+    }
+
+    fn close(&self, deadline: Instant) {
+        self.queue.close(deadline);
     }
 }
 
-impl Crew for Waiting {
+impl Worker for Waiting {
+    type Job = OpenRequest;
+
     fn name(&self) -> &'static str {
         "onset-waits"
     }
 
-    fn work(self: Arc<Self>) {
-        watch(&self);
+    fn queue(&self) -> &WorkQueue<OpenRequest> {
+        &self.queue
     }
 
-    fn give_up(&self) {
-        drop(self.inbox.shift());
-    }
-}
-
-/// The life of the thread: from the first request until none is left.
-fn watch(waiting: &Waiting) {
-    let mut shift = waiting.inbox.shift();
-    let mut program = waiting.program.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match program.arm() {
-            Ok(armed) => run(armed, &shift, waiting),
-            Err(error) => {
-                Failed::Attach.count("the run-queue programs", &error);
-                refuse_waiting(&shift);
-            }
-        }
-        if shift.leave() {
-            return;
-        }
-    }
-}
-
-fn refuse_waiting(shift: &Shift<'_, Job>) {
-    while let Found::Job(job) = shift.next(Duration::ZERO) {
-        let words =
-            "the run-queue programs could not be attached: out of descriptors or rights; see onset doctor";
-        job.answer.give(Err(Refusal::Failed(words)));
+    fn work(&self, jobs: &mut WorkerGuard<'_, OpenRequest>) {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        PROGRAMS.serve(jobs, |jobs| {
+            let armed = program.arm()?;
+            WaitsSession { armed, running: Vec::new(), ended: Vec::new(), root: &self.root }.run(jobs);
+            Ok(())
+        });
     }
 }
 
 /// One run of the attached programs: it ends with its last request.
-fn run(armed: bpf::WaitsArmed<'_>, shift: &Shift<'_, Job>, waiting: &Waiting) {
-    let mut running: Vec<Running> = Vec::new();
-    loop {
-        let next = running.iter().map(|running| running.until).min();
-        // The first request is there already: the thread was started for it.
-        let wait = next.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        match shift.next(wait) {
-            Found::Job(job) => begin(&armed, job, shift, &mut running),
-            Found::Nothing => {
-                let ended = end_due(&armed, &mut running);
-                let root = || waiting.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if running.is_empty() {
-                    // Naming takes a while, and needs nothing attached.
-                    drop(armed);
-                    return finish(ended, &root());
+struct WaitsSession<'s> {
+    armed: bpf::WaitsArmed<'s>,
+    running: Vec<Running>,
+    /// Those that are named when nothing is attached any more.
+    ended: Vec<Ended>,
+    root: &'s Path,
+}
+
+impl Session for WaitsSession<'_> {
+    type Job = OpenRequest;
+
+    /// One reading serves all requests that came together. What was added up before is not their own.
+    fn begin(&mut self, first: OpenRequest, jobs: &WorkerGuard<'_, OpenRequest>) {
+        let all: Vec<OpenRequest> = std::iter::once(first).chain(jobs.waiting()).collect();
+        let asked = Instant::now();
+        let read = read(&self.armed, all.iter().any(|open| !is_probe(open))).map(Arc::new);
+        // Between the two this thread may have waited for a CPU, and longer than some captures last.
+        let began = read.as_ref().ok().and_then(|sums| sums.at).unwrap_or(asked);
+        for open in all {
+            match &read {
+                Ok(before) => {
+                    let until = began + open.lasting().min(LONGEST);
+                    self.running.push(Running { until, began, before: Arc::clone(before), open });
                 }
-                finish(ended, &root());
+                Err(_) => open.refuse(UNREADABLE),
             }
-            Found::Closed => return,
         }
+    }
+
+    fn due(&self) -> Option<Duration> {
+        let next = self.running.iter().map(|running| running.until).min();
+        next.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn turn(&mut self) -> ControlFlow<()> {
+        let ended = end_due(&self.armed, &mut self.running);
+        if self.running.is_empty() {
+            self.ended = ended;
+            return ControlFlow::Break(());
+        }
+        name_all(ended, self.root);
+        ControlFlow::Continue(())
+    }
+
+    /// Naming takes a while, and needs nothing attached.
+    fn end(self) {
+        let WaitsSession { armed, ended, root, .. } = self;
+        drop(armed);
+        name_all(ended, root);
     }
 }
 
-/// Takes a request in, and those that came with it: one reading serves them all. What was added up
-/// before is not their own.
-fn begin(armed: &bpf::WaitsArmed<'_>, first: Job, shift: &Shift<'_, Job>, running: &mut Vec<Running>) {
-    let mut jobs = vec![first];
-    while let Found::Job(job) = shift.next(Duration::ZERO) {
-        jobs.push(job);
-    }
-    let asked = Instant::now();
-    let read = read(armed, jobs.iter().any(|job| !job.probe)).map(Arc::new);
-    // Between the two this thread may have waited for a CPU, and longer than some captures last.
-    let began = read.as_ref().ok().and_then(|sums| sums.at).unwrap_or(asked);
-    for job in jobs {
-        match &read {
-            Ok(before) => {
-                let until = began + job.lasting.min(LONGEST);
-                running.push(Running { until, began, before: Arc::clone(before), job });
-            }
-            Err(_) => job.answer.give(Err(UNREADABLE)),
-        }
-    }
+/// Whether only the containers' waits are wanted.
+fn is_probe(open: &OpenRequest) -> bool {
+    open.request().kind == Kind::Probe
 }
 
 /// The sums so far; that they cannot be read is counted.
@@ -159,14 +175,14 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
     if due.is_empty() {
         return Vec::new();
     }
-    let read = read(armed, due.iter().any(|running| !running.job.probe));
-    let end = |Running { job, began, before, .. }: Running| match &read {
+    let read = read(armed, due.iter().any(|running| !is_probe(&running.open)));
+    let end = |Running { open, began, before, .. }: Running| match &read {
         Ok(sums) => {
             let lasted = sums.at.unwrap_or(now).saturating_duration_since(began);
-            Some(Ended { job, lasted, sums: since(sums, &before) })
+            Some(Ended { open, lasted, sums: since(sums, &before) })
         }
         Err(_) => {
-            job.answer.give(Err(UNREADABLE));
+            open.refuse(UNREADABLE);
             None
         }
     };
@@ -194,18 +210,19 @@ fn since(now: &Tally, before: &Tally) -> Tally {
 }
 
 /// Names what is to be named, in one walk for all, and answers.
-fn finish(ended: Vec<Ended>, root: &Path) {
+fn name_all(ended: Vec<Ended>, root: &Path) {
     let found: Vec<_> = ended.into_iter().map(|ended| (Rows::of(&ended), ended)).collect();
     let nameless = found.iter().flat_map(|(rows, _)| rows.cgroups()).collect();
     let names = cgroup_names(root, nameless);
-    for (rows, Ended { job, lasted, sums }) in found {
-        if job.probe && sums.unread_cpus > 0 {
+    for (rows, Ended { open, lasted, sums }) in found {
+        let probe = is_probe(&open);
+        if probe && sums.unread_cpus > 0 {
             // It is to judge by: without a part of what ran, all waits seem to be long.
-            job.answer.give(Err(UNREADABLE));
+            open.refuse(UNREADABLE);
             continue;
         }
-        let seen = if job.probe { Seen::Probe(containers(&sums)) } else { Seen::Waits(rows.named(&names)) };
-        job.answer.give(Ok(Capture { scope: job.scope, lasted, lost: sums.lost, seen }));
+        let seen = if probe { Seen::Probe(containers(&sums)) } else { Seen::Waits(rows.named(&names)) };
+        open.finish(lasted, sums.lost, seen);
     }
 }
 
@@ -231,13 +248,13 @@ struct Rows {
 
 impl Rows {
     fn of(ended: &Ended) -> Rows {
-        let Ended { job, sums, .. } = ended;
-        if job.probe {
+        let Ended { open, sums, .. } = ended;
+        if is_probe(open) {
             return Rows::default();
         }
         let mut held: HashMap<Group, Duration> = HashMap::new();
         let mut rows = Rows { unread_cpus: sums.unread_cpus, ..Rows::default() };
-        let only = match job.scope {
+        let only = match open.scope() {
             Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(Group::Container(key)),
         };

@@ -7,14 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::backend::Cgroups;
 use super::proc_task::{self, Stat};
 use crate::evidence::Task;
 use crate::host::containers::paths;
 use crate::host::proc::cgroups;
 use crate::host::{Key, TaskSample, TaskState};
-
-/// Tells of each container: its cgroup's path, and its key.
-pub(super) type Cgroups<'c> = &'c dyn Fn(&mut dyn FnMut(&str, Key));
 
 /// The containers by their cgroups' paths.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +26,7 @@ impl Paths {
     /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
         Paths {
-            text: String::with_capacity(paths::Paths::room(containers)),
+            text: String::with_capacity(paths::PathTable::room(containers)),
             ends: Vec::with_capacity(containers),
         }
     }

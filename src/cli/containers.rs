@@ -6,8 +6,8 @@ use std::io::Write;
 use super::arguments::JSON;
 use super::document::short;
 use super::{Command, Done, Failure, Given, text};
+use crate::container_names;
 use crate::host::{Container, Reader, Role};
-use crate::registrar;
 
 pub(super) const COMMAND: Command = Command {
     name: "containers",
@@ -68,9 +68,9 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let config = given.config()?;
     let opened = Reader::open(&config.paths, config.containers);
     let mut reader = opened.map_err(|error| Failure::Failed(error.to_string()))?;
-    let (found, error) = registrar::look_up(&config.names, reader.containers());
-    for (key, told) in &found {
-        reader.told(*key, told);
+    let (found, error) = container_names::resolve_all(&config.names, reader.containers());
+    for (key, report) in &found {
+        reader.learn(*key, report);
     }
     let mut rows: Vec<Row<'_>> = reader.containers().iter().map(Row::of).collect();
     rows.sort_by_key(|row| (row.container_host_namespace, row.pod, row.container_name, row.container_id));

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
-use crate::agent::{Fit, fits};
+use crate::agent::{Support, supports};
 use crate::bpf;
-use crate::capture::{self, Captures};
-use crate::config::Paths;
+use crate::capture::{self, Captures, Hierarchy};
 use crate::confine::{self, Host, RIGHTS};
-use crate::host::{Loss, Mode, Reader};
+use crate::host::Paths;
+use crate::host::{MissingController, Mode, Reader};
 use crate::sys;
 use crate::tracer::TRACERS;
 
@@ -32,9 +32,9 @@ struct Findings {
     capabilities: Vec<Capability>,
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
-    cgroups_lost: Vec<Loss>,
+    cgroups_lost: Vec<MissingController>,
     psi: bool,
-    tracers: Vec<Fit>,
+    tracers: Vec<Support>,
 }
 
 /// One of them, and how it stands.
@@ -53,10 +53,10 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let psi = config.paths.proc.join("pressure").exists();
     let capabilities = capabilities(&host(&config.paths, psi));
     let mut reader = Reader::open(&config.paths, config.containers);
-    let lost = reader.as_mut().map(|reader| reader.losses(sys::now())).unwrap_or_default();
+    let lost = reader.as_mut().map(|reader| reader.missing_controllers(sys::now())).unwrap_or_default();
     let mode = reader.as_ref().ok().map(Reader::mode);
-    let mut captures =
-        Captures::load(&config.paths, mode == Some(Mode::V2), config.containers, Arc::new(|| ()));
+    let hierarchy = Hierarchy { root: &config.paths.cgroup, unified: mode == Some(Mode::V2) };
+    let mut captures = Captures::load(&config.paths, hierarchy, config.containers, Arc::new(|| ()));
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let findings = Findings {
         kernel: release.trim().to_owned(),
@@ -66,7 +66,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
-        tracers: fits(
+        tracers: supports(
             TRACERS.iter().copied().zip(&config.tracers),
             &mut captures,
             psi,
@@ -80,7 +80,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     } else {
         show(&findings, out)?;
     }
-    let well = findings.cgroups.is_some() && findings.tracers.iter().all(|fit| fit.runs || !fit.enabled);
+    let well =
+        findings.cgroups.is_some() && findings.tracers.iter().all(|support| support.runs || !support.enabled);
     Ok(if well { Done::Well } else { Done::Badly })
 }
 
@@ -134,21 +135,21 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
             writeln!(out, "cgroups  missing: {}", text::line(missing.as_deref().unwrap_or("")))?
         }
     }
-    for Loss { controller, why, cost } in &findings.cgroups_lost {
+    for MissingController { controller, why, cost } in &findings.cgroups_lost {
         writeln!(out, "         missing: {controller}: {}; {cost}", text::line(why))?;
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;
-    for fit in &findings.tracers {
-        let state = match (fit.runs, fit.enabled) {
+    for support in &findings.tracers {
+        let state = match (support.runs, support.enabled) {
             (true, true) => "can run",
             (true, false) => "can run, but is disabled",
             (false, _) => "cannot run",
         };
-        writeln!(out, "\n{:<8} {state}: {}", fit.tracer, fit.about)?;
-        for mode in &fit.modes {
+        writeln!(out, "\n{:<8} {state}: {}", support.tracer, support.about)?;
+        for mode in &support.modes {
             writeln!(out, "         {}", text::line(mode))?;
         }
-        for missing in &fit.missing {
+        for missing in &support.missing {
             writeln!(out, "         missing: {}", text::line(missing))?;
         }
     }

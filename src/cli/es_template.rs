@@ -15,6 +15,7 @@ use crate::config;
 use crate::ship::Settings;
 use crate::tracer::{TRACERS, mapping};
 use plan::{Flavor, Plan};
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) use server::fuzz;
 use server::{Server, There};
 

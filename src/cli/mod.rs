@@ -15,6 +15,7 @@ mod es_template;
 mod events;
 mod flame;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod run;
 mod show;

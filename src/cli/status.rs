@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
 use super::{Command, Done, Failure, Given};
-use crate::control::{self, Ask, Outcome, OutputStatus, ShipStatus, Status, TracerStatus};
+use crate::control::{self, ControlRequest, Outcome, OutputStatus, ShipStatus, Status, TracerStatus};
 
 /// The agent answers within a turn of its loop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let reply = control::ask(&given.config()?.socket, &Ask::Status {}, PATIENCE)?;
+    let reply = control::ask(&given.config()?.socket, &ControlRequest::Status {}, PATIENCE)?;
     if let Ok(Outcome::Refused(why)) = serde_json::from_str(&reply) {
         return Err(Failure::Failed(format!("refused: {why}")));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::{Ask, BudgetStatus, LastEvent, Outcome, Status, TracerStatus};
+use crate::control::{BudgetStatus, ControlRequest, LastEvent, Outcome, Status, TracerStatus};
 use desk::Desk;
 
 mod desk;
@@ -145,7 +145,7 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
     let desk = Desk::new();
     let answer = |reply: Value| {
         move |ask| {
-            assert_eq!(ask, Ask::Status {});
+            assert_eq!(ask, ControlRequest::Status {});
             reply
         }
     };
@@ -174,7 +174,7 @@ fn a_trigger_prints_the_event_s_id_or_why_there_is_none() {
     let desk = Desk::new();
     let agent = desk.agent(|ask| {
         let (tracer, container) = ("dload".into(), Some("abc".into()));
-        assert_eq!(ask, Ask::Trigger { tracer, container, seconds: Some(5) });
+        assert_eq!(ask, ControlRequest::Trigger { tracer, container, seconds: Some(5) });
         json!(Outcome::Id("0123".into()))
     });
     assert_eq!(desk.prints(&["trigger", "dload", "--container", "abc", "--seconds", "5"]), "0123\n");

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::{Command, Done, Failure, Given, Opt, text};
-use crate::control::{self, Ask, Outcome};
+use crate::control::{self, ControlRequest, Outcome};
 use crate::tracer::{TRACERS, no_tracer};
 
 /// The agent itself gives up a little sooner.
@@ -39,12 +39,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     if container.is_some() && !tracer.containers {
         return Err(Failure::Usage(format!("{name} is about the host: it takes no --container")));
     }
-    let ask = Ask::Trigger {
+    let request = ControlRequest::Trigger {
         tracer: name.to_owned(),
         container: container.map(str::to_owned),
         seconds: given.number("seconds")?,
     };
-    let reply = control::ask(&given.config()?.socket, &ask, PATIENCE)?;
+    let reply = control::ask(&given.config()?.socket, &request, PATIENCE)?;
     match serde_json::from_str(&reply) {
         Ok(Outcome::Id(id)) => {
             writeln!(out, "{}", text::line(&id))?;

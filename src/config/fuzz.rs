@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::knob::{Bytes, Shown, size, time};
 use super::{Config, environment};
 use crate::clock::Wall;
 use crate::host::containers::filter::Pattern;
+use crate::knob::{Bytes, Shown, size, time};
 use crate::tracer::TRACERS;
 
 /// Beyond this not every whole number is one in the file.

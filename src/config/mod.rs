@@ -5,9 +5,9 @@
 mod elasticsearch;
 mod environment;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod issues;
-mod knob;
 mod names;
 mod sections;
 
@@ -16,10 +16,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use knob::{Check, Knob, Section, Value, Values, size, time};
+pub use crate::knob::{Check, Knob, Section, Value, Values, size, time};
 pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 
+pub use crate::host::Paths;
 use crate::tracer::{Settings, Spec};
 use issues::known_issues;
 use sections::{SECTIONS, TOP};
@@ -73,17 +74,6 @@ pub struct Config {
     pub capture_percent: u32,
     /// One for each registered tracer, in the registry's order.
     pub tracers: Vec<Settings>,
-}
-
-/// Roots of the host's trees, for a container that sees them elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paths {
-    /// procfs.
-    pub proc: PathBuf,
-    /// sysfs.
-    pub sys: PathBuf,
-    /// The cgroup hierarchies.
-    pub cgroup: PathBuf,
 }
 
 /// The local log.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::knob::{Check, Knob, Section, Value, Values};
+use crate::knob::{Check, Knob, Section, Value, Values};
 
 /// Where names of containers come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Ask, Error};
+use super::{ControlRequest, Error};
 
 /// No reply of an agent is longer.
 const REPLY_MAX: usize = 1 << 20;
 
 /// Asks the agent on this socket and waits for its reply: one line of JSON, without its end.
-pub fn ask(socket: &Path, ask: &Ask, patience: Duration) -> Result<String, Error> {
+pub fn ask(socket: &Path, request: &ControlRequest, patience: Duration) -> Result<String, Error> {
     let until = Instant::now() + patience;
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Silent(socket.to_owned()),
@@ -21,18 +21,18 @@ pub fn ask(socket: &Path, ask: &Ask, patience: Duration) -> Result<String, Error
         io::ErrorKind::UnexpectedEof => Error::HungUp(socket.to_owned()),
         _ => Error::Talk(socket.to_owned(), error),
     };
-    let line = talk(socket, ask, until).map_err(fail)?;
+    let line = talk(socket, request, until).map_err(fail)?;
     String::from_utf8(line).map_err(|error| fail(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
-fn talk(socket: &Path, ask: &Ask, until: Instant) -> io::Result<Vec<u8>> {
+fn talk(socket: &Path, request: &ControlRequest, until: Instant) -> io::Result<Vec<u8>> {
     // An agent that hangs has a full backlog: mio's connect says so where std's would wait.
     let mut stream = UnixStream::from(OwnedFd::from(mio::net::UnixStream::connect(socket)?));
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(left(until)?))?;
-    let mut request = serde_json::to_vec(ask)?;
-    request.push(b'\n');
-    match stream.write_all(&request) {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    match stream.write_all(&line) {
         // An agent that turns us away may be done before we are. Its word still waits for us.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         other => other?,

@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use serde::{Deserialize, Serialize};
 
 mod client;
-mod door;
+mod peer_credentials;
 mod socket;
 mod status;
 
@@ -19,10 +19,10 @@ pub use status::{
     BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ShipStatus, Status, TracerStatus,
 };
 
+use crate::fixed_buf::FixedBuf;
 pub use crate::net::Caller;
 use crate::net::{Limits, Next, Slots};
-use crate::page::Page;
-use door::Door;
+use peer_credentials::CheckedListener;
 use socket::Socket;
 
 /// A longer request is none of ours.
@@ -43,7 +43,7 @@ const TOO_LARGE: &[u8] = b"{\"refused\":\"the reply is too long for one line\"}\
 /// What can be asked of a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Ask {
+pub enum ControlRequest {
     /// Its state. The reply is a `Status`.
     Status {},
     /// A capture now. The reply, once its event is kept, is an `Outcome`.
@@ -110,7 +110,7 @@ pub enum Error {
 /// `deadline`. The socket's file goes when this does.
 #[derive(Debug)]
 pub struct Server {
-    slots: Slots<Door>,
+    slots: Slots<CheckedListener>,
     _socket: Socket,
 }
 
@@ -123,16 +123,16 @@ impl Server {
         registry: &Registry,
         tokens: Range<usize>,
     ) -> Result<Server, Error> {
-        let group = group.map(|name| Ok((name, door::group(name)?))).transpose()?;
+        let group = group.map(|name| Ok((name, peer_credentials::group(name)?))).transpose()?;
         let (listener, socket) = Socket::bind(path, group)?;
-        let door = Door::new(listener, group.map(|(_, number)| number));
+        let listener = CheckedListener::new(listener, group.map(|(_, number)| number));
         let limits = Limits { request: REQUEST_MAX, reply: REPLY_MAX, patience: PATIENCE, full: FULL };
-        let slots = Slots::new(door, registry, tokens, limits);
+        let slots = Slots::new(listener, registry, tokens, limits);
         Ok(Server { slots: slots.map_err(|error| Error::Make(path.to_owned(), error))?, _socket: socket })
     }
 
     /// Takes an event for one of its tokens. Each that asks is to get one `reply`, after this.
-    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
         self.slots.ready(token, now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
@@ -143,7 +143,7 @@ impl Server {
     }
 
     /// Goes on with what was pending.
-    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, Ask)) {
+    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
         self.slots.resume(now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
@@ -152,13 +152,13 @@ impl Server {
         &mut self,
         caller: Caller,
         now: Duration,
-        json: impl FnOnce(&mut Page) -> serde_json::Result<()>,
+        json: impl FnOnce(&mut FixedBuf) -> serde_json::Result<()>,
     ) -> bool {
-        self.slots.reply(caller, now, |page| {
-            if json(page).is_err() || page.push(b"\n").is_err() {
-                page.clear();
-                // Cannot fail: the page is empty.
-                let _ = page.push(TOO_LARGE);
+        self.slots.reply(caller, now, |buf| {
+            if json(buf).is_err() || buf.push(b"\n").is_err() {
+                buf.clear();
+                // Cannot fail: the buffer is empty.
+                let _ = buf.push(TOO_LARGE);
             }
         })
     }
@@ -175,7 +175,12 @@ impl Server {
     }
 }
 
-fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(Caller, Ask)) -> Next {
+fn hear(
+    caller: Caller,
+    received: &[u8],
+    reply: &mut FixedBuf,
+    each: &mut dyn FnMut(Caller, ControlRequest),
+) -> Next {
     let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
         if received.len() < REQUEST_MAX {
             return Next::Listen;
@@ -183,8 +188,8 @@ fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(
         return refuse(received, reply, "a request is one line of JSON of at most 4 KiB");
     };
     match serde_json::from_slice(received.get(..end).unwrap_or_default()) {
-        Ok(ask) => {
-            each(caller, ask);
+        Ok(request) => {
+            each(caller, request);
             Next::Later(REPLY_WITHIN)
         }
         Err(error) => refuse(received, reply, &format!("not understood: {error}")),
@@ -193,8 +198,9 @@ fn hear(caller: Caller, received: &[u8], reply: &mut Page, each: &mut dyn FnMut(
 
 /// What callers send as a fuzz target: each line is taken as a request, or refused in words.
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz(data: &[u8]) {
-    let mut reply = Page::new(REPLY_MAX);
+    let mut reply = FixedBuf::new(REPLY_MAX);
     let mut asked = 0;
     let next = hear(Caller::default(), data, &mut reply, &mut |_, _| asked += 1);
     match next {
@@ -206,13 +212,14 @@ pub fn fuzz(data: &[u8]) {
 
 /// /etc/group as a fuzz target.
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz_groups(data: &[u8]) {
-    door::fuzz(data);
+    peer_credentials::fuzz(data);
 }
 
-fn refuse(received: &[u8], reply: &mut Page, why: &str) -> Next {
+fn refuse(received: &[u8], reply: &mut FixedBuf, why: &str) -> Next {
     let outcome = Outcome::Refused(why.to_owned());
-    // The page holds what is said of a request, which is shorter than it.
+    // The buffer holds what is said of a request, which is shorter than it.
     let _ = serde_json::to_writer(&mut *reply, &outcome);
     let _ = reply.push(b"\n");
     Next::Reply { took: received.len(), last: true }

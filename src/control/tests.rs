@@ -44,7 +44,7 @@ struct World {
     poll: Poll,
     server: Server,
     now: Duration,
-    asked: Vec<(Caller, Ask)>,
+    asked: Vec<(Caller, ControlRequest)>,
     folder: Folder,
 }
 
@@ -92,7 +92,7 @@ impl World {
     }
 
     fn reply(&mut self, caller: Caller, text: &str) -> bool {
-        let told = self.server.reply(caller, self.now, |page| serde_json::to_writer(page, text));
+        let told = self.server.reply(caller, self.now, |buf| serde_json::to_writer(buf, text));
         self.settle();
         told
     }
@@ -109,18 +109,22 @@ fn heard(mut client: Client) -> String {
 #[test]
 fn requests_look_on_the_wire_as_documented() {
     for (ask, text) in [
-        (Ask::Status {}, r#"{"status":{}}"#),
+        (ControlRequest::Status {}, r#"{"status":{}}"#),
         (
-            Ask::Trigger { tracer: "dload".into(), container: Some("abc".into()), seconds: Some(5) },
+            ControlRequest::Trigger {
+                tracer: "dload".into(),
+                container: Some("abc".into()),
+                seconds: Some(5),
+            },
             r#"{"trigger":{"tracer":"dload","container":"abc","seconds":5}}"#,
         ),
         (
-            Ask::Trigger { tracer: "dload".into(), container: None, seconds: None },
+            ControlRequest::Trigger { tracer: "dload".into(), container: None, seconds: None },
             r#"{"trigger":{"tracer":"dload"}}"#,
         ),
     ] {
         assert_eq!(serde_json::to_string(&ask).expect("JSON"), text);
-        assert_eq!(serde_json::from_str::<Ask>(text).expect("JSON"), ask);
+        assert_eq!(serde_json::from_str::<ControlRequest>(text).expect("JSON"), ask);
     }
     let outcome = |text| serde_json::from_str::<Outcome>(text).expect("JSON");
     assert_eq!(outcome(r#"{"id":"x"}"#), Outcome::Id("x".into()));
@@ -134,7 +138,7 @@ fn a_caller_gets_one_line_when_its_answer_is_there_and_not_before() {
     world.send(&mut client, b"{\"status\"");
     assert!(world.asked.is_empty());
     world.send(&mut client, b":{}}\n");
-    let [(caller, Ask::Status {})] = world.asked[..] else { panic!("{:?}", world.asked) };
+    let [(caller, ControlRequest::Status {})] = world.asked[..] else { panic!("{:?}", world.asked) };
     world.pass(Duration::from_secs(119));
     assert!(world.reply(caller, "well"));
     assert!(!world.reply(caller, "again"), "each is answered once");
@@ -277,7 +281,7 @@ fn a_path_that_cannot_be_a_socket_is_an_error_that_says_what_to_do() {
 fn the_client_asks_and_hears() {
     let mut world = World::new(None);
     let socket = world.folder.socket();
-    let asking = thread::spawn(move || ask(&socket, &Ask::Status {}, Duration::from_secs(10)));
+    let asking = thread::spawn(move || ask(&socket, &ControlRequest::Status {}, Duration::from_secs(10)));
     while world.asked.is_empty() {
         world.turn(Duration::from_secs(10));
     }
@@ -288,7 +292,7 @@ fn the_client_asks_and_hears() {
 #[test]
 fn a_client_without_an_agent_is_told_so() {
     let folder = Folder::new();
-    let error = |patience| ask(&folder.socket(), &Ask::Status {}, patience).expect_err("nobody");
+    let error = |patience| ask(&folder.socket(), &ControlRequest::Status {}, patience).expect_err("nobody");
     assert!(error(Duration::from_secs(1)).to_string().starts_with("no onset answers on "));
     let listener = StdListener::bind(folder.socket()).expect("a new socket");
     assert!(matches!(error(Duration::from_millis(10)), Error::Late(..)), "it hangs");
@@ -313,24 +317,24 @@ fn called_by(world: &mut World, test: &str, groups: &[u32]) -> String {
     std::fs::set_permissions(&world.folder.0, std::fs::Permissions::from_mode(0o755)).expect("ours");
     let [first, more @ ..] = groups else { panic!("everyone has a group") };
     let more: Vec<libc::gid_t> = more.to_vec();
-    let mut guest = std::process::Command::new("/proc/self/exe");
-    guest.args(["--exact", &format!("control::tests::{test}")]).stdout(std::process::Stdio::null());
-    guest.env("ONSET_TEST_GUEST", world.folder.socket()).env("ONSET_TEST_HEARD", &heard);
-    guest.gid(*first);
+    let mut peer = std::process::Command::new("/proc/self/exe");
+    peer.args(["--exact", &format!("control::tests::{test}")]).stdout(std::process::Stdio::null());
+    peer.env("ONSET_TEST_PEER", world.folder.socket()).env("ONSET_TEST_HEARD", &heard);
+    peer.gid(*first);
     // SAFETY: setgroups(2) and setuid(2) are async-signal-safe, and the groups outlive the call.
     unsafe {
-        guest.pre_exec(move || {
+        peer.pre_exec(move || {
             let done = libc::setgroups(more.len(), more.as_ptr()) == 0 && libc::setuid(65_534) == 0;
             if done { Ok(()) } else { Err(io::Error::last_os_error()) }
         });
     }
-    let mut guest = guest.spawn().expect("this program again");
+    let mut peer = peer.spawn().expect("this program again");
     let status = loop {
         world.turn(Duration::from_millis(50));
         for (caller, _) in std::mem::take(&mut world.asked) {
             world.reply(caller, "well");
         }
-        if let Some(status) = guest.try_wait().expect("our child") {
+        if let Some(status) = peer.try_wait().expect("our child") {
             break status;
         }
     };
@@ -338,10 +342,10 @@ fn called_by(world: &mut World, test: &str, groups: &[u32]) -> String {
     std::fs::read_to_string(heard).expect("ours")
 }
 
-/// The guest's side of `called_by`. Whether this is a guest.
-fn guest() -> bool {
+/// The peer's side of `called_by`. Whether this is a peer.
+fn peer() -> bool {
     let (Some(socket), Some(to)) =
-        (std::env::var_os("ONSET_TEST_GUEST"), std::env::var_os("ONSET_TEST_HEARD"))
+        (std::env::var_os("ONSET_TEST_PEER"), std::env::var_os("ONSET_TEST_HEARD"))
     else {
         return false;
     };
@@ -359,7 +363,7 @@ fn guest() -> bool {
 #[test]
 fn a_stranger_is_refused_even_where_the_mode_would_let_it_in() {
     const TEST: &str = "a_stranger_is_refused_even_where_the_mode_would_let_it_in";
-    if guest() {
+    if peer() {
         return;
     }
     if sys::user() != 0 {
@@ -376,7 +380,7 @@ fn a_stranger_is_refused_even_where_the_mode_would_let_it_in() {
 #[test]
 fn members_of_the_sockets_group_are_served_and_nobody_else() {
     const TEST: &str = "members_of_the_sockets_group_are_served_and_nobody_else";
-    if guest() {
+    if peer() {
         return;
     }
     if sys::user() != 0 {

@@ -74,7 +74,7 @@ impl Folder {
 
     /// The next of its entries, as many as fit; for `entries` to read. Empty: there are no more.
     pub(crate) fn list<'b>(&self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        // SAFETY: the buffer is ours for so many bytes as we say.
+        // SAFETY: the buffer is ours for as many bytes as the call is told.
         let got = unsafe {
             libc::syscall(libc::SYS_getdents64, self.0.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
         };

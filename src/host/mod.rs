@@ -6,10 +6,13 @@ pub mod cgroup;
 pub mod containers;
 mod facts;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod identity;
 mod index;
 mod inline;
+mod key;
+mod paths;
 pub mod proc;
 pub mod reader;
 mod text;
@@ -17,9 +20,11 @@ mod text;
 pub use containers::filter::Filter;
 pub use containers::{Container, ContainerId, Containers, Watched};
 pub use facts::{
-    ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Key, Load, Memory, Reading, Snapshot,
+    ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Load, Memory, Reading, Snapshot,
     TaskCounts, TaskSample, TaskState, Throttling, Unreclaimable,
 };
-pub use identity::{Identity, Record, Role, Teller, Told};
+pub use identity::{Identity, NameReport, NameSource, Record, Role};
 pub use inline::Text;
-pub use reader::{Error, Faults, Loss, Mode, Reader, Scan};
+pub use key::Key;
+pub use paths::Paths;
+pub use reader::{Error, Faults, MissingController, Mode, Reader, Scan};

@@ -37,7 +37,7 @@ pub(crate) fn fraction(digits: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(digits).ok()?;
     let (whole, part) = text.split_once('.')?;
     let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    // So many digits that they are no number any more read as infinite.
+    // Digits beyond what the type can hold read as infinite.
     if plain(whole) && plain(part) {
         text.parse().ok().filter(|number: &f64| number.is_finite())
     } else {

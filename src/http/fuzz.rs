@@ -21,7 +21,7 @@ pub fn request(data: &[u8]) {
                 rest = &rest[request.len..];
             }
             Parsed::More => {
-                assert!(rest.len() < REQUEST_MAX, "a full page is asked for more");
+                assert!(rest.len() < REQUEST_MAX, "a full buffer is asked for more");
                 return;
             }
             Parsed::Bad(status) => {

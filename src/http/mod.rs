@@ -11,17 +11,18 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Registry, Token};
 
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod request;
 
+use crate::fixed_buf::{FixedBuf, Full};
 use crate::net::{Limits, Listen, Next, Slots, Stream};
-use crate::page::{Full, Page};
 use request::{Method, Parsed, REQUEST_MAX, Request, Stay};
 
 /// A head of ours is far shorter.
 const HEAD_MAX: usize = 512;
 
-/// An idle or slow client is cut after so long.
+/// An idle or slow client is cut after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -33,7 +34,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/pla
 pub trait Pages {
     /// Writes the page at `path` and tells its status and content type. One that is left empty
     /// becomes its status in words. `None`: there is no such page.
-    fn page(&mut self, path: &str, to: &mut Page) -> Option<(u16, &'static str)>;
+    fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)>;
 }
 
 /// Why the endpoint cannot start.
@@ -71,7 +72,7 @@ pub struct Server {
     slots: Slots<TcpListener>,
     address: SocketAddr,
     /// A page is written here before its head, which tells its length.
-    body: Page,
+    body: FixedBuf,
 }
 
 impl Server {
@@ -89,7 +90,7 @@ impl Server {
         let listener = TcpListener::bind(listen).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         let slots = Slots::new(listener, registry, tokens, limits).map_err(error)?;
-        Ok(Server { slots, address, body: Page::new(body_size) })
+        Ok(Server { slots, address, body: FixedBuf::new(body_size) })
     }
 
     /// Where it listens.
@@ -128,7 +129,7 @@ impl Server {
     }
 }
 
-fn answer(received: &[u8], reply: &mut Page, body: &mut Page, pages: &mut dyn Pages) -> Next {
+fn answer(received: &[u8], reply: &mut FixedBuf, body: &mut FixedBuf, pages: &mut dyn Pages) -> Next {
     body.clear();
     match request::parse(received) {
         Parsed::More => Next::Listen,
@@ -154,7 +155,7 @@ fn plain(status: u16) -> Answer {
     Answer { status, kind: PLAIN }
 }
 
-fn find(request: &Request<'_>, body: &mut Page, pages: &mut dyn Pages) -> Answer {
+fn find(request: &Request<'_>, body: &mut FixedBuf, pages: &mut dyn Pages) -> Answer {
     if request.method == Method::Other {
         return plain(405);
     }
@@ -168,22 +169,22 @@ fn find(request: &Request<'_>, body: &mut Page, pages: &mut dyn Pages) -> Answer
 }
 
 /// Writes a whole answer. One without a body of its own gets its status in words.
-fn write(reply: &mut Page, body: &mut Page, answer: &Answer, stay: Stay, with_body: bool) {
+fn write(reply: &mut FixedBuf, body: &mut FixedBuf, answer: &Answer, stay: Stay, with_body: bool) {
     let words = reason(answer.status);
     if body.is_empty() {
-        // Cannot fail: the page is empty.
+        // Cannot fail: the buffer is empty.
         let _ = writeln!(body, "{words}");
     }
     if try_write(reply, body, answer, words, stay, with_body).is_err() {
-        // The reply's page is made to hold the longest head and body.
+        // The reply's buffer is made to hold the longest head and body.
         reply.clear();
         let _ = reply.push(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
     }
 }
 
 fn try_write(
-    reply: &mut Page,
-    body: &Page,
+    reply: &mut FixedBuf,
+    body: &FixedBuf,
     answer: &Answer,
     words: &str,
     stay: Stay,

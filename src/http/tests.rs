@@ -15,7 +15,7 @@ struct Book {
 }
 
 impl Pages for Book {
-    fn page(&mut self, path: &str, to: &mut Page) -> Option<(u16, &'static str)> {
+    fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)> {
         self.asked += 1;
         let mut parts = path.strip_prefix("/fill/")?.split('/');
         let letter = parts.next()?.as_bytes().first()?;

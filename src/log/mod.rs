@@ -12,8 +12,8 @@ mod cursor;
 mod folder;
 mod found;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
-pub mod id;
 mod mark;
 mod reader;
 pub mod record;
@@ -24,9 +24,9 @@ mod syncer;
 mod tail;
 mod writer;
 
+pub use crate::record_id::{Id, NoId, RecordId};
 pub use cursor::Cursor;
 pub use found::Recovered;
-pub use id::{Id, NoId, RecordId};
 pub use mark::Mark;
 pub use reader::{Entry, Reader, Report, get, verify};
 pub use writer::{Counters, Writer};

@@ -16,16 +16,16 @@ const TURN: Metric = Metric {
 };
 const ALL: &[Metric] = &[LOAD, EVENTS, TURN];
 
-fn text(page: &Page) -> &str {
-    std::str::from_utf8(page).unwrap()
+fn text(buf: &FixedBuf) -> &str {
+    std::str::from_utf8(buf).unwrap()
 }
 
 fn scraped(write: impl FnOnce(&mut Scrape<'_>)) -> (String, Mishaps) {
-    let mut page = Page::new(4096);
-    let mut scrape = Scrape::new(&mut page, ALL);
+    let mut buf = FixedBuf::new(4096);
+    let mut scrape = Scrape::new(&mut buf, ALL);
     write(&mut scrape);
     let mishaps = scrape.mishaps();
-    (text(&page).to_owned(), mishaps)
+    (text(&buf).to_owned(), mishaps)
 }
 
 fn all_kinds(scrape: &mut Scrape<'_>) {
@@ -124,8 +124,8 @@ fn what_is_written_fast_is_what_is_written_slowly() {
         .collect();
     // The same, another one, and one to escape, in every order that a copy could go wrong in.
     let ids = ["a", "a", "b", "b\"", "b\"", "b", "", "", "a", "bb", "b"];
-    let mut page = Page::new(1 << 16);
-    Scrape::new(&mut page, &[metric]).family(&metric, |to| {
+    let mut buf = FixedBuf::new(1 << 16);
+    Scrape::new(&mut buf, &[metric]).family(&metric, |to| {
         for id in ids {
             for value in &values {
                 to.sample(&[id, "user"], *value);
@@ -139,7 +139,7 @@ fn what_is_written_fast_is_what_is_written_slowly() {
             values.iter().map(move |value| format!("m{{id=\"{id}\",mode=\"user\"}} {value}"))
         })
         .collect();
-    assert_eq!(text(&page).lines().skip(2).collect::<Vec<_>>(), lines);
+    assert_eq!(text(&buf).lines().skip(2).collect::<Vec<_>>(), lines);
 }
 
 #[test]
@@ -162,8 +162,8 @@ fn a_family_that_does_not_fit_is_left_out_whole_and_a_later_smaller_one_is_not()
     let heads: Vec<usize> = whole.match_indices("# HELP").map(|(at, _)| at).chain([whole.len()]).collect();
     let families: Vec<&str> = heads.windows(2).map(|ends| &whole[ends[0]..ends[1]]).collect();
     for size in 0..=whole.len() {
-        let mut page = Page::new(size);
-        let mut scrape = Scrape::new(&mut page, ALL);
+        let mut buf = FixedBuf::new(size);
+        let mut scrape = Scrape::new(&mut buf, ALL);
         all_kinds(&mut scrape);
         let mishaps = scrape.mishaps();
         let (mut want, mut left_out) = (String::new(), 0);
@@ -174,20 +174,20 @@ fn a_family_that_does_not_fit_is_left_out_whole_and_a_later_smaller_one_is_not()
                 left_out += 1;
             }
         }
-        assert_eq!(text(&page), want, "{size} bytes");
+        assert_eq!(text(&buf), want, "{size} bytes");
         assert_eq!(mishaps, Mishaps { truncated: left_out, ..Mishaps::default() });
     }
 }
 
 #[test]
 fn a_page_keeps_the_memory_it_was_made_with() {
-    let mut page = Page::new(256);
-    let place = page.as_ptr();
+    let mut buf = FixedBuf::new(256);
+    let place = buf.as_ptr();
     for _ in 0..100 {
-        Scrape::new(&mut page, ALL).family(&LOAD, |f| f.sample(&["x".repeat(50).as_str(), "y"], 1_u64));
+        Scrape::new(&mut buf, ALL).family(&LOAD, |f| f.sample(&["x".repeat(50).as_str(), "y"], 1_u64));
     }
-    assert_eq!(page.as_ptr(), place);
-    assert!(page.len() <= 256 && page.ends_with(b" 1\n"));
+    assert_eq!(buf.as_ptr(), place);
+    assert!(buf.len() <= 256 && buf.ends_with(b" 1\n"));
 }
 
 #[test]
@@ -210,14 +210,14 @@ fn what_was_not_declared_so_is_left_out_and_counted() {
 
 #[test]
 fn a_family_that_was_declared_and_not_scraped_is_missing_but_one_without_samples_is_not() {
-    let mut page = Page::new(4096);
-    let mut scrape = Scrape::new(&mut page, ALL);
+    let mut buf = FixedBuf::new(4096);
+    let mut scrape = Scrape::new(&mut buf, ALL);
     scrape.family(&EVENTS, |_| ());
     assert_eq!(scrape.missing().map(|metric| metric.name).collect::<Vec<_>>(), [LOAD.name, TURN.name]);
     scrape.family(&LOAD, |_| ());
     scrape.family(&TURN, |_| ());
     assert_eq!(scrape.missing().count(), 0);
-    assert_eq!(text(&page), "");
+    assert_eq!(text(&buf), "");
 }
 
 #[test]

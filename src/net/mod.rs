@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mio::event::Source;
 
-use crate::page::Page;
+use crate::fixed_buf::FixedBuf;
 
 pub mod client;
 mod slot;
@@ -57,16 +57,16 @@ pub struct Caller {
 pub enum Next {
     /// They are no whole request yet. Never to be said of as many as a request may have.
     Listen,
-    /// The reply is on the page; the first `took` bytes are done with.
+    /// The reply is in the buffer; the first `took` bytes are done with.
     Reply {
         /// The length of the request.
         took: usize,
         /// Whether the connection ends with this reply.
         last: bool,
     },
-    /// The reply will come by `Slots::reply`, at most so much later, and be the last.
+    /// The reply will come by `Slots::reply` within this time, and be the last.
     Later(Duration),
 }
 
 /// Turns what a connection sent into a reply.
-pub type Speak<'a> = dyn FnMut(Caller, &[u8], &mut Page) -> Next + 'a;
+pub type Speak<'a> = dyn FnMut(Caller, &[u8], &mut FixedBuf) -> Next + 'a;

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use super::{Caller, Limits, Next, Speak, Stream};
-use crate::page::{Filled, Page};
+use crate::fixed_buf::{Filled, FixedBuf};
 
-/// A connection that was told to close gets so long to take the last bytes and do so.
+/// The time that a connection has to take the last bytes and close, once it was told to.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Memory that a slot keeps for its next reply; the rest goes back to the system.
@@ -21,7 +21,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What one turn may do: a page takes about a millisecond, so does a mebibyte to a socket.
+    /// What one turn may do: a page of metrics takes about a millisecond, so does a mebibyte to a socket.
     pub(super) const TURN: Budget = Budget { requests: 4, bytes: 1 << 20 };
 
     pub(super) fn is_spent(&self) -> bool {
@@ -38,8 +38,8 @@ impl Budget {
 pub(super) struct Slot<S> {
     pub(super) line: Option<Line<S>>,
     generation: u32,
-    received: Page,
-    reply: Page,
+    received: FixedBuf,
+    reply: FixedBuf,
 }
 
 /// A connection.
@@ -61,7 +61,7 @@ enum State {
     Listening,
     /// Its request is being seen to elsewhere.
     Waiting,
-    /// So many bytes of a reply are out.
+    /// The first `sent` bytes of the reply are written.
     Replying { sent: usize, last: bool },
     /// The last byte is out. What the caller still sends is taken and dropped: to close on unread
     /// bytes would be a reset, which can overtake the reply.
@@ -77,7 +77,7 @@ enum Turn {
 
 impl<S: Stream> Slot<S> {
     pub(super) fn new(limits: &Limits) -> Slot<S> {
-        let (received, reply) = (Page::new(limits.request), Page::new(limits.reply));
+        let (received, reply) = (FixedBuf::new(limits.request), FixedBuf::new(limits.reply));
         Slot { line: None, generation: 0, received, reply }
     }
 
@@ -102,8 +102,8 @@ impl<S: Stream> Slot<S> {
             && self.line.as_ref().is_some_and(|line| line.state == State::Waiting)
     }
 
-    /// Puts the reply that a caller waits for on its page.
-    pub(super) fn answer(&mut self, deadline: Duration, write: impl FnOnce(&mut Page)) {
+    /// Puts the reply that a caller waits for in its buffer.
+    pub(super) fn answer(&mut self, deadline: Duration, write: impl FnOnce(&mut FixedBuf)) {
         self.reply.clear();
         write(&mut self.reply);
         if let Some(line) = &mut self.line {
@@ -152,8 +152,8 @@ impl<S: Stream> Line<S> {
         caller: Caller,
         now: Duration,
         patience: Duration,
-        received: &mut Page,
-        reply: &mut Page,
+        received: &mut FixedBuf,
+        reply: &mut FixedBuf,
         budget: &mut Budget,
         speak: &mut Speak<'_>,
     ) -> Turn {
@@ -192,7 +192,7 @@ impl<S: Stream> Line<S> {
         turn
     }
 
-    fn read(&mut self, to: &mut Page, budget: &mut Budget) -> Turn {
+    fn read(&mut self, to: &mut FixedBuf, budget: &mut Budget) -> Turn {
         if budget.bytes == 0 {
             return self.tired();
         }
@@ -226,7 +226,7 @@ impl<S: Stream> Line<S> {
         last: bool,
         now: Duration,
         patience: Duration,
-        reply: &mut Page,
+        reply: &mut FixedBuf,
         budget: &mut Budget,
     ) -> Turn {
         let mut stream = Metered { stream: &mut self.stream, budget };
@@ -251,7 +251,7 @@ impl<S: Stream> Line<S> {
         }
     }
 
-    fn leave(&mut self, received: &mut Page, budget: &mut Budget) -> Turn {
+    fn leave(&mut self, received: &mut FixedBuf, budget: &mut Budget) -> Turn {
         if self.ended {
             return Turn::Over;
         }

@@ -8,9 +8,9 @@ use mio::{Interest, Registry, Token};
 
 use super::slot::{Budget, Slot, turn_away};
 use super::{Caller, Limits, Listen, Speak};
-use crate::page::Page;
+use crate::fixed_buf::FixedBuf;
 
-/// So many connections are accepted in one turn.
+/// Connections that are accepted in one turn.
 const ACCEPTS: u32 = 32;
 
 /// After a failed accept (out of files, say) comes no event: it is tried again this much later.
@@ -117,7 +117,7 @@ impl<L: Listen> Slots<L> {
     }
 
     /// Gives a caller that waits the reply that it waits for. False: it is gone.
-    pub fn reply(&mut self, caller: Caller, now: Duration, write: impl FnOnce(&mut Page)) -> bool {
+    pub fn reply(&mut self, caller: Caller, now: Duration, write: impl FnOnce(&mut FixedBuf)) -> bool {
         let deadline = now.saturating_add(self.limits.patience);
         match self.slots.get_mut(caller.place) {
             Some(slot) if slot.waits_for(caller) => slot.answer(deadline, write),

@@ -8,6 +8,7 @@ mod batch;
 #[doc(hidden)]
 pub mod bench;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod pace;
 mod rejects;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::shipper::Terms;
-use crate::config::Values;
+use crate::knob::Values;
 use crate::net::client::{self, Client, Patience, Trust};
 
 /// A connection that does not come about in this time is none.

@@ -8,6 +8,7 @@
 
 mod elf;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod image;
 mod kernel;
@@ -29,8 +30,8 @@ use std::time::Instant;
 
 use crate::stacks::Row;
 pub use image::{Image, Layout};
-use modules::Modules;
-use process::{Holds, Process};
+use modules::{Holds, Modules};
+use process::Process;
 
 /// The label of code that nothing names.
 const UNKNOWN: &str = "[unknown]";

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use super::elf::{self, Elf};
 use super::maps::Line;
-use super::process::Holds;
 use super::{BuildId, label, symtab};
 
 /// Files kept open in all.
@@ -17,6 +16,21 @@ const FILES_MAX: usize = 256;
 
 /// Bytes of code compared between two files with one build id.
 const CODE: usize = 64;
+
+/// What an executable mapping holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Bytes of a module, from an offset on.
+    File { module: usize, offset: u64 },
+    /// The kernel's own: `[vdso]`.
+    Special(&'static str),
+    /// What a compiler may have written there, which only its perf map names: memory without a file,
+    /// whatever its name is, or with one that is no program (memfd, SysV memory, /dev/zero, huge pages).
+    Compiled,
+    /// A file that could not be opened; or one thing at one look and another at the next: nobody knows at
+    /// which sample what.
+    Unsure,
+}
 
 /// A file that code runs from.
 pub(super) struct Module {

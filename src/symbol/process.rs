@@ -11,7 +11,7 @@ use super::BuildId;
 use super::image::{Image, Layout};
 use super::lines::each_line;
 use super::maps::{Line, namespace_pid};
-use super::modules::{Mapped, Modules, open_regular};
+use super::modules::{Holds, Mapped, Modules, open_regular};
 
 /// Files that one process may add to those that are open.
 const FILES_EACH: usize = 64;
@@ -28,21 +28,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What of a process's memory is the kernel's own code, whatever else has a name there. (A name that a
 /// process gives to its memory stands behind `[anon:`.)
 const SPECIAL: [&str; 3] = ["[vdso]", "[vsyscall]", "[uprobes]"];
-
-/// What an executable mapping holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
-    /// Bytes of a module, from an offset on.
-    File { module: usize, offset: u64 },
-    /// The kernel's own: `[vdso]`.
-    Special(&'static str),
-    /// What a compiler may have written there, which only its perf map names: memory without a file,
-    /// whatever its name is, or with one that is no program (memfd, SysV memory, /dev/zero, huge pages).
-    Compiled,
-    /// A file that could not be opened; or one thing at one look and another at the next: nobody knows at
-    /// which sample what.
-    Unsure,
-}
 
 /// A program of a process as it was last looked at.
 pub(super) struct Process {

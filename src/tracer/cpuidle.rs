@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::cases::Case;
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::percents::{Level, Limit, Nanos, Percent, counted};
 use super::subjects::{Subjects, labels};
-use super::watch::{Trigger, Watch};
+use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{ContainerCpu, Facts, Key, Reading, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -77,7 +76,7 @@ const fn knob(key: &'static str, default: f64, about: &'static str) -> Knob {
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
     let values = settings.values();
-    let judge = Cpuidle {
+    let detector = Cpuidle {
         limits: Limits {
             user: Limit::configured(values, "user_percent", "user_rise"),
             system: Limit::configured(values, "system_percent", "system_rise"),
@@ -86,7 +85,7 @@ fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
         shortest: settings.every() / 2,
         subjects: Subjects::new(capacity.containers),
     };
-    Box::new(Judged::new(judge, settings))
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Cpuidle {
@@ -105,7 +104,7 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct Subject {
-    watch: Watch,
+    trigger_state: TriggerState,
     baseline: Option<(Duration, ContainerCpu)>,
     usage: Option<Usage>,
 }
@@ -164,18 +163,18 @@ impl Limits {
     }
 }
 
-impl Judge for Cpuidle {
+impl Detector for Cpuidle {
     type Readings = Option<Usage>;
     const CAPTURE: Kind = Kind::Stacks;
 
-    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Usage>>) {
+    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Usage>>) {
         for (container, reading) in snapshot.each() {
             let key = container.key();
             let Some(subject) = self.subjects.of(key) else { continue };
             let Some(usage) = subject.take(reading, self.shortest) else { continue };
             let edge = self.limits.any(&usage, Limit::surged).then_some(Trigger::Surge);
             let high = self.limits.any(&usage, Limit::high);
-            desk.sample(&mut subject.watch, Some(key), edge, high, Some(usage));
+            sampler.sample(&mut subject.trigger_state, Some(key), edge, high, Some(usage));
         }
     }
 
@@ -183,12 +182,12 @@ impl Judge for Cpuidle {
         self.subjects.get(subject?)?.usage
     }
 
-    fn watch(&mut self, case: &Case<Option<Usage>>) -> Option<&mut Watch> {
-        Some(&mut self.subjects.get_mut(case.subject?)?.watch)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Usage>) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Option<Usage>>, keep: &mut Keep<'_, '_>) -> bool {
-        profile::tell(found, Numbers::new(&self.limits, found.case.readings), keep)
+    fn build_event(&self, completed: &Completed<'_, Option<Usage>>, sink: &mut EventSink<'_, '_>) -> bool {
+        profile::build_event(completed, Numbers::new(&self.limits, completed.pending.readings), sink)
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

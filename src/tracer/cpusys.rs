@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::cases::Case;
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::percents::{Level, Limit, Percent, Shares};
-use super::watch::{Trigger, Watch};
+use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 const RATIO: Metric = Metric {
@@ -65,22 +64,22 @@ const OWN: [Field; 7] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let judge = Cpusys {
+    let detector = Cpusys {
         limit: Limit::configured(settings.values(), "system_percent", "system_rise"),
         shortest: settings.every() / 2,
-        watch: Watch::default(),
+        trigger_state: TriggerState::default(),
         baseline: None,
         last: None,
         usage: None,
     };
-    Box::new(Judged::new(judge, settings))
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Cpusys {
     limit: Limit,
     /// A sample of less time than this is more noise than use.
     shortest: Duration,
-    watch: Watch,
+    trigger_state: TriggerState,
     baseline: Option<(Duration, HostCpu)>,
     /// The last level that was known: readings are missing now and then, and it rose meanwhile.
     last: Option<Level>,
@@ -114,17 +113,17 @@ impl Cpusys {
     }
 }
 
-impl Judge for Cpusys {
+impl Detector for Cpusys {
     type Readings = Option<Usage>;
     const CAPTURE: Kind = Kind::Stacks;
 
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Usage>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Usage>>) {
         if let Some(usage) = self.take(now, snapshot.cpu)
             && let Some(system) = usage.system
         {
             let edge = self.limit.surged(system).then_some(Trigger::Surge);
             let high = self.limit.high(system);
-            desk.sample(&mut self.watch, None, edge, high, Some(usage));
+            sampler.sample(&mut self.trigger_state, None, edge, high, Some(usage));
         }
     }
 
@@ -133,12 +132,12 @@ impl Judge for Cpusys {
         self.usage
     }
 
-    fn watch(&mut self, _: &Case<Option<Usage>>) -> Option<&mut Watch> {
-        Some(&mut self.watch)
+    fn trigger_state(&mut self, _: Option<Key>, _: &Option<Usage>) -> Option<&mut TriggerState> {
+        Some(&mut self.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Option<Usage>>, keep: &mut Keep<'_, '_>) -> bool {
-        profile::tell(found, Numbers::new(&self.limit, found.case.readings), keep)
+    fn build_event(&self, completed: &Completed<'_, Option<Usage>>, sink: &mut EventSink<'_, '_>) -> bool {
+        profile::build_event(completed, Numbers::new(&self.limit, completed.pending.readings), sink)
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

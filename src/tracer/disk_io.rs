@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::detector::Completed;
 use super::fields::{Head, Most, Truncated};
-use super::judge::Found;
 use super::profile::CAPTURED;
 use super::{Data, Shrink};
 use crate::evidence::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
@@ -37,7 +37,7 @@ pub struct Limits {
 }
 
 /// An event of block I/O.
-pub struct Told<'a, R> {
+pub struct DiskEvent<'a, R> {
     head: Head,
     readings: R,
     io: &'a DiskIo,
@@ -49,26 +49,26 @@ pub struct Told<'a, R> {
     whole: bool,
 }
 
-impl<'a, R> Told<'a, R> {
+impl<'a, R> DiskEvent<'a, R> {
     /// Of what was found.
     pub fn new<T>(
         head: Head,
         readings: R,
         io: &'a DiskIo,
-        found: &Found<'a, T>,
+        completed: &Completed<'a, T>,
         limits: Limits,
-    ) -> Told<'a, R> {
+    ) -> DiskEvent<'a, R> {
         // The longest come first.
         let long = io.stalls.iter().take_while(|stall| stall.blocked >= limits.stall).count();
-        Told {
+        DiskEvent {
             head,
             readings,
             io,
             stalls: io.stalls.get(..long).unwrap_or_default(),
-            containers: found.containers,
+            containers: completed.containers,
             limits,
-            lasted: found.capture.lasted,
-            whole: !matches!(found.capture.scope, Scope::Container(_)),
+            lasted: completed.capture.lasted,
+            whole: !matches!(completed.capture.scope, Scope::Container(_)),
         }
     }
 }
@@ -137,7 +137,7 @@ struct Body<'a, R> {
     io_schedule_timeout_stacks: Stalls<'a>,
 }
 
-impl<R: Serialize> Data for Told<'_, R> {
+impl<R: Serialize> Data for DiskEvent<'_, R> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
         let DiskIo { devices, .. } = self.io;
         let view = View {

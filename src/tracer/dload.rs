@@ -7,16 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::blocked::{self, Blocked};
-use super::cases::Case;
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::subjects::{Subjects, labels};
-use super::watch::{Trigger, Watch};
+use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Seen};
 use crate::host::{Facts, Key, Reading, Snapshot, TaskCounts, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// As the kernel's 1-minute load average is meant.
@@ -86,14 +85,14 @@ const OWN: [Field; 8] = [
 ];
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
-    let judge = Dload {
+    let detector = Dload {
         threshold: settings.values().number("load"),
         stuck: settings.values().time("stuck"),
         known_issues: settings.known_issues().to_vec(),
         subjects: Subjects::new(capacity.containers),
         host: Sample::default(),
     };
-    Box::new(Judged::new(judge, settings))
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Dload {
@@ -116,7 +115,7 @@ struct Sample {
 
 #[derive(Debug, Default)]
 struct Subject {
-    watch: Watch,
+    trigger_state: TriggerState,
     average: Average,
     counts: Option<TaskCounts>,
 }
@@ -148,11 +147,11 @@ impl Subject {
     }
 }
 
-impl Judge for Dload {
+impl Detector for Dload {
     type Readings = Sample;
     const CAPTURE: Kind = Kind::Tasks;
 
-    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Sample>) {
+    fn tick(&mut self, _: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Sample>) {
         let load = snapshot.load.map(|load| load.one).filter(|load| load.is_finite());
         self.host = Sample { counts: snapshot.tasks.copied(), load, dload: None };
         for (container, reading) in snapshot.each() {
@@ -163,7 +162,13 @@ impl Judge for Dload {
             let stuck = counts.longest > self.stuck;
             let edge = if crossed { Some(Trigger::Surge) } else { stuck.then_some(Trigger::Stuck) };
             let sample = Sample { counts: Some(counts), load, dload: Some(dload) };
-            desk.sample(&mut subject.watch, Some(key), edge, dload > self.threshold || stuck, sample);
+            sampler.sample(
+                &mut subject.trigger_state,
+                Some(key),
+                edge,
+                dload > self.threshold || stuck,
+                sample,
+            );
         }
     }
 
@@ -177,20 +182,20 @@ impl Judge for Dload {
         }
     }
 
-    fn watch(&mut self, case: &Case<Sample>) -> Option<&mut Watch> {
-        Some(&mut self.subjects.get_mut(case.subject?)?.watch)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Sample) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Sample>, keep: &mut Keep<'_, '_>) -> bool {
-        let Seen::Tasks(tasks) = &found.capture.seen else { return keep.foreign() };
-        let trigger = found.case.trigger;
+    fn build_event(&self, completed: &Completed<'_, Sample>, sink: &mut EventSink<'_, '_>) -> bool {
+        let Seen::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        let trigger = completed.pending.trigger;
         // It has passed: there is nothing to show, and an event would only mute what comes next.
         if tasks.is_empty() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(trigger, found.capture);
-        let numbers = Numbers::new(self.threshold, &found.case.readings);
-        keep.event(&Blocked::new(head, numbers, tasks, found.containers, &self.known_issues))
+        let head = Head::new(trigger, completed.capture);
+        let numbers = Numbers::new(self.threshold, &completed.pending.readings);
+        sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &self.known_issues))
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

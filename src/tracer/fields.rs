@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::watch::Trigger;
+use super::trigger::Trigger;
 use super::{Field, FieldKind, Shrink};
 use crate::evidence::Capture;
 

@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use super::cases::Case;
-use super::disk_io::{self, Limits as RowLimits, Told};
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
+use super::disk_io::{self, DiskEvent, Limits as RowLimits};
 use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Sample, Snap, is_partition};
 use super::fields::{COMMON, Head, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
-use super::watch::{Trigger, Watch};
+use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Device, Kind, Scope, Seen};
 use crate::host::{Disk, Facts, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 
 /// Devices that are watched at once; a host with more has its first ones watched.
@@ -121,7 +120,7 @@ const OWN: [Field; 14] = [
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
     let values = settings.values();
-    let judge = Iotracing {
+    let detector = Iotracing {
         limits: Limits {
             util_percent: values.number("util_percent"),
             nvme_read: values.number("nvme_read_mib") * MIB,
@@ -136,7 +135,7 @@ fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
         shortest: settings.every() / 2,
         disks: Vec::with_capacity(DEVICES_MAX),
     };
-    Box::new(Judged::new(judge, settings))
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Iotracing {
@@ -153,7 +152,7 @@ struct Subject {
     name: Name,
     /// `None`: the kernel hides it.
     device: Option<Device>,
-    watch: Watch,
+    trigger_state: TriggerState,
     baseline: Option<(Duration, Disk)>,
     /// What passed until this tick, and in which time.
     passed: Option<(Passed, Duration)>,
@@ -188,9 +187,9 @@ fn whole_disks(disks: &[Disk]) -> impl Iterator<Item = &Disk> {
 
 impl Subject {
     fn new(name: Name, device: Option<Device>) -> Subject {
-        let watch = Watch::default();
+        let trigger_state = TriggerState::default();
         let (baseline, passed, rates) = (None, None, None);
-        Subject { name, device, watch, baseline, passed, rates, in_a_row: 0, present: true }
+        Subject { name, device, trigger_state, baseline, passed, rates, in_a_row: 0, present: true }
     }
 
     /// It is not in this snapshot. What became of its capture and its quiet is remembered: it may
@@ -267,7 +266,7 @@ impl Iotracing {
         }
     }
 
-    fn judge(&mut self, disk: &Disk, desk: &mut Desk<'_, '_, Option<Sample>>) {
+    fn judge(&mut self, disk: &Disk, sampler: &mut Sampler<'_, '_, Option<Sample>>) {
         let Some(own) = self.subject(disk).map(|subject| subject.passed) else { return };
         let (limits, rates) = (self.limits, self.rates(disk, own));
         let (Some(subject), Some(rates)) = (self.subject(disk), rates) else { return };
@@ -280,11 +279,11 @@ impl Iotracing {
         subject.in_a_row = if reason.is_some() { subject.in_a_row.saturating_add(1) } else { 0 };
         let edge = (subject.in_a_row == IN_A_ROW).then_some(Trigger::Surge);
         let sample = subject.sample(reason.unwrap_or(Reason::Manual));
-        desk.sample(&mut subject.watch, None, edge, reason.is_some(), sample);
+        sampler.sample(&mut subject.trigger_state, None, edge, reason.is_some(), sample);
     }
 }
 
-impl Judge for Iotracing {
+impl Detector for Iotracing {
     type Readings = Option<Sample>;
     const CAPTURE: Kind = Kind::Io;
 
@@ -297,7 +296,7 @@ impl Judge for Iotracing {
         }
     }
 
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Sample>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Sample>>) {
         let Some(disks) = snapshot.disks else { return };
         self.disks.iter_mut().for_each(|subject| subject.present = false);
         let shortest = self.shortest;
@@ -311,7 +310,7 @@ impl Judge for Iotracing {
         for disk in whole_disks(disks) {
             let headed = disk.is_hidden() && any(&|head| disk.is_path_of(head.name()));
             if !headed && (is_used(disk) || any(&|path| path.is_path_of(disk.name()))) {
-                self.judge(disk, desk);
+                self.judge(disk, sampler);
             }
         }
         self.disks.iter_mut().filter(|subject| !subject.present).for_each(Subject::leave);
@@ -331,19 +330,19 @@ impl Judge for Iotracing {
         samples.max_by(|one, two| busy(one).partial_cmp(&busy(two)).unwrap_or(std::cmp::Ordering::Equal))
     }
 
-    fn watch(&mut self, case: &Case<Option<Sample>>) -> Option<&mut Watch> {
-        let sample = case.readings?;
+    fn trigger_state(&mut self, _: Option<Key>, readings: &Option<Sample>) -> Option<&mut TriggerState> {
+        let sample = readings.as_ref()?;
         let mut all = self.disks.iter_mut();
-        all.find(|subject| *subject.name == *sample.name).map(|subject| &mut subject.watch)
+        all.find(|subject| *subject.name == *sample.name).map(|subject| &mut subject.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Option<Sample>>, keep: &mut Keep<'_, '_>) -> bool {
-        let Seen::Io(io) = &found.capture.seen else { return keep.foreign() };
-        let head = Head::new(found.case.trigger, found.capture);
-        let reason_snapshot = found.case.readings.map(|sample| Snap::new(sample, self.limits));
+    fn build_event(&self, completed: &Completed<'_, Option<Sample>>, sink: &mut EventSink<'_, '_>) -> bool {
+        let Seen::Io(io) = &completed.capture.seen else { return sink.foreign() };
+        let head = Head::new(completed.pending.trigger, completed.capture);
+        let reason_snapshot = completed.pending.readings.map(|sample| Snap::new(sample, self.limits));
         let readings = Readings { reason_snapshot };
         // Even if nothing was seen: a device that hangs has nothing to show.
-        keep.event(&Told::new(head, readings, io, found, self.told))
+        sink.emit(&DiskEvent::new(head, readings, io, completed, self.told))
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

@@ -2,20 +2,20 @@
 //! a container's toward its limit. Anonymous, shared or locked, all of it counts. Growth is held against the lowest sample of a sliding window, so the second
 //! sample after start is judged already, and what grows slowly never fires.
 
+mod event;
 mod rules;
-mod told;
 
 use std::time::Duration;
 
-use super::cases::Case;
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, all, field};
-use super::judge::{Desk, Found, Judge, Judged, Keep};
 use super::subjects::{Subjects, labels};
+use super::trigger::TriggerState;
 use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::Kind;
 use crate::host::{Facts, Key, Snapshot, Unreclaimable, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
 
@@ -148,7 +148,7 @@ const fn number(key: &'static str, default: f64, about: &'static str) -> Knob {
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
     let values = settings.values();
-    let judge = Memburst {
+    let detector = Memburst {
         host_rules: HostRules {
             ratio: values.number("host_ratio"),
             percent: values.number("host_percent"),
@@ -164,7 +164,7 @@ fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
         host: OfHost::default(),
         containers: Subjects::new(capacity.containers),
     };
-    Box::new(Judged::new(judge, settings))
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Memburst {
@@ -178,22 +178,27 @@ struct Memburst {
     containers: Subjects<OfContainer>,
 }
 
-/// Brings one subject's sample to the desk.
-fn sample(held: &mut Held, subject: Option<Key>, growth: Growth, desk: &mut Desk<'_, '_, Option<Growth>>) {
+/// Brings one subject's sample to the sampler.
+fn sample(
+    held: &mut Held,
+    subject: Option<Key>,
+    growth: Growth,
+    sampler: &mut Sampler<'_, '_, Option<Growth>>,
+) {
     let (edge, high) = held.take(&growth);
-    desk.sample(&mut held.watch, subject, edge, high, Some(growth));
+    sampler.sample(&mut held.trigger_state, subject, edge, high, Some(growth));
     held.judged();
 }
 
-impl Judge for Memburst {
+impl Detector for Memburst {
     type Readings = Option<Growth>;
     const CAPTURE: Kind = Kind::Faults;
 
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Growth>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Growth>>) {
         if let Some(memory) = snapshot.memory
             && let Some(growth) = self.host.take(now.mono, memory, &self.host_rules, self.shortest)
         {
-            sample(&mut self.host.held, None, growth, desk);
+            sample(&mut self.host.held, None, growth, sampler);
         }
         for (container, reading) in snapshot.each() {
             let key = container.key();
@@ -201,7 +206,7 @@ impl Judge for Memburst {
             let Some(memory) = &reading.memory else { continue };
             let growth = subject.take(reading.at, memory, &self.container_rules, self.shortest);
             if let Some(growth) = growth {
-                sample(&mut subject.held, Some(key), growth, desk);
+                sample(&mut subject.held, Some(key), growth, sampler);
             }
         }
     }
@@ -213,15 +218,15 @@ impl Judge for Memburst {
         }
     }
 
-    fn watch(&mut self, case: &Case<Option<Growth>>) -> Option<&mut super::watch::Watch> {
-        match case.subject {
-            None => Some(&mut self.host.held.watch),
-            Some(key) => Some(&mut self.containers.get_mut(key)?.held.watch),
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Growth>) -> Option<&mut TriggerState> {
+        match subject {
+            None => Some(&mut self.host.held.trigger_state),
+            Some(key) => Some(&mut self.containers.get_mut(key)?.held.trigger_state),
         }
     }
 
-    fn tell(&self, found: &Found<'_, Option<Growth>>, keep: &mut Keep<'_, '_>) -> bool {
-        told::tell(found, self.top, keep)
+    fn build_event(&self, completed: &Completed<'_, Option<Growth>>, sink: &mut EventSink<'_, '_>) -> bool {
+        event::build_event(completed, self.top, sink)
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

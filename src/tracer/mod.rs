@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use crate::config::{Check, Knob, Value, Values};
 use crate::evidence::{Capture, Kind, Refusal, Ticket};
 use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
+use crate::knob::{Check, Knob, Value, Values};
 use crate::metric::{Metric, Scrape};
 
 mod blocked;
-mod cases;
 mod cpuidle;
 mod cpusys;
+mod detector;
 mod disk_io;
 mod disk_rates;
 mod dload;
@@ -19,30 +19,34 @@ pub mod document;
 mod fields;
 mod flame;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod history;
+mod hook;
 mod iotracing;
-mod judge;
 mod known;
-mod lows;
 mod mapping;
 mod memburst;
 mod oom;
 mod out;
+mod pending;
 mod percents;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod play;
 mod profile;
 mod subjects;
+mod trigger;
 mod waiting;
 mod waitrate;
-mod watch;
+mod windowed_min;
 
-pub use cases::CASES_MAX;
+pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
 pub use out::{About, Data, Emitted, Out, Shrink, World};
-pub use watch::Trigger;
+pub use pending::PENDING_MAX;
+pub use trigger::Trigger;
 
 use crate::clock::Now;
 
@@ -104,7 +108,7 @@ pub struct Spec {
     /// Whether someone may ask it about one container: a tracer of the host alone takes none.
     pub containers: bool,
     /// The BPF program whose records it is fed with, right after a tick of the same turn.
-    pub hook: Option<&'static str>,
+    pub hook: Option<HookSpec>,
     /// Pressure that calls for a tick before its time.
     pub pressure: Option<Pressure>,
     /// Default interval.
@@ -257,15 +261,18 @@ impl Settings {
         &self.known_issues
     }
 
-    fn rule(&self) -> watch::Rule {
+    fn rule(&self) -> trigger::Rule {
         let sustained = u32::try_from(self.values.count("sustained_samples")).unwrap_or(u32::MAX);
-        watch::Rule { cooldown: self.values.time("cooldown"), sustained }
+        trigger::Rule { cooldown: self.values.time("cooldown"), sustained }
     }
 }
 
-/// The tracer that docs/how-to-add-a-tracer.md makes: it is compiled and played to like the others.
+/// The tracers that docs/how-to-add-a-tracer.md makes: they are compiled and played to like the others.
 #[cfg(test)]
 #[path = "../../docs/example/iowait.rs"]
 mod iowait;
+#[cfg(test)]
+#[path = "../../docs/example/reclaim.rs"]
+pub(crate) mod reclaim;
 #[cfg(test)]
 mod tests;

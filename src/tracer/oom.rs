@@ -1,26 +1,27 @@
 //! oom: every OOM kill, told by the kernel itself: who was killed, on whose behalf, in which
 //! cgroup, and who holds the memory. No kill goes untold for want of a capture.
 
+mod event;
 mod kill;
-mod told;
 
 use std::time::Duration;
 
-use super::cases::{Case, Cases};
-use super::fields::{COMMON, all, field};
-use super::watch::Trigger;
-use super::{About, Capacity, Event, Field, FieldKind, Out, Settings, Spec, Tracer};
+use super::detector::{Completed, Detector, DetectorTracer, EventSink, ForeignRecord, Occurrence, Sampler};
+use super::pending::PendingCapture;
+use super::trigger::{Trigger, TriggerState};
+use super::{Capacity, HookKnob, HookSpec, KnobSource, Settings, Spec, Tracer};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
-use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
-use crate::host::{Containers, Facts, Key, Memory, Watched};
+use crate::evidence::Kind;
+use crate::host::{Facts, Key, Memory, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use event::OomEvent;
 use kill::Kill;
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) use kill::fuzz as kill_fuzz;
 #[cfg(test)]
 pub(super) use kill::tests::record;
-use told::Told;
 
 const KILLS: Metric = Metric {
     name: "onset_oom_kills_total",
@@ -38,7 +39,10 @@ pub const SPEC: Spec = Spec {
     facts: Facts { memory: true, ..Facts::NONE },
     captures: &[Kind::Memory],
     containers: true,
-    hook: Some("oom"),
+    hook: Some(HookSpec {
+        name: "oom",
+        knobs: &[HookKnob { variable: "page_bytes", source: KnobSource::PageBytes }],
+    }),
     pressure: None,
     // Kills come by themselves: there is nothing to look for.
     every: HOUR,
@@ -48,61 +52,18 @@ pub const SPEC: Spec = Spec {
         about: "Processes with most memory that an event names",
     }],
     metrics: &[KILLS],
-    fields: &FIELDS,
+    fields: &event::FIELDS,
     build,
 };
 
-const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
-
-const OWN: [Field; 19] = [
-    field("victim.pid", FieldKind::Long, "The killed process's id on the host"),
-    field("victim.comm", FieldKind::Keyword, "Its name"),
-    field("victim.rss_bytes", FieldKind::Long, "Its resident memory when it was chosen, about"),
-    field("victim.container_id", FieldKind::Keyword, "Its container"),
-    field("killer.pid", FieldKind::Long, "The process that asked for memory when there was none"),
-    field("killer.comm", FieldKind::Keyword, "Its name"),
-    field("killer.container_id", FieldKind::Keyword, "Its container"),
-    field("oom_cgroup_path", FieldKind::Keyword, "The cgroup with least room above the victim"),
-    field(
-        "oom_cgroup_path_cut",
-        FieldKind::Boolean,
-        "Whether names are missing at the path's beginning, which is `...` then; left out if not",
-    ),
-    field("limit_bytes", FieldKind::Long, "Its limit, if there is one"),
-    field("usage_bytes", FieldKind::Long, "What it used"),
-    field("host_memory.total_bytes", FieldKind::Long, "Memory of the host"),
-    field("host_memory.available_bytes", FieldKind::Long, "What of it was available"),
-    field("host_memory.anon_bytes", FieldKind::Long, "What of it was anonymous, locked or not"),
-    field(
-        "host_memory.shmem_bytes",
-        FieldKind::Long,
-        "What of it was shared memory and tmpfs, locked or not",
-    ),
-    field(
-        "host_memory.locked_bytes",
-        FieldKind::Long,
-        "What of it was locked, be it anonymous, shared or of files",
-    ),
-    field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
-    field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
-    field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory just after the kill"),
-];
-
 fn build(settings: &Settings, _: Capacity) -> Box<dyn Tracer> {
-    Box::new(Oom {
-        cases: Cases::new(),
-        top: settings.values().len("top"),
-        lasting: settings.capture(),
-        memory: None,
-        kills: 0,
-    })
+    let detector = Oom { top: settings.values().len("top"), memory: None, kills: 0 };
+    Box::new(DetectorTracer::new(detector, settings))
 }
 
 struct Oom {
-    cases: Cases<Known>,
     /// Processes that an event names.
     top: usize,
-    lasting: Duration,
     /// The host's memory, and when it was read.
     memory: Option<(Duration, Memory)>,
     kills: u64,
@@ -115,85 +76,53 @@ struct Known {
     memory: Option<Memory>,
 }
 
-impl Oom {
-    /// The host's memory as it is in this turn.
-    fn memory(&self, now: Now) -> Option<Memory> {
-        self.memory.filter(|(at, _)| *at == now.mono).map(|(_, memory)| memory)
+impl Detector for Oom {
+    type Readings = Known;
+    const CAPTURE: Kind = Kind::Memory;
+
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, _: &mut Sampler<'_, '_, Known>) {
+        self.memory = snapshot.memory.map(|memory| (now.mono, *memory));
     }
 
-    fn killed(&mut self, now: Now, kill: Kill, out: &mut Out<'_>) {
+    fn record(&mut self, now: Now, record: &[u8]) -> Result<Option<Occurrence<Known>>, ForeignRecord> {
+        let kill = Kill::parse(record).ok_or(ForeignRecord)?;
         self.kills = self.kills.saturating_add(1);
-        let subject = kill.victim.container;
-        let known = Known { kill: Some(kill), memory: self.memory(now) };
-        if !self.ask(now, subject, Trigger::Kill, known, self.lasting, out) {
-            let case =
-                Case { ticket: Ticket(0), subject, trigger: Trigger::Kill, began: now, readings: known };
-            self.tell(&case, None, out);
+        // The facts are read in the turn in which a record comes: older ones are not of this kill.
+        let memory = self.memory.filter(|(at, _)| *at == now.mono).map(|(_, memory)| memory);
+        let readings = Known { kill: Some(kill), memory };
+        Ok(Some(Occurrence { subject: kill.victim.container, trigger: Trigger::Kill, readings }))
+    }
+
+    /// They are killed all the same.
+    fn lost(&mut self, count: u64) {
+        self.kills = self.kills.saturating_add(count);
+    }
+
+    fn readings(&self, _: Option<Key>) -> Known {
+        Known { kill: None, memory: self.memory.map(|(_, memory)| memory) }
+    }
+
+    /// Every kill is an event, however soon after another.
+    fn trigger_state(&mut self, _: Option<Key>, _: &Known) -> Option<&mut TriggerState> {
+        None
+    }
+
+    fn build_event(&self, completed: &Completed<'_, Known>, sink: &mut EventSink<'_, '_>) -> bool {
+        match OomEvent::of(completed, self.top) {
+            Some(event) => sink.emit(&event),
+            None => {
+                sink.foreign();
+                self.build_event_without_capture(completed.pending, sink)
+            }
         }
     }
 
-    fn ask(
-        &mut self,
-        now: Now,
-        subject: Option<Key>,
-        trigger: Trigger,
-        readings: Known,
-        lasting: Duration,
-        out: &mut Out<'_>,
+    fn build_event_without_capture(
+        &self,
+        pending: &PendingCapture<Known>,
+        sink: &mut EventSink<'_, '_>,
     ) -> bool {
-        if !self.cases.room() {
-            out.fault("cases_full");
-            return false;
-        }
-        let scope = subject.map_or(Scope::Host, Scope::Container);
-        let ticket = out.capture(Request { kind: Kind::Memory, scope, lasting });
-        self.cases.open(Case { ticket, subject, trigger, began: now, readings });
-        true
-    }
-
-    /// Ends a case with what was captured, if anything was. A wish that brought nothing is no event.
-    fn answered(&mut self, ticket: Ticket, found: Option<(&Capture, &Containers)>, out: &mut Out<'_>) {
-        let Some(case) = self.cases.close(ticket) else { return out.fault("unknown_ticket") };
-        let found = found.filter(|(capture, _)| {
-            let own = matches!(capture.seen, crate::evidence::Seen::Memory(_));
-            if !own {
-                out.fault("foreign_capture");
-            }
-            own
-        });
-        if found.is_some() || case.readings.kill.is_some() {
-            self.tell(&case, found, out);
-        }
-    }
-
-    fn tell(&self, case: &Case<Known>, found: Option<(&Capture, &Containers)>, out: &mut Out<'_>) {
-        let about = About { subject: case.subject, trigger: case.trigger, time: case.began.wall };
-        // One that cannot be kept is counted there, and is gone like the process.
-        let _ = out.emit(&about, &Told::new(case.trigger, &case.readings, found, self.top));
-    }
-}
-
-impl Tracer for Oom {
-    fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {
-        match event {
-            Event::Tick(snapshot) => {
-                self.memory = snapshot.memory.map(|memory| (now.mono, *memory));
-            }
-            Event::Record(record) => match Kill::parse(record) {
-                Some(kill) => self.killed(now, kill, out),
-                None => out.fault("foreign_record"),
-            },
-            // They are killed all the same.
-            Event::Lost(lost) => self.kills = self.kills.saturating_add(lost),
-            Event::Asked(subject, lasting) => {
-                let known = Known { kill: None, memory: self.memory.map(|(_, memory)| memory) };
-                self.ask(now, subject, Trigger::Manual, known, lasting, out);
-            }
-            Event::Captured(ticket, capture, containers) => {
-                self.answered(ticket, Some((capture, containers)), out);
-            }
-            Event::Refused(ticket, _) => self.answered(ticket, None, out),
-        }
+        pending.readings.kill.is_some() && sink.emit(&OomEvent::without_capture(pending))
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

@@ -5,9 +5,9 @@ use std::io;
 use crate::clock::Wall;
 use crate::evidence::{Request, Ticket};
 use crate::host::Key;
-use crate::log::id::RecordId;
+use crate::record_id::RecordId;
 
-use super::watch::Trigger;
+use super::trigger::Trigger;
 
 /// Whoever carries out what tracers ask for: the loop, or a test.
 pub trait World {

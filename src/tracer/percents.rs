@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::Values;
 use crate::host::{CpuTimes, HostCpu};
+use crate::knob::Values;
 
 /// A share in percent, or the difference of two. Documents hold it to two digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]

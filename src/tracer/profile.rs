@@ -4,10 +4,10 @@ use std::io;
 
 use serde::Serialize;
 
+use super::detector::{Completed, EventSink};
 use super::fields::{Head, Most, Truncated, field};
 use super::flame::Flame;
-use super::judge::{Found, Keep};
-use super::watch::Trigger;
+use super::trigger::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
 use crate::evidence::{FlameNode, Profile, Seen, TopProcess};
 
@@ -52,13 +52,17 @@ pub const FIELDS: [Field; 6] = [
 
 /// Makes an event of sampled stacks and what was read when they were asked for. Without a sample
 /// there is nothing to tell, unless someone asked.
-pub fn tell<T>(found: &Found<'_, T>, readings: impl Serialize, keep: &mut Keep<'_, '_>) -> bool {
-    let Seen::Stacks(profile) = &found.capture.seen else { return keep.foreign() };
-    let trigger = found.case.trigger;
+pub fn build_event<T>(
+    completed: &Completed<'_, T>,
+    readings: impl Serialize,
+    sink: &mut EventSink<'_, '_>,
+) -> bool {
+    let Seen::Stacks(profile) = &completed.capture.seen else { return sink.foreign() };
+    let trigger = completed.pending.trigger;
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;
     }
-    keep.event(&Profiled { head: Head::new(trigger, found.capture), readings, profile })
+    sink.emit(&Profiled { head: Head::new(trigger, completed.capture), readings, profile })
 }
 
 struct Profiled<'a, R> {

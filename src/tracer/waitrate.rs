@@ -7,18 +7,17 @@ mod sample;
 
 use std::time::Duration;
 
-use super::cases::Case;
+use super::detector::{Answer, Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::fields::{COMMON, Head, all};
-use super::judge::{Answer, Desk, Found, Judge, Judged, Keep};
 use super::percents::{Nanos, Percent};
 use super::subjects::{Subjects, labels};
+use super::trigger::{Trigger, TriggerState};
 use super::waiting::{self, Waiting};
-use super::watch::{Trigger, Watch};
 use super::{Capacity, Field, Settings, Spec};
 use crate::clock::Now;
-use crate::config::{Knob, Value};
 use crate::evidence::{Kind, Request, Scope, Seen, Ticket, Waited};
 use crate::host::{Containers, Facts, Key, Snapshot, Watched};
+use crate::knob::{Knob, Value};
 use crate::metric::{Kind as MetricKind, Metric, Scrape};
 use sample::{Counters, LEAST, Level, Numbers, OWN, Rules, Source, Subject};
 
@@ -103,7 +102,7 @@ fn build(settings: &Settings, capacity: Capacity) -> Box<dyn super::Tracer> {
         probe_every,
     };
     let subjects = Subjects::new(capacity.containers);
-    Box::new(Judged::new(
+    Box::new(DetectorTracer::new(
         Waitrate { rules, subjects, probe: Probe::default(), ticked: Duration::ZERO },
         settings,
     ))
@@ -127,7 +126,7 @@ struct Probe {
 
 impl Waitrate {
     /// Has the run queues probed, if it is time to and anyone waits.
-    fn probe(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+    fn probe(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Level>>) {
         let last = self.probe.last;
         let due = last.is_none_or(|(at, _)| now.mono.saturating_sub(at) >= self.rules.probe_every);
         if !due || self.probe.open.is_some() {
@@ -146,10 +145,10 @@ impl Waitrate {
             calm &= subject.is_calm(elapsed, host);
         }
         if calm {
-            self.sample(now, snapshot.containers, &[], elapsed, Source::Pressure, desk);
+            self.sample(now, snapshot.containers, &[], elapsed, Source::Pressure, sampler);
         } else {
             let lasting = self.rules.probe;
-            self.probe.open = Some(desk.look(Request { kind: Kind::Probe, scope: Scope::Host, lasting }));
+            self.probe.open = Some(sampler.look(Request { kind: Kind::Probe, scope: Scope::Host, lasting }));
         }
     }
 
@@ -161,7 +160,7 @@ impl Waitrate {
         seen: &[(Key, Waited)],
         lasted: Duration,
         source: Source,
-        desk: &mut Desk<'_, '_, Option<Level>>,
+        sampler: &mut Sampler<'_, '_, Option<Level>>,
     ) {
         // One that was not in the last tick is not watched any more.
         let ticked = Some(self.ticked);
@@ -172,16 +171,16 @@ impl Waitrate {
             let place = seen.binary_search_by_key(&key, |(key, _)| *key).ok();
             let time = place.and_then(|place| seen.get(place)).map(|(_, time)| *time).unwrap_or_default();
             let (edge, high) = subject.judge(now.mono, time, lasted, source, &self.rules);
-            desk.sample(&mut subject.watch, Some(key), edge, high, subject.level);
+            sampler.sample(&mut subject.trigger_state, Some(key), edge, high, subject.level);
         }
     }
 }
 
-impl Judge for Waitrate {
+impl Detector for Waitrate {
     type Readings = Option<Level>;
     const CAPTURE: Kind = Kind::Waits;
 
-    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, desk: &mut Desk<'_, '_, Option<Level>>) {
+    fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Option<Level>>) {
         self.ticked = now.mono;
         let mut any = false;
         for (container, reading) in snapshot.each() {
@@ -192,7 +191,7 @@ impl Judge for Waitrate {
             any |= subject.seen.is_some();
         }
         if any {
-            self.probe(now, snapshot, desk);
+            self.probe(now, snapshot, sampler);
         }
     }
 
@@ -201,7 +200,7 @@ impl Judge for Waitrate {
         now: Now,
         ticket: Ticket,
         answer: Answer<'_>,
-        desk: &mut Desk<'_, '_, Option<Level>>,
+        sampler: &mut Sampler<'_, '_, Option<Level>>,
     ) -> bool {
         if self.probe.open != Some(ticket) {
             return false;
@@ -209,9 +208,9 @@ impl Judge for Waitrate {
         self.probe.open = None;
         match answer.map(|(capture, containers)| (&capture.seen, capture.lasted, containers)) {
             Some((Seen::Probe(seen), lasted, containers)) => {
-                self.sample(now, containers, seen, lasted, Source::Probe, desk);
+                self.sample(now, containers, seen, lasted, Source::Probe, sampler);
             }
-            Some(_) => desk.foreign(),
+            Some(_) => sampler.foreign(),
             None => {}
         }
         true
@@ -221,20 +220,20 @@ impl Judge for Waitrate {
         self.subjects.get(subject?)?.level
     }
 
-    fn watch(&mut self, case: &Case<Option<Level>>) -> Option<&mut Watch> {
-        Some(&mut self.subjects.get_mut(case.subject?)?.watch)
+    fn trigger_state(&mut self, subject: Option<Key>, _: &Option<Level>) -> Option<&mut TriggerState> {
+        Some(&mut self.subjects.get_mut(subject?)?.trigger_state)
     }
 
-    fn tell(&self, found: &Found<'_, Option<Level>>, keep: &mut Keep<'_, '_>) -> bool {
-        let Seen::Waits(waits) = &found.capture.seen else { return keep.foreign() };
-        let trigger = found.case.trigger;
+    fn build_event(&self, completed: &Completed<'_, Option<Level>>, sink: &mut EventSink<'_, '_>) -> bool {
+        let Seen::Waits(waits) = &completed.capture.seen else { return sink.foreign() };
+        let trigger = completed.pending.trigger;
         // It is over: an event would only mute what comes next.
         if waits.whole.all.is_zero() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(trigger, found.capture);
-        let readings = Numbers::from(found.case.readings);
-        keep.event(&Waiting { head, readings, waits, containers: found.containers })
+        let head = Head::new(trigger, completed.capture);
+        let readings = Numbers::from(completed.pending.readings);
+        sink.emit(&Waiting { head, readings, waits, containers: completed.containers })
     }
 
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>) {

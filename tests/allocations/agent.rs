@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onset::agent::{Agent, Drill};
+use onset::agent::{Agent, TestHarness};
 use onset::config::Config;
 use onset::tracer::TRACERS;
 
@@ -65,7 +65,7 @@ fn drilled(config: &Path) {
     let ids: Vec<&str> = ids.lines().collect();
     let record = kill();
     let config = Config::load(Some(config), TRACERS).expect("valid");
-    let mut drill = Drill::new(Agent::start(config, None).expect("ready"));
+    let mut harness = TestHarness::new(Agent::start(config, None).expect("ready"));
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         OVER.store(true, Ordering::Relaxed);
@@ -77,24 +77,24 @@ fn drilled(config: &Path) {
     while !OVER.load(Ordering::Relaxed) {
         let in_turn = TRACERS.get(turn % TRACERS.len()).map_or("", |spec| spec.name);
         assert!(
-            drill.turn(|name| turn.is_multiple_of(ALL_DUE_EACH) || name == in_turn),
+            harness.turn(|name| turn.is_multiple_of(ALL_DUE_EACH) || name == in_turn),
             "nobody told it to leave"
         );
         for _ in 0..RECORDS_PER_TURN {
-            assert!(drill.record("oom", &record));
+            assert!(harness.record("oom", &record));
         }
         for (tracer, each, ms, container) in ASKED {
             let each = usize::try_from(each).unwrap_or(1);
             if turn.is_multiple_of(each) {
                 let of = ids.get(turn / each % ids.len()).copied().filter(|_| container);
-                drill.ask(tracer, of, Duration::from_millis(ms));
+                harness.ask(tracer, of, Duration::from_millis(ms));
             }
         }
         turn += 1;
     }
     let after = counts();
     TO_SHOW.set(0);
-    drill.leave().expect("a log on the disk");
+    harness.leave().expect("a log on the disk");
     let (taken, in_c, freed) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
     println!(
         "\nthe loop took {taken} times in Rust and {in_c} times in C and freed {freed} times in {turn} turns"

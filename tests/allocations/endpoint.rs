@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use mio::{Events, Poll};
+use onset::fixed_buf::FixedBuf;
 use onset::http::{Pages, Server};
-use onset::page::Page;
 
 use crate::ALLOCATIONS;
 
@@ -16,7 +16,7 @@ const PAGE: usize = 300_000;
 struct Fill;
 
 impl Pages for Fill {
-    fn page(&mut self, path: &str, to: &mut Page) -> Option<(u16, &'static str)> {
+    fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)> {
         for _ in 0..PAGE / 10 {
             to.push(b"0123456789").ok()?;
         }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onset::clock::{Now, Wall};
-use onset::config::Paths;
-use onset::host::{Facts, Identity, Reader, Record, Scan, Teller, Text, Told};
+use onset::host::Paths;
+use onset::host::{Facts, Identity, NameReport, NameSource, Reader, Record, Scan, Text};
 
 use crate::allocations;
 
@@ -59,9 +59,9 @@ fn a_hundred_containers_cost_no_heap_allocation() {
         container_memory: true,
         ..Facts::NONE
     };
-    let named = Told {
+    let named = NameReport {
         identity: Identity { name: Text::cut(&"n".repeat(200)), ..Identity::UNKNOWN },
-        by: Teller::Runtime(Record { cgroup: Some("a.slice:b:c".into()), owner: 0, stamp: 1 }),
+        by: NameSource::Runtime(Record { cgroup: Some("a.slice:b:c".into()), owner: 0, stamp: 1 }),
     };
     for turn in 0..60 {
         let now = Now { mono: Duration::from_secs(turn), wall: Wall(0) };
@@ -88,7 +88,7 @@ fn a_hundred_containers_cost_no_heap_allocation() {
             reader.read(all, now);
             reader.count_tasks(|_, _| true);
             reader.changes(|_| told += 1);
-            reader.told(key, &named);
+            reader.learn(key, &named);
             assert!(reader.rescan(now) == Scan::Whole);
         });
         assert_eq!(made, 0, "in turn {turn}");

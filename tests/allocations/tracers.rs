@@ -9,13 +9,13 @@ use onset::evidence::{
     Capture, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal,
     Request, Resident, Scope, Seen, Stall, Target, Task, Ticket, Times, TopProcess, Waited, Waits, Who,
 };
+use onset::fixed_buf::FixedBuf;
 use onset::host::{
     ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, Filter, HostCpu, Key, Load, Memory, Reading,
     Snapshot, TaskCounts, Unreclaimable, Watched,
 };
 use onset::log::{Id, RecordId};
 use onset::metric::{Mishaps, Scrape};
-use onset::page::Page;
 use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, World, document};
 
 use crate::ALLOCATIONS;
@@ -172,7 +172,7 @@ fn turn(
     tracer: &mut dyn Tracer,
     bench: &mut Bench<'_>,
     (readings, number): (&mut [Reading], u32),
-    page: &mut Page,
+    page: &mut FixedBuf,
     [capture, probe]: [&Capture; 2],
 ) {
     let now = bench.now;
@@ -239,7 +239,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let list: Vec<(&str, &str)> =
         names.iter().zip(&paths).map(|(name, path)| (name.as_str(), path.as_str())).collect();
     let containers = Containers::fixture(&list);
-    let (mut sheet, mut page) = (vec![0; 32 << 10], Page::new(1 << 20));
+    let (mut sheet, mut page) = (vec![0; 32 << 10], FixedBuf::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
     let (capture, probe) = (capture(spec.captures[0]), capture(Kind::Probe));
     let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use onset::control::{self, Ask, Outcome};
+use onset::control::{self, ControlRequest, Outcome};
 use onset::log::Writer;
 use serde_json::{Value, json};
 
@@ -29,9 +29,9 @@ pub fn socket(agent: &Agent) -> PathBuf {
 
 /// As `events`, for other threads.
 pub fn events_by(socket: &Path, count: usize) -> usize {
-    let ask = Ask::Trigger { tracer: "dload".into(), container: None, seconds: None };
+    let request = ControlRequest::Trigger { tracer: "dload".into(), container: None, seconds: None };
     let kept = |reply: String| matches!(serde_json::from_str(&reply), Ok(Outcome::Id(_)));
-    (0..count).filter(|_| control::ask(socket, &ask, SOON).is_ok_and(kept)).count()
+    (0..count).filter(|_| control::ask(socket, &request, SOON).is_ok_and(kept)).count()
 }
 
 /// Writes so many documents into a log, before any agent runs on it. Returns their ids.

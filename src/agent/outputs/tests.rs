@@ -10,8 +10,8 @@ use std::time::Instant;
 use mio::net::TcpListener;
 
 use super::*;
+use crate::fixed_buf::FixedBuf;
 use crate::log::RecordId;
-use crate::page::Page;
 
 const SOON: Duration = Duration::from_secs(20);
 const BOTH: [OutputSpec; 2] = [ship::OUTPUT, copies::OUTPUT];
@@ -218,7 +218,7 @@ fn what_the_log_loses_is_shown_under_the_output_that_had_not_read_it() {
     let status = outputs.status();
     let shown: Vec<_> = status.iter().map(|output| (&*output.name, output.dropped, output.created)).collect();
     assert_eq!(shown, [("elasticsearch", dropped, 0), ("copies", 0, 60)]);
-    let mut page = Page::new(1 << 16);
+    let mut page = FixedBuf::new(1 << 16);
     let mut scrape = Scrape::new(&mut page, &METRICS);
     outputs.scrape(&mut scrape);
     assert_eq!((scrape.missing().count(), scrape.mishaps()), (0, crate::metric::Mishaps::default()));

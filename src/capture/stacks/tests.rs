@@ -1,11 +1,17 @@
 //! Sessions whose thread comes late, as on a host without a CPU to spare.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::super::answer::Answered;
+use super::super::open_request::Answered;
 use super::*;
 use crate::bpf::tests::{alone, root};
-use crate::evidence::Ticket;
+use crate::evidence::{Kind, Request, Ticket};
+
+fn job(lasting: Duration, to: SyncSender<Answered>) -> Job {
+    let request = Request { kind: Kind::Stacks, scope: Scope::Host, lasting };
+    let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}));
+    Job { open, members: Members::HOST }
+}
 
 /// When each of these ends that begin one after the other, and when each turn ended what it read, where no
 /// turn is taken until all of them are over.
@@ -13,21 +19,20 @@ fn ends_of_late_turns(lasting: &[Duration]) -> (Vec<Duration>, Vec<Option<Durati
     let followed = bpf::Followed::create(16).expect("a map");
     let site = bpf::Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
     let program = bpf::Stacks::by_clock(&site, &mut bpf::Meter::default()).expect("this kernel has BTF");
-    let sampler = Arc::new(Sampler::new(program, Sampled::Running, Path::new("/proc")).expect("a count"));
+    let sampler = Sampler::new(program, Sampled::Running, Path::new("/proc"), false).expect("a count");
     let (to, _answers): (_, Receiver<Answered>) = sync_channel(lasting.len());
     let mut program = sampler.program.lock().expect("nobody broke");
     let armed = program.arm().expect("armed");
-    let mut session = Session { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    let mut session = StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
     for lasting in lasting {
-        let answer = Answer::new(Ticket(1), to.clone(), Arc::new(|| {}));
-        session.begin(Job { answer, scope: Scope::Host, lasting: *lasting, members: Members::HOST });
+        session.accept(job(*lasting, to.clone()));
     }
     let untils: Vec<Duration> = session.running.iter().map(|running| running.until).collect();
     std::thread::sleep(lasting.iter().sum());
     let mut ends = Vec::new();
     while !session.running.is_empty() {
         assert!(ends.len() < 10, "{ends:?} end none of {untils:?}");
-        ends.push(session.turn(sys::monotonic(), None));
+        ends.push(session.turn_at(sys::monotonic(), None));
     }
     (untils, ends)
 }
@@ -61,15 +66,13 @@ fn a_request_that_begins_while_others_are_over_is_sampled() {
     let followed = bpf::Followed::create(16).expect("a map");
     let site = bpf::Site { sys: Path::new("/sys"), followed: &followed, unified: false, cpus: &[0, 1] };
     let program = bpf::Stacks::by_clock(&site, &mut bpf::Meter::default()).expect("this kernel has BTF");
-    let sampler = Arc::new(Sampler::new(program, Sampled::Running, Path::new("/proc")).expect("a count"));
+    let sampler = Sampler::new(program, Sampled::Running, Path::new("/proc"), false).expect("a count");
     let (to, _answers): (_, Receiver<Answered>) = sync_channel(3);
     let mut program = sampler.program.lock().expect("nobody broke");
     let armed = program.arm().expect("armed");
-    let mut session = Session { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    let mut session = StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
     for (millis, rest) in [(100, 0), (200, 300), (10_000, 0)] {
-        let answer = Answer::new(Ticket(1), to.clone(), Arc::new(|| {}));
-        let lasting = Duration::from_millis(millis);
-        session.begin(Job { answer, scope: Scope::Host, lasting, members: Members::HOST });
+        session.accept(job(Duration::from_millis(millis), to.clone()));
         std::thread::sleep(Duration::from_millis(rest));
     }
     assert_eq!(session.running.len(), 1, "the others are over");
@@ -77,6 +80,6 @@ fn a_request_that_begins_while_others_are_over_is_sampled() {
     while began.elapsed() < Duration::from_millis(500) {
         std::hint::spin_loop();
     }
-    session.turn(sys::monotonic(), None);
+    session.turn_at(sys::monotonic(), None);
     assert!(session.running.iter().all(|running| !running.counts.is_empty()), "this thread was on a CPU");
 }

@@ -180,9 +180,8 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
 
 #[test]
 fn a_look_at_memory_is_over_at_once_and_leaves_no_thread() {
-    let mut captures = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
-    captures.staff();
-    assert_eq!((captures.unsupported(Kind::Memory), captures.mode(Kind::Memory)), (None, "/proc"));
+    let mut captures = load_from(&without_btf(), false);
+    assert_eq!(captures.support(Kind::Memory), Ok(Method { name: "/proc", degraded: None }));
     let request = Request { kind: Kind::Memory, scope: Scope::Host, lasting: Duration::from_secs(600) };
     begin(&mut captures, 1, request);
     begin(&mut captures, 2, request);

@@ -17,6 +17,7 @@ mod faults;
 mod images;
 mod io;
 mod stacks;
+mod table;
 mod tasks;
 mod waits;
 
@@ -101,9 +102,22 @@ fn without_btf() -> config::Paths {
 }
 
 fn load(unified: bool) -> Captures {
-    let captures = Captures::load(&paths(), unified, 16, Arc::new(|| {}));
-    captures.staff();
+    load_from(&paths(), unified)
+}
+
+fn load_from(paths: &config::Paths, unified: bool) -> Captures {
+    load_in(paths, Hierarchy { root: &paths.cgroup, unified })
+}
+
+fn load_in(paths: &config::Paths, hierarchy: Hierarchy<'_>) -> Captures {
+    let captures = Captures::load(paths, hierarchy, 16, Arc::new(|| {}));
+    captures.begin_threads();
     captures
+}
+
+/// Why this kind of capture cannot be made.
+fn unsupported(captures: &Captures, kind: Kind) -> Option<&'static str> {
+    captures.support(kind).err()
 }
 
 fn key(slot: u16) -> Key {
@@ -136,15 +150,14 @@ fn open(what: &str) -> usize {
 
 #[test]
 fn without_btf_stacks_are_refused_with_the_remedy_and_tasks_are_walked_over() {
-    let mut captures = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
-    captures.staff();
-    let reason = captures.unsupported(Kind::Stacks).expect("there is no BTF");
+    let mut captures = load_from(&without_btf(), false);
+    let reason = unsupported(&captures, Kind::Stacks).expect("there is no BTF");
     assert!(reason.contains("CONFIG_DEBUG_INFO_BTF") && reason.contains("onset doctor"), "{reason}");
     let request = of_stacks(Scope::Host, Duration::from_secs(1));
     let refused = captures.begin(Ticket(1), request, &Containers::default());
     assert_eq!(refused, Err(Refusal::Unsupported(reason)));
-    assert_eq!((captures.unsupported(Kind::Tasks), captures.mode(Kind::Tasks)), (None, "/proc walk"));
-    assert_eq!(captures.lesser(Kind::Tasks), Some(reason));
+    let walk = Method { name: "/proc walk", degraded: Some(reason) };
+    assert_eq!(captures.support(Kind::Tasks), Ok(walk));
     assert!(!captures.sample_tasks(&Containers::default(), &mut |_| {}), "the first walk is only begun");
     let counts = until("a walk", || {
         let mut counts = TaskCounts::default();
@@ -172,7 +185,7 @@ fn programs_are_metered_and_losses_told() {
     captures.run_time(&mut |name, _, _| names.push(name.to_owned()));
     let all = [
         ["stacks", "faults", "large_pages", "tasks", "stuck_tasks"].as_slice(),
-        &["bio_queued", "rq_issued", "rq_completed", "task_wakes", "waits_switched", "waits_moved"],
+        &["waits_switched", "waits_moved", "bio_queued", "rq_issued", "rq_completed", "task_wakes"],
     ];
     assert_eq!(names, all.concat());
     let mut lost = Vec::new();
@@ -185,8 +198,9 @@ fn a_container_that_finds_no_room_is_counted() {
     if !root() {
         return;
     }
-    let mut captures = Captures::load(&paths(), false, 2, Arc::new(|| {}));
-    captures.staff();
+    let paths = paths();
+    let hierarchy = Hierarchy { root: &paths.cgroup, unified: false };
+    let mut captures = Captures::load(&paths, hierarchy, 2, Arc::new(|| {}));
     for id in 1..=5 {
         captures.follow(id, key(1));
     }
@@ -218,9 +232,9 @@ fn without_rights_the_reason_says_which_are_needed() {
         return;
     }
     let captures = load(false);
-    let reason = captures.unsupported(Kind::Stacks).expect("nobody may not");
+    let reason = unsupported(&captures, Kind::Stacks).expect("nobody may not");
     assert!(reason.contains("needs root, or CAP_BPF"), "{reason}");
-    assert_eq!((captures.mode(Kind::Tasks), captures.lesser(Kind::Tasks)), ("/proc walk", Some(reason)));
+    assert_eq!(captures.support(Kind::Tasks), Ok(Method { name: "/proc walk", degraded: Some(reason) }));
 }
 
 #[test]

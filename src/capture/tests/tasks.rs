@@ -47,7 +47,7 @@ fn the_detectors_look_counts_every_task_by_its_state(hierarchy: &str) {
     let state = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     until("the stop", || state(stopped).contains(") T ").then_some(()));
     let mut captures = load(hierarchy == V2);
-    assert_eq!(captures.mode(Kind::Tasks), "iter/task");
+    assert_eq!(captures.support(Kind::Tasks), Ok(Method { name: "iter/task", degraded: None }));
     captures.follow(cgroup.id(), key(6));
     // A process may still be on its way to sleep.
     let counts = until("all to settle", || {
@@ -185,8 +185,7 @@ fn the_walk_over_proc_finds_the_same_writer_with_the_same_stack() {
     let mut captures = load(false);
     captures.follow(writer.cgroup.id(), key(8));
     let by_iterator = tasks(&mut captures, &|_| ());
-    let mut walking = Captures::load(&without_btf(), false, 16, Arc::new(|| {}));
-    walking.staff();
+    let mut walking = load_from(&without_btf(), false);
     let path = writer.cgroup.path.strip_prefix(V1).expect("it is below");
     let path = format!("/{}", path.display());
     let containers: Cgroups<'_> = &|each| each(&path, key(8));

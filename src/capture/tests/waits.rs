@@ -82,8 +82,7 @@ fn two_cgroups_on_one_cpu_blame_each_other_for_what_the_kernel_says_they_waited(
     set(&strong, "cpu.shares", "1024");
     set(&weak, "cpu.shares", "128");
     let pids = [strong.run(PINNED), weak.run(PINNED)];
-    let mut captures = load(false);
-    captures.name_cgroups_in(Path::new(V1));
+    let mut captures = load_in(&paths(), Hierarchy { root: Path::new(V1), unified: false });
     captures.follow(weak.id(), key(2));
     let before = pids.map(|pid| delay(&[pid]));
     begin(&mut captures, 1, of_waits(Scope::Host, 4));
@@ -111,8 +110,7 @@ fn in_the_unified_hierarchy_cgroups_are_told_apart_as_well() {
     let _alone = alone();
     let (mut one, mut other) = (Cgroup::new(V2, "one"), Cgroup::new(V2, "other"));
     let pids = [one.run(PINNED), other.run(PINNED)];
-    let mut captures = load(true);
-    captures.name_cgroups_in(Path::new(V2));
+    let mut captures = load_in(&paths(), Hierarchy { root: Path::new(V2), unified: true });
     captures.follow(one.id(), key(7));
     let before = delay(&pids[..1]);
     let found = captured(&mut captures, &[7], 3, || {});

@@ -177,6 +177,7 @@ fn flavor(about: &Value) -> Option<(Flavor, String)> {
 }
 
 /// Any bytes as an answer: what is told of it fits a line.
+#[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz(data: &[u8]) {
     let status = data.first().map_or(500, |first| 200 + u16::from(*first));
     let answer = Answer::read(status, data.get(1..).unwrap_or_default());

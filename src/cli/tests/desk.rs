@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::onset;
 use crate::clock::Wall;
-use crate::control::{Ask, Server};
+use crate::control::{ControlRequest, Server};
 use crate::log::{RecordId, Writer};
 use crate::sys;
 
@@ -98,7 +98,10 @@ impl Desk {
     }
 
     /// Answers requests as an agent would, on a thread of its own, until one was answered.
-    pub(super) fn agent(&self, reply: impl FnOnce(Ask) -> Value + Send + 'static) -> thread::JoinHandle<()> {
+    pub(super) fn agent(
+        &self,
+        reply: impl FnOnce(ControlRequest) -> Value + Send + 'static,
+    ) -> thread::JoinHandle<()> {
         const TOKENS: Range<usize> = 0..9;
         let mut poll = Poll::new().expect("epoll");
         let mut server = Server::bind(&self.path("s"), None, poll.registry(), TOKENS).expect("a new socket");
@@ -115,7 +118,7 @@ impl Desk {
                 if let Some((caller, ask)) = asked.take() {
                     let value = reply.take().expect("asked once")(ask);
                     let told =
-                        server.reply(caller, sys::now().mono, |page| serde_json::to_writer(page, &value));
+                        server.reply(caller, sys::now().mono, |buf| serde_json::to_writer(buf, &value));
                     assert!(told);
                 }
             }

@@ -12,7 +12,7 @@ use super::Key;
 use super::identity::Role;
 use super::inline::Text;
 use filter::Filter;
-use paths::Paths;
+use paths::PathTable;
 use table::Row;
 
 pub use table::{Containers, NotFound, Refused};
@@ -24,7 +24,7 @@ pub type ContainerId = Text<{ path::ID_MAX }>;
 #[derive(Clone, Copy, Debug)]
 pub struct Container<'t> {
     row: &'t Row,
-    paths: &'t Paths,
+    paths: &'t PathTable,
 }
 
 impl<'t> Container<'t> {

@@ -18,7 +18,7 @@ const HEAD: usize = 6;
 
 /// The paths, by slot.
 #[derive(Debug, Default)]
-pub(crate) struct Paths {
+pub(crate) struct PathTable {
     bytes: Vec<u8>,
     /// Where each slot's path begins in `bytes`, its head included.
     starts: Vec<Option<u32>>,
@@ -40,11 +40,11 @@ impl Entry {
     }
 }
 
-impl Paths {
+impl PathTable {
     /// With room for the paths of `slots` slots.
-    pub(crate) fn with_capacity(slots: usize) -> Paths {
-        let bytes = Vec::with_capacity(Paths::room(slots));
-        Paths { bytes, starts: Vec::with_capacity(slots), used: 0 }
+    pub(crate) fn with_capacity(slots: usize) -> PathTable {
+        let bytes = Vec::with_capacity(PathTable::room(slots));
+        PathTable { bytes, starts: Vec::with_capacity(slots), used: 0 }
     }
 
     /// The number of bytes set aside for the paths of `slots` slots.
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_path_of_any_length_is_kept_whole() {
-        let mut paths = Paths::with_capacity(4);
+        let mut paths = PathTable::with_capacity(4);
         let long = "/deep".repeat(800);
         assert!(paths.set(0, b"/docker/a") && paths.set(3, long.as_bytes()));
         assert_eq!((paths.text(0), paths.text(3)), ("/docker/a", &*long));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_no_utf8_is_kept_as_it_is_and_shown_as_text() {
-        let mut paths = Paths::with_capacity(4);
+        let mut paths = PathTable::with_capacity(4);
         for path in [&b"/a\xff\xfe.slice/b"[..], b"/\xc3", b"/\xc3\xa9/\xe2\x82/x"] {
             assert!(paths.set(1, path));
             assert_eq!((paths.raw(1), paths.text(1)), (path, &*shown(path)));
@@ -213,10 +213,10 @@ mod tests {
 
     #[test]
     fn paths_that_are_full_are_refused_until_one_goes() {
-        let mut paths = Paths::with_capacity(32);
+        let mut paths = PathTable::with_capacity(32);
         let long = vec![b'x'; PATH_MAX - 1];
         let kept = (0..32).find(|slot| !paths.set(*slot, &long)).expect("not all fit");
-        assert_eq!(usize::from(kept), Paths::room(32) / (PATH_MAX - 1 + HEAD));
+        assert_eq!(usize::from(kept), PathTable::room(32) / (PATH_MAX - 1 + HEAD));
         paths.clear(1);
         assert!(paths.set(31, &long), "what was let go of is closed up");
         assert!((0..kept).filter(|slot| *slot != 1).all(|slot| paths.raw(slot) == long));
@@ -226,7 +226,7 @@ mod tests {
     /// Against a map, over thousands of changes.
     #[test]
     fn each_slot_has_its_own_whatever_came_and_went() {
-        let mut paths = Paths::with_capacity(64);
+        let mut paths = PathTable::with_capacity(64);
         let mut want: Vec<Vec<u8>> = vec![Vec::new(); 64];
         let mut random = 7_u64;
         let mut next = |below: u64| {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::Container;
 use super::claim::{Maker, Standing};
 use super::path::{Found, ID_MAX};
-use super::paths::Paths;
+use super::paths::PathTable;
 use crate::host::Key;
 use crate::host::identity::Identity;
 use crate::host::index::Index;
@@ -70,7 +70,7 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 pub struct Containers {
     slots: Vec<Row>,
-    paths: Paths,
+    paths: PathTable,
     capacity: usize,
     live: usize,
     /// Those that are there, by their paths and by their ids.
@@ -97,7 +97,7 @@ impl Containers {
             slots: Vec::with_capacity(slots),
             capacity: capacity.min(slots),
             live: 0,
-            paths: Paths::with_capacity(slots),
+            paths: PathTable::with_capacity(slots),
             by_path: Index::with_capacity(slots),
             by_id: Index::with_capacity(slots),
             gone: VecDeque::with_capacity(slots),

@@ -84,18 +84,18 @@ impl Identity {
     }
 }
 
-/// What someone tells of a container.
+/// What one source tells of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct NameReport {
     /// Its names.
     pub identity: Identity,
-    /// Who tells.
-    pub by: Teller,
+    /// The source.
+    pub by: NameSource,
 }
 
-/// Who tells names.
+/// Where names come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Teller {
+pub enum NameSource {
     /// The kubelet: by the id alone.
     Kubelet,
     /// A runtime, by its files.

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use super::hierarchies::{Hierarchies, Mode};
 use super::source::{Io, Place, Source};
-use super::tree::{Mode, Tree};
 use crate::host::cgroup::cpuset;
 use crate::host::cgroup::memory::{Limit, limit};
 use crate::host::cgroup::quota::{self, Quota};
@@ -55,7 +55,7 @@ impl<T: Copy> Cached<T> {
 /// A cgroup in all hierarchies.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
-    pub(super) tree: &'a Tree,
+    pub(super) hierarchies: &'a Hierarchies,
     pub(super) path: &'a [u8],
     /// Whether files that were not there are looked for again.
     pub(super) again: bool,
@@ -87,7 +87,7 @@ impl<'a> Group<'a> {
     /// Until it `settles` files that are not there are looked for. What is read seldom, for another `number`
     /// it is at another time.
     pub(super) fn new(
-        tree: &'a Tree,
+        hierarchies: &'a Hierarchies,
         path: &'a [u8],
         turn: Turn,
         settles: Duration,
@@ -97,23 +97,23 @@ impl<'a> Group<'a> {
         let (due, again) = (last_due(at, number), at < settles);
         let since = if rationed { due } else { at };
         let whole = if again { at } else { due };
-        Group { tree, path, again, turn: at, since, whole, keep: !rationed }
+        Group { hierarchies, path, again, turn: at, since, whole, keep: !rationed }
     }
 
     pub(super) fn cpu(self) -> Place<'a> {
-        Place { folder: self.tree.cpu.as_ref(), path: self.path, again: self.again, keep: true }
+        Place { folder: self.hierarchies.cpu.as_ref(), path: self.path, again: self.again, keep: true }
     }
 
     pub(super) fn cpuacct(self) -> Place<'a> {
-        Place { folder: self.tree.cpuacct.as_ref(), ..self.cpu() }
+        Place { folder: self.hierarchies.cpuacct.as_ref(), ..self.cpu() }
     }
 
     pub(super) fn memory(self) -> Place<'a> {
-        Place { folder: self.tree.memory.as_ref(), ..self.cpu() }
+        Place { folder: self.hierarchies.memory.as_ref(), ..self.cpu() }
     }
 
     fn cpuset(self) -> Place<'a> {
-        Place { folder: self.tree.cpuset.as_ref(), ..self.cpu() }
+        Place { folder: self.hierarchies.cpuset.as_ref(), ..self.cpu() }
     }
 
     /// For a file of its bounds.
@@ -122,7 +122,7 @@ impl<'a> Group<'a> {
     }
 
     pub(super) fn is_v2(self) -> bool {
-        self.tree.mode == Mode::V2
+        self.hierarchies.mode == Mode::V2
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::bounds::{Bounds, Cached, Group};
-use super::branches::lower;
+use super::parent_cgroups::lower;
 use super::source::{Io, Source};
 use crate::host::cgroup::cpu;
 use crate::host::cgroup::memory::{self, Limit};
@@ -16,8 +16,8 @@ use crate::host::{ContainerCpu, ContainerMemory, Throttling};
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
     pub(super) bounds: Bounds,
-    /// The branch that it is in.
-    pub(super) branch: u16,
+    /// The cgroup that holds it.
+    pub(super) parent: u16,
     /// The sweep that last saw it.
     pub(super) seen: u32,
     /// Until then files that are not there are looked for: a runtime makes a container's cgroups

@@ -2,13 +2,13 @@
 //! without allocation. A turn begins with the first `read` at a new time; a fact is read once a turn.
 
 mod bounds;
-mod branches;
-mod census;
+mod cgroup_watcher;
+mod hierarchies;
 mod leaf;
-mod losses;
-mod population;
+mod missing_controllers;
+mod parent_cgroups;
 mod source;
-mod tree;
+mod tracked_containers;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,21 @@ use super::cgroup::cpuset;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
-    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, Snapshot, TaskCounts, TaskSample, Told,
+    Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, NameReport, Paths, Snapshot, TaskCounts,
+    TaskSample,
 };
 use crate::clock::Now;
-use crate::config::Paths;
 use bounds::{Group, Turn};
-use branches::lower;
-use census::{Census, Scene};
+use cgroup_watcher::{CgroupWatcher, WatcherContext};
+use hierarchies::Hierarchies;
 use leaf::Leaf;
-use population::Population;
+use parent_cgroups::lower;
 use source::{Io, Place, Source};
-use tree::Tree;
+use tracked_containers::TrackedContainers;
 
-pub use census::Scan;
-pub use losses::Loss;
-pub use tree::Mode;
+pub use cgroup_watcher::Scan;
+pub use hierarchies::Mode;
+pub use missing_controllers::MissingController;
 
 /// Block devices that are read, partitions included; more are counted as beyond capacity.
 const DISKS_MAX: usize = 2048;
@@ -95,13 +95,13 @@ pub struct Faults {
 /// The reader.
 #[derive(Debug)]
 pub struct Reader {
-    tree: Tree,
+    hierarchies: Hierarchies,
     proc: Folder,
     online: Option<Folder>,
     files: HostFiles,
     io: Io,
-    census: Census,
-    population: Population,
+    watcher: CgroupWatcher,
+    tracked: TrackedContainers,
     turn: Turn,
     done: Facts,
     host: Host,
@@ -138,16 +138,16 @@ impl Reader {
         std::fs::File::open(&stat).map_err(|source| Error::Proc { path: stat, source })?;
         let proc = Folder::open(&paths.proc);
         let proc = proc.map_err(|source| Error::Proc { path: paths.proc.clone(), source })?;
-        let tree = Tree::find(&paths.cgroup, &paths.proc)?;
+        let hierarchies = Hierarchies::find(&paths.cgroup, &paths.proc)?;
         let open_files = crate::sys::raise_open_files().unwrap_or(1024);
         let mut reader = Reader {
-            tree,
+            hierarchies,
             proc,
             online: Folder::open(&paths.sys.join("devices/system/cpu")).ok(),
             files: HostFiles::default(),
             io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
-            census: Census::new(capacity).map_err(Error::Inotify)?,
-            population: Population::with_capacity(capacity),
+            watcher: CgroupWatcher::new(capacity).map_err(Error::Inotify)?,
+            tracked: TrackedContainers::with_capacity(capacity),
             turn: Turn::default(),
             done: Facts::NONE,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
@@ -163,13 +163,13 @@ impl Reader {
     /// How this host's cgroups stand.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.tree.mode
+        self.hierarchies.mode
     }
 
     /// The hierarchy whose inodes are the containers' cgroup ids: that of cpu, or the unified one.
     #[must_use]
     pub fn cgroup_id_root(&self) -> &Path {
-        &self.tree.ids_path
+        &self.hierarchies.ids_path
     }
 
     /// Reads these facts, but for those that were read in this turn already. The first call with
@@ -207,7 +207,7 @@ impl Reader {
     /// Has the tasks of this turn counted, so it comes after the turn's first `read`. `sample` is
     /// given the containers and a counter to tell of each task; if it returns false, there are no counts.
     pub fn count_tasks(&mut self, sample: impl FnOnce(&Containers, &mut dyn FnMut(TaskSample)) -> bool) {
-        let Population { containers, readings, .. } = &mut self.population;
+        let TrackedContainers { containers, readings, .. } = &mut self.tracked;
         let mut all = TaskCounts::default();
         for reading in readings.iter_mut() {
             reading.tasks = Some(TaskCounts::default());
@@ -231,7 +231,7 @@ impl Reader {
     /// Has the next reading be of all files, also of containers that are idle: for measuring.
     #[doc(hidden)]
     pub fn forget(&mut self) {
-        self.population.each(|_, leaf, _| leaf.forget());
+        self.tracked.each(|_, leaf, _| leaf.forget());
     }
 
     /// The facts of this turn.
@@ -245,8 +245,8 @@ impl Reader {
             disks: host.disks_known.then_some(&*host.disks),
             tasks: host.tasks.as_ref(),
             cpu_stall: host.cpu_stall,
-            containers: &self.population.containers,
-            readings: &self.population.readings,
+            containers: &self.tracked.containers,
+            readings: &self.tracked.readings,
             filter: &filter::ALL,
         }
     }
@@ -254,37 +254,37 @@ impl Reader {
     /// The containers there are.
     #[must_use]
     pub fn containers(&self) -> &Containers {
-        &self.population.containers
+        &self.tracked.containers
     }
 
     /// Takes in what the runtime or the kubelet tells of a container. True: by that another cgroup is the container
     /// of its id, so `rescan` is due.
-    pub fn told(&mut self, key: Key, told: &Told) -> bool {
-        self.population.containers.told(key, told)
+    pub fn learn(&mut self, key: Key, report: &NameReport) -> bool {
+        self.tracked.containers.learn(key, report)
     }
 
     /// Hands over the containers that appeared or went since this was last asked: which, `is_live`
     /// tells. Ask after each `changed` and `rescan`: a slot is not used again before its end is told.
     pub fn changes(&mut self, each: impl FnMut(Container<'_>)) {
-        self.population.containers.changes(each);
+        self.tracked.containers.changes(each);
     }
 
     /// The descriptor that is readable once cgroups came or went.
     #[must_use]
     pub fn fd(&self) -> RawFd {
-        self.census.fd()
+        self.watcher.fd()
     }
 
     /// Follows what came and went, after `fd` was readable. `Scan::Partial`: call it again soon,
     /// for the descriptor may not tell again.
     pub fn changed(&mut self, now: Now) -> Scan {
-        self.look(now, Census::follow)
+        self.look(now, CgroupWatcher::follow)
     }
 
     /// Looks through all cgroups that can hold containers, in case a watch told too little. Seldom.
     /// `Scan::Partial`: call it again soon, it goes on where it stopped.
     pub fn rescan(&mut self, now: Now) -> Scan {
-        self.look(now, Census::sweep)
+        self.look(now, CgroupWatcher::sweep)
     }
 
     /// What went wrong so far.
@@ -293,9 +293,13 @@ impl Reader {
         self.io.faults
     }
 
-    fn look(&mut self, now: Now, how: impl FnOnce(&mut Census, &mut Scene<'_>) -> Scan) -> Scan {
-        let Reader { tree, io, census, population, .. } = self;
-        how(census, &mut Scene { tree, population, io, now: now.mono })
+    fn look(
+        &mut self,
+        now: Now,
+        how: impl FnOnce(&mut CgroupWatcher, &mut WatcherContext<'_>) -> Scan,
+    ) -> Scan {
+        let Reader { hierarchies, io, watcher, tracked, .. } = self;
+        how(watcher, &mut WatcherContext { hierarchies, tracked, io, now: now.mono })
     }
 
     fn begin(&mut self, turn: Duration) {
@@ -306,7 +310,7 @@ impl Reader {
         host.cpu_stall = None;
         host.disks.clear();
         host.disks_known = false;
-        for reading in &mut self.population.readings {
+        for reading in &mut self.tracked.readings {
             *reading = super::Reading { at: turn, ..super::Reading::default() };
         }
     }
@@ -314,15 +318,15 @@ impl Reader {
     /// Opening a file costs several readings of it. Where not all can stay open, those that change with
     /// every reading do, and bounds give way.
     fn ration(&mut self) -> bool {
-        let Reader { io, census, population, turn, .. } = self;
+        let Reader { io, watcher, tracked, turn, .. } = self;
         if std::mem::take(&mut io.refused) {
             if !turn.rationed {
-                population.each(|_, leaf, _| leaf.bounds.rest(io));
-                census.branches.rest(io);
+                tracked.each(|_, leaf, _| leaf.bounds.rest(io));
+                watcher.parents.rest(io);
             }
             return true;
         }
-        let room = ROOM_FOR_BOUNDS * (population.containers.len() + census.branches.len());
+        let room = ROOM_FOR_BOUNDS * (tracked.containers.len() + watcher.parents.len());
         turn.rationed && io.spare < room as u64
     }
 
@@ -346,17 +350,17 @@ impl Reader {
     }
 
     fn read_container_cpu(&mut self) {
-        let Reader { tree, io, census, population, turn, online, files, .. } = self;
+        let Reader { hierarchies, io, watcher, tracked, turn, online, files, .. } = self;
         let online = Place { folder: online.as_ref(), path: b"", again: false, keep: true };
         let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
-        population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
-            let branch = leaf.branch;
+        tracked.each(|container, leaf, reading| {
+            let group = group(container, leaf, hierarchies, *turn);
+            let parent = leaf.parent;
             let cpu = leaf.cpu(group, io, |bounds, io| {
                 let own = bounds.cores(group, io);
-                let quota = lower(own, census.branches.cores(branch, *turn, tree, io), f64::min);
+                let quota = lower(own, watcher.parents.cores(parent, *turn, hierarchies, io), f64::min);
                 let cpus = bounds.cpus(group, io);
-                let cpus = cpus.or_else(|| census.branches.cpus(branch, *turn, tree, io)).or(online);
+                let cpus = cpus.or_else(|| watcher.parents.cpus(parent, *turn, hierarchies, io)).or(online);
                 lower(quota, cpus.map(f64::from), f64::min)
             });
             (reading.cpu, reading.throttling) = (cpu.time, cpu.throttling);
@@ -366,29 +370,29 @@ impl Reader {
 
     /// A kernel without PSI has none of these files, and is not asked again.
     fn read_cpu_pressure(&mut self) {
-        let Reader { tree, io, population, turn, files, proc, host, .. } = self;
+        let Reader { hierarchies, io, tracked, turn, files, proc, host, .. } = self;
         let place = Place { folder: Some(proc), path: b"pressure", again: false, keep: true };
         let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
         host.cpu_stall = stalls.map(|stalls| stalls.some.total);
-        population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
+        tracked.each(|container, leaf, reading| {
+            let group = group(container, leaf, hierarchies, *turn);
             reading.cpu_stall = leaf.cpu_stall(group, io);
         });
     }
 
     fn read_container_memory(&mut self) {
-        let Reader { tree, io, census, population, turn, .. } = self;
-        population.each(|container, leaf, reading| {
-            let group = group(container, leaf, tree, *turn);
-            let branch = leaf.branch;
-            let above = |io: &mut Io| census.branches.limit(branch, *turn, tree, io);
+        let Reader { hierarchies, io, watcher, tracked, turn, .. } = self;
+        tracked.each(|container, leaf, reading| {
+            let group = group(container, leaf, hierarchies, *turn);
+            let parent = leaf.parent;
+            let above = |io: &mut Io| watcher.parents.limit(parent, *turn, hierarchies, io);
             reading.memory = leaf.memory(group, io, above);
         });
     }
 }
 
-fn group<'a>(container: Container<'a>, leaf: &Leaf, tree: &'a Tree, turn: Turn) -> Group<'a> {
-    Group::new(tree, container.raw_path(), turn, leaf.settles, container.key().slot.into())
+fn group<'a>(container: Container<'a>, leaf: &Leaf, hierarchies: &'a Hierarchies, turn: Turn) -> Group<'a> {
+    Group::new(hierarchies, container.raw_path(), turn, leaf.settles, container.key().slot.into())
 }
 
 #[cfg(test)]

@@ -111,8 +111,8 @@ impl World {
     /// Events until there are none; every byte is a request, and this is its reply.
     fn settle(&mut self, now: Duration, reply: &[u8]) {
         let mut events = Events::with_capacity(8);
-        let mut speak = |_: Caller, _: &[u8], page: &mut Page| {
-            page.push(reply).expect("it fits");
+        let mut speak = |_: Caller, _: &[u8], buf: &mut FixedBuf| {
+            buf.push(reply).expect("it fits");
             Next::Reply { took: 1, last: false }
         };
         loop {

@@ -3,14 +3,14 @@
 //! spec does not declare and no share that is none.
 
 mod bytes;
+mod captures;
 mod facts;
-mod found;
 
 use std::time::Duration;
 
-use super::cases::CASES_MAX;
+use super::pending::PENDING_MAX;
 use super::play::{CAPACITY, Play, Recorder};
-use super::{Event, TRACERS, Trigger};
+use super::{Event, Spec, TRACERS, Trigger};
 use crate::evidence::{Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Key, Reading};
 use bytes::Bytes;
@@ -50,15 +50,21 @@ pub fn events(data: &[u8]) {
     play(data);
 }
 
-/// Plays the script that these bytes are, and returns what was seen.
+/// Plays the script that these bytes are to the tracer that they begin with, and returns what was seen.
 pub fn play(data: &[u8]) -> Recorder {
     let mut bytes = Bytes(data);
     let spec = TRACERS[bytes.below(TRACERS.len())];
+    play_to(spec, bytes.0)
+}
+
+/// Plays the script that these bytes are to this tracer, and returns what was seen.
+pub fn play_to(spec: &'static Spec, data: &[u8]) -> Recorder {
+    let mut bytes = Bytes(data);
     let keys = CONFIGS[bytes.below(CONFIGS.len())];
     // Scripts are short: what is usual is soon known in them.
     let more = if spec.facts.cpu_pressure && !keys.is_empty() { SOON_KNOWN } else { "" };
     let config = format!("[tracer.{}]\n{keys}{more}", spec.name);
-    let mut play = Play::new(spec.name, &config, SIZES[bytes.below(SIZES.len())]);
+    let mut play = Play::of(spec, &config, SIZES[bytes.below(SIZES.len())]);
     play.containers(&NAMES);
     let mut script = Script { play, bytes, watched: Vec::new(), manual: Vec::new(), quiet: Vec::new() };
     while !script.bytes.0.is_empty() {
@@ -124,7 +130,7 @@ impl Script<'_> {
         self.watch(before);
     }
 
-    /// What rules asked for since `before` captures were open. A probe is no case.
+    /// What rules asked for since `before` captures were open. A probe is not pending for an event.
     fn watch(&mut self, before: usize) {
         let new = self.play.seen.open.get(before..).unwrap_or_default().iter();
         for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != Kind::Probe) {
@@ -141,8 +147,8 @@ impl Script<'_> {
         let key =
             Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
         let subject = self.bytes.flag().then_some(key);
-        let cases = self.play.seen.open.iter().filter(|(_, request)| request.kind != Kind::Probe);
-        let room = cases.count() < CASES_MAX;
+        let pending = self.play.seen.open.iter().filter(|(_, request)| request.kind != Kind::Probe);
+        let room = pending.count() < PENDING_MAX;
         let ticket = self.play.ask(subject);
         assert_eq!(ticket.is_some(), room, "a wish is refused only for want of room");
         self.manual.extend(ticket);
@@ -192,15 +198,15 @@ impl Script<'_> {
         assert_eq!(self.play.seen.events.len(), events, "no event of a stranger's capture");
     }
 
-    /// All that is open is answered; then there is room for as many cases as ever.
+    /// All that is open is answered; then there is room for as many captures as ever.
     fn end(mut self) -> Recorder {
         while let Some((ticket, _)) = self.play.seen.open.last().copied() {
             self.play.answer(ticket, Err(Refusal::OverBudget));
         }
-        for _ in 0..CASES_MAX {
-            assert!(self.play.ask(None).is_some(), "a capture was answered, and its case never closed");
+        for _ in 0..PENDING_MAX {
+            assert!(self.play.ask(None).is_some(), "a capture was answered, and stays pending");
         }
-        assert!(self.play.ask(None).is_none(), "cases have a limit");
+        assert!(self.play.ask(None).is_none(), "pending captures have a limit");
         self.play.scrape();
         let faults = ["cases_full", "foreign_capture", "foreign_record", "unknown_ticket"];
         assert!(self.play.seen.faults.iter().all(|fault| faults.contains(fault)));
@@ -211,9 +217,8 @@ impl Script<'_> {
 fn other(kind: Kind) -> Kind {
     match kind {
         Kind::Stacks => Kind::Tasks,
-        Kind::Faults | Kind::Memory => Kind::Stacks,
         Kind::Tasks => Kind::Waits,
         Kind::Waits => Kind::Probe,
-        Kind::Probe | Kind::Io => Kind::Stacks,
+        _ => Kind::Stacks,
     }
 }

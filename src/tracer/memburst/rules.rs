@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::host::{ContainerMemory, Memory, Unreclaimable};
-use crate::tracer::lows::{Lows, Sample};
-use crate::tracer::watch::{Trigger, Watch};
+use crate::tracer::trigger::{Trigger, TriggerState};
+use crate::tracer::windowed_min::{Sample, WindowedMin};
 
 /// What the ratio of the host's memory is taken to.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -48,11 +48,11 @@ pub(super) struct Growth {
 /// Remembered of either: its last sample, and what the rules made of it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub(super) watch: Watch,
+    pub(super) trigger_state: TriggerState,
     pub(super) growth: Option<Growth>,
     /// A rule held in the last sample: its edge is behind.
     bursting: bool,
-    /// The watch was quiet after the last sample.
+    /// The trigger state was quiet after the last sample.
     quiet: bool,
     /// Nobody was told of a burst whose memory is above this.
     untold: Option<u64>,
@@ -62,7 +62,7 @@ impl Held {
     /// The edge in this sample, and whether a rule holds or a burst that nobody was told of is
     /// still there: its edge may have fallen into the quiet after an earlier one.
     pub(super) fn take(&mut self, growth: &Growth) -> (Option<Trigger>, bool) {
-        let told = self.watch.is_quiet() && !self.quiet;
+        let told = self.trigger_state.is_quiet() && !self.quiet;
         let edge = growth.rule.filter(|_| !self.bursting);
         self.bursting = growth.rule.is_some();
         if told {
@@ -77,9 +77,9 @@ impl Held {
         (edge, self.bursting || self.untold.is_some())
     }
 
-    /// The watch has seen this sample.
+    /// The trigger state has taken this sample in.
     pub(super) fn judged(&mut self) {
-        self.quiet = self.watch.is_quiet();
+        self.quiet = self.trigger_state.is_quiet();
     }
 }
 
@@ -93,8 +93,8 @@ fn too_soon(at: Duration, last: Option<Sample>, shortest: Duration) -> bool {
 pub(super) struct OfHost {
     pub(super) held: Held,
     last: Option<Sample>,
-    ten_minutes: Lows<61>,
-    window: Lows<13>,
+    ten_minutes: WindowedMin<61>,
+    window: WindowedMin<13>,
 }
 
 impl OfHost {
@@ -139,7 +139,7 @@ impl OfHost {
 pub(super) struct OfContainer {
     pub(super) held: Held,
     last: Option<Sample>,
-    window: Lows<7>,
+    window: WindowedMin<7>,
 }
 
 impl OfContainer {

@@ -76,6 +76,7 @@ impl Kill {
 }
 
 /// Any bytes as a record: what is read is what the record holds, bounded and fit to be shown.
+#[cfg(any(test, feature = "fuzz"))]
 pub(in crate::tracer) fn fuzz(record: &[u8]) {
     let Some(kill) = crate::fuzz::heap::untouched(|| Kill::parse(record)) else { return };
     assert!(record.len() >= 88, "a record was made up");

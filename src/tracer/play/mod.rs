@@ -13,11 +13,11 @@ use super::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, T
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Ticket};
+use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
-use crate::log::id::{Id, RecordId};
 use crate::metric::Scrape;
-use crate::page::Page;
+use crate::record_id::{Id, RecordId};
 
 /// A container's slots in this world.
 pub const CAPACITY: usize = 8;
@@ -33,7 +33,7 @@ pub struct Play {
     /// The time of the next event.
     pub now: Now,
     tracer: Box<dyn Tracer>,
-    page: Page,
+    buf: FixedBuf,
 }
 
 /// What is known of the host in a tick.
@@ -143,7 +143,7 @@ impl Play {
             sheet: vec![0; document],
         };
         let tracer = (spec.build)(&settings, Capacity { containers: CAPACITY });
-        Play { spec, settings, seen, now, tracer, page: Page::new(1 << 16) }
+        Play { spec, settings, seen, now, tracer, buf: FixedBuf::new(1 << 16) }
     }
 
     /// Lets time pass; on the calendar a day at most, for its years have four digits.
@@ -221,12 +221,12 @@ impl Play {
 
     /// Scrapes the tracer: the families of its spec, all of them and no others. Returns the text.
     pub fn scrape(&mut self) -> String {
-        self.page.clear();
-        let mut scrape = Scrape::new(&mut self.page, self.spec.metrics);
+        self.buf.clear();
+        let mut scrape = Scrape::new(&mut self.buf, self.spec.metrics);
         let watched = Watched::new(&self.seen.containers, self.settings.filter());
         heap::untouched(|| self.tracer.scrape(watched, &mut scrape));
         assert_eq!(scrape.missing().map(|metric| metric.name).collect::<Vec<_>>(), Vec::<&str>::new());
         assert_eq!(scrape.mishaps(), crate::metric::Mishaps::default());
-        check::scrape(&self.page)
+        check::scrape(&self.buf)
     }
 }

@@ -8,7 +8,7 @@ use crate::evidence::Waited;
 use crate::tracer::fields::field;
 use crate::tracer::history::{History, Usual};
 use crate::tracer::percents::{Nanos, Percent};
-use crate::tracer::watch::{Trigger, Watch};
+use crate::tracer::trigger::{Trigger, TriggerState};
 use crate::tracer::{Field, FieldKind};
 
 /// A hundredth of the time someone must have waited, lest two switches of an idle container are half
@@ -62,7 +62,7 @@ pub(super) struct Rules {
 
 #[derive(Debug, Default)]
 pub(super) struct Subject {
-    pub(super) watch: Watch,
+    pub(super) trigger_state: TriggerState,
     pub(super) history: History,
     pub(super) level: Option<Level>,
     /// The tick that last found it.

@@ -4,7 +4,7 @@ use super::super::claim::{self, Maker, Standing, Verdict};
 use super::super::path::{self, Found};
 use super::{Containers, Row};
 use crate::host::Key;
-use crate::host::identity::{Identity, Teller, Told};
+use crate::host::identity::{Identity, NameReport, NameSource};
 
 /// What a container's path tells. Users and containers call their cgroups what they like, so a path tells a
 /// pod only `by_host`.
@@ -57,19 +57,19 @@ impl Containers {
         }
     }
 
-    /// Takes in what was told of a container, as far as it is to be believed of this cgroup. True: its
+    /// Takes `report` in, as far as it is to be believed of this cgroup. True: its
     /// runtime says that another cgroup is the container, and another cgroup with its id was seen.
-    pub fn told(&mut self, key: Key, told: &Told) -> bool {
+    pub fn learn(&mut self, key: Key, report: &NameReport) -> bool {
         let path = self.paths.text(key.slot);
         let row = self.slots.get_mut(usize::from(key.slot)).filter(|row| row.key == key);
         let Some(row) = row else { return false };
-        let (believed, stamp) = match &told.by {
-            Teller::Kubelet => (row.maker == Maker::Host || row.proven, row.stamp),
+        let (believed, stamp) = match &report.by {
+            NameSource::Kubelet => (row.maker == Maker::Host || row.proven, row.stamp),
             // A user's files tell nothing of what others made.
-            Teller::Runtime(record) if record.owner != 0 && row.maker != Maker::User(record.owner) => {
+            NameSource::Runtime(record) if record.owner != 0 && row.maker != Maker::User(record.owner) => {
                 return false;
             }
-            Teller::Runtime(record) => {
+            NameSource::Runtime(record) => {
                 let verdict = record.cgroup.as_deref().and_then(|noted| claim::verdict(noted, path));
                 // A user's runtime can speak against that user's cgroup, but not make it the host's container.
                 let said = verdict.filter(|said| record.owner == 0 || *said == Verdict::Other);
@@ -87,7 +87,7 @@ impl Containers {
         let refuted = matches!(row.standing, Standing::Refuted | Standing::Doubtful);
         let displaced = row.contested && !row.successor && refuted;
         if believed && !displaced {
-            row.identity.learn(&told.identity);
+            row.identity.learn(&report.identity);
             row.stamp = stamp;
         }
         displaced

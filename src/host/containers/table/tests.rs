@@ -1,7 +1,7 @@
 use super::*;
 use crate::host::containers::path;
 use crate::host::containers::paths::PATH_MAX;
-use crate::host::identity::{Record, Teller, Told};
+use crate::host::identity::{NameReport, NameSource, Record};
 
 fn id(number: usize) -> String {
     format!("{number:064x}")
@@ -192,10 +192,10 @@ fn forge(table: &mut Containers, number: usize) -> Result<Key, Refused> {
 }
 
 /// What a runtime's file says of its container, in a file of root's.
-fn record(name: &str, cgroup: Option<&str>) -> Told {
+fn record(name: &str, cgroup: Option<&str>) -> NameReport {
     let identity = Identity { name: Text::cut(name), ..Identity::UNKNOWN };
     let record = Record { cgroup: cgroup.map(Box::from), owner: 0, stamp: 1 };
-    Told { identity, by: Teller::Runtime(record) }
+    NameReport { identity, by: NameSource::Runtime(record) }
 }
 
 #[test]
@@ -214,29 +214,29 @@ fn a_users_cgroup_gets_no_name_from_the_hosts_runtimes() {
     let mut table = Containers::with_capacity(4);
     let forged = forge(&mut table, 1).expect("room");
     let named = |table: &Containers| table.get(forged).map(|it| it.name().to_owned());
-    let kubelet = Told { by: Teller::Kubelet, ..record("bank", None) };
+    let kubelet = NameReport { by: NameSource::Kubelet, ..record("bank", None) };
     for told in [record("bank", None), record("bank", Some(&format!("/docker/{}", id(1)))), kubelet] {
-        assert!(!table.told(forged, &told));
+        assert!(!table.learn(forged, &told));
         assert_eq!(named(&table).as_deref(), Some(""), "{told:?}");
     }
     let mut own = record("mine", Some(&format!("app.slice:docker:{}", id(1))));
-    if let Teller::Runtime(record) = &mut own.by {
+    if let NameSource::Runtime(record) = &mut own.by {
         record.owner = 1000;
     }
-    table.told(forged, &own);
+    table.learn(forged, &own);
     assert_eq!(named(&table).as_deref(), Some(""), "the runtime's is in another slice");
     let mut own = record("mine", Some(&format!("user@1000.service/docker-{}.scope", id(1))));
-    if let Teller::Runtime(record) = &mut own.by {
+    if let NameSource::Runtime(record) = &mut own.by {
         record.owner = 1000;
     }
-    table.told(forged, &own);
+    table.learn(forged, &own);
     assert_eq!(named(&table).as_deref(), Some("mine"), "the user's own runtime says so");
 }
 
 /// The same in a file of this user's.
-fn users_record(owner: u32, name: &str, cgroup: Option<&str>) -> Told {
+fn users_record(owner: u32, name: &str, cgroup: Option<&str>) -> NameReport {
     let mut told = record(name, cgroup);
-    if let Teller::Runtime(record) = &mut told.by {
+    if let NameSource::Runtime(record) = &mut told.by {
         record.owner = owner;
     }
     told
@@ -246,9 +246,9 @@ fn users_record(owner: u32, name: &str, cgroup: Option<&str>) -> Told {
 fn a_users_file_tells_nothing_of_the_hosts_container() {
     let mut table = Containers::with_capacity(4);
     let real = appear(&mut table, 1).expect("room");
-    table.told(real, &record("web", None));
+    table.learn(real, &record("web", None));
     for cgroup in [None, Some(&*format!("/docker/{}", id(1))), Some("/elsewhere")] {
-        assert!(!table.told(real, &users_record(1000, "bank", cgroup)));
+        assert!(!table.learn(real, &users_record(1000, "bank", cgroup)));
         assert_eq!(table.get(real).map(Container::name), Some("web"), "{cgroup:?}");
     }
     assert_eq!(forge(&mut table, 1), Err(Refused::Rival), "and speaks not against it");
@@ -259,7 +259,7 @@ fn a_users_own_record_does_not_keep_the_hosts_container_out() {
     let mut table = Containers::with_capacity(4);
     let forged = forge(&mut table, 1).expect("the host's is stopped");
     let path = table.get(forged).expect("there").cgroup_path().to_owned();
-    table.told(forged, &users_record(1000, "mine", Some(&path)));
+    table.learn(forged, &users_record(1000, "mine", Some(&path)));
     assert_eq!(table.get(forged).map(Container::name), Some("mine"));
     assert!(!table.contest(forged, Maker::Host), "it gives way");
 }
@@ -276,19 +276,19 @@ fn nested(table: &mut Containers, number: usize) -> Key {
 fn a_cgroup_that_a_container_makes_shows_no_pod_until_the_hosts_runtime_knows_it() {
     let mut table = Containers::with_capacity(4);
     let key = nested(&mut table, 2);
-    let kubelet = Told { by: Teller::Kubelet, ..record("bank", None) };
+    let kubelet = NameReport { by: NameSource::Kubelet, ..record("bank", None) };
     let shown = |table: &Containers| {
         let it = table.get(key).expect("there");
         (it.name().to_owned(), it.pod_uid().to_owned(), it.qos())
     };
-    table.told(key, &kubelet);
+    table.learn(key, &kubelet);
     assert_eq!(shown(&table), (String::new(), String::new(), None), "its path is no proof");
     let noted = format!("kubepods-podaaaaaaaa_0000_4000_8000_000000000001.slice:cri-containerd:{}", id(2));
-    table.told(key, &users_record(1000, "", Some(&noted)));
-    table.told(key, &kubelet);
+    table.learn(key, &users_record(1000, "", Some(&noted)));
+    table.learn(key, &kubelet);
     assert_eq!(shown(&table).0, "", "a user's file is none, either");
-    table.told(key, &record("", Some(&noted)));
-    table.told(key, &kubelet);
+    table.learn(key, &record("", Some(&noted)));
+    table.learn(key, &kubelet);
     let pod = "aaaaaaaa-0000-4000-8000-000000000001";
     assert_eq!(shown(&table), ("bank".into(), pod.into(), Some("guaranteed")));
 }
@@ -311,7 +311,7 @@ fn a_cgroup_that_turns_out_to_be_a_users_loses_the_names_that_the_host_was_belie
     let found = path::recognise(&path).expect("a container's path");
     let see = |table: &mut Containers, maker| table.appear(path.as_bytes(), &found, 7, maker).expect("room");
     let key = see(&mut table, Maker::Host);
-    table.told(key, &record("bank", None));
+    table.learn(key, &record("bank", None));
     assert_eq!(table.get(key).map(|it| (it.name(), it.needs_proof())), Some(("bank", false)));
     table.changes(|_| ());
     assert_eq!(see(&mut table, Maker::User(998)), key);
@@ -333,14 +333,14 @@ fn of_two_that_the_host_made_the_runtime_tells_which_one_it_is() {
     table.changes(|container| asked.push((container.key(), container.needs_proof())));
     assert_eq!(asked, [(stale, true)], "so the runtime's record is looked for");
     let says = format!("system.slice:docker:{}", id(1));
-    assert!(table.told(stale, &record("web", Some(&says))), "another look is due");
+    assert!(table.learn(stale, &record("web", Some(&says))), "another look is due");
     assert!(!table.contest(stale, Maker::Host));
     table.vanish(stale);
     let path = format!("/system.slice/docker-{}.scope", id(1));
     let found = path::recognise(&path).expect("a container's path");
     let real = table.appear(path.as_bytes(), &found, 9, Maker::Host).expect("room");
     table.succeed(real);
-    assert!(!table.told(real, &record("web", Some(&says))));
+    assert!(!table.learn(real, &record("web", Some(&says))));
     assert_eq!(table.get(real).map(Container::name), Some("web"));
     assert!(table.contest(real, Maker::Host) && table.contest(real, Maker::User(7)));
 }
@@ -350,11 +350,11 @@ fn two_of_which_the_runtime_knows_neither_do_not_take_turns() {
     let mut table = Containers::with_capacity(4);
     let first = appear(&mut table, 1).expect("room");
     assert!(table.contest(first, Maker::Host));
-    assert!(table.told(first, &record("web", Some("/elsewhere/x"))));
+    assert!(table.learn(first, &record("web", Some("/elsewhere/x"))));
     table.vanish(first);
     let second = appear(&mut table, 1).expect("room");
     table.succeed(second);
-    assert!(!table.told(second, &record("web", Some("/elsewhere/x"))));
+    assert!(!table.learn(second, &record("web", Some("/elsewhere/x"))));
     assert!(table.contest(second, Maker::Host), "it stays");
 }
 

@@ -12,8 +12,8 @@ fn seen(reader: &Reader) -> Vec<(String, Option<&'static str>, Option<&'static s
     all
 }
 
-fn losses(reader: &mut Reader) -> Vec<(&'static str, String)> {
-    reader.losses(at(0)).into_iter().map(|loss| (loss.controller, loss.why)).collect()
+fn missing_controllers(reader: &mut Reader) -> Vec<(&'static str, String)> {
+    reader.missing_controllers(at(0)).into_iter().map(|missing| (missing.controller, missing.why)).collect()
 }
 
 /// Paths by which the drivers and runtimes have containers, the number standing for the id.
@@ -61,7 +61,7 @@ fn each_drivers_and_runtimes_path_is_found_and_read_on_v1_v2_and_both() {
             reader.read(ALL, at(0));
             let read = reading(&reader, &id(1));
             assert!(read.cpu.is_some() && read.memory.is_some(), "{layout}: {path}");
-            assert_eq!(losses(&mut reader), [], "{layout}: {path}");
+            assert_eq!(missing_controllers(&mut reader), [], "{layout}: {path}");
         }
     }
 }
@@ -144,7 +144,7 @@ fn controllers_that_are_off_for_a_leaf_are_told_with_what_they_cost() {
     }
     host.write(&format!("cgroup{}/cpu.stat", pod(2)), b"usage_usec 3\nuser_usec 1\nsystem_usec 2\n");
     let mut reader = host.open();
-    let lost = losses(&mut reader);
+    let lost = missing_controllers(&mut reader);
     assert_eq!(lost.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["cpu", "memory"]);
     for (_, why) in &lost {
         assert!(why.starts_with("1 of 2 containers") && why.contains(&pod(2)), "{why}");
@@ -162,7 +162,7 @@ fn controllers_that_the_kernel_has_not_are_told_once() {
     host.write("cgroup/cgroup.controllers", b"cpu io pids\n");
     host.v2_container(&pod(1));
     fs::remove_file(host.root.join(format!("cgroup{}/memory.stat", pod(1)))).expect("a file");
-    let lost = losses(&mut host.open());
+    let lost = missing_controllers(&mut host.open());
     assert_eq!(lost.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["cpuset", "memory"]);
     assert!(lost.iter().all(|(_, why)| why.contains("cgroup_disable=")), "{lost:?}");
 }
@@ -173,10 +173,10 @@ fn v1_hierarchies_that_are_not_mounted_are_told() {
     host.v1_container(&pod(1));
     fs::rename(host.root.join("cgroup/cpu,cpuacct"), host.root.join("cgroup/cpu")).expect("renamed");
     host.remove("cgroup/memory");
-    let lost = losses(&mut host.open());
+    let lost = missing_controllers(&mut host.open());
     assert_eq!(lost.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["cpuacct", "memory"]);
     host.write("cgroup/unified/cgroup.controllers", b"memory\n");
-    let lost = losses(&mut host.open());
+    let lost = missing_controllers(&mut host.open());
     assert!(lost[1].1.contains("unified while that of cpu is v1"), "{lost:?}");
 }
 
@@ -190,7 +190,7 @@ fn what_proc_cgroups_says_does_not_matter() {
     );
     host.v2_container(&pod(1));
     let mut reader = host.open();
-    assert_eq!(losses(&mut reader), []);
+    assert_eq!(missing_controllers(&mut reader), []);
     reader.read(ALL, at(0));
     assert!(reading(&reader, &id(1)).memory.is_some());
 }

@@ -238,7 +238,7 @@ fn where_open_files_run_short_bounds_are_as_of_the_last_minute_and_never_older()
     let mut reader = host.open();
     // Room for the files that change with every reading (4 of each container, 5 of the host), not for all.
     reader.io.spare = 0;
-    reader.population.each(|_, leaf, _| leaf.close(&mut reader.io));
+    reader.tracked.each(|_, leaf, _| leaf.close(&mut reader.io));
     reader.io.spare = 5 + 5 * u64::from(CONTAINERS);
     let start = at(0).mono.as_secs() / 60 * 60;
     let tick = |number: u64| Now { mono: Duration::from_secs(start + 60 + 10 * number), wall: Wall(0) };

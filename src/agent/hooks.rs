@@ -1,0 +1,114 @@
+//! Hooks of tracers: loaded with what their tracer's settings say, attached while the tracer runs,
+//! and loaded anew when that changes.
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+
+use crate::bpf::{Hook, KnobValue};
+use crate::capture::Captures;
+use crate::sys;
+use crate::tracer::{HookSpec, Settings};
+
+use super::HOOKS;
+use super::rings::Records;
+use super::slot::{Slot, State};
+
+/// What a hook's variables are set to under these settings.
+pub(super) fn knobs(hook: &HookSpec, settings: &Settings) -> Vec<KnobValue> {
+    let page_bytes = sys::page_size().and_then(|bytes| u32::try_from(bytes).ok());
+    hook.values(settings, page_bytes.unwrap_or(4096))
+}
+
+/// Attaches the hook that a tracer is fed by, while it runs, with what its settings say.
+pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
+    let Some(hook) = slot.spec.hook else { return };
+    if !slot.state.ticks() {
+        // Dropping it detaches it, and takes it out of the poll.
+        slot.records = None;
+        return;
+    }
+    let knobs = knobs(&hook, &slot.settings);
+    if slot.records.as_ref().is_some_and(|records| records.source().knobs() == knobs) {
+        return;
+    }
+    let attached = captures.hook(hook.name, knobs).and_then(|hook| register(poll, index, hook));
+    match (attached, &mut slot.records) {
+        (Ok(hook), Some(records)) => records.replace(hook),
+        (Ok(hook), None) => slot.records = Some(Records::new(hook)),
+        (Err(reason), _) => {
+            slot.records = None;
+            slot.state = State::Unsupported(reason);
+        }
+    }
+}
+
+/// Has the poll tell of a hook's records.
+fn register(poll: &Poll, index: usize, hook: Hook) -> Result<Hook, &'static str> {
+    poll.registry()
+        .register(&mut SourceFd(&hook.fd()), Token(HOOKS + index), Interest::READABLE)
+        .map_err(|_| "its ring cannot be polled; the limit on open files may be too low (ulimit -n)")?;
+    Ok(hook)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Value};
+    use crate::tracer::{HookKnob, KnobSource, Spec, TRACERS, reclaim};
+
+    fn settings(spec: &'static Spec, config: &str) -> Settings {
+        Config::parse(config, &[spec]).expect("valid").tracers.remove(0)
+    }
+
+    /// The largest value that a variable can be given.
+    fn largest(spec: &Spec, knob: &HookKnob) -> u64 {
+        let KnobSource::Key(key) = knob.source else { return 1 << 20 };
+        let common = spec.common_knobs();
+        let declared = common.iter().chain(spec.knobs).find(|knob| knob.key == key);
+        match declared.unwrap_or_else(|| panic!("{} has no config key {key}", spec.name)).default {
+            Value::Flag(_) => 1,
+            Value::Count(_, _, most) | Value::Size(_, _, most) => most,
+            Value::Time(_, _, most) => u64::try_from(most.as_nanos()).expect("some centuries at most"),
+            other => panic!("{} of {} is {other:?}, which is no whole number", key, spec.name),
+        }
+    }
+
+    #[test]
+    fn every_hook_has_the_variables_that_its_tracer_sets_and_they_hold_all_that_can_be_configured() {
+        let mut hooks = 0;
+        for spec in TRACERS.iter().copied().chain([&reclaim::SPEC]) {
+            let Some(hook) = spec.hook else { continue };
+            hooks += 1;
+            let knobs: Vec<_> = hook.knobs.iter().map(|knob| (knob.variable, largest(spec, knob))).collect();
+            Hook::check(hook.name, &knobs).expect("the spec and bpf/ agree");
+            let names: Vec<_> = super::knobs(&hook, &settings(spec, "")).iter().map(|knob| knob.0).collect();
+            assert!(names.iter().eq(knobs.iter().map(|(name, _)| name)));
+        }
+        assert!(hooks >= 2, "{hooks}");
+    }
+
+    #[test]
+    fn a_configured_threshold_is_what_its_hook_is_given() {
+        let settings = settings(&reclaim::SPEC, "[tracer.reclaim]\nslow = \"7ms\"\n");
+        let hook = reclaim::SPEC.hook.expect("a hook");
+        assert_eq!(knobs(&hook, &settings), [("slow_ns", 7_000_000)]);
+    }
+
+    #[test]
+    fn a_variable_that_a_hook_has_not_or_that_is_too_narrow_is_named() {
+        let said = |name, knob| Hook::check(name, &[knob]).expect_err("wrong").to_string();
+        let unknown = said("oom", ("slow_ns", 1));
+        assert!(unknown.contains("hook oom") && unknown.contains("variable slow_ns"), "{unknown}");
+        let narrow = said("oom", ("page_bytes", 1 << 32));
+        assert!(narrow.contains("4294967296 is too large for the variable page_bytes"), "{narrow}");
+        Hook::check("oom", &[("page_bytes", u64::from(u32::MAX))]).expect("it holds this");
+        assert!(said("io", ("page_bytes", 1)).contains("no hook io"), "a capture is none");
+    }
+
+    #[test]
+    #[should_panic(expected = "config key percent is not declared")]
+    fn a_config_key_that_the_tracer_does_not_declare_is_named() {
+        let knobs = &[HookKnob { variable: "slow_ns", source: KnobSource::Key("percent") }];
+        let _ = super::knobs(&HookSpec { name: "reclaim", knobs }, &settings(&reclaim::SPEC, ""));
+    }
+}

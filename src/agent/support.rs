@@ -1,0 +1,97 @@
+//! Whether a tracer can run here, and if not, why: what the agent starts by and `onset doctor` shows.
+
+use crate::capture::Captures;
+use crate::tracer::{Settings, Spec};
+
+use super::hooks::knobs;
+use super::slot::State;
+
+/// Whether and how one tracer can run on this host.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Support {
+    /// Which tracer.
+    pub tracer: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether the config has it run.
+    pub enabled: bool,
+    /// Whether it can run.
+    pub runs: bool,
+    /// How it would: its captures and by which hooks.
+    pub modes: Vec<String>,
+    /// What is missing, and what that costs.
+    pub missing: Vec<String>,
+}
+
+/// Looks at every tracer. `pressure` says whether the kernel has PSI, `of_cgroups` whether it tells
+/// that of each cgroup.
+#[must_use]
+pub fn supports<'a>(
+    tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
+    captures: &mut Captures,
+    pressure: bool,
+    of_cgroups: bool,
+) -> Vec<Support> {
+    tracers
+        .map(|(spec, settings)| {
+            let mut support = Support {
+                tracer: spec.name,
+                about: spec.about,
+                enabled: settings.enabled(),
+                runs: true,
+                modes: Vec::new(),
+                missing: Vec::new(),
+            };
+            for kind in spec.captures {
+                match captures.support(*kind) {
+                    Ok(method) => {
+                        support.modes.push(format!("{}: {}", kind.name(), method.name));
+                        support.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
+                    }
+                    Err(reason) => {
+                        support.runs = false;
+                        support.missing.push(format!("{}: {reason}", kind.name()));
+                    }
+                }
+            }
+            if spec.facts.cpu_pressure {
+                let by = match (of_cgroups, pressure) {
+                    (true, _) => "when cpu.pressure tells of waits",
+                    (false, true) => "when the host's pressure tells of waits",
+                    (false, false) => "always: there is no PSI",
+                };
+                support.modes.push(format!("probed {by}"));
+            }
+            match spec.hook.map(|hook| (hook.name, captures.hook(hook.name, knobs(&hook, settings)))) {
+                Some((name, Ok(_))) => support.modes.push(format!("events: {name} by tp_btf")),
+                Some((name, Err(reason))) => {
+                    support.runs = false;
+                    support.missing.push(format!("{name}: {reason}"));
+                }
+                None => {}
+            }
+            match spec.pressure {
+                Some(wanted) if pressure => {
+                    support.modes.push(format!("early look: PSI {}", wanted.resource));
+                }
+                Some(_) => support.missing.push(
+                    "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later"
+                        .into(),
+                ),
+                None => {}
+            }
+            support
+        })
+        .collect()
+}
+
+/// The state that a tracer starts in.
+pub(super) fn state(spec: &Spec, settings: &Settings, captures: &Captures) -> State {
+    if !settings.enabled() {
+        return State::Disabled;
+    }
+    match spec.captures.iter().find_map(|kind| captures.support(*kind).err()) {
+        Some(reason) => State::Unsupported(reason),
+        None => State::Active,
+    }
+}
