@@ -11,7 +11,7 @@ use std::{env, fs};
 use libbpf_cargo::SkeletonBuilder;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{DataSec, Var};
-use libbpf_rs::{AsRawLibbpf as _, MapType, ObjectBuilder, OpenObject};
+use libbpf_rs::{AsRawLibbpf as _, Linker, MapType, ObjectBuilder, OpenObject};
 
 const SUFFIX: &str = ".bpf.c";
 
@@ -23,6 +23,9 @@ const RING: &str = "events";
 
 /// What src/bpf/hook.rs relies on in each hook, with the header that brings it.
 const MAPS: [(&str, &str); 2] = [("containers", "common.h"), ("lost", "lost.h")];
+
+/// Where `struct btf_ext_header` says how long the lines are.
+const LINE_INFO_LEN: usize = 20;
 
 fn main() -> ExitCode {
     match generate() {
@@ -45,12 +48,14 @@ fn generate() -> Result<(), Box<dyn Error>> {
             let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file name in UTF-8")?;
             let name = name.trim_end_matches(SUFFIX);
             let (object, skeleton) = (out.join(format!("{name}.bpf.o")), out.join(format!("{name}.skel.rs")));
-            SkeletonBuilder::new()
-                .source(&source)
-                .obj(&object)
-                .clang_args(["-Wall", "-Werror", "-Ibpf"])
-                .build_and_generate(&skeleton)
-                .map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
+            let mut builder = SkeletonBuilder::new();
+            builder.source(&source).obj(&object).clang_args(["-Wall", "-Werror", "-Ibpf"]);
+            builder.build().map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
+            // Who debugs a program reads the verifier's log with its lines; a release has no use for them.
+            if env::var("PROFILE").as_deref() == Ok("release") {
+                drop_lines(&object).map_err(|error| format!("{}: {error}", object.display()))?;
+            }
+            builder.generate(&skeleton)?;
             writeln!(
                 modules,
                 "{attribute}\n\
@@ -114,6 +119,34 @@ fn variables(open: &OpenObject) -> Result<String, Box<dyn Error>> {
         }
     }
     Ok(list)
+}
+
+/// Takes the source's lines out of an object, a third of it: the linker copies no more than what is told of.
+fn drop_lines(object: &Path) -> Result<(), Box<dyn Error>> {
+    let mut bytes = fs::read(object)?;
+    let info = section(&bytes, ".BTF.ext").ok_or("it has no .BTF.ext")?;
+    let len = bytes.get_mut(info + LINE_INFO_LEN..).and_then(<[u8]>::first_chunk_mut);
+    *len.ok_or("its .BTF.ext is cut short")? = 0_u32.to_ne_bytes();
+    let mut linker = Linker::new(object)?;
+    linker.add_buf(&bytes)?;
+    Ok(linker.link()?)
+}
+
+/// Where a section of a 64-bit ELF file begins.
+fn section(elf: &[u8], wanted: &str) -> Option<usize> {
+    let number = |at: usize| Some(u64::from_ne_bytes(*elf.get(at..)?.first_chunk()?));
+    let place = |at: usize| usize::try_from(number(at)?).ok();
+    let half = |at: usize| Some(usize::from(u16::from_ne_bytes(*elf.get(at..)?.first_chunk()?)));
+    // Elf64_Ehdr: e_shoff, e_shentsize, e_shnum, e_shstrndx.
+    let (table, each, many, names) = (place(0x28)?, half(0x3a)?, half(0x3c)?, half(0x3e)?);
+    let header = |index: usize| table + index * each;
+    // Elf64_Shdr: the low half of the first word is sh_name; sh_offset.
+    let offset = |index: usize| place(header(index) + 0x18);
+    let name = |index: usize| {
+        let at = offset(names)? + usize::try_from(number(header(index))? & u64::from(u32::MAX)).ok()?;
+        elf.get(at..)?.split(|byte| *byte == 0).next()
+    };
+    (0..many).find(|index| name(*index) == Some(wanted.as_bytes())).and_then(offset)
 }
 
 /// The programs of a folder, if there is one, in an order that does not depend on the folder's.

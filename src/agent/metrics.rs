@@ -118,6 +118,12 @@ const BPF_RUNS: Metric = metric(
     Kind::Counter,
     &["program"],
 );
+const BPF_STATE: Metric = metric(
+    "onset_bpf_program_state",
+    "How the BPF program stands, as a label: loaded, attached, unneeded, absent or refused; always 1.",
+    Kind::Gauge,
+    &["program", "state"],
+);
 const CPU: Metric = metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
 const RESIDENT: Metric =
     metric("process_resident_memory_bytes", "Memory of the agent that is resident.", Kind::Gauge, &[]);
@@ -125,7 +131,7 @@ const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has o
 const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
 
-const OWN: [Metric; 24] = [
+const OWN: [Metric; 25] = [
     BUILD,
     STATE,
     SAMPLES,
@@ -145,6 +151,7 @@ const OWN: [Metric; 24] = [
     CONTAINERS,
     BPF,
     BPF_RUNS,
+    BPF_STATE,
     CPU,
     RESIDENT,
     FDS,
@@ -219,6 +226,9 @@ impl View<'_> {
         let captures = &self.shared.captures;
         scrape.family(&BPF, |to| captures.run_time(&mut |name, time, _| to.sample(&[name], time)));
         scrape.family(&BPF_RUNS, |to| captures.run_time(&mut |name, _, runs| to.sample(&[name], runs)));
+        scrape.family(&BPF_STATE, |to| {
+            bpf::each_program(&mut |program| to.sample(&[program.program, program.standing.name()], 1_u64));
+        });
         scrape.family(&CPU, |to| to.value(sys::process_cpu()));
         optional(scrape, &RESIDENT, self.process.resident_bytes());
         optional(scrape, &FDS, self.process.open_fds());

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use crate::bpf;
 use crate::clock::{Now, Wall};
-use crate::control::{BudgetStatus, LastEvent, LogStatus, LoopStatus, ShipStatus, Status, TracerStatus};
+use crate::confine;
+use crate::control::{
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
+};
 use crate::output::OutputStats;
 use crate::ship;
 
@@ -14,10 +17,22 @@ use super::budget::Budget;
 use super::slot::OUTCOMES;
 
 /// Faults of the agent, each with its name and count.
-pub(super) type NamedFaults = [(&'static str, u64); 16];
+pub(super) type NamedFaults = [(&'static str, u64); 17];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn program_statuses() -> Vec<ProgramStatus> {
+    let mut all = Vec::new();
+    bpf::each_program(&mut |program| {
+        all.push(ProgramStatus {
+            program: program.program.into(),
+            state: program.standing.name().into(),
+            reason: program.reason.as_deref().map(Into::into),
+        });
+    });
+    all
 }
 
 impl Agent {
@@ -59,6 +74,7 @@ impl Agent {
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
+            programs: program_statuses(),
             captures_open: self.shared.open() as u64,
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
@@ -113,6 +129,7 @@ impl Agent {
             ("poll", self.faults.polls),
             ("reload_refused", self.faults.reloads),
             ("timer", self.faults.timers),
+            ("refused_syscall", confine::refused_calls_total()),
             ("containers_beyond_capacity", host.beyond_capacity),
             ("file_unreadable", host.unreadable),
             ("file_unparsable", host.unparsable),

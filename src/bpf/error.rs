@@ -66,15 +66,23 @@ pub enum Error {
 /// More of a verifier's log would not help anyone at a glance.
 const WORDS_MAX: usize = 200;
 
+/// What libbpf warns of for every program of a release: build.rs took the source's lines out of it.
+const NO_LINES: &str = "missing .BTF.ext line info for the main program";
+
 static WORDS: Mutex<String> = Mutex::new(String::new());
 
 fn keep(_: PrintLevel, line: String) {
     if let Ok(mut words) = WORDS.lock()
         && words.is_empty()
     {
-        let line = line.trim().trim_start_matches("libbpf: ");
-        words.extend(line.lines().next().unwrap_or_default().chars().take(WORDS_MAX));
+        words.extend(reason(&line).chars().take(WORDS_MAX));
     }
+}
+
+/// The part of a warning that tells why a program is refused; nothing where it does not.
+fn reason(warning: &str) -> &str {
+    let line = warning.trim().trim_start_matches("libbpf: ").lines().next().unwrap_or_default();
+    if line.contains(NO_LINES) { "" } else { line }
 }
 
 /// Does what libbpf may warn of, and makes a sentence of its failure.
@@ -97,4 +105,17 @@ pub(super) fn attempt<T>(
             _ => Error::Refused { what, words: said },
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_refusal_are_not_those_about_lines_that_a_release_leaves_out() {
+        let absent = "libbpf: prog 'switched': missing .BTF.ext line info for the main program, skipping all of .BTF.ext line info.\n";
+        assert_eq!(reason(absent), "");
+        let refused = "libbpf: prog 'switched': BPF program load failed: -EACCES\nlibbpf: more\n";
+        assert_eq!(reason(refused), "prog 'switched': BPF program load failed: -EACCES");
+    }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{AsRawLibbpf as _, Link, libbpf_sys};
 
+use super::programs;
+
 /// The kinds that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
@@ -64,18 +66,27 @@ pub fn failures(each: &mut dyn FnMut(&'static str, u64)) {
 }
 
 /// A program that is attached until this is dropped. libbpf-rs would not tell of a failure.
-pub(super) struct Attached(ManuallyDrop<Link>);
+pub(super) struct Attached {
+    program: &'static str,
+    link: ManuallyDrop<Link>,
+}
 
-impl From<Link> for Attached {
-    fn from(link: Link) -> Attached {
-        Attached(ManuallyDrop::new(link))
+impl Attached {
+    /// Notes what became of attaching this program.
+    pub(super) fn of<E: Display>(program: &'static str, done: Result<Link, E>) -> Result<Attached, E> {
+        match &done {
+            Ok(_) => programs::attached(program),
+            Err(why) => programs::refused(program, why),
+        }
+        done.map(|link| Attached { program, link: ManuallyDrop::new(link) })
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
+        programs::detached(self.program);
         // SAFETY: the link is ours, and as it is not dropped itself nothing uses it after this.
-        let error = unsafe { libbpf_sys::bpf_link__destroy(self.0.as_libbpf_object().as_ptr()) };
+        let error = unsafe { libbpf_sys::bpf_link__destroy(self.link.as_libbpf_object().as_ptr()) };
         // With a CPU that went offline its events went, too.
         if error < 0 && ![libc::ENXIO, libc::ENODEV].contains(&-error) {
             Failed::Detach.count("detaching a program", &io::Error::from_raw_os_error(-error));

@@ -10,6 +10,7 @@ use libbpf_rs::{Link, MapCore as _, MapHandle, Object, ObjectBuilder};
 use super::btf;
 use super::error::{Error, attempt};
 use super::meter::Meter;
+use super::programs;
 use super::ring::{Drained, Ring};
 use super::skeletons::HOOKS;
 use super::stacks::{Site, number};
@@ -103,22 +104,25 @@ impl Hook {
         let given = knobs.iter().copied().chain([(UNIFIED, site.unified.into())]);
         let given: Vec<(&Variable, u64)> =
             given.map(|knob| Ok((program.place(knob)?, knob.1))).collect::<Result<_, Error>>()?;
-        let (object, records, lost) = attempt(program.what, || {
-            let mut open = ObjectBuilder::default().name(name)?.open_memory(program.object)?;
-            for mut map in open.maps_mut() {
-                if map.name() == "containers" {
-                    map.reuse_fd(site.followed.as_fd())?;
-                } else if map.name().to_str().is_some_and(|name| name.ends_with(".rodata"))
-                    && let Some(section) = map.initial_value_mut()
-                {
-                    given.iter().for_each(|(variable, value)| variable.set(*value, section));
+        let (object, records, lost) = programs::loaded(
+            &[name],
+            attempt(program.what, || {
+                let mut open = ObjectBuilder::default().name(name)?.open_memory(program.object)?;
+                for mut map in open.maps_mut() {
+                    if map.name() == "containers" {
+                        map.reuse_fd(site.followed.as_fd())?;
+                    } else if map.name().to_str().is_some_and(|name| name.ends_with(".rodata"))
+                        && let Some(section) = map.initial_value_mut()
+                    {
+                        given.iter().for_each(|(variable, value)| variable.set(*value, section));
+                    }
                 }
-            }
-            let object = open.load()?;
-            meter.add_all(name, object.progs());
-            let (records, lost) = (handle(&object, "events")?, handle(&object, "lost")?);
-            Ok((object, records, lost))
-        })?;
+                let object = open.load()?;
+                meter.add_all(name, object.progs());
+                let (records, lost) = (handle(&object, "events")?, handle(&object, "lost")?);
+                Ok((object, records, lost))
+            }),
+        )?;
         let (ring, links) = attempt(program.what, || {
             let mut ring = Ring::open(&records)?;
             ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
@@ -126,6 +130,7 @@ impl Hook {
             let links = object.progs_mut().map(|program| program.attach()).collect::<Result<_, _>>()?;
             Ok((ring, links))
         })?;
+        programs::attached(name);
         Ok(Hook { name, knobs, records, ring, lost, links, _object: object })
     }
 
@@ -170,4 +175,10 @@ fn handle(object: &Object, name: &str) -> Result<MapHandle, libbpf_rs::Error> {
     let map =
         map.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("it has no map {name}")))?;
     MapHandle::try_from(&map)
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        programs::detached(self.name);
+    }
 }

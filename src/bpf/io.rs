@@ -18,6 +18,7 @@ use super::failed::{Attached, Failed, counted};
 use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
+use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
 use super::skeletons::io::{IoSkel, IoSkelBuilder, types};
 use super::stacks::number;
@@ -35,6 +36,21 @@ const ABOVE: u32 = 1 << (SLOTS + 1);
 
 /// Tracepoints of filesystems, in the order of their programs.
 const FILESYSTEMS: [&str; 3] = ["ext4_da_write_end", "ext4_write_end", "xfs_file_buffered_write"];
+
+/// The programs, as metrics have them: those that are attached first, in that order, and the one that is last.
+const PROGRAMS: [&str; 10] = [
+    "bio_completed",
+    "rq_completed",
+    "rq_issued",
+    "bio_queued",
+    "folio_dirtied",
+    "page_dirtied",
+    TASK_WAKES,
+    FILESYSTEMS[0],
+    FILESYSTEMS[1],
+    FILESYSTEMS[2],
+];
+const TASK_WAKES: &str = "task_wakes";
 
 /// The function that ends direct I/O.
 const DIRECT_END: &str = "iomap_dio_bio_end_io";
@@ -66,15 +82,24 @@ impl Io {
         unified: bool,
         meter: &mut Meter,
     ) -> Result<Io, Error> {
-        btf(&paths.sys)?;
-        let (tracepoints, btrfs) = of_kernel()?;
-        let skeleton = load(followed, unified, tracepoints, btrfs)?;
+        let done = btf(&paths.sys).and_then(|()| {
+            let (tracepoints, btrfs) = of_kernel()?;
+            Ok((load(followed, unified, tracepoints, btrfs)?, tracepoints))
+        });
+        let (skeleton, tracepoints) = programs::loaded(&PROGRAMS, done)?;
+        let [.., xfs] = FILESYSTEMS;
+        let folios = tracepoints.folios;
+        for (name, needed) in [("folio_dirtied", folios), ("page_dirtied", !folios), (xfs, folios)] {
+            if !needed {
+                programs::stands(name, Standing::Unneeded);
+            }
+        }
         let progs = &skeleton.progs;
         for (name, program) in [
             ("bio_queued", &progs.bio_queued),
             ("rq_issued", &progs.rq_issued),
             ("rq_completed", &progs.rq_completed),
-            ("task_wakes", &progs.task_wakes),
+            (TASK_WAKES, &progs.task_wakes),
         ] {
             meter.add(name, program.as_fd());
         }
@@ -298,8 +323,8 @@ impl IoArmed<'_> {
             &mut progs.folio_dirtied,
             &mut progs.page_dirtied,
         ];
-        for program in all.into_iter().filter(|program| program.autoload()) {
-            self.links.push(attempt("attaching the io program", || program.attach())?.into());
+        for (name, program) in PROGRAMS.into_iter().zip(all).filter(|(_, program)| program.autoload()) {
+            self.links.push(Attached::of(name, attempt("attaching the io program", || program.attach()))?);
         }
         Ok(())
     }
@@ -309,7 +334,8 @@ impl IoArmed<'_> {
     pub fn attach_waits(&mut self) -> Result<(), Error> {
         if self.waits.is_none() {
             let program = &mut self.program.skeleton.progs.task_wakes;
-            self.waits = Some(attempt("attaching the io program", || program.attach())?.into());
+            let done = attempt("attaching the io program", || program.attach());
+            self.waits = Some(Attached::of(TASK_WAKES, done)?);
         }
         Ok(())
     }
@@ -347,10 +373,13 @@ enum Tracepoint {
 }
 
 impl Tracepoint {
-    fn of(name: &str, result: Result<Link, libbpf_rs::Error>) -> Tracepoint {
-        match result {
-            Ok(link) => Tracepoint::Attached(link.into()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Tracepoint::Absent,
+    fn of(name: &'static str, result: Result<Link, libbpf_rs::Error>) -> Tracepoint {
+        match Attached::of(name, result) {
+            Ok(attached) => Tracepoint::Attached(attached),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                programs::stands(name, Standing::Absent);
+                Tracepoint::Absent
+            }
             Err(error) => {
                 Failed::Attach.count(name, &error);
                 Tracepoint::Refused

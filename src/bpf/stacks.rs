@@ -14,6 +14,7 @@ use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::failed::{Attached, Failed, counted};
 use super::meter::Meter;
+use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
 use super::sent::{Count, Sent};
 use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
@@ -37,6 +38,11 @@ const FAULTS: perf::Event = perf::Event::Faults { each: FAULTS_EACH };
 const HUGE_PAGES: &str = "kernel/mm/transparent_hugepage";
 
 const WHAT: &str = "the stacks program";
+
+/// The programs, as metrics have them.
+const BY_CLOCK: &str = "stacks";
+const BY_FAULTS: &str = "faults";
+const LARGE_PAGES: &str = "large_pages";
 
 /// Counts that each CPU may add in a second without a turn.
 const COUNTS_EACH: u32 = 128;
@@ -136,37 +142,30 @@ macro_rules! maps {
 impl Stacks {
     /// Loads the program that samples what runs on each CPU, `HZ` times a second.
     pub fn by_clock(site: &Site<'_>, meter: &mut Meter) -> Result<Stacks, Error> {
-        site.try_event(CLOCK)?;
-        let (skeleton, maps) = attempt(WHAT, || {
-            let mut open = StacksSkelBuilder::default().open(place())?;
-            fit!(open, site);
-            let skeleton = open.load()?;
-            let maps = maps!(skeleton);
-            Ok((skeleton, maps))
-        })?;
-        meter.add("stacks", skeleton.progs.sample_stack.as_fd());
+        let done = site.try_event(CLOCK).and_then(|()| {
+            attempt(WHAT, || {
+                let mut open = StacksSkelBuilder::default().open(place())?;
+                fit!(open, site);
+                let skeleton = open.load()?;
+                let maps = maps!(skeleton);
+                Ok((skeleton, maps))
+            })
+        });
+        let (skeleton, maps) = programs::loaded(&[BY_CLOCK], done)?;
+        meter.add(BY_CLOCK, skeleton.progs.sample_stack.as_fd());
         Ok(Stacks { loaded: Loaded::Clock(skeleton), maps, sys: site.sys.into(), runs: 0 })
     }
 
     /// Loads the program that samples page faults; its counts are in bytes.
     pub fn by_faults(site: &Site<'_>, page_bytes: u32, meter: &mut Meter) -> Result<Stacks, Error> {
-        site.try_event(FAULTS)?;
         let large = if site.sys.join(HUGE_PAGES).exists() { LargePages::Sampled } else { LargePages::Never };
-        let (skeleton, maps) = attempt("the faults program", || {
-            let mut open = FaultsSkelBuilder::default().open(place())?;
-            fit!(open, site);
-            if let Some(knobs) = &mut open.maps.rodata_data {
-                knobs.faults_each = FAULTS_EACH;
-                knobs.page_bytes = page_bytes;
-            }
-            open.progs.sample_large_page.set_autoload(large == LargePages::Sampled);
-            let skeleton = open.load()?;
-            let maps = maps!(skeleton);
-            Ok((skeleton, maps))
-        })?;
-        meter.add("faults", skeleton.progs.sample_fault.as_fd());
+        let done = site.try_event(FAULTS).and_then(|()| load_faults(site, page_bytes, large));
+        let (skeleton, maps) = programs::loaded(&[BY_FAULTS, LARGE_PAGES], done)?;
+        meter.add(BY_FAULTS, skeleton.progs.sample_fault.as_fd());
         if large == LargePages::Sampled {
-            meter.add("large_pages", skeleton.progs.sample_large_page.as_fd());
+            meter.add(LARGE_PAGES, skeleton.progs.sample_large_page.as_fd());
+        } else {
+            programs::stands(LARGE_PAGES, Standing::Unneeded);
         }
         Ok(Stacks { loaded: Loaded::Faults(skeleton, large), maps, sys: site.sys.into(), runs: 0 })
     }
@@ -189,7 +188,7 @@ impl Stacks {
         armed.forget_old()?;
         armed.control()?;
         armed.attach_online()?;
-        armed._rest = attempt(WHAT, || armed.program.loaded.attach_rest())?.map(Attached::from);
+        armed._rest = armed.program.loaded.attach_rest().transpose()?;
         Ok(armed)
     }
 
@@ -197,6 +196,25 @@ impl Stacks {
     pub fn lost(&self) -> Result<Lost, Error> {
         attempt(WHAT, || MapHandle::try_from(&self.maps.lost)).map(Lost)
     }
+}
+
+fn load_faults(
+    site: &Site<'_>,
+    page_bytes: u32,
+    large: LargePages,
+) -> Result<(FaultsSkel<'static>, Maps), Error> {
+    attempt("the faults program", || {
+        let mut open = FaultsSkelBuilder::default().open(place())?;
+        fit!(open, site);
+        if let Some(knobs) = &mut open.maps.rodata_data {
+            knobs.faults_each = FAULTS_EACH;
+            knobs.page_bytes = page_bytes;
+        }
+        open.progs.sample_large_page.set_autoload(large == LargePages::Sampled);
+        let skeleton = open.load()?;
+        let maps = maps!(skeleton);
+        Ok((skeleton, maps))
+    })
 }
 
 impl Site<'_> {
@@ -216,6 +234,14 @@ impl Loaded {
         }
     }
 
+    /// The program that the event drives.
+    fn name(&self) -> &'static str {
+        match self {
+            Loaded::Clock(_) => BY_CLOCK,
+            Loaded::Faults(..) => BY_FAULTS,
+        }
+    }
+
     fn attach_event(&self, event: RawFd) -> Result<Link, libbpf_rs::Error> {
         match self {
             Loaded::Clock(skeleton) => skeleton.progs.sample_stack.attach_perf_event(event),
@@ -224,12 +250,12 @@ impl Loaded {
     }
 
     /// What is sampled beside the perf event, if anything is.
-    fn attach_rest(&self) -> Result<Option<Link>, libbpf_rs::Error> {
+    fn attach_rest(&self) -> Option<Result<Attached, Error>> {
         match self {
             Loaded::Faults(skeleton, LargePages::Sampled) => {
-                skeleton.progs.sample_large_page.attach().map(Some)
+                Some(Attached::of(LARGE_PAGES, attempt(WHAT, || skeleton.progs.sample_large_page.attach())))
             }
-            Loaded::Clock(_) | Loaded::Faults(_, LargePages::Never) => Ok(None),
+            Loaded::Clock(_) | Loaded::Faults(_, LargePages::Never) => None,
         }
     }
 }
@@ -277,12 +303,16 @@ impl Armed<'_> {
                 Ok(opened) => opened,
                 // It went offline meanwhile, and has nothing to sample.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                Err(source) => return Err(Error::Perf { event: event.name(), source }),
+                Err(source) => {
+                    programs::refused(loaded.name(), &source);
+                    return Err(Error::Perf { event: event.name(), source });
+                }
             };
-            let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()))?;
+            let link = attempt(WHAT, || loaded.attach_event(opened.as_raw_fd()));
+            let link = Attached::of(loaded.name(), link)?;
             // The link closes it.
             let _ = opened.into_raw_fd();
-            self.cpus.insert(cpu, link.into());
+            self.cpus.insert(cpu, link);
         }
         Ok(())
     }

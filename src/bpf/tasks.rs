@@ -14,11 +14,16 @@ use libbpf_rs::{IterOpts, Link, libbpf_sys};
 use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
+use super::programs;
 use super::skeletons::tasks::{TasksSkelBuilder, types};
 use super::{btf, comm, place};
 use crate::host::{Key, TaskSample, TaskState};
 
 const WHAT: &str = "the task iterator";
+
+/// The programs, as metrics have them.
+const PASSING_TASKS: &str = "tasks";
+const STUCK_TASKS: &str = "stuck_tasks";
 
 /// The first kernel whose frozen tasks have a state of their own.
 const FREEZER_STATE: (u32, u32) = (6, 1);
@@ -85,27 +90,39 @@ impl Tasks {
         release: Option<(u32, u32)>,
         meter: &mut Meter,
     ) -> Result<Tasks, Error> {
-        btf(sys)?;
-        attempt(WHAT, || {
-            let mut open = TasksSkelBuilder::default().open(place())?;
-            open.maps.containers.reuse_fd(followed.as_fd())?;
-            if let Some(knobs) = &mut open.maps.rodata_data {
-                knobs.unified = unified;
-                knobs.frozen_by_flag = release.is_some_and(|release| release < FREEZER_STATE);
-            }
-            let loaded = open.load()?;
-            meter.add("tasks", loaded.progs.pass_tasks.as_fd());
-            meter.add("stuck_tasks", loaded.progs.stuck_tasks.as_fd());
-            // The links keep the programs; the rest of the object is not needed any more.
-            let passing = loaded.progs.pass_tasks.attach_iter_with_opts(IterOpts::None)?;
-            let stuck = loaded.progs.stuck_tasks.attach_iter_with_opts(IterOpts::None)?;
-            let buffer = || vec![0; BUFFER].into_boxed_slice();
-            Ok(Tasks {
-                passers: Passers { link: passing, buffer: buffer() },
-                stuck: StuckTasks { link: stuck, buffer: buffer() },
-            })
-        })
+        let done = btf(sys).and_then(|()| load(followed, unified, release, meter));
+        let tasks = programs::loaded(&[PASSING_TASKS, STUCK_TASKS], done)?;
+        // The links of iterators last as long as they do.
+        [PASSING_TASKS, STUCK_TASKS].into_iter().for_each(programs::attached);
+        Ok(tasks)
     }
+}
+
+fn load(
+    followed: &Followed,
+    unified: bool,
+    release: Option<(u32, u32)>,
+    meter: &mut Meter,
+) -> Result<Tasks, Error> {
+    attempt(WHAT, || {
+        let mut open = TasksSkelBuilder::default().open(place())?;
+        open.maps.containers.reuse_fd(followed.as_fd())?;
+        if let Some(knobs) = &mut open.maps.rodata_data {
+            knobs.unified = unified;
+            knobs.frozen_by_flag = release.is_some_and(|release| release < FREEZER_STATE);
+        }
+        let loaded = open.load()?;
+        meter.add(PASSING_TASKS, loaded.progs.pass_tasks.as_fd());
+        meter.add(STUCK_TASKS, loaded.progs.stuck_tasks.as_fd());
+        // The links keep the programs; the rest of the object is not needed any more.
+        let passing = loaded.progs.pass_tasks.attach_iter_with_opts(IterOpts::None)?;
+        let stuck = loaded.progs.stuck_tasks.attach_iter_with_opts(IterOpts::None)?;
+        let buffer = || vec![0; BUFFER].into_boxed_slice();
+        Ok(Tasks {
+            passers: Passers { link: passing, buffer: buffer() },
+            stuck: StuckTasks { link: stuck, buffer: buffer() },
+        })
+    })
 }
 
 impl Passers {

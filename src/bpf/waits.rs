@@ -16,6 +16,7 @@ use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::failed::{Attached, Failed};
 use super::meter::Meter;
+use super::programs;
 use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder, types};
 use super::stacks::{Lost, number};
 use super::{btf, place};
@@ -23,6 +24,12 @@ use crate::evidence::Waited;
 use crate::host::Key;
 
 const WHAT: &str = "the run-queue programs";
+
+/// The programs, as metrics have them.
+const SWITCHED: &str = "waits_switched";
+const MOVED: &str = "waits_moved";
+/// It is run when it is wanted, and never attached.
+const LOOK_NOW: &str = "waits_look_now";
 
 /// The first kernel that allocates what tasks carry without waking anyone.
 const TASKS_CARRY: (u32, u32) = (6, 4);
@@ -91,23 +98,11 @@ impl Waits {
         release: Option<(u32, u32)>,
         meter: &mut Meter,
     ) -> Result<Waits, Error> {
-        btf(sys)?;
         let in_tasks = release.is_some_and(|release| release >= TASKS_CARRY);
-        let skeleton = attempt(WHAT, || {
-            let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(u32::MAX);
-            let mut open = WaitsSkelBuilder::default().open(place())?;
-            open.maps.containers.reuse_fd(followed.as_fd())?;
-            open.maps.cpus.set_max_entries(cpus)?;
-            open.maps.memories.set_autocreate(in_tasks)?;
-            open.maps.memories_by_pid.set_autocreate(!in_tasks)?;
-            if let Some(knobs) = &mut open.maps.rodata_data {
-                knobs.unified = unified;
-                knobs.in_tasks = in_tasks;
-            }
-            open.load()
-        })?;
-        meter.add("waits_switched", skeleton.progs.switched.as_fd());
-        meter.add("waits_moved", skeleton.progs.moved.as_fd());
+        let done = btf(sys).and_then(|()| load(followed, unified, in_tasks));
+        let skeleton = programs::loaded(&[SWITCHED, MOVED, LOOK_NOW], done)?;
+        meter.add(SWITCHED, skeleton.progs.switched.as_fd());
+        meter.add(MOVED, skeleton.progs.moved.as_fd());
         Ok(Waits { skeleton, runs: 0 })
     }
 
@@ -115,12 +110,15 @@ impl Waits {
     pub fn arm(&mut self) -> Result<WaitsArmed<'_>, Error> {
         self.runs += 1;
         let Waits { skeleton, runs } = self;
-        let links = attempt(WHAT, || {
+        attempt(WHAT, || {
             forget_old(skeleton)?;
-            skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)?;
-            let progs = &skeleton.progs;
-            Ok(vec![progs.switched.attach_trace()?.into(), progs.moved.attach_trace()?.into()])
+            skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)
         })?;
+        let progs = &skeleton.progs;
+        let links = vec![
+            Attached::of(SWITCHED, attempt(WHAT, || progs.switched.attach_trace()))?,
+            Attached::of(MOVED, attempt(WHAT, || progs.moved.attach_trace()))?,
+        ];
         let armed = WaitsArmed { program: self, _links: links };
         let _begun = armed.look_now();
         Ok(armed)
@@ -130,6 +128,22 @@ impl Waits {
     pub fn lost(&self) -> Result<Lost, Error> {
         attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(Lost)
     }
+}
+
+fn load(followed: &Followed, unified: bool, in_tasks: bool) -> Result<WaitsSkel<'static>, Error> {
+    attempt(WHAT, || {
+        let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(u32::MAX);
+        let mut open = WaitsSkelBuilder::default().open(place())?;
+        open.maps.containers.reuse_fd(followed.as_fd())?;
+        open.maps.cpus.set_max_entries(cpus)?;
+        open.maps.memories.set_autocreate(in_tasks)?;
+        open.maps.memories_by_pid.set_autocreate(!in_tasks)?;
+        if let Some(knobs) = &mut open.maps.rodata_data {
+            knobs.unified = unified;
+            knobs.in_tasks = in_tasks;
+        }
+        open.load()
+    })
 }
 
 /// What an earlier run left behind.

@@ -34,7 +34,7 @@ pub struct Hierarchy<'h> {
     pub unified: bool,
 }
 
-/// Makes captures. All of this is called on the loop: it neither blocks nor takes memory.
+/// Makes captures. What is called on the loop neither blocks nor takes memory.
 pub(super) trait Backend: Send + Sync {
     /// How its captures are made here.
     fn method(&self) -> Method;
@@ -51,6 +51,10 @@ pub(super) trait Backend: Send + Sync {
     fn lost(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let _ = each;
     }
+
+    /// Attaches its programs and detaches them again: `bpf::each_program` then tells what became of each. It
+    /// blocks, and is not for the loop.
+    fn try_attach(&self) {}
 
     /// Tells its threads to leave, and waits for them until `deadline`.
     fn close(&self, deadline: Instant);

@@ -82,6 +82,12 @@ impl Backend for Tracing {
         each("io", self.lost.count());
     }
 
+    fn try_attach(&self) {
+        if let Ok(mut armed) = self.program.lock().unwrap_or_else(PoisonError::into_inner).arm(STALL_LEAST) {
+            let _ = armed.attach().and_then(|()| armed.attach_waits());
+        }
+    }
+
     fn close(&self, deadline: Instant) {
         self.queue.close(deadline);
     }

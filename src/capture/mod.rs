@@ -143,6 +143,12 @@ impl Captures {
         self.backends.iter().filter_map(|(_, loaded)| loaded.as_ref().ok())
     }
 
+    /// Attaches every program of captures and detaches it again. What became of each is told by
+    /// `bpf::each_program`, and so is why one was refused.
+    pub fn try_attach(&self) {
+        self.loaded().for_each(|backend| backend.try_attach());
+    }
+
     /// Attaches the program that tells of a tracer's events, with the containers that are followed.
     pub fn hook(
         &mut self,

@@ -157,6 +157,10 @@ impl Backend for Sampler {
         each(self.sampled.kind().name(), self.lost.samples());
     }
 
+    fn try_attach(&self) {
+        let _ = self.program.lock().unwrap_or_else(PoisonError::into_inner).arm();
+    }
+
     fn close(&self, deadline: Instant) {
         self.queue.close(deadline);
         self.namer.queue().close(deadline);

@@ -77,6 +77,10 @@ impl Backend for Waiting {
         each("waits", self.lost.samples());
     }
 
+    fn try_attach(&self) {
+        let _ = self.program.lock().unwrap_or_else(PoisonError::into_inner).arm();
+    }
+
     fn close(&self, deadline: Instant) {
         self.queue.close(deadline);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
 use crate::agent::{Support, supports};
-use crate::bpf;
+use crate::bpf::{self, Standing};
 use crate::capture::{self, Captures, Hierarchy};
 use crate::confine::{self, Host, RIGHTS};
 use crate::host::Paths;
@@ -35,6 +35,7 @@ struct Findings {
     cgroups_lost: Vec<MissingController>,
     psi: bool,
     tracers: Vec<Support>,
+    programs: Vec<bpf::Program>,
 }
 
 /// One of them, and how it stands.
@@ -58,6 +59,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let hierarchy = Hierarchy { root: &config.paths.cgroup, unified: mode == Some(Mode::V2) };
     let mut captures = Captures::load(&config.paths, hierarchy, config.containers, Arc::new(|| ()));
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
+    let tracers = supports(
+        TRACERS.iter().copied().zip(&config.tracers),
+        &mut captures,
+        psi,
+        psi && mode == Some(Mode::V2),
+    );
+    captures.try_attach();
     let findings = Findings {
         kernel: release.trim().to_owned(),
         root: sys::is_root(),
@@ -66,12 +74,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
         psi,
-        tracers: supports(
-            TRACERS.iter().copied().zip(&config.tracers),
-            &mut captures,
-            psi,
-            psi && mode == Some(Mode::V2),
-        ),
+        tracers,
+        programs: programs(),
     };
     if given.flag(JSON.long) {
         let json =
@@ -83,6 +87,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let well =
         findings.cgroups.is_some() && findings.tracers.iter().all(|support| support.runs || !support.enabled);
     Ok(if well { Done::Well } else { Done::Badly })
+}
+
+fn programs() -> Vec<bpf::Program> {
+    let mut all = Vec::new();
+    bpf::each_program(&mut |program| all.push(program.clone()));
+    all
 }
 
 fn host(paths: &Paths, psi: bool) -> Host {
@@ -152,6 +162,32 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
         for missing in &support.missing {
             writeln!(out, "         missing: {}", text::line(missing))?;
         }
+    }
+    show_programs(&findings.programs, out)
+}
+
+/// What a program measures is unknown where it does not stand; the others are counted.
+fn show_programs(all: &[bpf::Program], out: &mut dyn Write) -> Result<(), Failure> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let named = |standing: Standing| -> Vec<_> {
+        all.iter().filter(|one| one.standing == standing).map(|one| one.program).collect()
+    };
+    let well = named(Standing::Loaded).len() + named(Standing::Attached).len();
+    writeln!(out, "\nprograms {well} of {} were loaded and attached", all.len())?;
+    for (standing, what) in [
+        (Standing::Unneeded, "not needed on this kernel"),
+        (Standing::Absent, "nothing to attach to, unless a module brings it"),
+    ] {
+        let names = named(standing);
+        if !names.is_empty() {
+            writeln!(out, "         {what}: {}", names.join(", "))?;
+        }
+    }
+    for refused in all.iter().filter(|one| one.standing == Standing::Refused) {
+        let reason = refused.reason.as_deref().unwrap_or_default();
+        writeln!(out, "         missing: {}: {}", refused.program, text::line(reason))?;
     }
     Ok(())
 }

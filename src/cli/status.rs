@@ -118,6 +118,11 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
         [tracer.name.clone(), tracer.state.clone(), events, captures, refused, faults, last]
     }));
     text::table("", &rows, out)?;
+    for program in &status.programs {
+        if let Some(reason) = &program.reason {
+            writeln!(out, "{}: {}: {}", line(&program.program), line(&program.state), line(reason))?;
+        }
+    }
     for tracer in &status.tracers {
         if let Some(reason) = &tracer.reason {
             writeln!(out, "{}: {}", line(&tracer.name), line(reason))?;

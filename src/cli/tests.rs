@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::{BudgetStatus, ControlRequest, LastEvent, Outcome, Status, TracerStatus};
+use crate::control::{BudgetStatus, ControlRequest, LastEvent, Outcome, ProgramStatus, Status, TracerStatus};
 use desk::Desk;
 
 mod desk;
@@ -123,6 +123,14 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
             window_ms: 600_000,
             free_at: Some("one".into()),
         },
+        programs: vec![
+            ProgramStatus { program: "stacks".into(), state: "attached".into(), reason: None },
+            ProgramStatus {
+                program: "rq_issued".into(),
+                state: "refused".into(),
+                reason: Some("no room\u{7}".into()),
+            },
+        ],
         tracers: vec![
             TracerStatus {
                 name: "dload".into(),
@@ -158,6 +166,7 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
         "dload    active       3       5         0        0       noon host abc\n",
         "cpuidle  unsupported  0       0         0        0       none\n",
         "cpuidle: no BTF?\n",
+        "rq_issued: refused: no room?\n",
         "captures    12.0 s of 60.0 s that they may run in 10.0 min; one was refused, which has room again from one on\n",
     ] {
         assert!(text.contains(row), "{row:?} is not in\n{text}");

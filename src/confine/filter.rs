@@ -1,190 +1,19 @@
 //! The seccomp filter: system calls that the agent never makes are refused with EPERM, in all its
 //! threads and for ever. It names what is forbidden, not what is allowed: a libc or a resolver that
 //! starts to use another harmless call must not break an agent in the field. What is newer than this
-//! list does not exist for us (ENOSYS), so that nothing new is allowed unseen.
+//! list does not exist for us (ENOSYS), so that nothing new is allowed unseen. What is refused is counted.
 
 use std::io;
+
+use super::calls::{Allowed, BOUNDED, Bounded, Call, FORBIDDEN, FORBIDDEN_HERE, counted, new};
+use super::refused;
 
 #[cfg(target_arch = "x86_64")]
 const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCH: u32 = 0xc000_00b7;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_endian = "little")))]
-compile_error!("the numbers of system calls differ on this architecture: see src/confine/filter.rs");
-
-/// Calls from 424 on have the same number everywhere; libc does not know all of them.
-mod new {
-    pub(super) const OPEN_TREE: i64 = 428;
-    pub(super) const MOVE_MOUNT: i64 = 429;
-    pub(super) const FSOPEN: i64 = 430;
-    pub(super) const FSCONFIG: i64 = 431;
-    pub(super) const FSMOUNT: i64 = 432;
-    pub(super) const FSPICK: i64 = 433;
-    pub(super) const CLONE3: i64 = 435;
-    pub(super) const PIDFD_GETFD: i64 = 438;
-    pub(super) const PROCESS_MADVISE: i64 = 440;
-    pub(super) const MOUNT_SETATTR: i64 = 442;
-    pub(super) const QUOTACTL_FD: i64 = 443;
-    pub(super) const LSM_SET_SELF_ATTR: i64 = 460;
-    pub(super) const OPEN_TREE_ATTR: i64 = 467;
-    /// file_setattr of Linux 6.17: the last that was looked at for this list.
-    pub(super) const LAST_KNOWN: i64 = 469;
-}
-
-/// Never made, whatever their arguments.
-const FORBIDDEN: &[i64] = &[
-    // No other program is run.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    // Nobody's memory, registers or files are taken by force, and nobody is signalled.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    new::PROCESS_MADVISE,
-    new::PIDFD_GETFD,
-    libc::SYS_kcmp,
-    libc::SYS_kill,
-    libc::SYS_rt_sigqueueinfo,
-    libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_pidfd_send_signal,
-    // The kernel stays as it is.
-    libc::SYS_kexec_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    new::QUOTACTL_FD,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_vhangup,
-    // Nothing is mounted, and no namespace is left.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    new::OPEN_TREE,
-    new::OPEN_TREE_ATTR,
-    new::MOVE_MOUNT,
-    new::FSOPEN,
-    new::FSCONFIG,
-    new::FSMOUNT,
-    new::FSPICK,
-    new::MOUNT_SETATTR,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    // With CAP_DAC_READ_SEARCH it opens any file of a filesystem, past what is mounted.
-    libc::SYS_open_by_handle_at,
-    libc::SYS_mknodat,
-    libc::SYS_fanotify_init,
-    // The user and the groups stay.
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_setgroups,
-    libc::SYS_personality,
-    new::LSM_SET_SELF_ATTR,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    // What io_uring does, no filter sees.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_userfaultfd,
-];
-
-/// Those of them that only one architecture has, or that libc knows of only there.
-#[cfg(target_arch = "x86_64")]
-const FORBIDDEN_HERE: &[i64] = &[
-    libc::SYS_fork,
-    libc::SYS_vfork,
-    libc::SYS_mknod,
-    libc::SYS_kexec_file_load,
-    libc::SYS_iopl,
-    libc::SYS_ioperm,
-    libc::SYS_modify_ldt,
-    libc::SYS_uselib,
-    libc::SYS_lookup_dcookie,
-];
-#[cfg(target_arch = "aarch64")]
-const FORBIDDEN_HERE: &[i64] = &[294 /* kexec_file_load */];
-
-/// A call that is made, but not with every argument.
-struct Bounded {
-    call: i64,
-    /// Which argument; of its 64 bits the lower 32 hold all that the kernel looks at.
-    argument: u32,
-    allowed: Allowed,
-}
-
-enum Allowed {
-    /// One of these values.
-    OneOf(&'static [u32]),
-    /// This process's id, or none.
-    Ourselves,
-    /// A set of bits that has one of the first and none of the second.
-    Bits(u32, u32),
-}
-
-/// From <linux/bpf.h>: what libbpf does to load, attach, read and write what is ours. A tracer that is
-/// enabled by SIGHUP loads its hook then. Not there: pinning, and opening other people's maps and programs
-/// by their ids.
-const BPF_COMMANDS: &[u32] = &[
-    0,  // BPF_MAP_CREATE
-    1,  // BPF_MAP_LOOKUP_ELEM
-    2,  // BPF_MAP_UPDATE_ELEM
-    3,  // BPF_MAP_DELETE_ELEM
-    4,  // BPF_MAP_GET_NEXT_KEY
-    5,  // BPF_PROG_LOAD
-    10, // BPF_PROG_TEST_RUN: run-queue sums are brought up to date by a program that runs on each CPU
-    15, // BPF_OBJ_GET_INFO_BY_FD
-    17, // BPF_RAW_TRACEPOINT_OPEN
-    18, // BPF_BTF_LOAD
-    21, // BPF_MAP_LOOKUP_AND_DELETE_ELEM
-    22, // BPF_MAP_FREEZE
-    24, // BPF_MAP_LOOKUP_BATCH
-    25, // BPF_MAP_LOOKUP_AND_DELETE_BATCH
-    26, // BPF_MAP_UPDATE_BATCH
-    27, // BPF_MAP_DELETE_BATCH
-    28, // BPF_LINK_CREATE
-    33, // BPF_ITER_CREATE
-    34, // BPF_LINK_DETACH
-    35, // BPF_PROG_BIND_MAP
-];
-
-/// AF_UNIX, AF_INET, AF_INET6, and AF_NETLINK: a resolver asks it for the host's addresses.
-const FAMILIES: &[u32] = &[1, 2, 10, 16];
-
-const CLONE_THREAD: u32 = 0x0001_0000;
-/// Every CLONE_NEW flag: new namespaces.
-const CLONE_NEW: u32 = 0x7e02_0080;
-
-const BOUNDED: [Bounded; 6] = [
-    // Threads, but no processes.
-    Bounded { call: libc::SYS_clone, argument: 0, allowed: Allowed::Bits(CLONE_THREAD, CLONE_NEW) },
-    Bounded { call: libc::SYS_bpf, argument: 0, allowed: Allowed::OneOf(BPF_COMMANDS) },
-    Bounded { call: libc::SYS_socket, argument: 0, allowed: Allowed::OneOf(FAMILIES) },
-    // How glibc's abort(3) signals its own process.
-    Bounded { call: libc::SYS_tgkill, argument: 0, allowed: Allowed::Ourselves },
-    // musl's signals its own thread, whose id a filter cannot know before that thread is there: so the
-    // signal is bound, and the kernel holds it to processes of the same user.
-    Bounded { call: libc::SYS_tkill, argument: 1, allowed: Allowed::OneOf(&[libc::SIGABRT.cast_unsigned()]) },
-    Bounded { call: libc::SYS_prlimit64, argument: 0, allowed: Allowed::Ourselves },
-];
+compile_error!("the numbers of system calls differ on this architecture: see src/confine/calls.rs");
 
 /// Offsets in `struct seccomp_data`.
 const NR: u32 = 0;
@@ -199,6 +28,21 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const IF_ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
 const IF_ANY: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+
+/// Who returns from a refused call with EPERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Kernel,
+    /// A signal handler, which counts it.
+    Signal,
+}
+
+/// What the kernel answers to a call that is refused.
+fn refusal(call: Call, by: By) -> u32 {
+    // The lower half comes to the handler.
+    let place = counted(call.1).and_then(|place| u16::try_from(place).ok()).filter(|_| by == By::Signal);
+    place.map_or(REFUSED, |place| libc::SECCOMP_RET_TRAP | u32::from(place))
+}
 
 /// A program in the making. Every condition stands before one return, which it skips if it fails:
 /// no jump is long.
@@ -224,7 +68,8 @@ impl Program {
         self.end(answer);
     }
 
-    fn bound(&mut self, call: &Bounded, pid: u32) {
+    fn bound(&mut self, call: &Bounded, pid: u32, by: By) {
+        let refused = refusal(call.call, by);
         let mut body = Program(Vec::new());
         body.load(ARGUMENTS + 8 * call.argument);
         match call.allowed {
@@ -235,13 +80,13 @@ impl Program {
                 [0, pid].iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
             }
             Allowed::Bits(one, none) => {
-                body.when(IF_ANY, none, REFUSED);
+                body.when(IF_ANY, none, refused);
                 body.when(IF_ANY, one, libc::SECCOMP_RET_ALLOW);
             }
         }
-        body.end(REFUSED);
+        body.end(refused);
         let skip = u8::try_from(body.0.len()).unwrap_or(u8::MAX);
-        self.push(IF_EQUAL, number(call.call), skip);
+        self.push(IF_EQUAL, number(call.call.1), skip);
         self.0.extend(body.0);
     }
 }
@@ -251,7 +96,7 @@ fn number(call: i64) -> u32 {
     u32::try_from(call).unwrap_or(u32::MAX)
 }
 
-fn program(pid: u32) -> Vec<libc::sock_filter> {
+fn program(pid: u32, by: By) -> Vec<libc::sock_filter> {
     let mut program = Program(Vec::new());
     program.load(ARCH_AT);
     program.push(IF_EQUAL, ARCH, 1);
@@ -263,10 +108,10 @@ fn program(pid: u32) -> Vec<libc::sock_filter> {
     // Its flags are in memory, where no filter sees them; without it every libc takes clone(2).
     program.when(IF_EQUAL, number(new::CLONE3), UNKNOWN);
     for call in FORBIDDEN.iter().chain(FORBIDDEN_HERE) {
-        program.when(IF_EQUAL, number(*call), REFUSED);
+        program.when(IF_EQUAL, number(call.1), refusal(*call, by));
     }
     for call in &BOUNDED {
-        program.bound(call, pid);
+        program.bound(call, pid, by);
     }
     program.end(libc::SECCOMP_RET_ALLOW);
     program.0
@@ -281,9 +126,11 @@ pub(super) fn no_new_privileges() -> io::Result<()> {
     }
 }
 
-/// Lays the filter over all threads of this process, and those to come.
+/// Lays the filter over all threads of this process, and those to come. Where no handler can be had refusals
+/// are not counted.
 pub(super) fn install() -> io::Result<()> {
-    let mut program = program(std::process::id());
+    let by = refused::listen().map_or(By::Kernel, |()| By::Signal);
+    let mut program = program(std::process::id(), by);
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     // Before 5.16 a filter also switched off speculative stores, for sandboxes that run foreign code;
@@ -301,6 +148,7 @@ pub(super) fn install() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::{CLONE_THREAD, MANY, all};
     use super::*;
 
     const PID: u32 = 4321;
@@ -311,7 +159,10 @@ mod tests {
     }
 
     fn answer_to(arch: u32, call: i64, arguments: [u32; 2]) -> u32 {
-        let program = program(PID);
+        run(&program(PID, By::Kernel), arch, call, arguments)
+    }
+
+    fn run(program: &[libc::sock_filter], arch: u32, call: i64, arguments: [u32; 2]) -> u32 {
         let (mut at, mut held) = (0, 0);
         loop {
             let step = program[at];
@@ -343,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_never_done_is_refused_and_the_rest_is_allowed() {
         for call in FORBIDDEN.iter().chain(FORBIDDEN_HERE) {
-            assert_eq!(answer(ARCH, *call, 0), REFUSED, "{call}");
+            assert_eq!(answer(ARCH, call.1, 0), REFUSED, "{}", call.0);
         }
         for call in [
             libc::SYS_read,
@@ -398,6 +249,36 @@ mod tests {
         ] {
             assert_eq!(answer_to(ARCH, libc::SYS_tkill, [PID, signal.cast_unsigned()]), want, "{signal}");
         }
+    }
+
+    #[test]
+    fn a_refused_call_is_counted_unless_a_libc_makes_it_with_all_signals_blocked() {
+        let program = program(PID, By::Signal);
+        let silent = ["clone", "fork", "vfork", "tgkill", "tkill", "setuid", "setgroups"];
+        let mut kinds = [0; 2];
+        for (place, (name, number)) in all().enumerate() {
+            // With these arguments none of them is allowed.
+            let answer = run(&program, ARCH, number, [u32::MAX, 0]);
+            match answer & libc::SECCOMP_RET_ACTION_FULL {
+                libc::SECCOMP_RET_TRAP => {
+                    assert_eq!(
+                        answer & libc::SECCOMP_RET_DATA,
+                        u32::try_from(place).expect("there are few"),
+                        "{name}"
+                    );
+                    assert!(!silent.contains(&name), "{name}");
+                    kinds[0] += 1;
+                }
+                _ => {
+                    assert_eq!(answer, REFUSED, "{name}");
+                    kinds[1] += 1;
+                }
+            }
+        }
+        assert!(kinds[0] > 50 && kinds[1] >= silent.len() - 2, "{kinds:?}");
+        let names: std::collections::BTreeSet<_> = all().map(|call| call.0).collect();
+        assert_eq!((names.len(), all().count()), (MANY, MANY), "each has a name of its own");
+        assert_eq!(run(&program, ARCH, new::CLONE3, [0, 0]), UNKNOWN, "a libc tries it for each thread");
     }
 
     /// Ends itself from a thread other than its first, as `with` says, under the filter.

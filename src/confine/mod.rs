@@ -4,9 +4,12 @@
 
 use std::io;
 
+mod calls;
 mod filter;
+mod refused;
 mod rights;
 
+pub use refused::{refused_calls, refused_calls_total};
 pub use rights::{Host, KEPT, RIGHTS, Right, SYS_ADMIN, held};
 
 /// What this kernel did not let go of.

@@ -44,6 +44,9 @@ pub struct Status {
     /// What went wrong in the agent itself, by its name in `onset_faults_total`; what never did is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faults: BTreeMap<String, u64>,
+    /// Its BPF programs, in the order in which they were loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramStatus>,
     /// Captures that are under way.
     #[serde(default)]
     pub captures_open: u64,
@@ -138,6 +141,18 @@ pub struct LoopStatus {
     pub turns: u64,
     /// The longest that it was busy at once.
     pub longest_turn_ms: u64,
+}
+
+/// One BPF program. What it measures is unknown where it is refused or absent, and not zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramStatus {
+    /// Its name.
+    pub program: String,
+    /// A label of `onset_bpf_program_state`.
+    pub state: String,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One tracer.

@@ -8,6 +8,7 @@ mod cgroup;
 mod demo;
 mod install;
 mod kubernetes;
+mod linked;
 mod prometheus;
 #[allow(dead_code)] // it is the live tests' too
 #[path = "../live/rig.rs"]

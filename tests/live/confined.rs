@@ -3,6 +3,8 @@
 //! it is for still works, and what it is not for the kernel refuses.
 
 mod attempts;
+#[cfg(target_arch = "x86_64")]
+mod refused;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -331,6 +333,47 @@ fn doctor_says_which_capabilities_are_missing_and_what_that_costs() {
     assert!(said.contains("cannot run"), "{said}");
 }
 
+/// How many programs bpf/ has, those of a hook counted as one; the benchmarks' is not the agent's.
+fn programs_of_the_source() -> usize {
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf")).unwrap();
+    let sources = files.map(|file| file.unwrap().path()).filter(|path| {
+        path.to_str().unwrap().ends_with(".bpf.c") && path.file_name().unwrap() != "floor.bpf.c"
+    });
+    let count = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let entries = text.lines().filter(|line| line.starts_with("SEC(\"")).count();
+        if text.contains("} events SEC(\".maps\");") { 1 } else { entries }
+    };
+    sources.map(count).sum()
+}
+
+#[test]
+fn doctor_tells_of_every_program_whether_it_can_be_loaded_and_attached() {
+    if !root("BPF programs") {
+        return;
+    }
+    let folder = Folder::new();
+    let config = rig::config(&folder, "", "");
+    let said = done(command(ONSET).args(["doctor", "--json", "--config"]).arg(&config));
+    let findings: Value = serde_json::from_str(&said).unwrap();
+    let programs = findings["programs"].as_array().unwrap();
+    let states: BTreeMap<&str, &str> =
+        programs.iter().map(|one| (text(one, "/program"), text(one, "/state"))).collect();
+    assert_eq!(states.len(), programs_of_the_source(), "{states:#?}");
+    assert!(states.values().all(|state| *state != "refused"), "{findings:#}");
+    assert_eq!((states["bio_queued"], states["oom"], states["tasks"]), ("loaded", "loaded", "attached"));
+    // Without a descriptor to spare for the perf events and links of a capture.
+    let few = done(
+        command("sh")
+            .args(["-c", "ulimit -n 90; \"$0\" doctor --json --config \"$1\" || true"])
+            .arg(ONSET)
+            .arg(&config),
+    );
+    let findings: Value = serde_json::from_str(&few).unwrap();
+    let refused = |one: &&Value| one["state"] == "refused" && one["reason"].is_string();
+    assert!(findings["programs"].as_array().unwrap().iter().any(|one| refused(&one)), "{findings:#}");
+}
+
 /// What strace(1) wrote of the calls that were refused after the filter was laid over all threads.
 fn refused_by_the_filter(trace: &str) -> Vec<&str> {
     let laid = trace.find("seccomp(SECCOMP_SET_MODE_FILTER").expect("the filter is laid");
@@ -369,6 +412,8 @@ fn no_call_that_the_agent_makes_is_refused_by_its_own_filter() {
     });
     agent.signal(libc::SIGHUP);
     agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
+    let counted = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"refused_syscall\"}");
+    assert_eq!(counted, Some(0.0));
     agent.signal(libc::SIGTERM);
     let text = await_that("its last call", SOON, || {
         fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))

@@ -65,6 +65,8 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
         "onset_ship_lag_records",
         "onset_loop_turn_seconds_bucket",
         "onset_bpf_run_seconds_total",
+        "onset_bpf_program_state{program=\"bio_queued\",state=\"loaded\"} 1",
+        "onset_bpf_program_state{program=\"oom\",state=\"attached\"} 1",
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",
         "process_open_fds",

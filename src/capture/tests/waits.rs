@@ -96,10 +96,13 @@ fn two_cgroups_on_one_cpu_blame_each_other_for_what_the_kernel_says_they_waited(
     let waiter = |who: &Who| host.waiters.iter().find(|waiter| waiter.who == *who).expect("it waited").time;
     assert_near("strong", waiter(&culprit).all, after[0] - before[0], 5.0);
     assert_near("weak", victim.whole.all, after[1] - before[1], 5.0);
-    assert_eq!(waiter(&Who::Container(key(2))), victim.whole);
+    // The two may begin one after the other.
+    assert_near("in both", waiter(&Who::Container(key(2))).all, victim.whole.all, 2.0);
     assert!(blamed(victim, &culprit) > 0.9, "{victim:?}");
-    assert_eq!(host.culprits.first().map(|culprit| &culprit.who), Some(&culprit));
-    assert!(host.whole.all >= victim.whole.all + waiter(&culprit).all);
+    // Whatever else runs here has culprits of its own.
+    let of_host = host.culprits.iter().find(|one| one.who == culprit).expect("it is blamed").held;
+    assert!(of_host >= victim.whole.all.mul_f64(0.9), "{of_host:?} of {victim:?}");
+    assert!(host.whole.all >= (victim.whole.all + waiter(&culprit).all).mul_f64(0.98));
 }
 
 #[test]
