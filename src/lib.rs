@@ -21,6 +21,8 @@ pub mod knob;
 pub mod log;
 pub mod metric;
 pub mod net;
+pub mod output;
+pub mod record_id;
 pub mod ship;
 pub mod stacks;
 pub mod symbol;

@@ -183,6 +183,15 @@ pub struct Mishaps {
     pub misshapen: u32,
 }
 
+impl Mishaps {
+    /// Counts these too.
+    pub fn add(&mut self, more: Mishaps) {
+        self.truncated = self.truncated.saturating_add(more.truncated);
+        self.undeclared = self.undeclared.saturating_add(more.undeclared);
+        self.misshapen = self.misshapen.saturating_add(more.misshapen);
+    }
+}
+
 /// One owner's turn to write its metrics to a buffer: the families that it declared, each once.
 #[derive(Debug)]
 pub struct Scrape<'a> {

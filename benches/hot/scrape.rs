@@ -8,7 +8,7 @@ use onset::evidence::{Request, Ticket};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{Kind, Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Data, Event, Out, TRACERS, Tracer, World};
+use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, TRACERS, Tracer, World};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::Scratch;
@@ -29,8 +29,8 @@ impl World for Calm {
         Ticket(self.0)
     }
 
-    fn emit(&mut self, _: &About, _: &dyn Data) -> bool {
-        true
+    fn emit(&mut self, _: &About, _: &dyn Data) -> Emitted {
+        Emitted::Unwatched
     }
 
     fn fault(&mut self, _: &'static str) {}

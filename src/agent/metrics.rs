@@ -6,9 +6,11 @@ use crate::bpf;
 use crate::fixed_buf::FixedBuf;
 use crate::host::{Containers, Watched};
 use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
-use crate::ship::{Shipper, Tally};
+use crate::output::OutputStats;
+use crate::ship;
 use crate::sys;
 
+use super::outputs::{self, Outputs};
 use super::process::Process;
 use super::slot::{OUTCOMES, Slot, State};
 use super::status::NamedFaults;
@@ -87,15 +89,15 @@ const LOG_DROPPED: Metric = metric(
 );
 const SHIPPED: Metric = metric(
     "onset_ship_documents_total",
-    "Documents that the server took, had already, or will never take.",
+    "Documents that Elasticsearch took, had already, or will never take.",
     Kind::Counter,
     &["outcome"],
 );
 const SHIP_RETRIES: Metric =
-    metric("onset_ship_retries_total", "Requests that were sent again.", Kind::Counter, &[]);
+    metric("onset_ship_retries_total", "Requests to Elasticsearch that were sent again.", Kind::Counter, &[]);
 const SHIP_LAG: Metric = metric(
     "onset_ship_lag_records",
-    "Records of the log that are still to be shipped; 0 where no server is configured.",
+    "Records of the log that are still to be shipped to Elasticsearch; 0 where no server is configured.",
     Kind::Gauge,
     &[],
 );
@@ -167,7 +169,7 @@ const OVERFLOWS: Metric = metric(
 pub(super) struct View<'a> {
     pub(super) slots: &'a [Slot],
     pub(super) shared: &'a SharedState,
-    pub(super) shipper: &'a Shipper,
+    pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,
     pub(super) agent_faults: NamedFaults,
     pub(super) turns: &'a Turns,
@@ -188,18 +190,16 @@ impl View<'_> {
         self.agent(&mut scrape);
         self.tracers(&mut scrape);
         let mut mishaps = scrape.mishaps();
+        let mut scrape = Scrape::new(page, &outputs::METRICS);
+        self.outputs.scrape(&mut scrape);
+        mishaps.add(scrape.mishaps());
         for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
             let mut scrape = Scrape::new(page, slot.spec.metrics);
             let watched = Watched::new(self.containers, slot.settings.filter());
             slot.tracer.scrape(watched, &mut scrape);
-            let more = scrape.mishaps();
-            mishaps.truncated += more.truncated;
-            mishaps.undeclared += more.undeclared;
-            mishaps.misshapen += more.misshapen;
+            mishaps.add(scrape.mishaps());
         }
-        self.mishaps.truncated = self.mishaps.truncated.saturating_add(mishaps.truncated);
-        self.mishaps.undeclared = self.mishaps.undeclared.saturating_add(mishaps.undeclared);
-        self.mishaps.misshapen = self.mishaps.misshapen.saturating_add(mishaps.misshapen);
+        self.mishaps.add(mishaps);
     }
 
     fn agent(&self, scrape: &mut Scrape<'_>) {
@@ -213,20 +213,13 @@ impl View<'_> {
         });
         scrape.family(&LOG_RECORDS, |to| to.value(log.records));
         scrape.family(&LOG_BYTES, |to| to.value(log.bytes));
-        let tally = self.shipper.tally();
         scrape.family(&LOG_DROPPED, |to| {
             let in_time = log.dropped_by_budget.saturating_sub(log.dropped_unshipped);
             to.sample(&["budget"], in_time);
             to.sample(&["unshipped"], log.dropped_unshipped);
-            to.sample(&["rotten"], Tally::get(&tally.rotten));
+            to.sample(&["rotten"], self.outputs.rotten());
         });
-        scrape.family(&SHIPPED, |to| {
-            to.sample(&["created"], Tally::get(&tally.created));
-            to.sample(&["duplicate"], Tally::get(&tally.duplicates));
-            to.sample(&["rejected"], Tally::get(&tally.rejected));
-        });
-        scrape.family(&SHIP_RETRIES, |to| to.value(Tally::get(&tally.retries)));
-        scrape.family(&SHIP_LAG, |to| to.value(self.shipper.lag()));
+        self.elasticsearch(scrape);
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
@@ -241,6 +234,18 @@ impl View<'_> {
         optional(scrape, &FDS, self.process.open_fds());
         scrape.family(&STARTED, |to| to.value(seconds(self.process.started)));
         scrape.family(&OVERFLOWS, |to| to.value(self.mishaps.truncated));
+    }
+
+    /// The families that were there before there were several outputs.
+    fn elasticsearch(&self, scrape: &mut Scrape<'_>) {
+        let Some(output) = self.outputs.named(ship::OUTPUT.name) else { return };
+        scrape.family(&SHIPPED, |to| {
+            for (outcome, count) in output.stats().outcomes() {
+                to.sample(&[outcome], count);
+            }
+        });
+        scrape.family(&SHIP_RETRIES, |to| to.value(OutputStats::get(&output.stats().retries)));
+        scrape.family(&SHIP_LAG, |to| to.value(output.mark().lag()));
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {

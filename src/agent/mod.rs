@@ -8,12 +8,12 @@ mod hooks;
 mod host_name;
 mod metrics;
 mod names;
+mod outputs;
 mod pages;
 mod pressure;
 mod process;
 mod reload;
 mod rings;
-mod shipping;
 mod slot;
 mod start;
 mod status;
@@ -46,8 +46,8 @@ pub use support::{Support, supports};
 pub use test_harness::TestHarness;
 
 use metrics::{Turns, View};
+use outputs::Outputs;
 use process::Process;
-use shipping::Shipping;
 use slot::Slot;
 use tracer_context::{SharedState, TracerContext};
 
@@ -81,7 +81,7 @@ pub struct Agent {
     reader: Reader,
     resolver: NameResolver,
     shared: SharedState,
-    shipping: Shipping,
+    outputs: Outputs,
     slots: Vec<Slot>,
     http: http::Server,
     control: control::Server,
@@ -124,7 +124,7 @@ enum Input<'a> {
 
 /// What a tracer asked for while it took one event in.
 struct Effects {
-    /// The last event that it kept.
+    /// The event that it made of what someone asked for.
     kept: Option<RecordId>,
     /// Captures that it asked for.
     asked: usize,
@@ -162,7 +162,7 @@ impl Agent {
         eprintln!("onset: leaving");
         let until = sys::now().mono + LEAVE;
         let flushed = self.shared.log.flush().map_err(Error::Log);
-        self.shipping.shipper.leave(until.saturating_sub(sys::now().mono));
+        self.outputs.leave(until.saturating_sub(sys::now().mono));
         flushed
     }
 
@@ -209,7 +209,7 @@ impl Agent {
         });
         self.take_requests(now, |control, each| control.resume(now.mono, each));
         self.control.expire(now.mono);
-        self.shipping.turn(&self.shared.log.counters());
+        self.outputs.turn(&self.shared.log.counters());
         flow
     }
 
@@ -372,20 +372,8 @@ impl Agent {
     /// Lets the endpoint answer, with all that it may show.
     fn http_view(&mut self, with: impl FnOnce(&mut http::Server, &mut View<'_>)) {
         let agent_faults = self.agent_faults();
-        let Agent { http, slots, shared, shipping, reader, turns, process, mishaps, .. } = self;
+        let Agent { http, slots, shared, outputs, reader, turns, process, mishaps, .. } = self;
         let containers = reader.containers();
-        with(
-            http,
-            &mut View {
-                slots,
-                shared,
-                shipper: &shipping.shipper,
-                containers,
-                agent_faults,
-                turns,
-                process,
-                mishaps,
-            },
-        );
+        with(http, &mut View { slots, shared, outputs, containers, agent_faults, turns, process, mishaps });
     }
 }

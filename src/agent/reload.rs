@@ -49,7 +49,7 @@ impl Agent {
         self.shared.budget.set(config.capture_percent);
         self.config.capture_percent = config.capture_percent;
         // Even where it is the same: the secrets' files are read again.
-        self.shipping.configure(&config);
+        self.outputs.configure(&config);
         self.config.elasticsearch = config.elasticsearch;
         self.config.tracers = config.tracers;
         if !changed.is_empty() {

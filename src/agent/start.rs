@@ -22,9 +22,9 @@ use crate::{control, host, http, log};
 
 use super::hooks::attach_hook;
 use super::host_name::HostName;
+use super::outputs::{OUTPUTS, Outputs};
 use super::pressure::Trigger;
 use super::process::Process;
-use super::shipping::Shipping;
 use super::slot::{Slot, State};
 use super::tracer_context::SharedState;
 use super::{
@@ -116,14 +116,14 @@ impl Agent {
             config.capture_percent,
             slots.len(),
         );
-        let shipping = Shipping::new(&config, &shared.log);
+        let outputs = Outputs::new(OUTPUTS, &config, &shared.log);
         let mut agent = Agent {
             poll,
             signals,
             reader,
             resolver,
             shared,
-            shipping,
+            outputs,
             slots,
             http,
             control,
@@ -142,7 +142,7 @@ impl Agent {
             config_file,
         };
         agent.follow();
-        agent.shipping.configure(&agent.config);
+        agent.outputs.configure(&agent.config);
         agent.say_ready(&recovered);
         Ok(agent)
     }

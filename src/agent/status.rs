@@ -9,7 +9,8 @@ use crate::confine;
 use crate::control::{
     BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
 };
-use crate::ship::Tally;
+use crate::output::OutputStats;
+use crate::ship;
 
 use super::Agent;
 use super::budget::Budget;
@@ -69,6 +70,7 @@ impl Agent {
                 dropped: log.dropped_by_budget,
             },
             ship: self.ship_status(),
+            outputs: self.outputs.status(),
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
@@ -92,16 +94,18 @@ impl Agent {
     }
 
     fn ship_status(&self) -> ShipStatus {
-        let tally = self.shipping.shipper.tally();
+        let url = self.config.elasticsearch.text("url").to_owned();
+        let Some(output) = self.outputs.named(ship::OUTPUT.name) else { return ShipStatus::default() };
+        let stats = output.stats();
         ShipStatus {
-            url: self.config.elasticsearch.text("url").to_owned(),
-            state: tally.course().name().into(),
-            trouble: tally.trouble(),
-            lag: self.shipping.shipper.lag(),
-            created: Tally::get(&tally.created),
-            duplicates: Tally::get(&tally.duplicates),
-            rejected: Tally::get(&tally.rejected),
-            retries: Tally::get(&tally.retries),
+            url,
+            state: stats.state().name().into(),
+            trouble: stats.trouble(),
+            lag: output.mark().lag(),
+            created: OutputStats::get(&stats.created),
+            duplicates: OutputStats::get(&stats.duplicates),
+            rejected: OutputStats::get(&stats.rejected),
+            retries: OutputStats::get(&stats.retries),
         }
     }
 
@@ -120,7 +124,7 @@ impl Agent {
         let host = self.reader.faults();
         let names = self.resolver.faults();
         let log = self.shared.log.counters();
-        let tally = self.shipping.shipper.tally();
+        let outputs = |counter: fn(&OutputStats) -> u64| self.outputs.sum(counter);
         [
             ("poll", self.faults.polls),
             ("reload_refused", self.faults.reloads),
@@ -137,8 +141,8 @@ impl Agent {
             ("log_sync", log.sync_failures),
             ("log_segment_not_made", log.create_failures),
             ("log_segment_lost", log.lost_segments),
-            ("ship_cursor", Tally::get(&tally.cursor_failures)),
-            ("ship_reject_not_noted", Tally::get(&tally.note_failures)),
+            ("ship_cursor", outputs(|stats| OutputStats::get(&stats.cursor_failures))),
+            ("ship_reject_not_noted", outputs(|stats| OutputStats::get(&stats.note_failures))),
         ]
     }
 }

@@ -10,7 +10,7 @@ use crate::control::Caller;
 use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
-use crate::tracer::{About, Data, PENDING_MAX, Trigger, World, document};
+use crate::tracer::{About, Data, Emitted, PENDING_MAX, Trigger, World, document};
 
 use super::budget::Budget;
 use super::host_name::HostName;
@@ -120,7 +120,7 @@ pub(super) struct TracerContext<'a> {
     pub(super) event: bool,
     /// Who asked for what it does now; captures for a person are not held to the budget.
     pub(super) caller: Option<Caller>,
-    /// The last event that it kept.
+    /// The event that it made of what someone asked for.
     pub(super) kept: Option<RecordId>,
     /// Captures that it asked for.
     pub(super) asked: usize,
@@ -167,15 +167,15 @@ impl World for TracerContext<'_> {
         ticket
     }
 
-    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+    fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
         let container = about.subject.and_then(|key| self.containers.get(key));
         // The kernel tells of any container, and a name may come after a capture was asked for. What
         // someone asks for is told.
         if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
-            return true;
+            return Emitted::Unwatched;
         }
         let SharedState { log, hostname, region, counts, log_fails, .. } = &mut *self.shared;
-        let Some(counts) = counts.get_mut(self.slot) else { return false };
+        let Some(counts) = counts.get_mut(self.slot) else { return Emitted::Failed };
         let mut too_large = false;
         let appended = log.append(|id, to| {
             let envelope = document::Envelope {
@@ -204,12 +204,15 @@ impl World for TracerContext<'_> {
                     time: about.time,
                     container: container.map(Container::own_id),
                 });
-                self.kept = Some(id);
-                true
+                // Whoever asked waits for that event, whatever else the tracer makes of its input.
+                if about.trigger == Trigger::Manual {
+                    self.kept = Some(id);
+                }
+                Emitted::Logged(id)
             }
             Ok(None) => {
                 counts.fault(if too_large { "document_too_large" } else { "document_not_written" });
-                false
+                Emitted::Failed
             }
             Err(error) => {
                 counts.fault("log_refused");
@@ -219,7 +222,7 @@ impl World for TracerContext<'_> {
                         self.tracer
                     );
                 }
-                false
+                Emitted::Failed
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
 use super::{Command, Done, Failure, Given};
-use crate::control::{self, ControlRequest, Outcome, ShipStatus, Status, TracerStatus};
+use crate::control::{self, ControlRequest, Outcome, OutputStatus, ShipStatus, Status, TracerStatus};
 
 /// The agent answers within a turn of its loop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +54,20 @@ fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An output beside Elasticsearch, which has its line already.
+fn output(output: &OutputStatus, out: &mut dyn Write) -> Result<(), Failure> {
+    let OutputStatus { lag, created, rejected, dropped, .. } = output;
+    let [name, state, target] = [&output.name, &output.state, &output.target].map(|text| line(text));
+    writeln!(
+        out,
+        "output      {name} {state}, {target}: {lag} to go, {created} created, {rejected} rejected, {dropped} dropped"
+    )?;
+    if let Some(trouble) = &output.trouble {
+        writeln!(out, "            {}", line(trouble))?;
+    }
+    Ok(())
+}
+
 pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let ms = |ms: u64| quantity("ms", &ms.into());
     let config = status.config.as_deref().unwrap_or("the built-in defaults");
@@ -67,6 +81,9 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
     let dir = line(&log.dir);
     writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
     ship(&status.ship, out)?;
+    for other in status.outputs.iter().filter(|output| output.name != crate::ship::OUTPUT.name) {
+        output(other, out)?;
+    }
     let budget = &status.capture_budget;
     let again = budget
         .free_at

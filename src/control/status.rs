@@ -33,6 +33,9 @@ pub struct Status {
     /// Its way to the server.
     #[serde(default)]
     pub ship: ShipStatus,
+    /// Its outputs, each under its name; Elasticsearch is among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputStatus>,
     /// Its loop.
     #[serde(rename = "loop")]
     pub turns: LoopStatus,
@@ -69,7 +72,7 @@ pub struct LogStatus {
     pub dropped: u64,
 }
 
-/// The way to the server.
+/// The way to Elasticsearch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShipStatus {
     /// The server; empty: none is configured.
@@ -89,6 +92,32 @@ pub struct ShipStatus {
     pub rejected: u64,
     /// Requests that were sent again.
     pub retries: u64,
+}
+
+/// One output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it takes records; empty: it is off.
+    pub target: String,
+    /// `off`, `shipping`, `waiting` (it is tried again) or `refused` (someone must change something).
+    pub state: String,
+    /// What is wrong, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Records that it has still to read.
+    pub lag: u64,
+    /// Documents that the other side took.
+    pub created: u64,
+    /// Documents that it had already.
+    pub duplicates: u64,
+    /// Documents that it will never take.
+    pub rejected: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+    /// Records that were deleted to keep the log's budget before it had read them.
+    pub dropped: u64,
 }
 
 /// The time that captures may run ([capture] budget_percent).

@@ -1,5 +1,5 @@
-//! How far the log is shipped: a small file beside the segments with the id of the last record
-//! that is done. Two places in it are written in turn, so a torn write leaves the one before.
+//! How far an output has read the log: a small file beside the segments, called after the output, with the id of
+//! the last record that is done. Two places in it are written in turn, so a torn write leaves the one before.
 //! It may come back old, or be lost: then records are sent again under the same ids.
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -7,12 +7,17 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::folder::remove;
 use super::record::SEQ_END;
 use super::{Error, Id, RecordId};
 use crate::sys;
 
-/// What the file is called.
-pub(super) const NAME: &str = "shipped";
+/// What stands behind the output's name in the file's.
+const SUFFIX: &str = ".cursor";
+/// The longest name of an output.
+const NAME_MAX: usize = 32;
+/// The one cursor of a log before cursors had names, and whose it was.
+pub(super) const UNNAMED: (&str, &str) = ("shipped", "elasticsearch");
 /// The format that is written here, and the newest that is read.
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"onsetcur";
@@ -129,12 +134,56 @@ fn read_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The id in a log's folder, for who only wants to know.
-pub(super) fn peek(dir: &Path) -> Option<RecordId> {
-    File::open(dir.join(NAME)).ok().and_then(|file| Said::read(&file).id)
+/// Where the cursor with this name is.
+pub(super) fn path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}{SUFFIX}"))
 }
 
-/// The shipper's place in the log.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// The id that the cursor with this name says, for who only wants to know.
+pub(super) fn peek(name: &str, dir: &Path) -> Option<RecordId> {
+    peek_at(&path(dir, name))
+}
+
+fn peek_at(path: &Path) -> Option<RecordId> {
+    File::open(path).ok().and_then(|file| Said::read(&file).id)
+}
+
+/// All cursors in a log's folder with what they say, by name.
+pub(super) fn list(dir: &Path) -> Result<Vec<(String, Option<RecordId>)>, Error> {
+    let mut cursors = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)).filter(|name| is_name(name));
+        if let Some(name) = name {
+            cursors.push((name.to_owned(), peek_at(&entry.path())));
+        }
+    }
+    cursors.sort_unstable();
+    Ok(cursors)
+}
+
+/// Gives the cursor of a log that an earlier onset wrote its name. Where both are there, an earlier onset ran once
+/// more: the one that is further on is kept. Call it with the folder locked.
+pub(super) fn name_the_unnamed(dir: &Path) -> Result<(), Error> {
+    let (old, new) = (dir.join(UNNAMED.0), path(dir, UNNAMED.1));
+    if std::fs::symlink_metadata(&old).is_err() {
+        return Ok(());
+    }
+    let kept = match (peek_at(&old), peek(UNNAMED.1, dir)) {
+        (Some(old), Some(new)) => old.log.same_log(new.log) && old.seq > new.seq,
+        (None, Some(_)) => false,
+        (_, None) => true,
+    };
+    if kept { std::fs::rename(&old, &new).map_err(Error::io("name", &new)) } else { remove(&old) }
+}
+
+/// An output's place in the log.
 #[derive(Debug)]
 pub struct Cursor {
     path: PathBuf,
@@ -144,10 +193,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Opens the cursor of a log, or makes it, and tells the last record that is done. `None`:
-    /// nothing is known to be; `was_bad` tells whether something should have been.
-    pub fn open(dir: &Path) -> Result<(Cursor, Option<RecordId>), Error> {
-        let path = dir.join(NAME);
+    /// Opens the cursor of the output with this name in a log, or makes it, and tells the last record that is
+    /// done. `None`: nothing is known to be; `was_bad` tells whether something should have been.
+    pub fn named(name: &str, dir: &Path) -> Result<(Cursor, Option<RecordId>), Error> {
+        if !is_name(name) {
+            return Err(Error::CursorName { name: name.to_owned() });
+        }
+        let path = path(dir, name);
         let (file, said) = open(&path).map_err(Error::io("open", &path))?;
         if let Some(version) = said.newer {
             return Err(Error::Newer { path, version });

@@ -1,5 +1,4 @@
-//! The log's folder: made and locked for one writer, listed for anyone, and kept within its
-//! budget by deleting the oldest segments.
+//! The log's folder: made and locked for one writer, and listed for anyone.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -8,9 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::mark::Mark;
-use super::record::{Opening, SEQ_END};
-use super::scan::{Scan, Step};
+use super::record::SEQ_END;
 use super::{Error, calls};
 
 /// What a segment is called before it has its name.
@@ -199,65 +196,6 @@ impl Folder {
     /// Makes names and deletions last through a power failure.
     pub(super) fn sync(&self) -> io::Result<()> {
         calls::sync_all(&File::open(&self.dir)?)
-    }
-
-    /// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with
-    /// `keep` stays. The mark counts the records that went.
-    pub(super) fn reclaim(
-        &self,
-        budget: u64,
-        more: u64,
-        keep: Option<u64>,
-        mark: &Mark,
-    ) -> Result<(), Error> {
-        let segments = list(&self.dir)?;
-        let mut total = segments.iter().fold(more, |sum, segment| sum.saturating_add(segment.size));
-        for segment in segments {
-            if total <= budget {
-                break;
-            }
-            if keep == Some(segment.first) {
-                continue;
-            }
-            let path = path(&self.dir, segment.first);
-            let held = calls::open(&path).and_then(|file| Held::count(&file, segment.first, mark));
-            remove(&path)?;
-            mark.dropped(&held.unwrap_or_default());
-            total = total.saturating_sub(segment.size);
-        }
-        Ok(())
-    }
-}
-
-/// What a segment held that is no more.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
-    /// Documents.
-    pub(super) records: u64,
-    /// Those of them that were not shipped.
-    pub(super) unshipped: u64,
-    /// The last number.
-    pub(super) last: u64,
-}
-
-impl Held {
-    fn count(file: &File, first: u64, mark: &Mark) -> io::Result<Held> {
-        let mut scan = Scan::default();
-        let mut held = Held::default();
-        if let Opening::Newer(_) = scan.begin(file, first)? {
-            return Ok(held);
-        }
-        loop {
-            match scan.next(file)? {
-                Step::Record { id, body, .. } if !body.is_empty() => {
-                    held.records += 1;
-                    held.unshipped += u64::from(!mark.is_shipped(id.seq));
-                    held.last = id.seq;
-                }
-                Step::Record { .. } | Step::Bad { .. } => {}
-                Step::End { .. } => return Ok(held),
-            }
-        }
     }
 }
 

@@ -52,8 +52,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Looks into the folder. Which log is the writer's own, among several, `shipped` says.
-    pub(super) fn look(folder: &Folder, shipped: Option<RecordId>) -> Result<(Found, Recovered), Error> {
+    /// Looks into the folder. Which log is the writer's own, among several, the cursors say.
+    pub(super) fn look(
+        folder: &Folder,
+        cursors: &[(String, Option<RecordId>)],
+    ) -> Result<(Found, Recovered), Error> {
         adopt(folder)?;
         let mut recovered = Recovered::default();
         let segments = folder::list(folder.dir())?;
@@ -63,10 +66,14 @@ impl Found {
             all.push((listed, Walk::begin(folder, listed)?));
         }
         let random = Id(calls::random().map_err(Error::io("make an id for", folder.dir()))?);
-        // Of a log that is gone but for that, the number goes on: what comes is behind what was shipped.
-        let gone =
-            shipped.and_then(|shipped| Some((shipped.log.next(random), record::next_run(shipped.seq)?)));
-        let shipped = shipped.filter(|shipped| all.iter().any(|(_, walk)| walk.is_of(shipped.log)));
+        let furthest = |known: &dyn Fn(Id) -> bool| {
+            let done = cursors.iter().filter_map(|(_, done)| *done);
+            done.filter(|id| known(id.log)).max_by_key(|id| id.seq)
+        };
+        // Of a log that is gone but for its cursors, the number goes on: what comes is behind what was shipped.
+        let gone = furthest(&|_| true)
+            .and_then(|shipped| Some((shipped.log.next(random), record::next_run(shipped.seq)?)));
+        let shipped = furthest(&|log| all.iter().any(|(_, walk)| walk.is_of(log)));
         // Numbers that are known to have been given out, whatever is left of their records.
         let mut least = shipped.map_or(0, |shipped| shipped.seq + 1);
         let mut last = true;

@@ -1,12 +1,118 @@
-//! How far the log is shipped, as its parts tell one another while they run: the writer says what
-//! is appended, the budget what is gone, the shipper what is done. Without locks: the loop asks.
+//! How far each output has read the log, as its parts tell one another while they run: the writer says what
+//! is appended, the budget what is gone, each output what is done. The loop asks without waiting for any of them.
 
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::folder::Held;
 use super::{Error, Id, Reader, RecordId};
+
+/// What the log holds, for all outputs.
+#[derive(Debug)]
+struct Extent {
+    log: Id,
+    /// The first number of the writer's run; no document has it.
+    run: u64,
+    /// The last record that was appended, and the last that the budget took.
+    appended: AtomicU64,
+    gone: AtomicU64,
+    /// Records that the budget took.
+    dropped: AtomicU64,
+}
+
+/// The marks of all outputs in one log.
+#[derive(Debug)]
+pub(super) struct Marks {
+    extent: Arc<Extent>,
+    all: Mutex<Vec<Arc<Mark>>>,
+}
+
+impl Marks {
+    /// For a writer that begins this run, with what the cursors in the folder say.
+    pub(super) fn new(run: RecordId, cursors: &[(String, Option<RecordId>)]) -> Marks {
+        let extent = Arc::new(Extent {
+            log: run.log,
+            run: run.seq,
+            appended: AtomicU64::new(run.seq),
+            gone: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        });
+        let marks = cursors.iter().map(|(name, done)| Mark::new(name, extent.clone(), *done));
+        let all = Mutex::new(marks.map(Arc::new).collect());
+        Marks { extent, all }
+    }
+
+    /// The mark of the output with this name. An output that the folder has no cursor of has read nothing.
+    pub(super) fn of(&self, name: &str) -> Arc<Mark> {
+        let mut all = self.all();
+        if let Some(mark) = all.iter().find(|mark| *mark.name == *name) {
+            return mark.clone();
+        }
+        let mark = Arc::new(Mark::new(name, self.extent.clone(), None));
+        mark.unshipped.store(self.dropped_records(), Ordering::Relaxed);
+        all.push(mark.clone());
+        mark
+    }
+
+    /// This record is there.
+    pub(super) fn appended(&self, seq: u64) {
+        self.extent.appended.store(seq, Ordering::Relaxed);
+    }
+
+    /// Counts the records of a segment that the budget is about to take.
+    pub(super) fn count(&self) -> Dropped {
+        let marks: Vec<_> = self.all().clone();
+        Dropped { unshipped: vec![0; marks.len()], marks, records: 0, last: 0 }
+    }
+
+    /// The budget took these.
+    pub(super) fn dropped(&self, dropped: &Dropped) {
+        let all = self.all();
+        self.extent.gone.fetch_max(dropped.last, Ordering::Relaxed);
+        self.extent.dropped.fetch_add(dropped.records, Ordering::Relaxed);
+        for (at, mark) in all.iter().enumerate() {
+            // A mark that was made since then is of an output that had read none of them.
+            let unshipped = dropped.unshipped.get(at).copied().unwrap_or(dropped.records);
+            mark.unshipped.fetch_add(unshipped, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that the budget took.
+    pub(super) fn dropped_records(&self) -> u64 {
+        self.extent.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that an output that runs had not read yet: the most that any of these outputs lost.
+    pub(super) fn dropped_unshipped(&self) -> u64 {
+        self.all().iter().map(|mark| mark.dropped_unshipped()).max().unwrap_or(0)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Mark>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a segment holds, counted for each output.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    marks: Vec<Arc<Mark>>,
+    /// Records that were not shipped, by mark.
+    unshipped: Vec<u64>,
+    records: u64,
+    /// The last number.
+    last: u64,
+}
+
+impl Dropped {
+    /// A record with this number is in the segment.
+    pub(super) fn record(&mut self, seq: u64) {
+        self.records += 1;
+        self.last = seq;
+        for (mark, unshipped) in self.marks.iter().zip(&mut self.unshipped) {
+            *unshipped += u64::from(!mark.is_shipped(seq));
+        }
+    }
+}
 
 /// Records of earlier runs whose numbers follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,52 +123,50 @@ struct Stretch {
     later: u64,
 }
 
-/// What is shipped of a log, and what is not.
+/// What one output has done of the log, and what it has not.
 #[derive(Debug)]
 pub struct Mark {
-    log: Id,
-    /// The first number of the writer's run; no document has it.
-    run: u64,
-    /// Someone ships.
+    name: Box<str>,
+    extent: Arc<Extent>,
+    /// The output runs.
     on: AtomicBool,
-    /// The last record that was appended, that is shipped, and that the budget took.
-    appended: AtomicU64,
+    /// The last record that is done.
     shipped: AtomicU64,
-    gone: AtomicU64,
-    /// Records that the budget took, and those of them that were not shipped.
-    dropped: AtomicU64,
+    /// Records that the budget took before they were done.
     unshipped: AtomicU64,
     /// What earlier runs left, once it is counted.
     left: OnceLock<Box<[Stretch]>>,
 }
 
 impl Mark {
-    /// For a writer that begins this run, where `shipped` is known to be.
-    pub(super) fn new(run: RecordId, shipped: Option<RecordId>) -> Mark {
-        let shipped = shipped.filter(|id| id.log.same_log(run.log)).map_or(0, |id| id.seq);
+    fn new(name: &str, extent: Arc<Extent>, done: Option<RecordId>) -> Mark {
+        let done = done.filter(|id| id.log.same_log(extent.log)).map_or(0, |id| id.seq);
         Mark {
-            log: run.log,
-            run: run.seq,
+            name: name.into(),
+            extent,
             on: AtomicBool::new(false),
-            appended: AtomicU64::new(run.seq),
-            shipped: AtomicU64::new(shipped),
-            gone: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            shipped: AtomicU64::new(done),
             unshipped: AtomicU64::new(0),
             left: OnceLock::new(),
         }
     }
 
-    /// Shipping begins, after this record. Before that nothing counts as unshipped. Reads what
-    /// earlier runs left, to count it: call it once, on the thread that ships.
+    /// The output's name, which is its cursor's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The output begins after this record. Before that nothing counts as unshipped. Reads what
+    /// earlier runs left, to count it: call it once, on the output's thread.
     pub fn begin(&self, dir: &Path, shipped: Option<RecordId>) -> Result<(), Error> {
-        let shipped = shipped.filter(|id| id.log.same_log(self.log));
+        let shipped = shipped.filter(|id| id.log.same_log(self.extent.log));
         self.shipped.store(shipped.map_or(0, |id| id.seq), Ordering::Relaxed);
         self.on.store(true, Ordering::Relaxed);
         let mut reader = self.reader(dir, shipped)?;
         let mut left: Vec<Stretch> = Vec::new();
         while let Some(entry) = reader.next()? {
-            if entry.id.seq >= self.run {
+            if entry.id.seq >= self.extent.run {
                 break;
             }
             match left.last_mut() {
@@ -80,33 +184,33 @@ impl Mark {
         Ok(())
     }
 
-    /// Nobody ships any more, until the next `begin`.
+    /// The output runs no more, until the next `begin`.
     pub fn end(&self) {
         self.on.store(false, Ordering::Relaxed);
     }
 
-    /// Reads what is to be shipped: this log's records after that one. Segments of another log
+    /// Reads what the output is to take: this log's records after that one. Segments of another log
     /// that were copied into the folder are not ours to ship, and are passed over.
     pub fn reader(&self, dir: &Path, shipped: Option<RecordId>) -> Result<Reader, Error> {
-        Reader::of(dir, self.log, shipped.filter(|id| id.log.same_log(self.log)))
+        Reader::of(dir, self.extent.log, shipped.filter(|id| id.log.same_log(self.extent.log)))
     }
 
     /// Everything up to this record is done. A record of another log that was copied in counts for nothing.
     pub fn shipped(&self, id: RecordId) {
-        if id.log.same_log(self.log) {
+        if id.log.same_log(self.extent.log) {
             self.shipped.fetch_max(id.seq, Ordering::Relaxed);
         }
     }
 
-    /// How many records of the log are still to be shipped; 0 where nobody ships. Records that
-    /// were lost within this writer's run count until shipping has passed them.
+    /// How many records of the log are still to be done; 0 while the output does not run. Records that
+    /// were lost within this writer's run count until the output has passed them.
     #[must_use]
     pub fn lag(&self) -> u64 {
         if !self.on() {
             return 0;
         }
-        let passed = self.shipped.load(Ordering::Relaxed).max(self.gone.load(Ordering::Relaxed));
-        let new = self.appended.load(Ordering::Relaxed).saturating_sub(passed.max(self.run));
+        let passed = self.shipped.load(Ordering::Relaxed).max(self.extent.gone.load(Ordering::Relaxed));
+        let new = self.extent.appended.load(Ordering::Relaxed).saturating_sub(passed.max(self.extent.run));
         let left = self.left.get().map_or(&[][..], |left| left);
         let at = left.partition_point(|stretch| stretch.last <= passed);
         let old = left.get(at).map_or(0, |stretch| {
@@ -116,29 +220,13 @@ impl Mark {
     }
 
     /// Whether the record with this number is done. Readers go by numbers, whosever they are.
-    pub(super) fn is_shipped(&self, seq: u64) -> bool {
+    fn is_shipped(&self, seq: u64) -> bool {
         seq <= self.shipped.load(Ordering::Relaxed)
     }
 
-    /// This record is there.
-    pub(super) fn appended(&self, seq: u64) {
-        self.appended.store(seq, Ordering::Relaxed);
-    }
-
-    /// The budget took this.
-    pub(super) fn dropped(&self, held: &Held) {
-        self.gone.fetch_max(held.last, Ordering::Relaxed);
-        self.dropped.fetch_add(held.records, Ordering::Relaxed);
-        self.unshipped.fetch_add(held.unshipped, Ordering::Relaxed);
-    }
-
-    /// Records that the budget took.
-    pub(super) fn dropped_records(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Those of them that were to be shipped.
-    pub(super) fn dropped_unshipped(&self) -> u64 {
+    /// Records that the budget took before this output had done them; 0 while it does not run.
+    #[must_use]
+    pub fn dropped_unshipped(&self) -> u64 {
         if self.on() { self.unshipped.load(Ordering::Relaxed) } else { 0 }
     }
 

@@ -1,7 +1,7 @@
 //! A segment's header and a record's head as bytes and as values, and the search for the next
 //! head in bytes that hold none where one should be. Pure; the layout is docs/log-format.md's.
 
-use super::{Id, RecordId};
+use crate::record_id::{Id, RecordId};
 
 /// The format that is written here, and the newest that is read.
 pub const VERSION: u32 = 1;

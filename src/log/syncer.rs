@@ -10,9 +10,9 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::folder::{Folder, NEXT, remove};
-use super::mark::Mark;
+use super::mark::Marks;
 use super::segment::Segment;
-use super::{Error, calls};
+use super::{Error, calls, retention};
 
 /// What failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Syncer {
         plan: Plan,
         first: u64,
         current: &Segment,
-        mark: Arc<Mark>,
+        marks: Arc<Marks>,
     ) -> Result<Syncer, Error> {
         let state = State {
             next: Next::Unwanted,
@@ -124,7 +124,8 @@ impl Syncer {
         });
         let dir: Arc<Path> = folder.dir().into();
         let theirs = shared.clone();
-        let body = move || Thread { shared: theirs, folder, plan, mark, sealed: Vec::with_capacity(4) }.run();
+        let body =
+            move || Thread { shared: theirs, folder, plan, marks, sealed: Vec::with_capacity(4) }.run();
         let thread = Builder::new().name("log-sync".to_owned()).stack_size(STACK).spawn(body);
         let thread = thread.map_err(Error::io("start a thread to sync", &dir))?;
         Ok(Syncer { shared, thread: Some(thread) })
@@ -229,7 +230,7 @@ struct Thread {
     shared: Arc<Shared>,
     folder: Folder,
     plan: Plan,
-    mark: Arc<Mark>,
+    marks: Arc<Marks>,
     sealed: Vec<Segment>,
 }
 
@@ -307,7 +308,7 @@ impl Thread {
 
     fn make(&mut self, keep: u64) -> Result<Segment, Error> {
         self.folder.renew()?;
-        next_room(&self.folder, &self.plan, Some(keep), &self.mark)?;
+        next_room(&self.folder, &self.plan, Some(keep), &self.marks)?;
         make_next(&self.folder, &self.plan)
     }
 
@@ -357,9 +358,9 @@ impl Thread {
 }
 
 /// Makes room for one more segment.
-pub(super) fn next_room(folder: &Folder, plan: &Plan, keep: Option<u64>, mark: &Mark) -> Result<(), Error> {
+pub(super) fn next_room(folder: &Folder, plan: &Plan, keep: Option<u64>, marks: &Marks) -> Result<(), Error> {
     remove(&folder.dir().join(NEXT))?;
-    folder.reclaim(plan.budget, plan.segment, keep, mark)
+    retention::reclaim(folder, plan.budget, plan.segment, keep, marks)
 }
 
 /// Makes the segment that will be the next one.

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use super::cursor;
 use super::folder::{self, Folder, NEXT, Name};
 use super::found::{Found, Recovered};
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use super::record::{self, Header, SEQ_END};
 use super::segment::{Appended, Segment};
 use super::syncer::{self, Plan, Syncer};
-use super::{Error, Id, RecordId, calls};
+use super::{Error, Id, RecordId, calls, retention};
 use crate::config;
 
 /// An append waits no longer for a segment that is being made: the loop's longest turn.
@@ -34,7 +34,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Records in segments that were deleted to keep the budget.
     pub dropped_by_budget: u64,
-    /// Those of them that were to be shipped and were not; 0 where nobody ships.
+    /// Those of them that an output was to take and had not yet; 0 where no output runs. Of several outputs,
+    /// what the one that lost the most lost.
     pub dropped_unshipped: u64,
     /// Appends that failed: their documents are lost.
     pub failed_appends: u64,
@@ -66,7 +67,7 @@ pub struct Writer {
     document: usize,
     inline_sync: bool,
     syncer: Syncer,
-    mark: Arc<Mark>,
+    marks: Arc<Marks>,
     counters: Counters,
 }
 
@@ -76,20 +77,21 @@ impl Writer {
     pub fn open(config: &config::Log) -> Result<(Writer, Recovered), Error> {
         let folder = Folder::take(&config.dir)?;
         let plan = Plan { segment: config.segment, budget: config.budget, sync: config.sync };
-        let shipped = cursor::peek(folder.dir());
-        let (mut found, recovered) = Found::look(&folder, shipped)?;
+        cursor::name_the_unnamed(folder.dir())?;
+        let cursors = cursor::list(folder.dir())?;
+        let (mut found, recovered) = Found::look(&folder, &cursors)?;
         let first = found.seq;
-        let mark = Arc::new(Mark::new(RecordId { log: found.id, seq: first }, shipped));
+        let marks = Arc::new(Marks::new(RecordId { log: found.id, seq: first }, &cursors));
         let going_on = found.end.take().filter(|end| end.takes(config));
         let (mut segment, name) = match going_on {
             Some(end) => {
-                folder.reclaim(plan.budget, 0, Some(end.first), &mark)?;
+                retention::reclaim(&folder, plan.budget, 0, Some(end.first), &marks)?;
                 let path = folder::path(folder.dir(), end.first);
                 let segment = Segment::reopen(&path, end.size, end.position, end.torn);
                 (segment.map_err(Error::io("open", &path))?, end.first)
             }
             None => {
-                syncer::next_room(&folder, &plan, None, &mark)?;
+                syncer::next_room(&folder, &plan, None, &marks)?;
                 let mut segment = syncer::make_next(&folder, &plan)?;
                 segment.begin(&Header { log: found.id, first, size: plan.segment });
                 let path = folder::path(folder.dir(), first);
@@ -101,7 +103,7 @@ impl Writer {
         calls::sync_all(segment.file())
             .and_then(|()| folder.sync())
             .map_err(Error::io("sync", &config.dir))?;
-        let syncer = Syncer::start(folder, plan, name, &segment, mark.clone())?;
+        let syncer = Syncer::start(folder, plan, name, &segment, marks.clone())?;
         let writer = Writer {
             next_path: config.dir.join(NEXT),
             path: folder::path(&config.dir, name),
@@ -115,7 +117,7 @@ impl Writer {
             document: config.document,
             inline_sync: config.sync.is_zero(),
             syncer,
-            mark,
+            marks,
             counters: Counters::default(),
         };
         Ok((writer, recovered))
@@ -158,7 +160,7 @@ impl Writer {
         };
         // While half of it is left, there is time to make the next one.
         let ahead = segment.left() < (segment.size() / 2).max(2 * record::footprint(reserve));
-        self.mark.appended(id.seq);
+        self.marks.appended(id.seq);
         self.seq += 1;
         self.counters.records += 1;
         self.counters.bytes += used as u64;
@@ -172,8 +174,8 @@ impl Writer {
     pub fn counters(&self) -> Counters {
         let tally = self.syncer.tally();
         Counters {
-            dropped_by_budget: self.mark.dropped_records(),
-            dropped_unshipped: self.mark.dropped_unshipped(),
+            dropped_by_budget: self.marks.dropped_records(),
+            dropped_unshipped: self.marks.dropped_unshipped(),
             sync_failures: self.counters.sync_failures + tally.sync_failures.load(Ordering::Relaxed),
             create_failures: tally.create_failures.load(Ordering::Relaxed),
             unsynced_records: self.syncer.unsynced(),
@@ -181,10 +183,10 @@ impl Writer {
         }
     }
 
-    /// Where the shipper says how far it is, and learns how far it is behind.
+    /// Where the output with this name says how far it is, and learns how far it is behind.
     #[must_use]
-    pub fn mark(&self) -> Arc<Mark> {
-        self.mark.clone()
+    pub fn mark(&self, output: &str) -> Arc<Mark> {
+        self.marks.of(output)
     }
 
     /// Has everything on the disk before it returns. Waits for the disk, but not for ever.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::courier::Terms;
+use super::shipper::Terms;
 use crate::knob::Values;
 use crate::net::client::{self, Client, Patience, Trust};
 

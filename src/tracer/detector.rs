@@ -104,7 +104,7 @@ pub struct EventSink<'a, 'o> {
 impl EventSink<'_, '_> {
     /// Keeps it. False: it could not be kept.
     pub fn emit(&mut self, data: &dyn Data) -> bool {
-        self.out.emit(&self.about, data)
+        self.out.emit(&self.about, data).is_settled()
     }
 
     /// Counts a capture of a kind that was not asked for; no event.

@@ -5,6 +5,7 @@ use std::io;
 use crate::clock::Wall;
 use crate::evidence::{Request, Ticket};
 use crate::host::Key;
+use crate::record_id::RecordId;
 
 use super::trigger::Trigger;
 
@@ -12,10 +13,29 @@ use super::trigger::Trigger;
 pub trait World {
     /// Begins a capture, or has it refused: either way one later event answers the ticket.
     fn capture(&mut self, request: Request) -> Ticket;
-    /// Keeps an event for good. False: it could not be kept, which is counted there.
-    fn emit(&mut self, about: &About, data: &dyn Data) -> bool;
+    /// Keeps an event for good.
+    fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted;
     /// Counts something that went wrong, under this name in `onset_faults_total`.
     fn fault(&mut self, fault: &'static str);
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emitted {
+    /// It is in the log, under this id.
+    Logged(RecordId),
+    /// The tracer does not watch its container: there is nothing to keep.
+    Unwatched,
+    /// It could not be kept, which is counted already.
+    Failed,
+}
+
+impl Emitted {
+    /// Whether it need not be emitted again.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        self != Emitted::Failed
+    }
 }
 
 /// What an event is about: the envelope's part that the tracer knows.
@@ -96,8 +116,8 @@ impl<'a> Out<'a> {
         self.0.capture(request)
     }
 
-    /// Keeps an event. False: it could not be kept.
-    pub fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+    /// Keeps an event.
+    pub fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
         self.0.emit(about, data)
     }
 

@@ -14,8 +14,9 @@ use onset::host::{
     ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, Filter, HostCpu, Key, Load, Memory, Reading,
     Snapshot, TaskCounts, Unreclaimable, Watched,
 };
+use onset::log::{Id, RecordId};
 use onset::metric::{Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, World, document};
+use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, World, document};
 
 use crate::ALLOCATIONS;
 
@@ -45,7 +46,7 @@ impl World for Bench<'_> {
         ticket
     }
 
-    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+    fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
         let envelope = document::Envelope {
             hostname: "host",
             region: "here",
@@ -58,7 +59,10 @@ impl World for Bench<'_> {
         };
         let kept = document::write(&envelope, data, self.sheet).is_ok();
         self.kept += u32::from(kept);
-        kept
+        if !kept {
+            return Emitted::Failed;
+        }
+        Emitted::Logged(RecordId { log: Id([0; 8]), seq: self.next.into() })
     }
 
     fn fault(&mut self, fault: &'static str) {

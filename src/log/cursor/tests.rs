@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
+const NAME: &str = "elasticsearch";
+
 /// A folder for one test, gone when the test is.
 struct Folder(PathBuf);
 
@@ -22,12 +24,12 @@ impl Folder {
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join(NAME)
+        path(&self.0, NAME)
     }
 
     fn says(&self) -> Option<RecordId> {
-        let (_, says) = Cursor::open(&self.0).expect("opens");
-        assert_eq!(says, peek(&self.0));
+        let (_, says) = Cursor::named(NAME, &self.0).expect("opens");
+        assert_eq!(says, peek(NAME, &self.0));
         says
     }
 }
@@ -53,16 +55,16 @@ fn mix(seed: u64) -> u64 {
 #[test]
 fn what_was_set_last_is_said_by_the_next_one() {
     let folder = Folder::new();
-    assert_eq!((folder.says(), peek(&folder.0.join("nowhere"))), (None, None));
+    assert_eq!((folder.says(), peek(NAME, &folder.0.join("nowhere"))), (None, None));
     for seq in [1, 2, 3, 1 << 32, SEQ_END - 1, 7] {
-        let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+        let (mut cursor, _) = Cursor::named(NAME, &folder.0).expect("opens");
         assert!(!cursor.was_bad());
         cursor.set(id(seq)).expect("set");
         cursor.sync().expect("synced");
         assert_eq!(folder.says(), Some(id(seq)));
     }
     let other = RecordId { log: Id(*b"another!"), seq: 5 };
-    Cursor::open(&folder.0).expect("opens").0.set(other).expect("set");
+    Cursor::named(NAME, &folder.0).expect("opens").0.set(other).expect("set");
     assert_eq!(folder.says(), Some(other));
     assert_eq!(fs::metadata(folder.file()).expect("there").permissions().mode() & 0o777, 0o600);
 }
@@ -70,7 +72,7 @@ fn what_was_set_last_is_said_by_the_next_one() {
 #[test]
 fn a_torn_write_gives_the_old_or_the_new_and_never_something_else() {
     let folder = Folder::new();
-    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    let (mut cursor, _) = Cursor::named(NAME, &folder.0).expect("opens");
     let mut before = fs::read(folder.file()).expect("a file");
     for seq in 1..6 {
         cursor.set(id(seq)).expect("set");
@@ -99,7 +101,7 @@ fn a_torn_write_gives_the_old_or_the_new_and_never_something_else() {
 #[test]
 fn a_rotten_byte_anywhere_gives_one_that_was_set() {
     let folder = Folder::new();
-    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    let (mut cursor, _) = Cursor::named(NAME, &folder.0).expect("opens");
     cursor.set(id(7)).expect("set");
     cursor.set(id(8)).expect("set");
     let sound = fs::read(folder.file()).expect("a file");
@@ -122,7 +124,7 @@ fn a_file_of_anything_is_taken_for_none_and_said() {
         let len = usize::try_from(mix(round) % 9000).expect("small");
         let noise: Vec<u8> = (0..len as u64).map(|at| mix(round << 20 | at).to_be_bytes()[0]).collect();
         fs::write(folder.file(), &noise).expect("written");
-        let (mut cursor, says) = Cursor::open(&folder.0).expect("opens");
+        let (mut cursor, says) = Cursor::named(NAME, &folder.0).expect("opens");
         assert_eq!((says, cursor.was_bad()), (None, len > 0), "{len} bytes");
         cursor.set(id(round)).expect("set");
         assert_eq!(folder.says(), Some(id(round)), "{len} bytes");
@@ -141,7 +143,7 @@ fn a_file_of_anything_is_taken_for_none_and_said() {
         place(0, &entry(2, id(SEQ_END))),
     ] {
         fs::write(folder.file(), forged).expect("written");
-        let (cursor, says) = Cursor::open(&folder.0).expect("opens");
+        let (cursor, says) = Cursor::named(NAME, &folder.0).expect("opens");
         assert_eq!((says, cursor.was_bad()), (None, true));
     }
 }
@@ -153,11 +155,14 @@ fn a_later_format_is_refused_and_not_written_over() {
     later[8] = 2;
     let sum = crc32fast::hash(&later[..ENTRY - 4]);
     later[ENTRY - 4..].copy_from_slice(&sum.to_le_bytes());
-    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    let (mut cursor, _) = Cursor::named(NAME, &folder.0).expect("opens");
     fs::remove_file(folder.file()).expect("deleted");
     fs::write(folder.file(), later).expect("written");
-    let error = Cursor::open(&folder.0).expect_err("refused").to_string();
-    assert!(error.contains("shipped has log format 2, but this onset only knows up to 1"), "{error}");
+    let error = Cursor::named(NAME, &folder.0).expect_err("refused").to_string();
+    assert!(
+        error.contains("elasticsearch.cursor has log format 2, but this onset only knows up to 1"),
+        "{error}"
+    );
     cursor.set(id(1)).expect_err("refused");
     assert!(fs::read(folder.file()).expect("a file").starts_with(&later));
 }
@@ -165,7 +170,7 @@ fn a_later_format_is_refused_and_not_written_over() {
 #[test]
 fn a_cursor_whose_folder_was_taken_away_is_made_again_with_it() {
     let folder = Folder::new();
-    let (mut cursor, _) = Cursor::open(&folder.0).expect("opens");
+    let (mut cursor, _) = Cursor::named(NAME, &folder.0).expect("opens");
     cursor.set(id(1)).expect("set");
     fs::remove_file(folder.file()).expect("deleted");
     cursor.set(id(2)).expect("set");
@@ -179,6 +184,58 @@ fn a_cursor_whose_folder_was_taken_away_is_made_again_with_it() {
     fs::rename(&folder.0, &aside).expect("renamed");
     fs::create_dir(&folder.0).expect("made");
     cursor.set(id(4)).expect("set");
-    assert_eq!((folder.says(), peek(&aside)), (Some(id(4)), Some(id(3))));
+    assert_eq!((folder.says(), peek(NAME, &aside)), (Some(id(4)), Some(id(3))));
     fs::remove_dir_all(aside).expect("deleted");
+}
+
+#[test]
+fn each_output_has_a_cursor_of_its_own() {
+    let folder = Folder::new();
+    let names = ["elasticsearch", "notify-2", "a"];
+    for (seq, name) in (1..).zip(names) {
+        Cursor::named(name, &folder.0).expect("opens").0.set(id(seq)).expect("set");
+    }
+    // A torn or foreign file of one is nothing to the others.
+    fs::write(path(&folder.0, "notify-2"), [7; 9000]).expect("written");
+    fs::write(folder.0.join("No Name.cursor"), entry(2, id(9))).expect("written");
+    let says: Vec<_> = names.map(|name| peek(name, &folder.0)).into();
+    assert_eq!(says, [Some(id(1)), None, Some(id(3))]);
+    let listed = list(&folder.0).expect("a folder");
+    let want = [("a", Some(id(3))), ("elasticsearch", Some(id(1))), ("notify-2", None)];
+    assert_eq!(listed, want.map(|(name, id)| (name.to_owned(), id)));
+    for name in ["", "..", "a/b", "A", "a.b", &"a".repeat(33)] {
+        let error = Cursor::named(name, &folder.0).expect_err("refused").to_string();
+        assert!(error.contains(&format!("no output can be called \"{name}\"")), "{error}");
+    }
+}
+
+#[test]
+fn the_cursor_of_an_earlier_onset_is_taken_over_and_the_further_one_is_kept() {
+    let other = RecordId { log: Id(*b"another!"), seq: 99 };
+    let bad = vec![7; 48];
+    let file = |id: Option<RecordId>| id.map(|id| entry(2, id).to_vec());
+    for (old, new, says) in [
+        (file(Some(id(5))), None, Some(id(5))),
+        (file(Some(id(5))), file(Some(id(3))), Some(id(5))),
+        (file(Some(id(5))), file(Some(id(8))), Some(id(8))),
+        (file(Some(other)), file(Some(id(8))), Some(id(8))),
+        (file(Some(id(5))), Some(bad.clone()), Some(id(5))),
+        (Some(bad.clone()), file(Some(id(8))), Some(id(8))),
+        (Some(bad), None, None),
+        (None, file(Some(id(8))), Some(id(8))),
+        (None, None, None),
+    ] {
+        let folder = Folder::new();
+        let unnamed = folder.0.join("shipped");
+        for (path, bytes) in [(&unnamed, &old), (&folder.file(), &new)] {
+            if let Some(bytes) = bytes {
+                fs::write(path, bytes).expect("written");
+            }
+        }
+        name_the_unnamed(&folder.0).expect("renamed");
+        assert!(!unnamed.exists());
+        assert_eq!(peek(NAME, &folder.0), says, "{old:?} {new:?}");
+        name_the_unnamed(&folder.0).expect("a second time changes nothing");
+        assert_eq!(folder.says(), says);
+    }
 }

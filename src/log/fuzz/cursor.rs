@@ -5,8 +5,11 @@ use std::fs;
 
 use super::Scratch;
 use crate::fuzz::heap::untouched;
-use crate::log::cursor::{BLOCK, ENTRY, NAME, Place, entry, peek};
+use crate::log::cursor::{BLOCK, ENTRY, Place, entry, path, peek};
 use crate::log::{Cursor, Error, Id, RecordId};
+
+/// Whose cursor it is.
+const NAME: &str = "fuzzing";
 
 /// From one place to the other, as it counts in memory.
 const APART: usize = 4096;
@@ -24,10 +27,10 @@ pub fn cursor(data: &[u8]) {
         None => Vec::new(),
     };
     let scratch = Scratch::new();
-    let path = scratch.0.join(NAME);
+    let path = path(&scratch.0, NAME);
     fs::write(&path, &file).expect("the scratch folder can be written");
-    let peeked = peek(&scratch.0);
-    let (mut cursor, said) = match Cursor::open(&scratch.0) {
+    let peeked = peek(NAME, &scratch.0);
+    let (mut cursor, said) = match Cursor::named(NAME, &scratch.0) {
         Ok(opened) => opened,
         Err(Error::Newer { version, .. }) => {
             assert!(version > 1);
@@ -69,9 +72,9 @@ pub fn cursor(data: &[u8]) {
 
 /// Whoever opens it next.
 fn says(scratch: &Scratch) -> Option<RecordId> {
-    let (cursor, said) = Cursor::open(&scratch.0).expect("it opens");
+    let (cursor, said) = Cursor::named(NAME, &scratch.0).expect("it opens");
     assert!(!cursor.was_bad() || said.is_none());
-    assert_eq!(said, peek(&scratch.0));
+    assert_eq!(said, peek(NAME, &scratch.0));
     said
 }
 

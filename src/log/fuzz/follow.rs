@@ -12,6 +12,9 @@ use crate::log::record::{self, HEADER};
 use crate::log::scan::{Scan, Step};
 use crate::log::{Cursor, Error, Reader, RecordId, Report, Writer, folder, get, verify};
 
+/// The output that follows.
+const OUTPUT: &str = "follower";
+
 /// The longest body.
 const BODY: usize = 4096;
 
@@ -74,8 +77,8 @@ impl Life {
     fn begin() -> Life {
         let scratch = Scratch::new();
         let (writer, _) = Writer::open(&scratch.log()).expect("opens");
-        let (cursor, shipped) = Cursor::open(&scratch.0).expect("opens");
-        writer.mark().begin(&scratch.0, shipped).expect("readable");
+        let (cursor, shipped) = Cursor::named(OUTPUT, &scratch.0).expect("opens");
+        writer.mark(OUTPUT).begin(&scratch.0, shipped).expect("readable");
         let reader = Reader::open(&scratch.0).expect("a folder");
         Life {
             writer: Some(writer),
@@ -150,9 +153,9 @@ impl Life {
         self.forget_deleted(); // another segment may get such a name now
         let (writer, recovered) = Writer::open(&self.scratch.log()).expect("opens");
         assert!(!self.sound || recovered.bad_records == 0, "nothing was harmed: {recovered:?}");
-        let (cursor, shipped) = Cursor::open(&self.scratch.0).expect("opens");
+        let (cursor, shipped) = Cursor::named(OUTPUT, &self.scratch.0).expect("opens");
         assert_eq!(shipped, self.shipped, "the cursor says what it was told");
-        writer.mark().begin(&self.scratch.0, shipped).expect("readable");
+        writer.mark(OUTPUT).begin(&self.scratch.0, shipped).expect("readable");
         // Where nothing at all was left another log begins, and gives the same names to its segments.
         let log = writer.next_id().log;
         self.kept
@@ -220,7 +223,7 @@ impl Life {
 
     /// So many records are sent, and noted as done.
     fn ship(&mut self, count: usize) {
-        let mark = self.writer().mark();
+        let mark = self.writer().mark(OUTPUT);
         let mut reader = mark.reader(&self.scratch.0, self.shipped).expect("readable");
         for _ in 0..count {
             let Some(entry) = reader.next().expect("readable") else { break };

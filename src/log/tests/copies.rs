@@ -14,7 +14,7 @@ fn original() -> (Scratch, Vec<RecordId>) {
         let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
         ids.extend((0..3).map(|_| put(&mut writer, b"before")));
     }
-    Cursor::open(&scratch.0).expect("opens").0.set(ids[1]).expect("set");
+    Cursor::named(OUTPUT, &scratch.0).expect("opens").0.set(ids[1]).expect("set");
     (scratch, ids)
 }
 
@@ -29,11 +29,11 @@ fn copy(from: &Path) -> Scratch {
 
 /// What there is to be shipped.
 fn unshipped(writer: &Writer, dir: &Path) -> Vec<RecordId> {
-    let (_, shipped) = Cursor::open(dir).expect("opens");
-    writer.mark().begin(dir, shipped).expect("readable");
-    let mut reader = writer.mark().reader(dir, shipped).expect("a log");
+    let (_, shipped) = Cursor::named(OUTPUT, dir).expect("opens");
+    writer.mark(OUTPUT).begin(dir, shipped).expect("readable");
+    let mut reader = writer.mark(OUTPUT).reader(dir, shipped).expect("a log");
     let ids: Vec<_> = drain(&mut reader).into_iter().map(|record| record.0).collect();
-    assert_eq!(writer.mark().lag(), ids.len() as u64);
+    assert_eq!(writer.mark(OUTPUT).lag(), ids.len() as u64);
     ids
 }
 

@@ -168,7 +168,7 @@ fn lives_with(mount: &Mount, pages: usize, files: usize) -> bool {
             return false;
         }
     };
-    let mut cursor = match Cursor::open(&dir) {
+    let mut cursor = match Cursor::named(OUTPUT, &dir) {
         Ok((cursor, _)) => Some(cursor),
         Err(error) => {
             clear(&error.to_string());
@@ -194,7 +194,7 @@ fn lives_with(mount: &Mount, pages: usize, files: usize) -> bool {
     writer.flush().expect("synced");
     drop(writer);
     if cursor.is_none() {
-        Cursor::open(&dir).expect("there is room now").0.set(kept[0]).expect("set");
+        Cursor::named(OUTPUT, &dir).expect("there is room now").0.set(kept[0]).expect("set");
     }
     let (writer, recovered) = Writer::open(&config).expect("opens");
     assert_eq!((recovered.torn_bytes, recovered.bad_records), (0, 0));

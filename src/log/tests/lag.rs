@@ -13,8 +13,12 @@ struct Shipper {
 
 impl Shipper {
     fn begin(writer: &Writer, dir: &Path) -> Shipper {
-        let (cursor, shipped) = Cursor::open(dir).expect("opens");
-        let mark = writer.mark();
+        Shipper::of(OUTPUT, writer, dir)
+    }
+
+    fn of(output: &str, writer: &Writer, dir: &Path) -> Shipper {
+        let (cursor, shipped) = Cursor::named(output, dir).expect("opens");
+        let mark = writer.mark(output);
         mark.begin(dir, shipped).expect("readable");
         let reader = shipped.map_or_else(|| Reader::open(dir), |id| Reader::after(dir, id));
         Shipper { cursor, reader: reader.expect("a log"), mark, done: 0 }
@@ -32,7 +36,7 @@ impl Shipper {
 
 /// How many records one would find who begins where shipping is.
 fn left(dir: &Path) -> u64 {
-    let reader = peek(dir).map_or_else(|| Reader::open(dir), |id| Reader::after(dir, id));
+    let reader = peek(OUTPUT, dir).map_or_else(|| Reader::open(dir), |id| Reader::after(dir, id));
     drain(&mut reader.expect("a log")).len() as u64
 }
 
@@ -47,7 +51,7 @@ fn where_nobody_ships_nothing_is_behind_and_nothing_is_dropped_unshipped() {
     writer.flush().expect("synced");
     let counters = writer.counters();
     assert!(counters.dropped_by_budget > 0);
-    assert_eq!((counters.dropped_unshipped, writer.mark().lag()), (0, 0));
+    assert_eq!((counters.dropped_unshipped, writer.mark(OUTPUT).lag()), (0, 0));
 }
 
 #[test]
@@ -60,28 +64,28 @@ fn the_lag_counts_what_earlier_runs_left_and_what_comes() {
     }
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut shipper = Shipper::begin(&writer, &scratch.0);
-    assert_eq!(writer.mark().lag(), 35);
+    assert_eq!(writer.mark(OUTPUT).lag(), 35);
     shipper.ship(10);
-    assert_eq!((writer.mark().lag(), peek(&scratch.0)), (25, Some(ids[9])));
+    assert_eq!((writer.mark(OUTPUT).lag(), peek(OUTPUT, &scratch.0)), (25, Some(ids[9])));
     put(&mut writer, b"one more");
-    assert_eq!(writer.mark().lag(), 26);
+    assert_eq!(writer.mark(OUTPUT).lag(), 26);
     drop((writer, shipper));
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut shipper = Shipper::begin(&writer, &scratch.0);
-    assert_eq!(writer.mark().lag(), 26);
+    assert_eq!(writer.mark(OUTPUT).lag(), 26);
     shipper.ship(25);
     put(&mut writer, b"and another");
-    assert_eq!(writer.mark().lag(), 2);
+    assert_eq!(writer.mark(OUTPUT).lag(), 2);
     shipper.ship(9);
-    assert_eq!((writer.mark().lag(), shipper.done), (0, 27));
+    assert_eq!((writer.mark(OUTPUT).lag(), shipper.done), (0, 27));
     let foreign = RecordId { log: Id(*b"another!"), seq: u64::MAX };
     put(&mut writer, b"the last");
-    writer.mark().shipped(foreign);
-    assert_eq!(writer.mark().lag(), 1);
-    writer.mark().end();
-    assert_eq!(writer.mark().lag(), 0);
-    writer.mark().begin(&scratch.0, peek(&scratch.0)).expect("readable");
-    assert_eq!(writer.mark().lag(), 1);
+    writer.mark(OUTPUT).shipped(foreign);
+    assert_eq!(writer.mark(OUTPUT).lag(), 1);
+    writer.mark(OUTPUT).end();
+    assert_eq!(writer.mark(OUTPUT).lag(), 0);
+    writer.mark(OUTPUT).begin(&scratch.0, peek(OUTPUT, &scratch.0)).expect("readable");
+    assert_eq!(writer.mark(OUTPUT).lag(), 1);
 }
 
 #[test]
@@ -100,8 +104,8 @@ fn records_that_the_budget_forces_out_before_they_are_shipped_are_counted() {
     writer.flush().expect("synced");
     let counters = writer.counters();
     assert_eq!(counters.dropped_by_budget, counters.dropped_unshipped + 10);
-    assert_eq!(writer.mark().lag() + counters.dropped_unshipped, 150);
-    assert_eq!(writer.mark().lag(), left(&scratch.0));
+    assert_eq!(writer.mark(OUTPUT).lag() + counters.dropped_unshipped, 150);
+    assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0));
     drop((writer, shipper));
     // Less budget at the next start: what that costs is told once someone ships.
     let before = left(&scratch.0);
@@ -110,7 +114,7 @@ fn records_that_the_budget_forces_out_before_they_are_shipped_are_counted() {
     assert_eq!(writer.counters().dropped_unshipped, 0);
     let _shipper = Shipper::begin(&writer, &scratch.0);
     assert_eq!(writer.counters().dropped_unshipped + left(&scratch.0), before);
-    assert_eq!(writer.mark().lag(), left(&scratch.0));
+    assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0));
 }
 
 #[test]
@@ -141,13 +145,13 @@ fn whatever_the_order_of_things_each_record_is_shipped_or_behind_or_dropped() {
             }
             // The helper thread may be between deleting and counting; a flush is behind both.
             writer.flush().expect("synced");
-            assert_eq!(writer.mark().lag(), left(&scratch.0), "seed {seed}");
+            assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0), "seed {seed}");
             // A reader that has a deleted segment open ships it all the same.
             let sum = done + shipper.done + dropped + writer.counters().dropped_unshipped;
-            assert!(sum + writer.mark().lag() >= appended, "seed {seed}");
+            assert!(sum + writer.mark(OUTPUT).lag() >= appended, "seed {seed}");
         }
         shipper.ship(usize::MAX);
-        assert_eq!(writer.mark().lag(), 0, "seed {seed}");
+        assert_eq!(writer.mark(OUTPUT).lag(), 0, "seed {seed}");
     }
 }
 
@@ -157,13 +161,13 @@ fn where_nothing_but_what_was_shipped_is_left_new_records_are_behind_it() {
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..9).map(|_| put(&mut writer, b"old")).collect();
     drop(writer);
-    Cursor::open(&scratch.0).expect("opens").0.set(ids[8]).expect("set");
+    Cursor::named(OUTPUT, &scratch.0).expect("opens").0.set(ids[8]).expect("set");
     fs::remove_file(last(&scratch.0)).expect("deleted");
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let new = put(&mut writer, b"new");
     assert!(new.log.same_log(ids[0].log) && new.log != ids[0].log);
     assert_eq!(new.seq, (1 << 32) + 1);
-    let mut reader = writer.mark().reader(&scratch.0, peek(&scratch.0)).expect("a log");
+    let mut reader = writer.mark(OUTPUT).reader(&scratch.0, peek(OUTPUT, &scratch.0)).expect("a log");
     assert_eq!(drain(&mut reader), [(new, b"new".to_vec())]);
 }
 
@@ -177,7 +181,7 @@ fn a_number_that_was_shipped_is_not_given_out_again_even_if_its_segment_is_lost(
     drop(writer);
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let id = put(&mut writer, b"shipped");
-    Cursor::open(&scratch.0).expect("opens").0.set(id).expect("set");
+    Cursor::named(OUTPUT, &scratch.0).expect("opens").0.set(id).expect("set");
     drop(writer);
     fs::remove_file(last(&scratch.0)).expect("deleted");
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
@@ -192,4 +196,106 @@ fn a_number_that_was_shipped_is_not_given_out_again_even_if_its_segment_is_lost(
     fs::rename(last(&scratch.0), folder::path(&scratch.0, 5 << 32)).expect("renamed");
     let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
     assert_eq!((recovered.empty_segments, put(&mut writer, b"x").seq), (1, (6 << 32) + 1));
+}
+
+#[test]
+fn a_log_of_an_earlier_onset_is_shipped_on_from_where_it_was() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids: Vec<_> = (0..20).map(|_| put(&mut writer, b"old")).collect();
+    let mut shipper = Shipper::begin(&writer, &scratch.0);
+    shipper.ship(10);
+    drop((writer, shipper));
+    // As it left it: the one cursor had no output's name.
+    let unnamed = scratch.0.join("shipped");
+    fs::rename(scratch.0.join("elasticsearch.cursor"), &unnamed).expect("renamed");
+    let (writer, _) = Writer::open(&scratch.log()).expect("opens");
+    assert!(!unnamed.exists());
+    assert_eq!(peek(OUTPUT, &scratch.0), Some(ids[9]));
+    let mut shipper = Shipper::begin(&writer, &scratch.0);
+    assert_eq!(writer.mark(OUTPUT).lag(), 10);
+    shipper.ship(usize::MAX);
+    assert_eq!((shipper.done, writer.mark(OUTPUT).lag()), (10, 0), "nothing is sent again");
+}
+
+#[test]
+fn outputs_read_one_log_at_their_own_pace_and_after_a_restart_go_on_where_each_was() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids: Vec<_> = (0..12).map(|_| put(&mut writer, b"x")).collect();
+    let (mut fast, mut slow) =
+        (Shipper::begin(&writer, &scratch.0), Shipper::of("slow", &writer, &scratch.0));
+    fast.ship(12);
+    slow.ship(5);
+    assert_eq!((fast.mark.lag(), slow.mark.lag()), (0, 7));
+    drop((writer, fast, slow));
+    let (writer, _) = Writer::open(&scratch.log()).expect("opens");
+    assert_eq!((peek(OUTPUT, &scratch.0), peek("slow", &scratch.0)), (Some(ids[11]), Some(ids[4])));
+    let fast = Shipper::begin(&writer, &scratch.0);
+    let mut slow = Shipper::of("slow", &writer, &scratch.0);
+    let late = Shipper::of("late", &writer, &scratch.0);
+    assert_eq!([fast.mark.lag(), slow.mark.lag(), late.mark.lag()], [0, 7, 12]);
+    slow.mark.end();
+    assert_eq!([fast.mark.lag(), slow.mark.lag(), late.mark.lag()], [0, 0, 12]);
+    slow.ship(usize::MAX);
+    assert_eq!(slow.done, 7);
+}
+
+#[test]
+fn what_the_budget_takes_is_counted_for_each_output_that_had_not_read_it() {
+    let scratch = Scratch::new();
+    let config = config::Log { budget: 4 * SEGMENT, ..scratch.log() };
+    let (mut writer, _) = Writer::open(&config).expect("opens");
+    let (mut fast, mut slow) =
+        (Shipper::begin(&writer, &scratch.0), Shipper::of("slow", &writer, &scratch.0));
+    for _ in 0..150 {
+        put(&mut writer, &[1; 4000]);
+        fast.ship(1);
+    }
+    writer.flush().expect("synced");
+    let dropped = writer.counters().dropped_by_budget;
+    assert!(dropped > 0);
+    assert_eq!([fast.mark.dropped_unshipped(), slow.mark.dropped_unshipped()], [0, dropped]);
+    // An output that nobody knew of when they went has read none of them either.
+    let late = Shipper::of("late", &writer, &scratch.0);
+    assert_eq!(late.mark.dropped_unshipped(), dropped);
+    late.mark.end();
+    assert_eq!(writer.counters().dropped_unshipped, dropped, "the slowest one counts");
+    assert_eq!(slow.mark.lag(), 150 - dropped, "what is gone is behind nobody");
+    slow.ship(usize::MAX);
+    slow.mark.end();
+    assert_eq!(writer.counters().dropped_unshipped, 0, "one that does not run misses nothing");
+    drop((writer, fast, slow, late));
+    // What a smaller budget costs at the next start is counted against the cursors in the folder.
+    let mut before = Shipper::of("slow", &Writer::open(&config).expect("opens").0, &scratch.0);
+    before.ship(usize::MAX);
+    let (writer, _) = Writer::open(&config::Log { budget: 2 * SEGMENT, ..config }).expect("opens");
+    let dropped = writer.counters().dropped_by_budget;
+    let (fast, slow, late) = (
+        Shipper::begin(&writer, &scratch.0),
+        Shipper::of("slow", &writer, &scratch.0),
+        Shipper::of("late", &writer, &scratch.0),
+    );
+    let unshipped = [&fast, &slow, &late].map(|output| output.mark.dropped_unshipped());
+    assert!(dropped > 0);
+    assert_eq!(unshipped, [0, 0, dropped]);
+}
+
+#[test]
+fn a_run_begins_behind_what_any_output_has_read() {
+    let scratch = Scratch::new();
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let ids: Vec<_> = (0..9).map(|_| put(&mut writer, b"old")).collect();
+    drop(writer);
+    let further = RecordId { seq: (3 << 32) + 7, ..ids[0] };
+    let foreign = RecordId { log: Id(*b"another!"), seq: 9 << 32 };
+    for (output, id) in [(OUTPUT, ids[8]), ("further", further), ("foreign", foreign)] {
+        Cursor::named(output, &scratch.0).expect("opens").0.set(id).expect("set");
+    }
+    let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
+    let new = put(&mut writer, b"new");
+    assert!(new.log.same_log(ids[0].log));
+    assert_eq!(new.seq, (4 << 32) + 1);
+    let foreign = Shipper::of("foreign", &writer, &scratch.0);
+    assert_eq!(foreign.mark.lag(), 10, "of this log it has read nothing");
 }

@@ -19,6 +19,8 @@ pub(super) mod power;
 mod rot;
 mod swap;
 
+/// An output that reads the log.
+const OUTPUT: &str = "elasticsearch";
 const SEGMENT: u64 = 64 << 10;
 const HOUR: Duration = Duration::from_secs(3600);
 

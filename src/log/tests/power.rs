@@ -115,7 +115,7 @@ impl Machine {
 
     fn ship(&mut self, shipper: &mut Option<(Cursor, Reader)>, dir: &Path, disk: &Disk) {
         let (cursor, reader) = shipper.get_or_insert_with(|| {
-            let (cursor, id) = Cursor::open(dir).expect("opens");
+            let (cursor, id) = Cursor::named(OUTPUT, dir).expect("opens");
             (cursor, id.map_or_else(|| Reader::open(dir), |id| Reader::after(dir, id)).expect("a log"))
         });
         if let Some(entry) = reader.next().expect("readable") {
@@ -137,7 +137,7 @@ impl Machine {
         for id in &self.safe {
             assert!(there.contains(id), "{id} was synced and is lost");
         }
-        let (_, shipped) = Cursor::open(dir).expect("opens");
+        let (_, shipped) = Cursor::named(OUTPUT, dir).expect("opens");
         assert!(shipped.is_none_or(|id| self.shipped.contains(&id)), "{shipped:?} was never set");
         self.shown += found.len() as u64;
         self.lost += (self.bodies.len() - there.len()) as u64;

@@ -162,8 +162,8 @@ fn the_shipper_passes_over_segments_of_another_log_and_the_writer_keeps_its_own(
     let foreign = Bench::new(2);
     for first in [0_u64, 7, 9 << 32] {
         let mut bench = Bench::new(3);
-        let mark = bench.writer.mark();
-        let (mut cursor, _) = Cursor::open(&bench.scratch.0).expect("opens");
+        let mark = bench.writer.mark(OUTPUT);
+        let (mut cursor, _) = Cursor::named(OUTPUT, &bench.scratch.0).expect("opens");
         let mut reader = mark.reader(&bench.scratch.0, None).expect("a log");
         let mut seen = ids(&drain(&mut reader));
         let name = folder::path(&bench.scratch.0, first);
@@ -179,14 +179,14 @@ fn the_shipper_passes_over_segments_of_another_log_and_the_writer_keeps_its_own(
         assert_eq!(seen, bench.ids, "first {first}");
         cursor.set(seen[seen.len() - 1]).expect("set");
         let own = seen[0].log;
-        let done = peek(&bench.scratch.0);
+        let done = peek(OUTPUT, &bench.scratch.0);
         let (scratch, mut writer) = bench.again();
-        writer.mark().begin(&scratch.0, done).expect("readable");
-        assert_eq!(writer.mark().lag(), 0);
+        writer.mark(OUTPUT).begin(&scratch.0, done).expect("readable");
+        assert_eq!(writer.mark(OUTPUT).lag(), 0);
         let id = put(&mut writer, b"new");
         assert!(id.log.same_log(own), "first {first}");
         assert!(id.seq > first, "it is behind all names");
-        let mut reader = writer.mark().reader(&scratch.0, done).expect("a log");
+        let mut reader = writer.mark(OUTPUT).reader(&scratch.0, done).expect("a log");
         assert_eq!(ids(&drain(&mut reader)), [id]);
         assert_eq!(ids(&read(&scratch.0)).last(), Some(&id));
     }
@@ -284,7 +284,7 @@ fn a_foreign_segment_whose_header_has_rotted_holds_up_neither_follower_nor_shipp
     bytes[20] ^= 1;
     fs::write(folder::path(&bench.scratch.0, 9 << 32), bytes).expect("written");
     let mut follower = Reader::open(&bench.scratch.0).expect("a log");
-    let mut shipper = bench.writer.mark().reader(&bench.scratch.0, None).expect("a log");
+    let mut shipper = bench.writer.mark(OUTPUT).reader(&bench.scratch.0, None).expect("a log");
     let (mut shown, mut shipped) = (ids(&drain(&mut follower)), ids(&drain(&mut shipper)));
     while segments(&bench.scratch.0).len() < 5 {
         bench.put(1);

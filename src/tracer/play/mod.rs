@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{About, Capacity, Data, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
+use super::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::evidence::{Capture, Kind, Refusal, Request, Ticket};
@@ -17,6 +17,7 @@ use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
 use crate::metric::Scrape;
+use crate::record_id::{Id, RecordId};
 
 /// A container's slots in this world.
 pub const CAPACITY: usize = 8;
@@ -84,9 +85,9 @@ impl World for Recorder {
         ticket
     }
 
-    fn emit(&mut self, about: &About, data: &dyn Data) -> bool {
+    fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
         if !self.keeps {
-            return false;
+            return Emitted::Failed;
         }
         let containers = Rc::clone(&self.containers);
         let envelope = document::Envelope {
@@ -106,7 +107,7 @@ impl World for Recorder {
             let document = check::document(self.spec, self.sheet.get(..len).unwrap_or_default());
             self.events.push((*about, document));
         });
-        true
+        Emitted::Logged(RecordId { log: Id([0; 8]), seq: self.next.into() })
     }
 
     fn fault(&mut self, fault: &'static str) {

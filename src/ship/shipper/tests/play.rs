@@ -51,7 +51,7 @@ impl Desk {
     pub(super) fn new(segment: u64, budget: u64) -> Desk {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("onset-courier-{}-{number}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("onset-shipper-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let config = config::Log { dir: dir.clone(), segment, budget, document: 16 << 10, sync: SECOND };
         Desk { dir, config }
@@ -68,7 +68,7 @@ impl Drop for Desk {
     }
 }
 
-/// The world of a test: its clock stands still but for what is waited for.
+/// The transport of a test: its clock stands still but for what is waited for.
 pub(super) struct Play {
     pub(super) clock: Duration,
     server: Server,
@@ -98,7 +98,7 @@ impl Play {
     }
 }
 
-impl Outside for &mut Play {
+impl Transport for &mut Play {
     fn now(&self) -> Now {
         let since = u64::try_from(self.clock.as_millis()).unwrap();
         Now { mono: self.clock, wall: Wall(1_795_452_413_007 + since) }
@@ -189,21 +189,21 @@ pub(super) fn write(writer: &mut Writer, from: u32, count: u32) -> Vec<String> {
         .collect()
 }
 
-/// Runs a courier to the end of the play. Returns what it counted.
-pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<Tally> {
-    let tally = Arc::new(Tally::default());
-    let place = Place::open(dir, mark).unwrap();
-    Courier::new(play, place, terms, 42, tally.clone()).run();
-    tally
+/// Runs a shipper to the end of the play. Returns what it counted.
+pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<OutputStats> {
+    let stats = Arc::new(OutputStats::default());
+    let position = Position::open(dir, mark, &stats).unwrap();
+    Shipper::new(play, position, terms, 42).run();
+    stats
 }
 
-pub(super) fn counts(tally: &Tally) -> [u64; 3] {
-    [&tally.created, &tally.duplicates, &tally.rejected].map(Tally::get)
+pub(super) fn counts(stats: &OutputStats) -> [u64; 3] {
+    [&stats.created, &stats.duplicates, &stats.rejected].map(OutputStats::get)
 }
 
 /// Where the cursor stands: how many of these are done.
 pub(super) fn done(dir: &Path, ids: &[String]) -> usize {
-    let (_, done) = Cursor::open(dir).unwrap();
+    let (_, done) = Cursor::named(OUTPUT.name, dir).unwrap();
     let done = done.map(|id| id.to_string()).unwrap_or_default();
     ids.iter().filter(|id| **id <= done).count()
 }

@@ -1,4 +1,4 @@
-//! What shipping counts and how it goes, for the metrics and the status. The thread that ships
+//! What an output counts and how it goes, for the metrics and the status. The output's thread
 //! writes, the loop reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Course {
-    /// No server is configured.
+pub enum OutputState {
+    /// The config does not want it.
     #[default]
     Off,
     /// Records are sent as they come.
@@ -18,23 +18,27 @@ pub enum Course {
     Refused,
 }
 
-impl Course {
+impl OutputState {
+    /// All there are.
+    pub const ALL: [OutputState; 4] =
+        [OutputState::Off, OutputState::Shipping, OutputState::Waiting, OutputState::Refused];
+
     /// For a person.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Course::Off => "off",
-            Course::Shipping => "shipping",
-            Course::Waiting => "waiting",
-            Course::Refused => "refused",
+            OutputState::Off => "off",
+            OutputState::Shipping => "shipping",
+            OutputState::Waiting => "waiting",
+            OutputState::Refused => "refused",
         }
     }
 }
 
 /// The counters, since start.
 #[derive(Debug, Default)]
-pub struct Tally {
-    /// Documents that the server took.
+pub struct OutputStats {
+    /// Documents that the other side took.
     pub created: AtomicU64,
     /// Documents that it had already.
     pub duplicates: AtomicU64,
@@ -48,12 +52,12 @@ pub struct Tally {
     pub cursor_failures: AtomicU64,
     /// A rejection could not be noted.
     pub note_failures: AtomicU64,
-    course: Mutex<(Course, String)>,
+    state: Mutex<(OutputState, String)>,
 }
 
-impl Tally {
-    fn state(&self) -> MutexGuard<'_, (Course, String)> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+impl OutputStats {
+    fn held(&self) -> MutexGuard<'_, (OutputState, String)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One of the counters.
@@ -62,26 +66,33 @@ impl Tally {
         counter.load(Ordering::Relaxed)
     }
 
+    /// Documents by what became of them.
+    #[must_use]
+    pub fn outcomes(&self) -> [(&'static str, u64); 3] {
+        [("created", &self.created), ("duplicate", &self.duplicates), ("rejected", &self.rejected)]
+            .map(|(outcome, counter)| (outcome, OutputStats::get(counter)))
+    }
+
     /// How it goes.
     #[must_use]
-    pub fn course(&self) -> Course {
-        self.state().0
+    pub fn state(&self) -> OutputState {
+        self.held().0
     }
 
     /// What is wrong, if something is.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let state = self.state();
+        let state = self.held();
         (!state.1.is_empty()).then(|| state.1.clone())
     }
 
     /// It goes so now. Returns whether it went otherwise before.
-    pub(super) fn change(&self, course: Course, trouble: &str) -> bool {
-        let mut state = self.state();
-        if state.1 != trouble {
-            state.1.clear();
-            state.1.push_str(trouble);
+    pub fn change(&self, state: OutputState, trouble: &str) -> bool {
+        let mut held = self.held();
+        if held.1 != trouble {
+            held.1.clear();
+            held.1.push_str(trouble);
         }
-        std::mem::replace(&mut state.0, course) != course
+        std::mem::replace(&mut held.0, state) != state
     }
 }

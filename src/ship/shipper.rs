@@ -1,9 +1,7 @@
-//! The course of shipping: records are read from the log, sent in batches, and done when the server
+//! The shipper: records are read from the log, sent in batches, and done when the server
 //! has them or will never take them. All else is tried again, without end, and the cursor moves
-//! only past what is done. What it needs of the world is a trait, so a test can play an hour of outage.
+//! only past what is done. The server, the clock and the loop are behind a trait, so a test can play an hour of outage.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,11 +9,11 @@ use super::answer::{Answer, judge};
 use super::batch::Batch;
 use super::pace::{Cap, Pace, Setback};
 use super::rejects::Rejects;
-use super::tally::{Course, Tally};
 use super::verdict::{Verdict, Why};
 use crate::clock::Now;
-use crate::log::{Cursor, Error, Mark, Reader, RecordId};
+use crate::log::{Error, Reader, RecordId};
 use crate::net::client::Reply;
+use crate::output::Position;
 
 mod outcome;
 
@@ -24,7 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A reply is longer than its request only if it lies.
 const REPLY_BASE: usize = 64 << 10;
 const REPLY_PER_RECORD: usize = 4 << 10;
-/// What the config says of the course.
+
+/// What the config says of when to send, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     /// How long a record may wait for others.
@@ -48,8 +47,8 @@ pub(super) struct News {
     pub(super) leave: bool,
 }
 
-/// The world, as shipping sees it.
-pub(super) trait Outside {
+/// The server, the clock and the loop, as the shipper sees them.
+pub(super) trait Transport {
     /// What time it is.
     fn now(&self) -> Now;
     /// Waits until then, or until there are records or news.
@@ -62,37 +61,15 @@ pub(super) trait Outside {
     fn say(&mut self, line: &str);
 }
 
-/// A log, and how far it is shipped.
-pub(super) struct Place {
-    dir: PathBuf,
-    cursor: Cursor,
-    done: Option<RecordId>,
-    mark: Arc<Mark>,
-}
-
-impl Place {
-    /// Opens the cursor, and counts what there is to be shipped.
-    pub(super) fn open(dir: &Path, mark: &Arc<Mark>) -> Result<Place, Error> {
-        let (cursor, done) = Cursor::open(dir)?;
-        mark.begin(dir, done)?;
-        Ok(Place { dir: dir.to_owned(), cursor, done, mark: mark.clone() })
-    }
-}
-
 /// One shipping thread's state.
-pub(super) struct Courier<O> {
-    outside: O,
-    dir: PathBuf,
+pub(super) struct Shipper<T> {
+    transport: T,
     terms: Terms,
-    cursor: Cursor,
-    mark: Arc<Mark>,
-    tally: Arc<Tally>,
+    position: Position,
     rejects: Rejects,
     reader: Option<Reader>,
     /// The last record that was read.
     read: Option<RecordId>,
-    /// The last record that is done, as the cursor has it.
-    done: Option<RecordId>,
     batch: Batch,
     /// When the oldest record came into the batch.
     began: Duration,
@@ -116,21 +93,16 @@ pub(super) struct Courier<O> {
     kinds: Vec<(u16, String)>,
 }
 
-impl<O: Outside> Courier<O> {
+impl<T: Transport> Shipper<T> {
     /// Takes up where the cursor is.
-    pub(super) fn new(outside: O, place: Place, terms: Terms, seed: u64, tally: Arc<Tally>) -> Courier<O> {
-        let Place { dir, cursor, done, mark } = place;
-        Courier {
-            outside,
+    pub(super) fn new(transport: T, position: Position, terms: Terms, seed: u64) -> Shipper<T> {
+        Shipper {
+            transport,
             terms,
-            cursor,
-            mark,
-            tally,
-            rejects: Rejects::new(&dir),
-            dir,
+            rejects: Rejects::new(position.dir()),
             reader: None,
-            read: done,
-            done,
+            read: position.done(),
+            position,
             batch: Batch::new(terms.batch),
             began: Duration::ZERO,
             aside: 0,
@@ -151,20 +123,20 @@ impl<O: Outside> Courier<O> {
 
     /// Ships until it is told to leave; then sends once more what is there.
     pub(super) fn run(&mut self) {
-        if self.cursor.was_bad() {
-            let dir = self.dir.display();
+        if self.position.was_bad() {
+            let dir = self.position.dir().display();
             let line = format!(
                 "the note in {dir} of what was shipped is unreadable: all of the log is sent again; what the server has, it keeps once"
             );
-            self.outside.say(&line);
+            self.transport.say(&line);
         }
         while self.step() {}
-        let _ = self.cursor.sync(); // it spares sending again, no more
+        self.position.sync();
     }
 
     fn step(&mut self) -> bool {
         self.fill();
-        let now = self.outside.now().mono;
+        let now = self.transport.now().mono;
         match self.due() {
             Some(at) if at <= now || self.leaving => {
                 let failed = !self.attempt();
@@ -173,7 +145,7 @@ impl<O: Outside> Courier<O> {
             _ if self.leaving => false,
             at => {
                 let until = [at, self.look_at].into_iter().flatten().min();
-                let news = self.outside.wait(until);
+                let news = self.transport.wait(until);
                 self.hear(news);
                 true
             }
@@ -210,14 +182,14 @@ impl<O: Outside> Courier<O> {
 
     /// Reads records into the batch until it is full or there are no more.
     fn fill(&mut self) {
-        let now = self.outside.now().mono;
+        let now = self.transport.now().mono;
         if !self.unread || self.look_at.is_some_and(|at| at > now) {
             return;
         }
         if let Err(error) = self.read(now) {
             self.reader = None;
             if self.look_at.is_none() {
-                self.outside.say(&format!("cannot read the log to ship it: {error}; it is tried again"));
+                self.transport.say(&format!("cannot read the log to ship it: {error}; it is tried again"));
             }
             self.look_at = Some(now.saturating_add(LOOK_AGAIN));
         } else {
@@ -229,7 +201,7 @@ impl<O: Outside> Courier<O> {
     fn read(&mut self, now: Duration) -> Result<(), Error> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => self.mark.reader(&self.dir, self.read)?,
+            None => self.position.reader(self.read)?,
         };
         while !self.batch.is_full() {
             let before = reader.report();
@@ -242,7 +214,7 @@ impl<O: Outside> Courier<O> {
             let after = reader.report();
             let rotten = (after.bad_records + after.missing_records)
                 .saturating_sub(before.bad_records + before.missing_records);
-            self.tally.rotten.fetch_add(rotten, Ordering::Relaxed);
+            self.position.stats().rotten.fetch_add(rotten, Ordering::Relaxed);
             if empty {
                 self.began = now;
             }
@@ -263,27 +235,24 @@ impl<O: Outside> Courier<O> {
             Some(first) => Some(RecordId { seq: first.seq.saturating_sub(1), ..first }),
             None => self.read,
         };
-        let Some(id) = done.filter(|_| done != self.done) else { return };
-        if self.cursor.set(id).is_err() {
-            self.tally.cursor_failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(id) = done.filter(|_| done != self.position.done()) {
+            self.position.advance(id);
         }
-        self.mark.shipped(id);
-        self.done = done;
     }
 
     /// Sends what the batch holds, as far as it fits. Returns whether that led anywhere.
     fn attempt(&mut self) -> bool {
-        let now = self.outside.now();
+        let now = self.transport.now();
         if std::mem::replace(&mut self.again, false) {
-            self.tally.retries.fetch_add(1, Ordering::Relaxed);
+            self.position.stats().retries.fetch_add(1, Ordering::Relaxed);
         }
         self.batch.stamp(now.wall);
         let (body, count) = self.batch.body(self.aside, self.limit);
         let bytes = body.len();
         let limit = count.saturating_mul(REPLY_PER_RECORD).saturating_add(REPLY_BASE);
-        let answered = self.outside.post(body, &mut self.reply, limit);
-        self.cap.sent(self.outside.now().mono, bytes);
-        let wall = self.outside.now().wall;
+        let answered = self.transport.post(body, &mut self.reply, limit);
+        self.cap.sent(self.transport.now().mono, bytes);
+        let wall = self.transport.now().wall;
         let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
         let well = match judge(answered, &self.reply, wall, &mut sent, &mut self.heard) {
             Answer::Items => self.settle(count),

@@ -4,15 +4,16 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Courier, Course, Outside, Setback, Verdict, Why};
+use super::{Setback, Shipper, Transport, Verdict, Why};
 use crate::log::RecordId;
+use crate::output::OutputState;
 
 /// So many bad requests of one record each, and none that was taken: then it is not the records.
 const ASIDE_MAX: usize = 8;
 /// Kinds of rejection that are said, each once.
 const KINDS_MAX: usize = 64;
 
-impl<O: Outside> Courier<O> {
+impl<T: Transport> Shipper<T> {
     /// Carries out the verdicts on the records that were sent.
     pub(super) fn settle(&mut self, count: usize) -> bool {
         let heard = std::mem::take(&mut self.heard);
@@ -20,8 +21,8 @@ impl<O: Outside> Courier<O> {
         let mut accepted = false;
         for (index, (verdict, why)) in heard.iter().enumerate() {
             match verdict {
-                Verdict::Created => self.tally.created.fetch_add(1, Ordering::Relaxed),
-                Verdict::Duplicate => self.tally.duplicates.fetch_add(1, Ordering::Relaxed),
+                Verdict::Created => self.position.stats().created.fetch_add(1, Ordering::Relaxed),
+                Verdict::Duplicate => self.position.stats().duplicates.fetch_add(1, Ordering::Relaxed),
                 Verdict::Rejected => {
                     if let Some(id) = self.batch.id(self.aside + index) {
                         self.reject(id, why);
@@ -86,32 +87,33 @@ impl<O: Outside> Courier<O> {
 
     pub(super) fn setback(&mut self, setback: Setback, retry_after: Option<Duration>, words: &str) -> bool {
         let pause = self.pace.pause(setback, retry_after);
-        self.not_before = self.outside.now().mono.saturating_add(pause);
+        self.not_before = self.transport.now().mono.saturating_add(pause);
         self.again = true;
-        let course = match setback {
-            Setback::Passing => Course::Waiting,
-            Setback::Lasting => Course::Refused,
+        let state = match setback {
+            Setback::Passing => OutputState::Waiting,
+            Setback::Lasting => OutputState::Refused,
         };
-        if self.tally.change(course, words) {
-            let name = self.outside.name();
-            let line = match course {
-                Course::Refused => {
+        if self.position.stats().change(state, words) {
+            let name = self.transport.name();
+            let line = match state {
+                OutputState::Refused => {
                     format!(
                         "{name} does not take events: {words}. They stay in the log; it is tried again each minute"
                     )
                 }
                 _ => format!("cannot ship to {name}: {words}. Events stay in the log, and it is tried again"),
             };
-            self.outside.say(&line);
+            self.transport.say(&line);
         }
         false
     }
 
     fn goes_well(&mut self) {
-        let stood = matches!(self.tally.course(), Course::Waiting | Course::Refused);
-        if self.tally.change(Course::Shipping, "") && stood {
-            let line = format!("ships to {} again; {} documents to go", self.outside.name(), self.mark.lag());
-            self.outside.say(&line);
+        let stood = matches!(self.position.stats().state(), OutputState::Waiting | OutputState::Refused);
+        if self.position.stats().change(OutputState::Shipping, "") && stood {
+            let line =
+                format!("ships to {} again; {} documents to go", self.transport.name(), self.position.lag());
+            self.transport.say(&line);
         }
     }
 
@@ -124,18 +126,18 @@ impl<O: Outside> Courier<O> {
     }
 
     pub(super) fn reject(&mut self, id: RecordId, why: &Why) {
-        self.tally.rejected.fetch_add(1, Ordering::Relaxed);
-        if self.rejects.add(id, self.outside.now().wall, why).is_err() {
-            self.tally.note_failures.fetch_add(1, Ordering::Relaxed);
+        self.position.stats().rejected.fetch_add(1, Ordering::Relaxed);
+        if self.rejects.add(id, self.transport.now().wall, why).is_err() {
+            self.position.stats().note_failures.fetch_add(1, Ordering::Relaxed);
         }
         let known = self.kinds.iter().any(|(status, kind)| *status == why.status && *kind == why.kind);
         if !known && self.kinds.len() < KINDS_MAX {
             self.kinds.push((why.status, why.kind.clone()));
             let line = format!(
                 "{} will not take event {id}: {why}. Others of this kind are only counted; all are in onset events --rejected",
-                self.outside.name()
+                self.transport.name()
             );
-            self.outside.say(&line);
+            self.transport.say(&line);
         }
     }
 }

@@ -1,0 +1,77 @@
+//! Where an output is in the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::OutputStats;
+use crate::log::{Cursor, Error, Mark, Reader, RecordId};
+
+/// A log, and how far an output has read it. What is done stays done: over a restart, and for the budget.
+#[derive(Debug)]
+pub struct Position {
+    dir: PathBuf,
+    cursor: Cursor,
+    done: Option<RecordId>,
+    mark: Arc<Mark>,
+    stats: Arc<OutputStats>,
+}
+
+impl Position {
+    /// Opens the cursor of the mark's output, and counts what it has not read yet.
+    pub fn open(dir: &Path, mark: &Arc<Mark>, stats: &Arc<OutputStats>) -> Result<Position, Error> {
+        let (cursor, done) = Cursor::named(mark.name(), dir)?;
+        mark.begin(dir, done)?;
+        Ok(Position { dir: dir.to_owned(), cursor, done, mark: mark.clone(), stats: stats.clone() })
+    }
+
+    /// Reads the log after this record: all of it after `None`.
+    pub fn reader(&self, after: Option<RecordId>) -> Result<Reader, Error> {
+        self.mark.reader(&self.dir, after)
+    }
+
+    /// Everything up to this record is done. Neither waits for the disk nor allocates; that the cursor could not
+    /// be written is counted, and costs no more than that records are read again after a restart.
+    pub fn advance(&mut self, to: RecordId) {
+        if self.cursor.set(to).is_err() {
+            self.stats.cursor_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.mark.shipped(to);
+        self.done = Some(to);
+    }
+
+    /// The last record that is done.
+    #[must_use]
+    pub fn done(&self) -> Option<RecordId> {
+        self.done
+    }
+
+    /// Has the cursor on the disk. Not needed, but spares reading again after a power failure.
+    pub fn sync(&self) {
+        let _ = self.cursor.sync(); // it spares reading again, no more
+    }
+
+    /// Whether there was a cursor that said nothing that could be believed.
+    #[must_use]
+    pub fn was_bad(&self) -> bool {
+        self.cursor.was_bad()
+    }
+
+    /// Records that are still to be read.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.mark.lag()
+    }
+
+    /// The log's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the output counts.
+    #[must_use]
+    pub fn stats(&self) -> &OutputStats {
+        &self.stats
+    }
+}
