@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use onset::bpf::{Floor, Meter};
 use onset::capture::{Captures, Hierarchy};
+use onset::capture_data::{CaptureKind, Request, Scope, Ticket};
 use onset::config::Config;
-use onset::evidence::{Kind, Request, Scope, Ticket};
 use onset::host::{Mode, Reader};
 use onset::sys;
 use onset::tracer::TRACERS;
@@ -44,7 +44,7 @@ fn main() {
 }
 
 /// Begins a capture of the host.
-fn arm(captures: &mut Captures, reader: &Reader, ticket: u32, kind: Kind, lasting: Duration) -> bool {
+fn arm(captures: &mut Captures, reader: &Reader, ticket: u32, kind: CaptureKind, lasting: Duration) -> bool {
     let request = Request { kind, scope: Scope::Host, lasting };
     captures.begin(Ticket(ticket), request, reader.containers()).is_ok()
 }
@@ -136,7 +136,7 @@ fn rounds(captures: &mut Captures, reader: &Reader, what: &str, pass: impl Fn() 
             on_one_cpu(|| without.extend(pass()));
             continue;
         }
-        if !arm(captures, reader, ticket, Kind::Waits, Duration::from_secs(1)) {
+        if !arm(captures, reader, ticket, CaptureKind::Waits, Duration::from_secs(1)) {
             println!("armed: waits cannot be captured here");
             return;
         }
@@ -190,7 +190,9 @@ fn costs(captures: &mut Captures, reader: &Reader) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| work(&stop, &folder));
-        for (ticket, kind) in (1000..).zip([Kind::Waits, Kind::Stacks, Kind::Faults, Kind::Io]) {
+        for (ticket, kind) in
+            (1000..).zip([CaptureKind::Waits, CaptureKind::Stacks, CaptureKind::Faults, CaptureKind::Io])
+        {
             if arm(captures, reader, ticket, kind, Duration::from_secs(3)) {
                 over(captures);
             } else {

@@ -4,13 +4,13 @@
 pub mod agent;
 pub mod bpf;
 pub mod capture;
+pub mod capture_data;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod confine;
 pub mod container_names;
 pub mod control;
-pub mod evidence;
 pub mod fixed_buf;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]

@@ -15,14 +15,14 @@ pub struct Metric {
     /// A full sentence.
     pub help: &'static str,
     /// How its values behave.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels; every sample gives a value for each, in this order.
     pub labels: &'static [&'static str],
 }
 
 /// How the values of a metric behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows, from 0 at start.
     Counter,
     /// Goes up and down.
@@ -31,12 +31,12 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -303,14 +303,14 @@ impl Family<'_> {
     /// One sample: the labels' values as declared, text or foreign bytes. No two samples may have
     /// the same.
     pub fn sample<L: AsRef<[u8]>>(&mut self, labels: &[L], value: impl Into<Value>) {
-        if self.fits(labels.len(), self.metric.kind != Kind::Histogram) {
+        if self.fits(labels.len(), self.metric.kind != MetricKind::Histogram) {
             self.line(Part::Value, labels, None, value.into());
         }
     }
 
     /// A histogram's buckets, sum and count.
     pub fn histogram<L: AsRef<[u8]>, const N: usize>(&mut self, labels: &[L], histogram: &Histogram<N>) {
-        if !self.fits(labels.len(), self.metric.kind == Kind::Histogram) {
+        if !self.fits(labels.len(), self.metric.kind == MetricKind::Histogram) {
             return;
         }
         let mut below = 0;

@@ -3,11 +3,11 @@
 
 use std::hint::black_box;
 
+use onset::capture_data::{Request, Ticket};
 use onset::config::Config;
-use onset::evidence::{Request, Ticket};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
-use onset::metric::{Kind, Mishaps, Scrape};
+use onset::metric::{MetricKind, Mishaps, Scrape};
 use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, TRACERS, Tracer, World};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
@@ -131,7 +131,7 @@ fn registered(text: &str) -> Registry {
             |line: &&str| line.strip_prefix(metric.name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let samples = text.lines().filter(mine).filter_map(sample);
         let options = Opts::new(metric.name, metric.help);
-        if metric.kind == Kind::Counter {
+        if metric.kind == MetricKind::Counter {
             let all = CounterVec::new(options, metric.labels).expect("a family");
             samples.for_each(|(labels, value)| all.with_label_values(&labels).inc_by(value));
             registry.register(Box::new(all)).expect("once");

@@ -10,11 +10,11 @@ use super::fields::{COMMON, Head, all, field};
 use super::percents::{Level, Limit, Percent, Shares};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
+use crate::capture_data::{CaptureData, CaptureKind};
 use crate::clock::Now;
-use crate::evidence::{Kind, Seen};
 use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 const RATIO: Metric = Metric {
     name: "onset_host_iowait_ratio",
@@ -28,7 +28,7 @@ pub const SPEC: Spec = Spec {
     name: "iowait",
     about: "A host whose CPUs wait for disks, in percent of all CPU time",
     facts: Facts { cpu: true, ..Facts::NONE },
-    captures: &[Kind::Tasks],
+    captures: &[CaptureKind::Tasks],
     containers: false,
     hook: None,
     pressure: None,
@@ -77,7 +77,7 @@ struct Iowait {
 
 impl Detector for Iowait {
     type Readings = Option<Level>;
-    const CAPTURE: Kind = Kind::Tasks;
+    const CAPTURE: CaptureKind = CaptureKind::Tasks;
 
     fn reconfigure(&mut self, settings: &Settings) {
         self.limit = limit(settings);
@@ -109,7 +109,7 @@ impl Detector for Iowait {
             iowait_percent: completed.pending.readings.map(|level| level.percent),
             iowait_percent_threshold: self.limit.percent,
         };
-        let Seen::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
         if tasks.is_empty() && completed.pending.trigger != Trigger::Manual {
             return false; // It passed: a capture is asked for again while the level holds.
         }

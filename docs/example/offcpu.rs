@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
-use crate::evidence::{Refusal, Seen};
+use crate::capture_data::{CaptureData, Refusal};
 use crate::stacks::{Row, fold};
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
@@ -134,7 +134,7 @@ impl Running {
             kernel: vec![function],
         });
         let profile = fold(HZ, rows);
-        self.open.finish(self.began.elapsed(), self.lost, Seen::Stacks(profile));
+        self.open.finish(self.began.elapsed(), self.lost, CaptureData::Stacks(profile));
     }
 }
 

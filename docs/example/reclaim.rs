@@ -15,11 +15,11 @@ use super::trigger::{Trigger, TriggerState};
 use super::{
     Capacity, Data, Field, FieldKind, HookKnob, HookSpec, KnobSource, Settings, Shrink, Spec, Tracer,
 };
+use crate::capture_data::{CaptureData, CaptureKind, Resident};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
-use crate::evidence::{Kind, Resident, Seen};
 use crate::host::{Facts, Key, Snapshot, Text, Watched};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 const SLOW: Metric = Metric {
     name: "onset_slow_reclaims_total",
@@ -33,7 +33,7 @@ pub const SPEC: Spec = Spec {
     name: "reclaim",
     about: "Tasks that had to free memory before they got any, and for how long",
     facts: Facts::NONE,
-    captures: &[Kind::Memory],
+    captures: &[CaptureKind::Memory],
     containers: true,
     hook: Some(HookSpec {
         name: "reclaim",
@@ -112,7 +112,7 @@ impl Stall {
 impl Detector for Reclaim {
     /// `None`: someone asked.
     type Readings = Option<Stall>;
-    const CAPTURE: Kind = Kind::Memory;
+    const CAPTURE: CaptureKind = CaptureKind::Memory;
 
     /// Its own key is the hook's.
     fn reconfigure(&mut self, _: &Settings) {}
@@ -141,7 +141,7 @@ impl Detector for Reclaim {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let Seen::Memory(top) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Memory(top) = &completed.capture.seen else { return sink.foreign() };
         let head = Head::new(completed.pending.trigger, completed.capture);
         sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), top })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::bpf;
 use crate::fixed_buf::FixedBuf;
 use crate::host::{Containers, Watched};
-use crate::metric::{Family, Histogram, Kind, Metric, Mishaps, Scrape};
+use crate::metric::{Family, Histogram, Metric, MetricKind, Mishaps, Scrape};
 use crate::output::OutputStats;
 use crate::ship;
 use crate::sys;
@@ -39,97 +39,120 @@ pub(super) fn turns() -> Turns {
 const fn metric(
     name: &'static str,
     help: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     labels: &'static [&'static str],
 ) -> Metric {
     Metric { name, help, kind, labels }
 }
 
 const BUILD: Metric =
-    metric("onset_build_info", "The version that runs; always 1.", Kind::Gauge, &["version"]);
-const STATE: Metric =
-    metric("onset_tracer_state", "Whether the tracer is in this state.", Kind::Gauge, &["tracer", "state"]);
-const SAMPLES: Metric =
-    metric("onset_samples_total", "Looks that the tracer took at the host.", Kind::Counter, &["tracer"]);
-const EVENTS: Metric =
-    metric("onset_events_total", "Events of the tracer that are in the log.", Kind::Counter, &["tracer"]);
+    metric("onset_build_info", "The version that runs; always 1.", MetricKind::Gauge, &["version"]);
+const STATE: Metric = metric(
+    "onset_tracer_state",
+    "Whether the tracer is in this state.",
+    MetricKind::Gauge,
+    &["tracer", "state"],
+);
+const SAMPLES: Metric = metric(
+    "onset_samples_total",
+    "Looks that the tracer took at the host.",
+    MetricKind::Counter,
+    &["tracer"],
+);
+const EVENTS: Metric = metric(
+    "onset_events_total",
+    "Events of the tracer that are in the log.",
+    MetricKind::Counter,
+    &["tracer"],
+);
 const CAPTURES: Metric = metric(
     "onset_captures_total",
     "Captures that the tracer asked for, by how they ended.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["tracer", "outcome"],
 );
 const LAST: Metric = metric(
     "onset_last_event_timestamp_seconds",
     "When the tracer's last event was put into the log, since 1970.",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &["tracer"],
 );
 const LOST: Metric = metric(
     "onset_lost_records_total",
     "Records that a BPF ring or map could not hold.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["source"],
 );
 const FAULTS: Metric = metric(
     "onset_faults_total",
     "What went wrong, by tracer and kind; `onset` is the agent itself.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["tracer", "fault"],
 );
 const LOG_RECORDS: Metric =
-    metric("onset_log_records_total", "Records appended to the log since start.", Kind::Counter, &[]);
+    metric("onset_log_records_total", "Records appended to the log since start.", MetricKind::Counter, &[]);
 const LOG_BYTES: Metric =
-    metric("onset_log_bytes_total", "Bytes appended to the log since start.", Kind::Counter, &[]);
+    metric("onset_log_bytes_total", "Bytes appended to the log since start.", MetricKind::Counter, &[]);
 const LOG_DROPPED: Metric = metric(
     "onset_log_dropped_records_total",
     "Records that are gone: deleted to keep the budget; deleted for it and never shipped; found rotten when they were to be shipped.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["reason"],
 );
 const SHIPPED: Metric = metric(
     "onset_ship_documents_total",
     "Documents that Elasticsearch took, had already, or will never take.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["outcome"],
 );
-const SHIP_RETRIES: Metric =
-    metric("onset_ship_retries_total", "Requests to Elasticsearch that were sent again.", Kind::Counter, &[]);
+const SHIP_RETRIES: Metric = metric(
+    "onset_ship_retries_total",
+    "Requests to Elasticsearch that were sent again.",
+    MetricKind::Counter,
+    &[],
+);
 const SHIP_LAG: Metric = metric(
     "onset_ship_lag_records",
     "Records of the log that are still to be shipped to Elasticsearch; 0 where no server is configured.",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
 );
 const TURN: Metric =
-    metric("onset_loop_turn_seconds", "How long turns of the loop took.", Kind::Histogram, &[]);
-const LONGEST: Metric =
-    metric("onset_loop_longest_turn_seconds", "The longest turn of the loop since start.", Kind::Gauge, &[]);
-const CONTAINERS: Metric = metric("onset_containers", "Containers that are followed.", Kind::Gauge, &[]);
+    metric("onset_loop_turn_seconds", "How long turns of the loop took.", MetricKind::Histogram, &[]);
+const LONGEST: Metric = metric(
+    "onset_loop_longest_turn_seconds",
+    "The longest turn of the loop since start.",
+    MetricKind::Gauge,
+    &[],
+);
+const CONTAINERS: Metric =
+    metric("onset_containers", "Containers that are followed.", MetricKind::Gauge, &[]);
 const BPF: Metric = metric(
     "onset_bpf_run_seconds_total",
     "Time in the BPF program; the kernel counts it while kernel.bpf_stats_enabled is 1.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["program"],
 );
 const BPF_RUNS: Metric = metric(
     "onset_bpf_runs_total",
     "How often the BPF program ran; the kernel counts it while kernel.bpf_stats_enabled is 1.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["program"],
 );
 const BPF_STATE: Metric = metric(
     "onset_bpf_program_state",
     "How the BPF program stands, as a label: loaded, attached, unneeded, absent or refused; always 1.",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &["program", "state"],
 );
-const CPU: Metric = metric("process_cpu_seconds_total", "CPU time that the agent used.", Kind::Counter, &[]);
+const CPU: Metric =
+    metric("process_cpu_seconds_total", "CPU time that the agent used.", MetricKind::Counter, &[]);
 const RESIDENT: Metric =
-    metric("process_resident_memory_bytes", "Memory of the agent that is resident.", Kind::Gauge, &[]);
-const FDS: Metric = metric("process_open_fds", "Descriptors that the agent has open.", Kind::Gauge, &[]);
+    metric("process_resident_memory_bytes", "Memory of the agent that is resident.", MetricKind::Gauge, &[]);
+const FDS: Metric =
+    metric("process_open_fds", "Descriptors that the agent has open.", MetricKind::Gauge, &[]);
 const STARTED: Metric =
-    metric("process_start_time_seconds", "When the agent was started, since 1970.", Kind::Gauge, &[]);
+    metric("process_start_time_seconds", "When the agent was started, since 1970.", MetricKind::Gauge, &[]);
 
 const OWN: [Metric; 25] = [
     BUILD,
@@ -161,7 +184,7 @@ const OWN: [Metric; 25] = [
 const OVERFLOWS: Metric = metric(
     "onset_scrape_truncated_total",
     "Families of metrics that were left out of a scrape because the page was full.",
-    Kind::Counter,
+    MetricKind::Counter,
     &[],
 );
 

@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
+use crate::capture_data::{Capture, Refusal, Ticket};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::container_names::NameResolver;
 use crate::control::{self, Caller, ControlRequest};
-use crate::evidence::{Capture, Refusal, Ticket};
 use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;

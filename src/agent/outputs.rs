@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::control::OutputStatus;
 use crate::log::{Counters, Writer};
-use crate::metric::{Family, Kind, Metric, Scrape};
+use crate::metric::{Family, Metric, MetricKind, Scrape};
 use crate::output::{Output, OutputSpec, OutputState, OutputStats};
 use crate::ship;
 use crate::sys;
@@ -17,7 +17,7 @@ pub(super) const OUTPUTS: &[OutputSpec] = &[ship::OUTPUT];
 const fn metric(
     name: &'static str,
     help: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     labels: &'static [&'static str],
 ) -> Metric {
     Metric { name, help, kind, labels }
@@ -26,33 +26,33 @@ const fn metric(
 const STATE: Metric = metric(
     "onset_output_state",
     "Whether the output is in this state: refused is what someone must mend.",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &["output", "state"],
 );
 const DOCUMENTS: Metric = metric(
     "onset_output_documents_total",
     "Documents that the output's other side took, had already, or will never take.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["output", "outcome"],
 );
 const RETRIES: Metric =
-    metric("onset_output_retries_total", "Requests that were sent again.", Kind::Counter, &["output"]);
+    metric("onset_output_retries_total", "Requests that were sent again.", MetricKind::Counter, &["output"]);
 const LAG: Metric = metric(
     "onset_output_lag_records",
     "Records of the log that the output has still to read; 0 while it is off.",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &["output"],
 );
 const DROPPED: Metric = metric(
     "onset_output_dropped_records_total",
     "Records that were deleted to keep the log's budget before the output had read them; 0 while it is off.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["output"],
 );
 const FAULTS: Metric = metric(
     "onset_output_faults_total",
     "What the output could not note: how far it has read the log, or what was rejected.",
-    Kind::Counter,
+    MetricKind::Counter,
     &["output", "fault"],
 );
 

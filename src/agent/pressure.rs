@@ -12,22 +12,22 @@ use crate::tracer::Pressure;
 
 /// An armed trigger: the descriptor becomes ready with priority when it fires.
 #[derive(Debug)]
-pub(super) struct Trigger {
+pub(super) struct PsiTrigger {
     file: File,
     window: Duration,
     /// When it last led to a look.
     last: Duration,
 }
 
-impl Trigger {
+impl PsiTrigger {
     /// Arms one under `proc`.
-    pub(super) fn arm(proc: &Path, pressure: &Pressure) -> io::Result<Trigger> {
+    pub(super) fn arm(proc: &Path, pressure: &Pressure) -> io::Result<PsiTrigger> {
         let path = proc.join("pressure").join(pressure.resource);
         let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let (stall, window) = (pressure.stall.as_micros(), pressure.window.as_micros());
         // The kernel wants the closing zero of a C string, and all of it in one write.
         file.write_all(format!("some {stall} {window}\0").as_bytes())?;
-        Ok(Trigger { file, window: pressure.window, last: Duration::ZERO })
+        Ok(PsiTrigger { file, window: pressure.window, last: Duration::ZERO })
     }
 
     /// For the poll, with priority interest.
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn it_leads_to_one_look_in_each_window() {
         let file = File::open("/dev/null").expect("there is always /dev/null");
-        let mut trigger = Trigger { file, window: Duration::from_secs(2), last: Duration::ZERO };
+        let mut trigger = PsiTrigger { file, window: Duration::from_secs(2), last: Duration::ZERO };
         let looks: Vec<u64> = (2..10).filter(|now| trigger.due(Duration::from_secs(*now))).collect();
         assert_eq!(looks, [2, 4, 6, 8]);
     }
@@ -64,9 +64,9 @@ mod tests {
             return;
         }
         for pressure in crate::tracer::TRACERS.iter().filter_map(|spec| spec.pressure) {
-            Trigger::arm(Path::new("/proc"), &pressure).expect("armed");
+            PsiTrigger::arm(Path::new("/proc"), &pressure).expect("armed");
         }
-        let missing = Trigger::arm(
+        let missing = PsiTrigger::arm(
             Path::new("/nowhere"),
             &Pressure { resource: "io", stall: Duration::from_millis(300), window: Duration::from_secs(2) },
         );

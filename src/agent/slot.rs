@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::bpf::Hook;
+use crate::capture_data::Refusal;
 use crate::clock::Wall;
-use crate::evidence::Refusal;
 use crate::host::{ContainerId, Facts, Snapshot};
 use crate::log::RecordId;
 use crate::sys::Timer;
 use crate::tracer::{Settings, Spec, Tracer};
 
-use super::pressure::Trigger;
+use super::pressure::PsiTrigger;
 use super::rings::Records;
 
 /// How a tracer stands.
@@ -152,7 +152,7 @@ pub(super) struct Slot {
     pub(super) state: State,
     pub(super) tracer: Box<dyn Tracer>,
     pub(super) timer: Timer,
-    pub(super) pressure: Option<Trigger>,
+    pub(super) pressure: Option<PsiTrigger>,
     /// Its hook's, while it is attached.
     pub(super) records: Option<Records<Hook>>,
     /// It is to look in this turn.

@@ -9,10 +9,10 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 
 use crate::capture::{Captures, Hierarchy};
+use crate::capture_data::CaptureKind;
 use crate::config::Config;
 use crate::confine;
 use crate::container_names::NameResolver;
-use crate::evidence::Kind;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
@@ -23,7 +23,7 @@ use crate::{control, host, http, log};
 use super::hooks::attach_hook;
 use super::host_name::HostName;
 use super::outputs::{OUTPUTS, Outputs};
-use super::pressure::Trigger;
+use super::pressure::PsiTrigger;
 use super::process::Process;
 use super::slot::{Slot, State};
 use super::tracer_context::SharedState;
@@ -174,7 +174,7 @@ impl Agent {
 
 /// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.
 fn confine(captures: &Captures) {
-    let walks = captures.support(Kind::Tasks).is_ok_and(|method| method.degraded.is_some());
+    let walks = captures.support(CaptureKind::Tasks).is_ok_and(|method| method.degraded.is_some());
     let confined = confine::apply(if walks { confine::SYS_ADMIN } else { 0 }, || captures.may_sample());
     if let Some(complaint) = confined.complaint() {
         eprintln!("onset: {complaint}");
@@ -221,7 +221,7 @@ pub(super) fn watch_pressure(poll: &Poll, proc: &Path, index: usize, slot: &mut 
     let Some(wanted) = slot.spec.pressure.filter(|_| slot.state.ticks() && slot.pressure.is_none()) else {
         return;
     };
-    let armed = Trigger::arm(proc, &wanted).and_then(|trigger| {
+    let armed = PsiTrigger::arm(proc, &wanted).and_then(|trigger| {
         poll.registry().register(
             &mut SourceFd(&trigger.fd()),
             Token(PRESSURES + index),

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::capture::{Captures, OPEN_ALL_MAX};
+use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::Caller;
-use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
 use crate::tracer::{About, Data, Emitted, PENDING_MAX, Trigger, World, document};
@@ -24,7 +24,7 @@ pub(super) struct OpenCapture {
     pub(super) slot: usize,
     /// Who waits for it on the socket.
     pub(super) caller: Option<Caller>,
-    kind: Kind,
+    kind: CaptureKind,
     scope: Scope,
     /// When it is over; of one that was refused as busy, when the one in its way is.
     until: Duration,
@@ -95,7 +95,7 @@ impl SharedState {
 
     /// When the capture ends that is in the way of a capture of `kind` in `scope`: one of the same scope, else of the same
     /// kind where too many of that kind run, else any.
-    fn busy_until(&self, kind: Kind, scope: Scope) -> Option<Duration> {
+    fn busy_until(&self, kind: CaptureKind, scope: Scope) -> Option<Duration> {
         let first = |alike: &dyn Fn(&&OpenCapture) -> bool| {
             self.open.iter().filter(alike).map(|open| open.until).min()
         };
@@ -132,7 +132,7 @@ impl TracerContext<'_> {
             return Err(Refusal::Unsupported("the tracer is disabled in the config"));
         }
         self.shared.captures.support(request.kind).map_err(Refusal::Unsupported)?;
-        let lasting = if request.kind.is_a_look() { Duration::ZERO } else { request.lasting };
+        let lasting = if request.kind.is_instant() { Duration::ZERO } else { request.lasting };
         if self.caller.is_none() && !self.shared.budget.take(self.now.mono, lasting) {
             return Err(Refusal::OverBudget);
         }

@@ -23,7 +23,7 @@ use super::ring::{Drained, Ring};
 use super::skeletons::io::{IoSkel, IoSkelBuilder, types};
 use super::stacks::number;
 use super::{btf, place};
-use crate::evidence::Device;
+use crate::capture_data::Device;
 
 /// Captures that are told apart at a time.
 pub const SLOTS: u32 = 8;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::comm;
 use super::skeletons::io::types;
-use crate::evidence::Device;
+use crate::capture_data::Device;
 use crate::host::Key;
 
 /// Whose I/O to what.

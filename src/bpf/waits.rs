@@ -20,7 +20,7 @@ use super::programs;
 use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder, types};
 use super::stacks::{Lost, number};
 use super::{btf, place};
-use crate::evidence::Waited;
+use crate::capture_data::Waited;
 use crate::host::Key;
 
 const WHAT: &str = "the run-queue programs";

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::load::release;
 use super::open_request::OpenRequest;
 use crate::bpf::{Followed, Meter, Site};
+use crate::capture_data::CaptureKind;
 use crate::config;
-use crate::evidence::Kind;
 use crate::host::{Containers, Key, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
 
@@ -87,7 +87,7 @@ pub(super) type Loaded = Result<Arc<dyn Backend>, &'static str>;
 /// A line of the table of backends.
 pub(super) struct Registration {
     /// What it captures.
-    pub(super) kinds: &'static [Kind],
+    pub(super) kinds: &'static [CaptureKind],
     pub(super) load: fn(&mut Loader<'_>) -> Loaded,
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::evidence::Device;
+use crate::capture_data::Device;
 use crate::host::proc::mounts::mounts;
 
 /// The block devices there are.

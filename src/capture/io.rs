@@ -14,7 +14,7 @@ use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watched};
-use crate::evidence::{Device, DeviceIo, DiskIo, Refusal, Scope, Seen};
+use crate::capture_data::{CaptureData, Device, DeviceIo, DiskIo, Refusal, Scope};
 use crate::host::Disk;
 use crate::host::proc::diskstats;
 use crate::thread_spawner::Worker;
@@ -334,7 +334,7 @@ impl Running {
         self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
         self.waits.truncate(STALLS_MAX);
         let stalls = stalls(self.waits, names.proc);
-        let seen = Seen::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
+        let seen = CaptureData::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
         self.open.finish(lasted, lost, seen);
     }
 }

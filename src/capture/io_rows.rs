@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
 use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
-use crate::evidence::{Device, FileIo, ProcessIo, Stall, Target, Times};
+use crate::capture_data::{Device, FileIo, ProcessIo, Stall, Target, Times};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
 

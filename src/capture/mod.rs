@@ -35,8 +35,8 @@ use open_request::{Answered, OpenRequest, Wake};
 use table::BACKENDS;
 
 use crate::bpf::{self, Followed, Meter};
+use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::config;
-use crate::evidence::{Capture, Kind, Refusal, Request, Scope, Ticket};
 use crate::host::{Containers, Key, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
 
@@ -53,7 +53,7 @@ const NO_BACKEND: &str = "this build has no backend for it";
 pub struct Captures {
     followed: Result<Followed, &'static str>,
     not_followed: u64,
-    backends: Vec<(&'static [Kind], Loaded)>,
+    backends: Vec<(&'static [CaptureKind], Loaded)>,
     tasks: Option<Box<dyn TaskSnapshot>>,
     unified: bool,
     meter: Meter,
@@ -129,11 +129,11 @@ impl Captures {
     }
 
     /// How this kind of capture is made here, or why it cannot be.
-    pub fn support(&self, kind: Kind) -> Result<Method, &'static str> {
+    pub fn support(&self, kind: CaptureKind) -> Result<Method, &'static str> {
         self.backend(kind).map(|backend| backend.method())
     }
 
-    fn backend(&self, kind: Kind) -> Result<&Arc<dyn Backend>, &'static str> {
+    fn backend(&self, kind: CaptureKind) -> Result<&Arc<dyn Backend>, &'static str> {
         let mut lines = self.backends.iter();
         let line = lines.find(|(kinds, _)| kinds.contains(&kind));
         line.map_or(Err(NO_BACKEND), |(_, loaded)| loaded.as_ref().map_err(|why| *why))

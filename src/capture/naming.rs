@@ -8,7 +8,7 @@ use super::backend::OPEN_MAX;
 use super::open_request::OpenRequest;
 use super::sampled::Sampled;
 use crate::bpf;
-use crate::evidence::{Faults, Resident, Seen};
+use crate::capture_data::{CaptureData, Faults, Resident};
 use crate::stacks::fold;
 use crate::symbol::{Image, Stack, Symbolizer};
 use crate::thread_spawner::Worker;
@@ -77,8 +77,8 @@ impl Ended {
         let comm = |stack: &Stack| comms.get(&stack.image).copied().unwrap_or_default();
         let profile = fold(bpf::HZ, stacks.iter().map(|stack| names.row(stack, comm(stack))));
         let seen = match sampled {
-            Sampled::Running => Seen::Stacks(profile),
-            Sampled::Faults { .. } => Seen::Faults(Faults { flame: profile.flame, top: resident }),
+            Sampled::Running => CaptureData::Stacks(profile),
+            Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top: resident }),
         };
         open.finish(lasted, lost, seen);
     }

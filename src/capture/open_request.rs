@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use crate::evidence::{Capture, Refusal, Request, Scope, Seen, Ticket};
+use crate::capture_data::{Capture, CaptureData, Refusal, Request, Scope, Ticket};
 
 /// A ticket with its answer.
 pub(super) type Answered = (Ticket, Result<Capture, Refusal>);
@@ -46,7 +46,7 @@ impl OpenRequest {
     }
 
     /// Answers with what was seen.
-    pub(super) fn finish(mut self, lasted: Duration, lost: u64, seen: Seen) {
+    pub(super) fn finish(mut self, lasted: Duration, lost: u64, seen: CaptureData) {
         self.send(Ok(Capture { scope: self.request.scope, lasted, lost, seen }));
     }
 

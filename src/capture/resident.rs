@@ -12,7 +12,7 @@ use super::backend::{Backend, Cgroups, Loaded, Loader, Method, OPEN_MAX, Submiss
 use super::load::page_bytes;
 use super::open_request::OpenRequest;
 use super::proc_task;
-use crate::evidence::{Resident, Scope, Seen};
+use crate::capture_data::{CaptureData, Resident, Scope};
 use crate::host::Text;
 use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
@@ -111,7 +111,7 @@ impl Worker for Residents {
     fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
         jobs.each(|Job { open, members }| {
             let began = Instant::now();
-            let seen = Seen::Memory(top(&self.proc, &members, page_bytes().into()));
+            let seen = CaptureData::Memory(top(&self.proc, &members, page_bytes().into()));
             open.finish(began.elapsed(), 0, seen);
         });
     }

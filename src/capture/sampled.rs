@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::resident::{self, Members};
 use crate::bpf;
-use crate::evidence::{Kind, Resident};
+use crate::capture_data::{CaptureKind, Resident};
 
 /// What a program samples, which says what its counts are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,10 @@ pub(super) enum Sampled {
 
 impl Sampled {
     /// Which capture it is.
-    pub(super) const fn kind(self) -> Kind {
+    pub(super) const fn kind(self) -> CaptureKind {
         match self {
-            Sampled::Running => Kind::Stacks,
-            Sampled::Faults { .. } => Kind::Faults,
+            Sampled::Running => CaptureKind::Stacks,
+            Sampled::Faults { .. } => CaptureKind::Faults,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::open_request::OpenRequest;
 use crate::bpf;
-use crate::evidence::Refusal;
+use crate::capture_data::Refusal;
 use crate::work_queue::{Next, WorkerGuard};
 
 /// What is done with an attached program, from its first request to its last. It is detached when this is

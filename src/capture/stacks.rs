@@ -16,7 +16,7 @@ use super::resident::Members;
 use super::sampled::Sampled;
 use super::session::{Programs, Session};
 use crate::bpf;
-use crate::evidence::{Refusal, Resident, Scope};
+use crate::capture_data::{Refusal, Resident, Scope};
 use crate::host::Key;
 use crate::symbol::Symbolizer;
 use crate::sys;

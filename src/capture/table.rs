@@ -2,14 +2,14 @@
 
 use super::backend::Registration;
 use super::{io, resident, stacks, tasks, waits};
-use crate::evidence::Kind;
+use crate::capture_data::CaptureKind;
 
 /// A line for each backend, with the kinds of capture that it makes. They are loaded in this order.
 pub(super) const BACKENDS: &[Registration] = &[
-    Registration { kinds: &[Kind::Stacks], load: stacks::by_clock },
-    Registration { kinds: &[Kind::Faults], load: stacks::by_faults },
-    Registration { kinds: &[Kind::Tasks], load: tasks::load },
-    Registration { kinds: &[Kind::Memory], load: resident::load },
-    Registration { kinds: &[Kind::Waits, Kind::Probe], load: waits::load },
-    Registration { kinds: &[Kind::Io], load: io::load },
+    Registration { kinds: &[CaptureKind::Stacks], load: stacks::by_clock },
+    Registration { kinds: &[CaptureKind::Faults], load: stacks::by_faults },
+    Registration { kinds: &[CaptureKind::Tasks], load: tasks::load },
+    Registration { kinds: &[CaptureKind::Memory], load: resident::load },
+    Registration { kinds: &[CaptureKind::Waits, CaptureKind::Probe], load: waits::load },
+    Registration { kinds: &[CaptureKind::Io], load: io::load },
 ];

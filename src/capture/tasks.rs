@@ -12,7 +12,7 @@ use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::walk::{Paths, Walker};
 use crate::bpf;
-use crate::evidence::{Refusal, Scope, Seen, Task};
+use crate::capture_data::{CaptureData, Refusal, Scope, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
 use crate::thread_spawner::{ThreadSpawner, Worker};
@@ -105,7 +105,7 @@ type Kept = (Vec<Task>, u64);
 /// Answers with the tasks of a look, or that it broke off.
 fn finish(open: OpenRequest, lasted: Duration, kept: io::Result<Kept>) {
     match kept {
-        Ok((tasks, lost)) => open.finish(lasted, lost, Seen::Tasks(tasks)),
+        Ok((tasks, lost)) => open.finish(lasted, lost, CaptureData::Tasks(tasks)),
         Err(error) => {
             bpf::Failed::Read.count("the list of tasks", &error);
             open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));

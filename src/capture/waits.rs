@@ -15,7 +15,7 @@ use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::bpf::{self, Failed, Group, Tally};
-use crate::evidence::{Culprit, Kind, Refusal, Scope, Seen, Waited, Waiter, Waits, Who};
+use crate::capture_data::{CaptureData, CaptureKind, Culprit, Refusal, Scope, Waited, Waiter, Waits, Who};
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -162,7 +162,7 @@ impl Session for WaitsSession<'_> {
 
 /// Whether only the containers' waits are wanted.
 fn is_probe(open: &OpenRequest) -> bool {
-    open.request().kind == Kind::Probe
+    open.request().kind == CaptureKind::Probe
 }
 
 /// The sums so far; that they cannot be read is counted.
@@ -225,7 +225,11 @@ fn name_all(ended: Vec<Ended>, root: &Path) {
             open.refuse(UNREADABLE);
             continue;
         }
-        let seen = if probe { Seen::Probe(containers(&sums)) } else { Seen::Waits(rows.named(&names)) };
+        let seen = if probe {
+            CaptureData::Probe(containers(&sums))
+        } else {
+            CaptureData::Waits(rows.named(&names))
+        };
         open.finish(lasted, sums.lost, seen);
     }
 }

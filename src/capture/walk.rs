@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::Cgroups;
 use super::proc_task::{self, Stat};
-use crate::evidence::Task;
+use crate::capture_data::Task;
 use crate::host::containers::paths;
 use crate::host::proc::cgroups;
 use crate::host::{Key, TaskSample, TaskState};
@@ -155,7 +155,7 @@ fn numbered(dir: &Path) -> std::io::Result<impl Iterator<Item = (u32, PathBuf)> 
 /// The container of a cgroup, or of the nearest one above it.
 fn nearest(by_path: &HashMap<&str, Key>, cgroup: &str) -> Option<Key> {
     if cgroup.starts_with("/..") {
-        // Seen from a cgroup namespace of our own.
+        // CaptureData from a cgroup namespace of our own.
         let above = by_path.iter().filter(|(path, _)| cgroups::is_below(cgroup, path));
         return above.max_by_key(|(path, _)| path.len()).map(|(_, key)| *key);
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use super::arguments::DIR;
 use super::document::{Document, find, short};
 use super::{Command, Done, Failure, Given, Opt};
-use crate::evidence::FlameNode;
+use crate::capture_data::FlameNode;
 use crate::stacks::{Tree, TreeError, formats};
 
 pub(super) const COMMAND: Command = Command {

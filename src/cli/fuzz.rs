@@ -11,8 +11,8 @@ use super::arguments::{Command, Given, dispatch};
 use super::document::{Document, Envelope};
 use super::flame::{Format, draw, nodes};
 use super::{COMMANDS, Done, Failure, es_template, events, show, status, text};
+use crate::capture_data::FlameNode;
 use crate::control::{Outcome, Status};
-use crate::evidence::FlameNode;
 use crate::ship::Reject;
 use crate::stacks::Tree;
 

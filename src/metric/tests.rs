@@ -4,14 +4,18 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
-const LOAD: Metric =
-    Metric { name: "onset_load", help: "The load.", kind: Kind::Gauge, labels: &["container_id", "mode"] };
+const LOAD: Metric = Metric {
+    name: "onset_load",
+    help: "The load.",
+    kind: MetricKind::Gauge,
+    labels: &["container_id", "mode"],
+};
 const EVENTS: Metric =
-    Metric { name: "onset_events_total", help: "Events so far.", kind: Kind::Counter, labels: &[] };
+    Metric { name: "onset_events_total", help: "Events so far.", kind: MetricKind::Counter, labels: &[] };
 const TURN: Metric = Metric {
     name: "onset_turn_seconds",
     help: "How long a turn took, in \"seconds\" \\ not\nmilliseconds.",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     labels: &["who"],
 };
 const ALL: &[Metric] = &[LOAD, EVENTS, TURN];
@@ -116,7 +120,7 @@ fn every_value_reads_back_as_itself() {
 
 #[test]
 fn what_is_written_fast_is_what_is_written_slowly() {
-    let metric = Metric { name: "m", help: "A family.", kind: Kind::Gauge, labels: &["id", "mode"] };
+    let metric = Metric { name: "m", help: "A family.", kind: MetricKind::Gauge, labels: &["id", "mode"] };
     let values: Vec<Value> = [0, 1, 9, 10, 12_345, u64::MAX]
         .map(Value::Whole)
         .into_iter()

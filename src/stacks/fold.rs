@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::evidence::{FlameNode, Profile, TopProcess};
+use crate::capture_data::{FlameNode, Profile, TopProcess};
 
 /// What marks a kernel function, in labels and for the colours of flame graphs.
 const KERNEL: &str = "_[k]";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::evidence::FlameNode;
+use crate::capture_data::FlameNode;
 
 /// Small, seeded, and good enough to make cases with (xorshift64).
 struct Dice(u64);

@@ -1,6 +1,6 @@
 //! A flame graph as a document holds it, once it is known to be one.
 
-use crate::evidence::FlameNode;
+use crate::capture_data::FlameNode;
 
 /// Deeper is no stack: the kernel hands over 127 frames of each kind.
 const DEPTH_MAX: u32 = 1024;

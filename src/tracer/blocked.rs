@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::fields::{Head, Most, Truncated, field};
 use super::{Data, Field, FieldKind, KnownIssue, Shrink};
-use crate::evidence::Task;
+use crate::capture_data::Task;
 use crate::host::Containers;
 
 /// More blocked tasks than this tell nothing new.

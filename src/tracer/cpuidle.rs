@@ -11,11 +11,11 @@ use super::percents::{Level, Limit, Nanos, Percent, counted};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
+use crate::capture_data::CaptureKind;
 use crate::clock::Now;
-use crate::evidence::Kind;
 use crate::host::{ContainerCpu, Facts, Key, Reading, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 const RATIO: Metric = Metric {
     name: "onset_container_cpu_ratio",
@@ -29,7 +29,7 @@ pub const SPEC: Spec = Spec {
     name: "cpuidle",
     about: "Containers whose CPU use leaps, in percent of the CPUs that they may use",
     facts: Facts { container_cpu: true, ..Facts::NONE },
-    captures: &[Kind::Stacks],
+    captures: &[CaptureKind::Stacks],
     containers: true,
     hook: None,
     pressure: None,
@@ -168,7 +168,7 @@ impl Limits {
 
 impl Detector for Cpuidle {
     type Readings = Option<Usage>;
-    const CAPTURE: Kind = Kind::Stacks;
+    const CAPTURE: CaptureKind = CaptureKind::Stacks;
 
     fn reconfigure(&mut self, settings: &Settings) {
         (self.limits, self.shortest) = rules(settings);

@@ -10,11 +10,11 @@ use super::fields::{COMMON, all, field};
 use super::percents::{Level, Limit, Percent, Shares};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec, profile};
+use crate::capture_data::CaptureKind;
 use crate::clock::Now;
-use crate::evidence::Kind;
 use crate::host::{Facts, HostCpu, Key, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 const RATIO: Metric = Metric {
     name: "onset_host_cpu_ratio",
@@ -28,7 +28,7 @@ pub const SPEC: Spec = Spec {
     name: "cpusys",
     about: "A host whose kernel takes the CPUs, in percent of all CPU time",
     facts: Facts { cpu: true, ..Facts::NONE },
-    captures: &[Kind::Stacks],
+    captures: &[CaptureKind::Stacks],
     containers: false,
     hook: None,
     pressure: None,
@@ -122,7 +122,7 @@ impl Cpusys {
 
 impl Detector for Cpusys {
     type Readings = Option<Usage>;
-    const CAPTURE: Kind = Kind::Stacks;
+    const CAPTURE: CaptureKind = CaptureKind::Stacks;
 
     fn reconfigure(&mut self, settings: &Settings) {
         (self.limit, self.shortest) = rules(settings);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use crate::capture_data::{Capture, CaptureKind, Request, Scope, Ticket};
 use crate::clock::Now;
-use crate::evidence::{Capture, Kind, Request, Scope, Ticket};
 use crate::host::{Containers, Key, Snapshot, Watched};
 use crate::metric::Scrape;
 
@@ -17,7 +17,7 @@ pub trait Detector {
     /// What it knows of a subject when it asks for a capture.
     type Readings: Copy;
     /// The capture that it asks for.
-    const CAPTURE: Kind;
+    const CAPTURE: CaptureKind;
 
     /// Takes its own keys anew; what it remembers stays.
     fn reconfigure(&mut self, settings: &Settings);
@@ -118,7 +118,7 @@ impl EventSink<'_, '_> {
 pub struct Sampler<'a, 'o, T> {
     now: Now,
     rule: &'a Rule,
-    kind: Kind,
+    kind: CaptureKind,
     scope: fn(Option<Key>, &T) -> Scope,
     lasting: Duration,
     pending: &'a mut PendingCaptures<T>,

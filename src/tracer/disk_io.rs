@@ -10,7 +10,7 @@ use super::detector::Completed;
 use super::fields::{Head, Most, Truncated};
 use super::profile::CAPTURED;
 use super::{Data, Shrink};
-use crate::evidence::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
+use crate::capture_data::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
 use crate::host::Containers;
 
 pub use fields::FIELDS;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::percents::{Nanos, Percent};
-use crate::evidence::Device;
+use crate::capture_data::Device;
 use crate::host::{Disk, Text};
 
 pub(super) const MIB: f64 = 1_048_576.0;

@@ -12,11 +12,11 @@ use super::fields::{COMMON, Head, all, field};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
+use crate::capture_data::{CaptureData, CaptureKind};
 use crate::clock::Now;
-use crate::evidence::{Kind, Seen};
 use crate::host::{Facts, Key, Reading, Snapshot, TaskCounts, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 /// As the kernel's 1-minute load average is meant.
 const TIME_CONSTANT: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub const SPEC: Spec = Spec {
     name: "dload",
     about: "Containers whose tasks are blocked in the kernel (state D)",
     facts: Facts { tasks: true, load: true, ..Facts::NONE },
-    captures: &[Kind::Tasks],
+    captures: &[CaptureKind::Tasks],
     containers: true,
     hook: None,
     pressure: Some(Pressure {
@@ -151,7 +151,7 @@ impl Subject {
 
 impl Detector for Dload {
     type Readings = Sample;
-    const CAPTURE: Kind = Kind::Tasks;
+    const CAPTURE: CaptureKind = CaptureKind::Tasks;
 
     fn reconfigure(&mut self, settings: &Settings) {
         (self.threshold, self.stuck, self.known_issues) = rules(settings);
@@ -193,7 +193,7 @@ impl Detector for Dload {
     }
 
     fn build_event(&self, completed: &Completed<'_, Sample>, sink: &mut EventSink<'_, '_>) -> bool {
-        let Seen::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
         let trigger = completed.pending.trigger;
         // It has passed: there is nothing to show, and an event would only mute what comes next.
         if tasks.is_empty() && trigger != Trigger::Manual {

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::trigger::Trigger;
 use super::{Field, FieldKind, Shrink};
-use crate::evidence::Capture;
+use crate::capture_data::Capture;
 
 /// What all `tracer_data` begins with.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! A flame graph cut to a number of nodes: the ones with the fewest samples go first, each with
 //! all that it called; the root never goes. Nothing is copied, nothing allocated.
 
-use crate::evidence::FlameNode;
+use crate::capture_data::FlameNode;
 
 /// The nodes that stay.
 #[derive(Clone, Copy, Debug)]

@@ -9,11 +9,11 @@ use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Samp
 use super::fields::{COMMON, Head, all, field};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
+use crate::capture_data::{CaptureData, CaptureKind, Device, Scope};
 use crate::clock::Now;
-use crate::evidence::{Device, Kind, Scope, Seen};
 use crate::host::{Disk, Facts, Key, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 
 /// Devices that are watched at once; a host with more has its first ones watched.
 const DEVICES_MAX: usize = 512;
@@ -43,7 +43,7 @@ pub const SPEC: Spec = Spec {
     name: "iotracing",
     about: "Block devices that are saturated or slow, and who uses them",
     facts: Facts { disks: true, ..Facts::NONE },
-    captures: &[Kind::Io],
+    captures: &[CaptureKind::Io],
     containers: true,
     hook: None,
     pressure: None,
@@ -285,7 +285,7 @@ impl Iotracing {
 
 impl Detector for Iotracing {
     type Readings = Option<Sample>;
-    const CAPTURE: Kind = Kind::Io;
+    const CAPTURE: CaptureKind = CaptureKind::Io;
 
     fn reconfigure(&mut self, settings: &Settings) {
         (self.limits, self.told, self.shortest) = rules(settings);
@@ -341,7 +341,7 @@ impl Detector for Iotracing {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Sample>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let Seen::Io(io) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Io(io) = &completed.capture.seen else { return sink.foreign() };
         let head = Head::new(completed.pending.trigger, completed.capture);
         let reason_snapshot = completed.pending.readings.map(|sample| Snap::new(sample, self.limits));
         let readings = Readings { reason_snapshot };

@@ -12,11 +12,11 @@ use super::fields::{COMMON, all, field};
 use super::subjects::{Subjects, labels};
 use super::trigger::TriggerState;
 use super::{Capacity, Field, FieldKind, Pressure, Settings, Spec};
+use crate::capture_data::CaptureKind;
 use crate::clock::Now;
-use crate::evidence::Kind;
 use crate::host::{Facts, Key, Snapshot, Unreclaimable, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 use rules::{ContainerRules, Growth, Held, HostRules, OfContainer, OfHost};
 
 const CONTAINER: [Metric; KINDS.len()] = [
@@ -74,7 +74,7 @@ pub const SPEC: Spec = Spec {
     name: "memburst",
     about: "Memory that cannot be reclaimed and grows fast, of the host or of a container toward its limit",
     facts: Facts { memory: true, container_memory: true, ..Facts::NONE },
-    captures: &[Kind::Faults],
+    captures: &[CaptureKind::Faults],
     containers: true,
     // A container near its limit stalls in reclaim: then the next look is at once.
     hook: None,
@@ -202,7 +202,7 @@ fn sample(
 
 impl Detector for Memburst {
     type Readings = Option<Growth>;
-    const CAPTURE: Kind = Kind::Faults;
+    const CAPTURE: CaptureKind = CaptureKind::Faults;
 
     fn reconfigure(&mut self, settings: &Settings) {
         self.rules = Rules::of(settings);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::evidence::{Capture, Kind, Refusal, Ticket};
+use crate::capture_data::{Capture, CaptureKind, Refusal, Ticket};
 use crate::host::{Containers, Facts, Filter, Key, Snapshot, Watched};
 use crate::knob::{Check, Knob, Value, Values};
 use crate::metric::{Metric, Scrape};
@@ -107,7 +107,7 @@ pub struct Spec {
     /// What it reads at each tick.
     pub facts: Facts,
     /// The captures it may ask for. Without them it is unsupported here.
-    pub captures: &'static [Kind],
+    pub captures: &'static [CaptureKind],
     /// Whether someone may ask it about one container: a tracer of the host alone takes none.
     pub containers: bool,
     /// The BPF program whose records it is fed with, right after a tick of the same turn.

@@ -10,11 +10,11 @@ use super::detector::{Completed, Detector, DetectorTracer, EventSink, ForeignRec
 use super::pending::PendingCapture;
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, HookKnob, HookSpec, KnobSource, Settings, Spec, Tracer};
+use crate::capture_data::CaptureKind;
 use crate::clock::Now;
-use crate::evidence::Kind;
 use crate::host::{Facts, Key, Memory, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 use event::OomEvent;
 use kill::Kill;
 #[doc(hidden)]
@@ -37,7 +37,7 @@ pub const SPEC: Spec = Spec {
     name: "oom",
     about: "Every process that the kernel kills for want of memory",
     facts: Facts { memory: true, ..Facts::NONE },
-    captures: &[Kind::Memory],
+    captures: &[CaptureKind::Memory],
     containers: true,
     hook: Some(HookSpec {
         name: "oom",
@@ -83,7 +83,7 @@ struct Known {
 
 impl Detector for Oom {
     type Readings = Known;
-    const CAPTURE: Kind = Kind::Memory;
+    const CAPTURE: CaptureKind = CaptureKind::Memory;
 
     fn reconfigure(&mut self, settings: &Settings) {
         self.top = top(settings);

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::capture_data::{Request, Ticket};
 use crate::clock::Wall;
-use crate::evidence::{Request, Ticket};
 use crate::host::Key;
 use crate::record_id::RecordId;
 

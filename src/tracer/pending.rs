@@ -1,7 +1,7 @@
 //! The captures that a tracer waits for: which ticket is whose, and what it knew when it asked.
 
+use crate::capture_data::Ticket;
 use crate::clock::Now;
-use crate::evidence::Ticket;
 use crate::host::Key;
 
 use super::trigger::Trigger;

@@ -1,4 +1,4 @@
-//! The part of a document that holds sampled stacks: what tracers that ask for `Kind::Stacks` share.
+//! The part of a document that holds sampled stacks: what tracers that ask for `CaptureKind::Stacks` share.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::fields::{Head, Most, Truncated, field};
 use super::flame::Flame;
 use super::trigger::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
-use crate::evidence::{FlameNode, Profile, Seen, TopProcess};
+use crate::capture_data::{CaptureData, FlameNode, Profile, TopProcess};
 
 /// More nodes are never written, for that must not hold up the loop: 2 MiB and more of JSON.
 pub const NODES_MAX: usize = 1 << 15;
@@ -57,7 +57,7 @@ pub fn build_event<T>(
     readings: impl Serialize,
     sink: &mut EventSink<'_, '_>,
 ) -> bool {
-    let Seen::Stacks(profile) = &completed.capture.seen else { return sink.foreign() };
+    let CaptureData::Stacks(profile) = &completed.capture.seen else { return sink.foreign() };
     let trigger = completed.pending.trigger;
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;

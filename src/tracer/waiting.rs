@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::fields::{Head, Most, Truncated, field};
 use super::percents::{Nanos, Percent};
 use super::{Data, Field, FieldKind, Shrink};
-use crate::evidence::{Culprit, Waited, Waiter, Waits, Who};
+use crate::capture_data::{Culprit, Waited, Waiter, Waits, Who};
 use crate::host::Containers;
 
 /// More rows than this tell nothing new.

@@ -14,11 +14,11 @@ use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
 use super::waiting::{self, Waiting};
 use super::{Capacity, Field, Settings, Spec};
+use crate::capture_data::{CaptureData, CaptureKind, Request, Scope, Ticket, Waited};
 use crate::clock::Now;
-use crate::evidence::{Kind, Request, Scope, Seen, Ticket, Waited};
 use crate::host::{Containers, Facts, Key, Snapshot, Watched};
 use crate::knob::{Knob, Value};
-use crate::metric::{Kind as MetricKind, Metric, Scrape};
+use crate::metric::{Metric, MetricKind, Scrape};
 use sample::{Counters, LEAST, Level, Numbers, OWN, Rules, Source, Subject};
 
 const RATIO: Metric = Metric {
@@ -40,7 +40,7 @@ pub const SPEC: Spec = Spec {
     name: "waitrate",
     about: "Containers whose tasks wait for a CPU, and who has it meanwhile",
     facts: Facts { container_cpu: true, cpu_pressure: true, ..Facts::NONE },
-    captures: &[Kind::Waits, Kind::Probe],
+    captures: &[CaptureKind::Waits, CaptureKind::Probe],
     containers: true,
     hook: None,
     pressure: None,
@@ -151,7 +151,8 @@ impl Waitrate {
             self.sample(now, snapshot.containers, &[], elapsed, Source::Pressure, sampler);
         } else {
             let lasting = self.rules.probe;
-            self.probe.open = Some(sampler.look(Request { kind: Kind::Probe, scope: Scope::Host, lasting }));
+            self.probe.open =
+                Some(sampler.look(Request { kind: CaptureKind::Probe, scope: Scope::Host, lasting }));
         }
     }
 
@@ -181,7 +182,7 @@ impl Waitrate {
 
 impl Detector for Waitrate {
     type Readings = Option<Level>;
-    const CAPTURE: Kind = Kind::Waits;
+    const CAPTURE: CaptureKind = CaptureKind::Waits;
 
     fn reconfigure(&mut self, settings: &Settings) {
         self.rules = rules(settings);
@@ -214,7 +215,7 @@ impl Detector for Waitrate {
         }
         self.probe.open = None;
         match answer.map(|(capture, containers)| (&capture.seen, capture.lasted, containers)) {
-            Some((Seen::Probe(seen), lasted, containers)) => {
+            Some((CaptureData::Probe(seen), lasted, containers)) => {
                 self.sample(now, containers, seen, lasted, Source::Probe, sampler);
             }
             Some(_) => sampler.foreign(),
@@ -232,7 +233,7 @@ impl Detector for Waitrate {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Level>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let Seen::Waits(waits) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Waits(waits) = &completed.capture.seen else { return sink.foreign() };
         let trigger = completed.pending.trigger;
         // It is over: an event would only mute what comes next.
         if waits.whole.all.is_zero() && trigger != Trigger::Manual {

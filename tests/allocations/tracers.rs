@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use onset::capture_data::{
+    Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    ProcessIo, Profile, Refusal, Request, Resident, Scope, Stall, Target, Task, Ticket, Times, TopProcess,
+    Waited, Waits, Who,
+};
 use onset::clock::{Now, Wall};
 use onset::config::Config;
-use onset::evidence::{
-    Capture, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Kind, ProcessIo, Profile, Refusal,
-    Request, Resident, Scope, Seen, Stall, Target, Task, Ticket, Times, TopProcess, Waited, Waits, Who,
-};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{
     ContainerCpu, ContainerMemory, Containers, CpuTimes, Disk, Filter, HostCpu, Key, Load, Memory, Reading,
@@ -30,7 +31,7 @@ struct Bench<'a> {
     containers: &'a Containers,
     filter: &'a Filter,
     now: Now,
-    open: [Option<(Ticket, Kind)>; 64],
+    open: [Option<(Ticket, CaptureKind)>; 64],
     next: u32,
     sheet: &'a mut [u8],
     kept: u32,
@@ -70,7 +71,7 @@ impl World for Bench<'_> {
     }
 }
 
-fn capture(kind: Kind) -> Capture {
+fn capture(kind: CaptureKind) -> Capture {
     let node = |index: u64| FlameNode { level: 1, value: index, own: index, label: "a_function".into() };
     let task = |tid| Task {
         pid: tid,
@@ -85,29 +86,31 @@ fn capture(kind: Kind) -> Capture {
     let culprit =
         |slot: u16| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
     let seen = match kind {
-        Kind::Stacks => Seen::Stacks(Profile {
+        CaptureKind::Stacks => CaptureData::Stacks(Profile {
             hz: 99,
             samples: 1000,
             flame: (0..1200).map(node).collect(),
             top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
         }),
-        Kind::Tasks => Seen::Tasks((0..400).map(task).collect()),
-        Kind::Memory => Seen::Memory(vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50]),
-        Kind::Faults => Seen::Faults(Faults {
+        CaptureKind::Tasks => CaptureData::Tasks((0..400).map(task).collect()),
+        CaptureKind::Memory => {
+            CaptureData::Memory(vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50])
+        }
+        CaptureKind::Faults => CaptureData::Faults(Faults {
             flame: (0..1200).map(node).collect(),
             top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
         }),
-        Kind::Waits => Seen::Waits(Waits {
+        CaptureKind::Waits => CaptureData::Waits(Waits {
             whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
             culprits: (0..400).map(culprit).collect(),
             waiters: Vec::new(),
             unread_cpus: 0,
         }),
-        Kind::Probe => {
+        CaptureKind::Probe => {
             let waited = Waited { ran: TEN, all: TEN, inner: TEN, ..Waited::default() };
-            Seen::Probe((0..100).map(|slot| (Key { slot, generation: 1 }, waited)).collect())
+            CaptureData::Probe((0..100).map(|slot| (Key { slot, generation: 1 }, waited)).collect())
         }
-        Kind::Io => Seen::Io(disk_io()),
+        CaptureKind::Io => CaptureData::Io(disk_io()),
     };
     Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
 }
@@ -221,7 +224,7 @@ fn turn(
     let open = std::mem::replace(&mut bench.open, [None; 64]);
     for (index, (ticket, kind)) in open.into_iter().flatten().enumerate() {
         let event = match index % 3 {
-            _ if kind == Kind::Probe => Event::Captured(ticket, probe, containers),
+            _ if kind == CaptureKind::Probe => Event::Captured(ticket, probe, containers),
             2 => Event::Refused(ticket, Refusal::Busy),
             _ => Event::Captured(ticket, capture, containers),
         };
@@ -241,7 +244,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let containers = Containers::fixture(&list);
     let (mut sheet, mut page) = (vec![0; 32 << 10], FixedBuf::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
-    let (capture, probe) = (capture(spec.captures[0]), capture(Kind::Probe));
+    let (capture, probe) = (capture(spec.captures[0]), capture(CaptureKind::Probe));
     let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
     let filter = config.tracers[place].filter();
@@ -270,7 +273,7 @@ fn no_tracer_takes_from_the_heap_once_it_is_built() {
     let text: Vec<String> = TRACERS
         .iter()
         .map(|spec| {
-            let probed = if spec.captures.contains(&Kind::Probe) {
+            let probed = if spec.captures.contains(&CaptureKind::Probe) {
                 "probe_every = \"10s\"\nsustained_samples = 1\n"
             } else {
                 ""

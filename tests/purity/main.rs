@@ -68,7 +68,8 @@ fn modules_that_do_io_do_not_import_one_another() {
 
 #[test]
 fn what_is_pure_imports_nothing_that_does_io() {
-    for name in ["host", "stacks", "metric", "clock", "evidence", "fixed_buf", "knob", "config", "record_id"]
+    for name in
+        ["host", "stacks", "metric", "clock", "capture_data", "fixed_buf", "knob", "config", "record_id"]
     {
         for (path, text) in sources(name) {
             let below = path.strip_prefix(root()).expect("below src").with_extension("");

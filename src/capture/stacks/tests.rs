@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::super::open_request::Answered;
 use super::*;
 use crate::bpf::tests::{alone, root};
-use crate::evidence::{Kind, Request, Ticket};
+use crate::capture_data::{CaptureKind, Request, Ticket};
 
 fn job(lasting: Duration, to: SyncSender<Answered>) -> Job {
-    let request = Request { kind: Kind::Stacks, scope: Scope::Host, lasting };
+    let request = Request { kind: CaptureKind::Stacks, scope: Scope::Host, lasting };
     let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}));
     Job { open, members: Members::HOST }
 }

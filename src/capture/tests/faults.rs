@@ -1,7 +1,7 @@
 //! Captures of real page faults: their stacks, weighed in bytes, and who holds most memory.
 
 use super::*;
-use crate::evidence::Faults;
+use crate::capture_data::Faults;
 
 const MIB: u64 = 1 << 20;
 
@@ -72,13 +72,13 @@ impl Drop for Toucher {
 
 fn faults(capture: &Capture) -> &Faults {
     match &capture.seen {
-        Seen::Faults(faults) => faults,
+        CaptureData::Faults(faults) => faults,
         other => panic!("faults were asked for, not {other:?}"),
     }
 }
 
 fn of_faults(scope: Scope, lasting: Duration) -> Request {
-    Request { kind: Kind::Faults, scope, lasting }
+    Request { kind: CaptureKind::Faults, scope, lasting }
 }
 
 /// Begins a capture as the agent does, which knows the containers' paths.
@@ -172,7 +172,7 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
     begin(&mut captures, 2, of_stacks(Scope::Host, Duration::from_millis(500)));
     let mut kinds: Vec<_> = [answer(&mut captures), answer(&mut captures)]
         .into_iter()
-        .map(|(ticket, capture)| (ticket, matches!(capture.seen, Seen::Faults(_))))
+        .map(|(ticket, capture)| (ticket, matches!(capture.seen, CaptureData::Faults(_))))
         .collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [(Ticket(1), true), (Ticket(2), false)]);
@@ -181,14 +181,15 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
 #[test]
 fn a_look_at_memory_is_over_at_once_and_leaves_no_thread() {
     let mut captures = load_from(&without_btf(), false);
-    assert_eq!(captures.support(Kind::Memory), Ok(Method { name: "/proc", degraded: None }));
-    let request = Request { kind: Kind::Memory, scope: Scope::Host, lasting: Duration::from_secs(600) };
+    assert_eq!(captures.support(CaptureKind::Memory), Ok(Method { name: "/proc", degraded: None }));
+    let request =
+        Request { kind: CaptureKind::Memory, scope: Scope::Host, lasting: Duration::from_secs(600) };
     begin(&mut captures, 1, request);
     begin(&mut captures, 2, request);
     for ticket in [1, 2] {
         let (answered, capture) = answer(&mut captures);
         assert_eq!(answered, Ticket(ticket));
-        let Seen::Memory(all) = &capture.seen else { panic!("{capture:?}") };
+        let CaptureData::Memory(all) = &capture.seen else { panic!("{capture:?}") };
         let own = all.iter().find(|one| one.pid == std::process::id()).expect("this very process");
         assert!(own.rss_bytes > MIB && all.is_sorted_by_key(|one| std::cmp::Reverse(one.rss_bytes)));
     }

@@ -1,7 +1,7 @@
 //! Programs that execute others, are renamed, or get the id of one that ended, while they are sampled.
 
 use super::*;
-use crate::evidence::Profile;
+use crate::capture_data::Profile;
 
 /// Burns in a function until a file is there; then does what it is told to. Each such program lies at the
 /// same addresses as the others, and has no build id: only what it is tells its code from theirs.
@@ -69,7 +69,7 @@ impl Drop for Folder {
 
 fn profile(capture: Capture) -> Profile {
     match capture.seen {
-        Seen::Stacks(profile) => profile,
+        CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }
 }

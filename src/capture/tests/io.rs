@@ -1,7 +1,7 @@
 //! Reads and writes of real files by fio, on filesystems of our own on loop devices.
 
 use super::*;
-use crate::evidence::{Device, DeviceIo, DiskIo, FileIo, Target};
+use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, Target};
 
 /// A filesystem on a loop device, which goes away with the test.
 struct Disk {
@@ -77,13 +77,13 @@ fn traced(
     lasting: Duration,
     work: impl FnOnce(),
 ) -> (Capture, DiskIo) {
-    let request = Request { kind: Kind::Io, scope, lasting };
+    let request = Request { kind: CaptureKind::Io, scope, lasting };
     captures.start(Ticket(1), request, &|_| ()).expect("nothing else runs");
     until("it to be attached", || watches().then_some(()));
     work();
     let (_, capture) = answer(captures);
     match capture.seen.clone() {
-        Seen::Io(io) => (capture, io),
+        CaptureData::Io(io) => (capture, io),
         other => panic!("{other:?}"),
     }
 }
@@ -250,7 +250,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let mut captures = load(false);
     let begin = |captures: &mut Captures, ticket, disk: &Disk, ms| {
         let scope = Scope::Device(disk.device);
-        let request = Request { kind: Kind::Io, scope, lasting: Duration::from_millis(ms) };
+        let request = Request { kind: CaptureKind::Io, scope, lasting: Duration::from_millis(ms) };
         captures.start(Ticket(ticket), request, &|_| ())
     };
     begin(&mut captures, 1, &disks[0], 1500).expect("the first");
@@ -267,7 +267,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let mut seen = Vec::new();
     for late in [true, false] {
         let (ticket, capture) = answer(&mut captures);
-        let Seen::Io(io) = capture.seen else { panic!("I/O was asked for") };
+        let CaptureData::Io(io) = capture.seen else { panic!("I/O was asked for") };
         if late {
             disks.iter().for_each(|disk| write(disk, "late"));
         }

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::bpf::tests::{alone, root};
+use crate::capture_data::CaptureData;
 use crate::config;
-use crate::evidence::Seen;
 use crate::host::TaskCounts;
 
 mod faults;
@@ -116,7 +116,7 @@ fn load_in(paths: &config::Paths, hierarchy: Hierarchy<'_>) -> Captures {
 }
 
 /// Why this kind of capture cannot be made.
-fn unsupported(captures: &Captures, kind: Kind) -> Option<&'static str> {
+fn unsupported(captures: &Captures, kind: CaptureKind) -> Option<&'static str> {
     captures.support(kind).err()
 }
 
@@ -125,7 +125,7 @@ fn key(slot: u16) -> Key {
 }
 
 fn of_stacks(scope: Scope, lasting: Duration) -> Request {
-    Request { kind: Kind::Stacks, scope, lasting }
+    Request { kind: CaptureKind::Stacks, scope, lasting }
 }
 
 fn begin(captures: &mut Captures, ticket: u32, request: Request) {
@@ -151,13 +151,13 @@ fn open(what: &str) -> usize {
 #[test]
 fn without_btf_stacks_are_refused_with_the_remedy_and_tasks_are_walked_over() {
     let mut captures = load_from(&without_btf(), false);
-    let reason = unsupported(&captures, Kind::Stacks).expect("there is no BTF");
+    let reason = unsupported(&captures, CaptureKind::Stacks).expect("there is no BTF");
     assert!(reason.contains("CONFIG_DEBUG_INFO_BTF") && reason.contains("onset doctor"), "{reason}");
     let request = of_stacks(Scope::Host, Duration::from_secs(1));
     let refused = captures.begin(Ticket(1), request, &Containers::default());
     assert_eq!(refused, Err(Refusal::Unsupported(reason)));
     let walk = Method { name: "/proc walk", degraded: Some(reason) };
-    assert_eq!(captures.support(Kind::Tasks), Ok(walk));
+    assert_eq!(captures.support(CaptureKind::Tasks), Ok(walk));
     assert!(!captures.sample_tasks(&Containers::default(), &mut |_| {}), "the first walk is only begun");
     let counts = until("a walk", || {
         let mut counts = TaskCounts::default();
@@ -232,9 +232,12 @@ fn without_rights_the_reason_says_which_are_needed() {
         return;
     }
     let captures = load(false);
-    let reason = unsupported(&captures, Kind::Stacks).expect("nobody may not");
+    let reason = unsupported(&captures, CaptureKind::Stacks).expect("nobody may not");
     assert!(reason.contains("needs root, or CAP_BPF"), "{reason}");
-    assert_eq!(captures.support(Kind::Tasks), Ok(Method { name: "/proc walk", degraded: Some(reason) }));
+    assert_eq!(
+        captures.support(CaptureKind::Tasks),
+        Ok(Method { name: "/proc walk", degraded: Some(reason) })
+    );
 }
 
 #[test]
@@ -244,7 +247,7 @@ fn more_requests_than_there_is_room_for_answers_are_refused_as_busy() {
     }
     let _alone = alone();
     let mut captures = load(false);
-    let kinds = [Kind::Memory, Kind::Tasks, Kind::Waits, Kind::Probe];
+    let kinds = [CaptureKind::Memory, CaptureKind::Tasks, CaptureKind::Waits, CaptureKind::Probe];
     let requests = kinds.into_iter().flat_map(|kind| std::iter::repeat_n(kind, OPEN_MAX));
     for (ticket, kind) in (0..).zip(requests) {
         let request = Request { kind, scope: Scope::Host, lasting: Duration::from_millis(200) };

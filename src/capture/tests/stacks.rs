@@ -1,7 +1,7 @@
 //! Captures of real spinners.
 
 use super::*;
-use crate::evidence::Profile;
+use crate::capture_data::Profile;
 
 /// A process's CPU time and the time, to tell its share from.
 struct Share {
@@ -29,7 +29,7 @@ impl Share {
 
 fn profile(capture: &Capture) -> &Profile {
     match &capture.seen {
-        Seen::Stacks(profile) => profile,
+        CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }
 }

@@ -5,7 +5,7 @@ use crate::capture::offcpu;
 use crate::tracer::TRACERS;
 
 /// A table with the example in place of a capture.
-const WITH_EXAMPLE: &[Registration] = &[Registration { kinds: &[Kind::Stacks], load: offcpu::load }];
+const WITH_EXAMPLE: &[Registration] = &[Registration { kinds: &[CaptureKind::Stacks], load: offcpu::load }];
 
 fn load_example(paths: &config::Paths) -> Captures {
     let hierarchy = Hierarchy { root: &paths.cgroup, unified: false };
@@ -28,7 +28,7 @@ fn the_example_backend_answers_with_where_a_process_sleeps() {
         return;
     }
     let mut captures = load_example(&paths());
-    assert_eq!(captures.support(Kind::Stacks), Ok(Method { name: "/proc wchan", degraded: None }));
+    assert_eq!(captures.support(CaptureKind::Stacks), Ok(Method { name: "/proc wchan", degraded: None }));
     let mut child = Command::new("sleep").arg("600").spawn().expect("a process");
     let sleeps = || {
         let wchan = fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap_or_default();
@@ -40,7 +40,7 @@ fn the_example_backend_answers_with_where_a_process_sleeps() {
     let answers = [answer(&mut captures), answer(&mut captures)];
     assert_eq!(answers.each_ref().map(|(ticket, _)| *ticket), [Ticket(2), Ticket(1)]);
     for (ticket, capture) in answers {
-        let Seen::Stacks(profile) = capture.seen else { panic!("{ticket:?} asked for stacks") };
+        let CaptureData::Stacks(profile) = capture.seen else { panic!("{ticket:?} asked for stacks") };
         let process = profile.top.iter().find(|process| process.pid == child.id()).expect("it slept");
         let looks = capture.lasted.as_millis() / 100;
         assert!((1..=looks).contains(&u128::from(process.samples)), "{process:?} in {looks} looks");
@@ -56,7 +56,7 @@ fn the_example_backend_answers_with_where_a_process_sleeps() {
 #[test]
 fn a_kind_whose_backend_cannot_be_loaded_or_is_in_no_table_is_refused_with_the_reason() {
     let mut captures = load_example(&config::Paths { proc: "/nonexistent".into(), ..paths() });
-    for (kind, words) in [(Kind::Stacks, "CONFIG_KALLSYMS"), (Kind::Io, NO_BACKEND)] {
+    for (kind, words) in [(CaptureKind::Stacks, "CONFIG_KALLSYMS"), (CaptureKind::Io, NO_BACKEND)] {
         let reason = unsupported(&captures, kind).expect("it cannot be made");
         assert!(reason.contains(words), "{reason}");
         let request = Request { kind, scope: Scope::Host, lasting: Duration::ZERO };

@@ -1,15 +1,15 @@
 //! Looks at real sleepers and stuck writers.
 
 use super::*;
-use crate::evidence::Task;
+use crate::capture_data::Task;
 use crate::host::{TaskCounts, TaskState};
 
-const STUCK: Request = Request { kind: Kind::Tasks, scope: Scope::Host, lasting: Duration::ZERO };
+const STUCK: Request = Request { kind: CaptureKind::Tasks, scope: Scope::Host, lasting: Duration::ZERO };
 
 fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task> {
     captures.start(Ticket(1), STUCK, containers).expect("there is room");
     match answer(captures).1.seen {
-        Seen::Tasks(tasks) => tasks,
+        CaptureData::Tasks(tasks) => tasks,
         other => panic!("tasks were asked for, not {other:?}"),
     }
 }
@@ -47,7 +47,7 @@ fn the_detectors_look_counts_every_task_by_its_state(hierarchy: &str) {
     let state = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     until("the stop", || state(stopped).contains(") T ").then_some(()));
     let mut captures = load(hierarchy == V2);
-    assert_eq!(captures.support(Kind::Tasks), Ok(Method { name: "iter/task", degraded: None }));
+    assert_eq!(captures.support(CaptureKind::Tasks), Ok(Method { name: "iter/task", degraded: None }));
     captures.follow(cgroup.id(), key(6));
     // A process may still be on its way to sleep.
     let counts = until("all to settle", || {

@@ -1,15 +1,15 @@
 //! Captures of real tasks that wait for a CPU, held against what the kernel itself counts.
 
 use super::*;
-use crate::evidence::{Waits, Who};
+use crate::capture_data::{Waits, Who};
 
 fn of_waits(scope: Scope, seconds: u64) -> Request {
-    Request { kind: Kind::Waits, scope, lasting: Duration::from_secs(seconds) }
+    Request { kind: CaptureKind::Waits, scope, lasting: Duration::from_secs(seconds) }
 }
 
 fn waits(capture: &Capture) -> &Waits {
     match &capture.seen {
-        Seen::Waits(waits) => waits,
+        CaptureData::Waits(waits) => waits,
         other => panic!("waits were asked for: {other:?}"),
     }
 }
@@ -255,8 +255,8 @@ fn nothing_stays_attached_and_a_second_capture_begins_at_zero() {
         assert_eq!(open("anon_inode:bpf_link") + open("anon_inode:bpf-tracing"), links);
         until("no thread", || (threads("onset-waits") == 0).then_some(()));
     }
-    begin(&mut captures, 9, Request { kind: Kind::Probe, ..of_waits(Scope::Host, 1) });
-    let Seen::Probe(seen) = answer(&mut captures).1.seen else { panic!("a probe was asked for") };
+    begin(&mut captures, 9, Request { kind: CaptureKind::Probe, ..of_waits(Scope::Host, 1) });
+    let CaptureData::Probe(seen) = answer(&mut captures).1.seen else { panic!("a probe was asked for") };
     let [(key, time)] = seen[..] else { panic!("one container is followed: {seen:?}") };
     assert_eq!(key, self::key(6));
     assert!((0.7..1.1).contains(&seconds(time.ran)), "{time:?}");

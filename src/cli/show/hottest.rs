@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::line;
-use crate::evidence::FlameNode;
+use crate::capture_data::FlameNode;
 
 /// A branch with a smaller share of the samples is not shown, in percent.
 const SHARE_MIN: u64 = 5;

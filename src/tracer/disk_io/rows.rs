@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::View;
-use crate::evidence::{Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
+use crate::capture_data::{Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
 use crate::host::{Containers, Key};
 
 /// Bytes, and files that they are of.

@@ -1,23 +1,27 @@
 //! What captures bring: of each kind, also what was not asked for.
 
 use super::bytes::Bytes;
-use crate::evidence::{
-    Capture, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Kind, ProcessIo, Profile,
-    Resident, Scope, Seen, Stall, Target, Task, Times, TopProcess, Waited, Waiter, Waits, Who,
+use crate::capture_data::{
+    Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    ProcessIo, Profile, Resident, Scope, Stall, Target, Task, Times, TopProcess, Waited, Waiter, Waits, Who,
 };
 use crate::host::Key;
 
 impl Bytes<'_> {
-    pub(super) fn capture(&mut self, kind: Kind, scope: Scope) -> Capture {
+    pub(super) fn capture(&mut self, kind: CaptureKind, scope: Scope) -> Capture {
         let many = if self.byte() < 8 { 200 } else { 1 };
         let seen = match kind {
-            Kind::Stacks => Seen::Stacks(self.profile(many)),
-            Kind::Tasks => Seen::Tasks((0..self.below(8) * many).map(|_| self.task()).collect()),
-            Kind::Faults => Seen::Faults(self.faults(many)),
-            Kind::Memory => Seen::Memory(self.faults(many).top),
-            Kind::Waits => Seen::Waits(self.waits(many)),
-            Kind::Probe => Seen::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect()),
-            Kind::Io => Seen::Io(self.disk_io(many)),
+            CaptureKind::Stacks => CaptureData::Stacks(self.profile(many)),
+            CaptureKind::Tasks => {
+                CaptureData::Tasks((0..self.below(8) * many).map(|_| self.task()).collect())
+            }
+            CaptureKind::Faults => CaptureData::Faults(self.faults(many)),
+            CaptureKind::Memory => CaptureData::Memory(self.faults(many).top),
+            CaptureKind::Waits => CaptureData::Waits(self.waits(many)),
+            CaptureKind::Probe => {
+                CaptureData::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect())
+            }
+            CaptureKind::Io => CaptureData::Io(self.disk_io(many)),
         };
         Capture { scope, lasted: self.time(), lost: self.number(), seen }
     }

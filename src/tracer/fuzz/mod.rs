@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::pending::PENDING_MAX;
 use super::play::{CAPACITY, Play, Recorder};
 use super::{Event, Spec, TRACERS, Trigger};
-use crate::evidence::{Kind, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::host::{Key, Reading};
 use bytes::Bytes;
 
@@ -139,7 +139,7 @@ impl Script<'_> {
     /// What rules asked for since `before` captures were open. A probe is not pending for an event.
     fn watch(&mut self, before: usize) {
         let new = self.play.seen.open.get(before..).unwrap_or_default().iter();
-        for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != Kind::Probe) {
+        for (ticket, Request { scope, .. }) in new.filter(|(_, request)| request.kind != CaptureKind::Probe) {
             let one = self.watched.iter().all(|(_, other)| other != scope);
             assert!(one, "{scope:?} is being captured already");
             let now = self.play.now.mono;
@@ -157,7 +157,7 @@ impl Script<'_> {
         let key =
             Key { slot: u16::from(self.bytes.byte() % 12), generation: u32::from(self.bytes.byte() % 3) };
         let subject = self.bytes.flag().then_some(key);
-        let pending = self.play.seen.open.iter().filter(|(_, request)| request.kind != Kind::Probe);
+        let pending = self.play.seen.open.iter().filter(|(_, request)| request.kind != CaptureKind::Probe);
         let room = pending.count() < PENDING_MAX;
         let ticket = self.play.ask(subject);
         assert_eq!(ticket.is_some(), room, "a wish is refused only for want of room");
@@ -201,7 +201,7 @@ impl Script<'_> {
         let events = self.play.seen.events.len();
         let containers = crate::host::Containers::default();
         let ticket = Ticket(u32::MAX - u32::from(self.bytes.byte()));
-        let capture = self.bytes.capture(Kind::Tasks, Scope::Host);
+        let capture = self.bytes.capture(CaptureKind::Tasks, Scope::Host);
         self.play.event(Event::Captured(ticket, &capture, &containers));
         self.play.event(Event::Refused(ticket, Refusal::Gone));
         assert_eq!(self.play.seen.events.len(), events, "no event of a stranger's capture");
@@ -223,11 +223,11 @@ impl Script<'_> {
     }
 }
 
-fn other(kind: Kind) -> Kind {
+fn other(kind: CaptureKind) -> CaptureKind {
     match kind {
-        Kind::Stacks => Kind::Tasks,
-        Kind::Tasks => Kind::Waits,
-        Kind::Waits => Kind::Probe,
-        _ => Kind::Stacks,
+        CaptureKind::Stacks => CaptureKind::Tasks,
+        CaptureKind::Tasks => CaptureKind::Waits,
+        CaptureKind::Waits => CaptureKind::Probe,
+        _ => CaptureKind::Stacks,
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use super::rules::Growth;
-use crate::evidence::{Faults, Resident, Seen};
+use crate::capture_data::{CaptureData, Faults, Resident};
 use crate::tracer::detector::{Completed, EventSink};
 use crate::tracer::fields::{Head, Truncated};
 use crate::tracer::flame::Flame;
@@ -18,7 +18,7 @@ pub(super) fn build_event(
     top: usize,
     sink: &mut EventSink<'_, '_>,
 ) -> bool {
-    let Seen::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
+    let CaptureData::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
     let scope = if completed.pending.subject.is_some() { "container" } else { "host" };
     let head = Head::new(completed.pending.trigger, completed.capture);
     sink.emit(&MemburstEvent { head, scope, growth: completed.pending.readings, faults, top })

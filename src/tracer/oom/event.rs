@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Known;
 use super::kill::{Kill, Party};
-use crate::evidence::{Resident, Seen};
+use crate::capture_data::{CaptureData, Resident};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
 use crate::tracer::detector::Completed;
@@ -65,7 +65,7 @@ impl<'a> OomEvent<'a> {
     /// With the `top` processes that hold most memory. `None`: those were not captured.
     pub(super) fn of(completed: &Completed<'a, Known>, top: usize) -> Option<OomEvent<'a>> {
         let Completed { pending, capture, containers } = *completed;
-        let Seen::Memory(residents) = &capture.seen else { return None };
+        let CaptureData::Memory(residents) = &capture.seen else { return None };
         Some(OomEvent {
             head: Head::new(pending.trigger, capture),
             known: &pending.readings,

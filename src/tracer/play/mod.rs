@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
+use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
-use crate::evidence::{Capture, Kind, Refusal, Request, Ticket};
 use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
@@ -200,7 +200,7 @@ impl Play {
         }));
         // How long a probe lasts is the tracer's own matter.
         let asked = self.seen.asked.get(before..).unwrap_or_default().iter();
-        for request in asked.filter(|request| request.kind != Kind::Probe) {
+        for request in asked.filter(|request| request.kind != CaptureKind::Probe) {
             assert_eq!(request.lasting, self.settings.capture(), "as long as configured");
         }
     }

@@ -1,7 +1,7 @@
 //! cpuidle: fires exactly where its rules say, for every container, and is quiet where it must be.
 
 use super::*;
-use crate::evidence::Refusal;
+use crate::capture_data::Refusal;
 use crate::host::{ContainerCpu, Reading};
 use crate::tracer::play::Host;
 
@@ -239,7 +239,7 @@ fn an_event_is_owed_until_it_is_kept() {
     let refused = |play: &mut Play| play.answer(play.seen.open[0].0, Err(Refusal::OverBudget));
     let empty = |play: &mut Play| {
         let (ticket, request) = play.seen.open[0];
-        let nothing = Seen::Stacks(Profile::default());
+        let nothing = CaptureData::Stacks(Profile::default());
         play.answer(ticket, Ok(&Capture { seen: nothing, ..capture(request.kind, request.scope) }))
     };
     let not_kept = |play: &mut Play| {

@@ -1,8 +1,8 @@
 //! Documents: they fit, they are whole, and they say what was left out.
 
 use super::*;
+use crate::capture_data::Ticket;
 use crate::clock::{Now, Wall};
-use crate::evidence::Ticket;
 use crate::host::containers::claim::Maker;
 use crate::host::{Container, Containers, Identity, Role, Text};
 use crate::tracer::{About, Data, Shrink, document};
@@ -137,7 +137,7 @@ fn profiled(document: usize, frames: u64, name: usize) -> (serde_json::Value, us
     let node = |value: u64| FlameNode { level: 1, value, own: value, label: label(value).into() };
     flame.extend((1..frames).map(node));
     let profile = Profile { hz: 99, samples: 1, flame, top: Vec::new() };
-    let capture = Capture { seen: Seen::Stacks(profile), ..capture(Kind::Stacks, Scope::Host) };
+    let capture = Capture { seen: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let (_, document) = play.seen.events.remove(0);
     let len = document.to_string().len();
@@ -177,7 +177,7 @@ fn what_a_list_is_limited_by_is_told_where_the_document_has_room() {
     let mut play = Play::new("dload", "", SIZE);
     let ticket = play.ask(None).expect("a capture");
     let tasks = (0..3000).map(|tid| task(tid, &["io_schedule"])).collect();
-    let capture = Capture { seen: Seen::Tasks(tasks), ..capture(Kind::Tasks, Scope::Host) };
+    let capture = Capture { seen: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let why = serde_json::json!([
         { "list": "tasks", "left_out": 3000 - 1024, "limited_by": "rows", "limit": 1024 },
@@ -222,7 +222,7 @@ fn a_large_profile_loses_its_least_frames_and_counts_them() {
     let node = |value: u64| FlameNode { level: 1, value, own: value, label: "function".into() };
     flame.extend((1..20_000).map(node));
     let profile = Profile { hz: 99, samples: 1, flame, top: Vec::new() };
-    let capture = Capture { seen: Seen::Stacks(profile), ..capture(Kind::Stacks, Scope::Host) };
+    let capture = Capture { seen: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let kept = data["flamedata"].as_array().expect("a list");
@@ -238,7 +238,7 @@ fn a_storm_of_blocked_tasks_fits_too() {
     let mut play = Play::new("dload", "", 16 << 10);
     let ticket = play.ask(None).expect("a capture");
     let tasks = (0..3000).map(|tid| task(tid, &["io_schedule", ["a", "b", "c"][tid as usize % 3]])).collect();
-    let capture = Capture { seen: Seen::Tasks(tasks), ..capture(Kind::Tasks, Scope::Host) };
+    let capture = Capture { seen: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let kept = data["tasks"].as_array().expect("a list");
@@ -250,7 +250,7 @@ fn a_storm_of_blocked_tasks_fits_too() {
 #[test]
 fn answers_of_strangers_are_counted() {
     let mut play = Play::new("dload", "", SIZE);
-    play.event(crate::tracer::Event::Refused(Ticket(999), crate::evidence::Refusal::Gone));
+    play.event(crate::tracer::Event::Refused(Ticket(999), crate::capture_data::Refusal::Gone));
     play.event(crate::tracer::Event::Record(b"x"));
     assert_eq!(play.seen.faults, ["unknown_ticket", "foreign_record"]);
 }

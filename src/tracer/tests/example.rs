@@ -1,7 +1,7 @@
 //! The examples of docs/how-to-add-a-tracer.md: that they work, and that the text shows what is compiled.
 
 use super::*;
-use crate::evidence::Refusal;
+use crate::capture_data::Refusal;
 use crate::host::{HostCpu, Key};
 use crate::tracer::{Event, PENDING_MAX, iowait, play::Host, reclaim};
 

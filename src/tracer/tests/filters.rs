@@ -1,7 +1,7 @@
 //! What a tracer is not to watch is neither judged nor shown, whichever tracer it is.
 
 use super::*;
-use crate::evidence::{Culprit, Waited, Waits, Who};
+use crate::capture_data::{Culprit, Waited, Waits, Who};
 use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts, Unreclaimable};
 use crate::tracer::play::Host;
 
@@ -31,11 +31,11 @@ fn reading(at: Duration, busy: bool) -> Reading {
 
 /// A probe sees all containers, watched or not.
 fn answer_probe(play: &mut Play, busy: bool) {
-    let probe = play.seen.open.iter().find(|(_, request)| request.kind == Kind::Probe);
+    let probe = play.seen.open.iter().find(|(_, request)| request.kind == CaptureKind::Probe);
     let Some((ticket, _)) = probe.copied() else { return };
     let waited = Waited { ran: TEN, all: if busy { TEN } else { Duration::ZERO }, ..Waited::default() };
-    let seen = Seen::Probe([0, 1].map(|slot| (Play::key(slot), waited)).to_vec());
-    play.answer(ticket, Ok(&Capture { seen, ..capture(Kind::Probe, Scope::Host) }));
+    let seen = CaptureData::Probe([0, 1].map(|slot| (Play::key(slot), waited)).to_vec());
+    play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
 }
 
 fn played(tracer: &str, keys: &str) -> (Play, Vec<Scope>) {
@@ -48,7 +48,7 @@ fn played(tracer: &str, keys: &str) -> (Play, Vec<Scope>) {
         play.tick(&Host::default(), &[reading(play.now.mono, busy); 2]);
         answer_probe(&mut play, busy);
     }
-    let asked = play.seen.asked.iter().filter(|request| request.kind != Kind::Probe);
+    let asked = play.seen.asked.iter().filter(|request| request.kind != CaptureKind::Probe);
     let scopes = asked.map(|request| request.scope).collect();
     (play, scopes)
 }
@@ -94,8 +94,12 @@ fn who_is_not_watched_is_still_to_blame() {
         culprits: vec![Culprit { who: Who::Container(Play::key(1)), held: TEN }],
         waiters: Vec::new(),
     };
-    let found =
-        Capture { scope: Scope::Container(Play::key(0)), lasted: TEN, lost: 0, seen: Seen::Waits(waits) };
+    let found = Capture {
+        scope: Scope::Container(Play::key(0)),
+        lasted: TEN,
+        lost: 0,
+        seen: CaptureData::Waits(waits),
+    };
     play.answer(ticket, Ok(&found)).expect("an event");
     assert_eq!(play.seen.events[0].1["tracer_data"]["interferer_list"][0]["container_id"], "bb");
 }

@@ -1,7 +1,7 @@
 //! iotracing: devices that are saturated or slow, told by who uses them.
 
 use super::*;
-use crate::evidence::{Device, DeviceIo, DiskIo, FileIo, ProcessIo, Stall, Target, Times};
+use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, ProcessIo, Stall, Target, Times};
 use crate::host::Disk;
 use crate::tracer::play::Host;
 
@@ -233,8 +233,8 @@ fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
         ..found().devices.remove(0)
     };
     let stalls = (0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))).collect();
-    let seen = Seen::Io(DiskIo { devices: vec![device], stalls, not_attached: Vec::new() });
-    let capture = Capture { seen, ..capture(Kind::Io, Scope::Host) };
+    let seen = CaptureData::Io(DiskIo { devices: vec![device], stalls, not_attached: Vec::new() });
+    let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let rows = data["process_file_io_stats"].as_array().expect("rows");
@@ -270,8 +270,8 @@ fn rows_that_are_left_out_are_counted_in_the_list_that_leaves_them_out() {
             ..found().devices.remove(0)
         };
         let devices = (0..devices).map(device).collect();
-        let seen = Seen::Io(DiskIo { devices, stalls: Vec::new(), not_attached: Vec::new() });
-        let capture = Capture { seen, ..capture(Kind::Io, Scope::Host) };
+        let seen = CaptureData::Io(DiskIo { devices, stalls: Vec::new(), not_attached: Vec::new() });
+        let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
         let lists = play.seen.events[0].1["tracer_data"].get("truncated_lists").map(|lists| {
             let parts = |list: &serde_json::Value| {
@@ -341,7 +341,8 @@ fn a_device_that_hangs_is_told_though_nothing_was_seen() {
     let hung = Use { busy_ms: 5000, ..Use::default() };
     let (mut play, _) = watching("", "sda", &[hung, hung]);
     let ticket = play.seen.open[0].0;
-    let nothing = Capture { seen: Seen::Io(DiskIo::default()), ..capture(Kind::Io, Scope::Device(SDA)) };
+    let nothing =
+        Capture { seen: CaptureData::Io(DiskIo::default()), ..capture(CaptureKind::Io, Scope::Device(SDA)) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Surge));
     let status = &play.seen.events[0].1["tracer_data"]["reason_snapshot"]["iostatus"];
     assert!(status.get("read_await").is_none() && status["io_util"] == 100.0, "{status}");

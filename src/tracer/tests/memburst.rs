@@ -1,7 +1,7 @@
 //! memburst: fires on what grows fast, from the second sample on, and never on what grows slowly.
 
 use super::*;
-use crate::evidence::Refusal;
+use crate::capture_data::Refusal;
 use crate::host::{ContainerMemory, Memory, Reading, Unreclaimable};
 use crate::tracer::play::Host;
 
@@ -255,7 +255,8 @@ fn who_asks_is_answered_with_what_is_known() {
     assert!(data.get("anon_bytes").is_none() && data["scope"] == "host", "{data}");
     containers(&mut play, &[10]);
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");
-    let nothing = Capture { seen: Seen::Faults(Faults::default()), ..capture(Kind::Faults, Scope::Host) };
+    let nothing =
+        Capture { seen: CaptureData::Faults(Faults::default()), ..capture(CaptureKind::Faults, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
     let data = &play.seen.events[1].1["tracer_data"];
     assert_eq!((&data["anon_bytes"], &data["flamedata"]), (&(10 * MIB).into(), &serde_json::json!([])));

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use super::Trigger;
 use super::play::Play;
-use crate::evidence::{Capture, Faults, FlameNode, Kind, Profile, Resident, Scope, Seen, Task, TopProcess};
+use crate::capture_data::{
+    Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Scope, Task, TopProcess,
+};
 
 /// A document's usual size.
 const SIZE: usize = 1 << 20;
@@ -26,24 +28,26 @@ const SIZE: usize = 1 << 20;
 const TEN: Duration = Duration::from_secs(10);
 
 /// What a capture of this kind brings in these stories.
-fn capture(kind: Kind, scope: Scope) -> Capture {
+fn capture(kind: CaptureKind, scope: Scope) -> Capture {
     let node = |level, value, own, label: &str| FlameNode { level, value, own, label: label.into() };
     let seen = match kind {
-        Kind::Stacks => Seen::Stacks(Profile {
+        CaptureKind::Stacks => CaptureData::Stacks(Profile {
             hz: 99,
             samples: 5,
             flame: vec![node(0, 5, 0, "all"), node(1, 5, 1, "sh"), node(2, 4, 4, "spin_[k]")],
             top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
         }),
-        Kind::Tasks => Seen::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]),
-        Kind::Faults => Seen::Faults(Faults {
+        CaptureKind::Tasks => {
+            CaptureData::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])])
+        }
+        CaptureKind::Faults => CaptureData::Faults(Faults {
             flame: vec![node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")],
             top: residents(),
         }),
-        Kind::Memory => Seen::Memory(residents()),
-        Kind::Waits => Seen::Waits(waitrate::waits()),
-        Kind::Probe => Seen::Probe(Vec::new()),
-        Kind::Io => Seen::Io(iotracing::found()),
+        CaptureKind::Memory => CaptureData::Memory(residents()),
+        CaptureKind::Waits => CaptureData::Waits(waitrate::waits()),
+        CaptureKind::Probe => CaptureData::Probe(Vec::new()),
+        CaptureKind::Io => CaptureData::Io(iotracing::found()),
     };
     Capture { scope, lasted: TEN, lost: 3, seen }
 }
@@ -69,7 +73,7 @@ fn task(tid: u32, stack: &[&str]) -> Task {
 /// Answers all open captures with what they usually bring. Returns what events came of it.
 fn answer_all(play: &mut Play) -> Vec<Option<Trigger>> {
     let open = play.seen.open.clone();
-    let answer = |(ticket, request): (_, crate::evidence::Request)| {
+    let answer = |(ticket, request): (_, crate::capture_data::Request)| {
         play.answer(ticket, Ok(&capture(request.kind, request.scope)))
     };
     open.into_iter().map(answer).collect()

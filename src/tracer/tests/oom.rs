@@ -1,7 +1,7 @@
 //! oom: every kill is an event, whatever becomes of its capture.
 
 use super::*;
-use crate::evidence::Refusal;
+use crate::capture_data::Refusal;
 use crate::host::{Key, Memory, Unreclaimable};
 use crate::tracer::Event;
 use crate::tracer::oom::record;

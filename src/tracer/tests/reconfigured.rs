@@ -6,8 +6,8 @@ use toml::Value as Toml;
 
 use super::uniform::Seeded;
 use super::*;
+use crate::capture_data::Request;
 use crate::config::{Knob, Value};
-use crate::evidence::Request;
 use crate::host::{Reading, TaskCounts};
 use crate::tracer::play::{Host, Recorder};
 use crate::tracer::{About, KnobSource, KnownIssue, Settings, Spec, TRACERS, fuzz, iowait, reclaim};

@@ -2,7 +2,7 @@
 //! usual for it, and tells who is to blame.
 
 use super::*;
-use crate::evidence::{Culprit, Refusal, Request, Waited, Waiter, Waits, Who};
+use crate::capture_data::{Culprit, Refusal, Request, Waited, Waiter, Waits, Who};
 use crate::host::{ContainerCpu, Key, Reading, Throttling};
 use crate::tracer::play::Host;
 
@@ -92,16 +92,16 @@ fn known(config: &str) -> (Play, Past) {
     (play, past)
 }
 
-fn of(kind: Kind, asked: &[Request]) -> Vec<Scope> {
+fn of(kind: CaptureKind, asked: &[Request]) -> Vec<Scope> {
     asked.iter().filter(|request| request.kind == kind).map(|request| request.scope).collect()
 }
 
 fn probes(play: &Play) -> usize {
-    of(Kind::Probe, &play.seen.asked).len()
+    of(CaptureKind::Probe, &play.seen.asked).len()
 }
 
 fn captures(play: &Play) -> usize {
-    of(Kind::Waits, &play.seen.asked).len()
+    of(CaptureKind::Waits, &play.seen.asked).len()
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_wait_past_the_floor_is_captured_and_one_at_it_is_not() {
         let (mut play, mut past) = known("");
         tick(&mut play, &mut past, ran, waited);
         let want: &[Scope] = if surge { &[Scope::Container(Play::key(0))] } else { &[] };
-        assert_eq!(of(Kind::Waits, &play.seen.asked), want, "{ran} {waited}");
+        assert_eq!(of(CaptureKind::Waits, &play.seen.asked), want, "{ran} {waited}");
     }
 }
 
@@ -290,8 +290,8 @@ fn the_warning_is_of_the_largest_cause() {
         };
         let who = Who::Cgroup(Some("/".into()));
         let waiters = vec![Waiter { who, time: Waited { all: ms(5), ..Waited::default() } }];
-        let seen = Seen::Waits(Waits { whole: parts, unread_cpus: 3, culprits: Vec::new(), waiters });
-        let found = Capture { seen, ..capture(Kind::Waits, Scope::Host) };
+        let seen = CaptureData::Waits(Waits { whole: parts, unread_cpus: 3, culprits: Vec::new(), waiters });
+        let found = Capture { seen, ..capture(CaptureKind::Waits, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&found)), Some(Trigger::Manual));
         let data = &play.seen.events[0].1["tracer_data"];
         assert_eq!(data.get("warn_type").and_then(|kind| kind.as_str()), want);
@@ -365,9 +365,9 @@ fn blind_tick(play: &mut Play, stall: Option<u64>, throttled: u64) {
 
 fn probed(play: &mut Play, seen: &[(Key, Waited)]) {
     let (ticket, request) = *play.seen.open.last().expect("a probe");
-    assert_eq!((request.kind, request.scope), (Kind::Probe, Scope::Host));
-    let seen = Seen::Probe(seen.to_vec());
-    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(Kind::Probe, Scope::Host) }));
+    assert_eq!((request.kind, request.scope), (CaptureKind::Probe, Scope::Host));
+    let seen = CaptureData::Probe(seen.to_vec());
+    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
     assert_eq!(told, None, "a probe is no event");
 }
 
@@ -381,13 +381,17 @@ fn without_files_of_pressure_the_run_queues_are_probed_now_and_then() {
     blind_tick(&mut play, None, 0);
     assert_eq!(play.seen.asked[0].lasting, Duration::from_secs(2));
     probed(&mut play, &[(Play::key(0), waiting(900, 100)), (Play::key(1), waiting(500, 1500))]);
-    assert_eq!(of(Kind::Waits, &play.seen.asked), [Scope::Container(Play::key(1))]);
+    assert_eq!(of(CaptureKind::Waits, &play.seen.asked), [Scope::Container(Play::key(1))]);
     assert!(play.scrape().contains("cause=\"inner\"} 0.75\n"), "{}", play.scrape());
     assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
     assert_eq!(play.seen.events[0].1["tracer_data"]["curr_waitrate"], 75.0);
     for probes in [1, 1, 2, 2, 2, 2] {
         blind_tick(&mut play, None, 0);
-        assert_eq!(of(Kind::Probe, &play.seen.asked).len(), probes, "one each 30 s, and one at a time");
+        assert_eq!(
+            of(CaptureKind::Probe, &play.seen.asked).len(),
+            probes,
+            "one each 30 s, and one at a time"
+        );
     }
 }
 
@@ -422,16 +426,17 @@ fn a_probe_that_is_refused_is_made_again_later_and_a_strange_one_is_a_fault() {
         blind_tick(&mut play, None, 0);
     }
     let ticket = play.seen.open[0].0;
-    assert_eq!(play.answer(ticket, Ok(&capture(Kind::Tasks, Scope::Host))), None);
+    assert_eq!(play.answer(ticket, Ok(&capture(CaptureKind::Tasks, Scope::Host))), None);
     assert_eq!(play.seen.faults, ["foreign_capture"]);
-    assert_eq!(of(Kind::Waits, &play.seen.asked), []);
+    assert_eq!(of(CaptureKind::Waits, &play.seen.asked), []);
 }
 
 #[test]
 fn a_capture_in_which_nobody_waited_is_no_event_unless_someone_asked() {
     let (mut play, mut past) = known("");
     tick(&mut play, &mut past, 0, 9000);
-    let nothing = Capture { seen: Seen::Waits(Waits::default()), ..capture(Kind::Waits, Scope::Host) };
+    let nothing =
+        Capture { seen: CaptureData::Waits(Waits::default()), ..capture(CaptureKind::Waits, Scope::Host) };
     let ticket = play.seen.open[0].0;
     assert_eq!(play.answer(ticket, Ok(&nothing)), None);
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");

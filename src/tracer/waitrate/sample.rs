@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::evidence::Waited;
+use crate::capture_data::Waited;
 use crate::tracer::fields::field;
 use crate::tracer::history::{History, Usual};
 use crate::tracer::percents::{Nanos, Percent};

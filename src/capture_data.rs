@@ -11,7 +11,7 @@ pub struct Ticket(pub u32);
 
 /// The kinds of capture there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CaptureKind {
     /// Sampled stacks of running code (99 Hz), folded into a flame graph.
     Stacks,
     /// The tasks in D state at this moment, with their kernel stacks.
@@ -28,25 +28,25 @@ pub enum Kind {
     Io,
 }
 
-impl Kind {
+impl CaptureKind {
     /// What it is called.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Stacks => "stacks",
-            Kind::Tasks => "tasks",
-            Kind::Faults => "faults",
-            Kind::Memory => "memory",
-            Kind::Waits => "waits",
-            Kind::Probe => "probe",
-            Kind::Io => "io",
+            CaptureKind::Stacks => "stacks",
+            CaptureKind::Tasks => "tasks",
+            CaptureKind::Faults => "faults",
+            CaptureKind::Memory => "memory",
+            CaptureKind::Waits => "waits",
+            CaptureKind::Probe => "probe",
+            CaptureKind::Io => "io",
         }
     }
 
     /// Whether it is one look rather than some seconds of tracing: it uses up no budget.
     #[must_use]
-    pub const fn is_a_look(self) -> bool {
-        matches!(self, Kind::Tasks | Kind::Memory | Kind::Probe)
+    pub const fn is_instant(self) -> bool {
+        matches!(self, CaptureKind::Tasks | CaptureKind::Memory | CaptureKind::Probe)
     }
 }
 
@@ -74,7 +74,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Which capture.
-    pub kind: Kind,
+    pub kind: CaptureKind,
     /// Of what.
     pub scope: Scope,
     /// For how long; a capture that is one look ignores it.
@@ -106,25 +106,25 @@ pub struct Capture {
     /// Samples that the kernel could not hand over: their share of the evidence is missing.
     pub lost: u64,
     /// What was seen.
-    pub seen: Seen,
+    pub seen: CaptureData,
 }
 
 /// The evidence itself.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Seen {
-    /// Of `Kind::Stacks`.
+pub enum CaptureData {
+    /// Of `CaptureKind::Stacks`.
     Stacks(Profile),
-    /// Of `Kind::Tasks`, longest blocked first.
+    /// Of `CaptureKind::Tasks`, longest blocked first.
     Tasks(Vec<Task>),
-    /// Of `Kind::Faults`.
+    /// Of `CaptureKind::Faults`.
     Faults(Faults),
-    /// Of `Kind::Memory`, most first.
+    /// Of `CaptureKind::Memory`, most first.
     Memory(Vec<Resident>),
-    /// Of `Kind::Waits`.
+    /// Of `CaptureKind::Waits`.
     Waits(Waits),
-    /// Of `Kind::Probe`: the containers that ran or waited.
+    /// Of `CaptureKind::Probe`: the containers that ran or waited.
     Probe(Vec<(Key, Waited)>),
-    /// Of `Kind::Io`.
+    /// Of `CaptureKind::Io`.
     Io(DiskIo),
 }
 
