@@ -50,7 +50,7 @@ fn register(poll: &Poll, index: usize, hook: Hook) -> Result<Hook, &'static str>
 mod tests {
     use super::*;
     use crate::config::{Config, Value};
-    use crate::tracer::{HookKnob, KnobSource, Spec, TRACERS, reclaim};
+    use crate::tracer::{HookKnob, KnobSource, RECLAIM, Spec, TRACERS};
 
     fn settings(spec: &'static Spec, config: &str) -> Settings {
         Config::parse(config, &[spec]).expect("valid").tracers.remove(0)
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_hook_has_the_variables_that_its_tracer_sets_and_they_hold_all_that_can_be_configured() {
         let mut hooks = 0;
-        for spec in TRACERS.iter().copied().chain([&reclaim::SPEC]) {
+        for spec in TRACERS.iter().copied().chain([&RECLAIM]) {
             let Some(hook) = spec.hook else { continue };
             hooks += 1;
             let knobs: Vec<_> = hook.knobs.iter().map(|knob| (knob.variable, largest(spec, knob))).collect();
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_configured_threshold_is_what_its_hook_is_given() {
-        let settings = settings(&reclaim::SPEC, "[tracer.reclaim]\nslow = \"7ms\"\n");
-        let hook = reclaim::SPEC.hook.expect("a hook");
+        let settings = settings(&RECLAIM, "[tracer.reclaim]\nslow = \"7ms\"\n");
+        let hook = RECLAIM.hook.expect("a hook");
         assert_eq!(knobs(&hook, &settings), [("slow_ns", 7_000_000)]);
     }
 
@@ -105,6 +105,6 @@ mod tests {
     #[should_panic(expected = "config key percent is not declared")]
     fn a_config_key_that_the_tracer_does_not_declare_is_named() {
         let knobs = &[HookKnob { variable: "slow_ns", source: KnobSource::Key("percent") }];
-        let _ = super::knobs(&HookSpec { name: "reclaim", knobs }, &settings(&reclaim::SPEC, ""));
+        let _ = super::knobs(&HookSpec { name: "reclaim", knobs }, &settings(&RECLAIM, ""));
     }
 }

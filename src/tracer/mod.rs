@@ -276,6 +276,8 @@ impl Settings {
 mod iowait;
 #[cfg(test)]
 #[path = "../../docs/example/reclaim.rs"]
-pub(crate) mod reclaim;
+mod reclaim;
+#[cfg(test)]
+pub(crate) use reclaim::SPEC as RECLAIM;
 #[cfg(test)]
 mod tests;
