@@ -112,10 +112,13 @@ impl Bench {
         Bench { config, server }
     }
 
+    /// Opens the log and waits until both outputs have opened their cursors. An output that has not begun counts as
+    /// off: it shows no lag, and the log's budget takes records that it never reads.
     fn start(&self) -> (Writer, Outputs) {
         let (writer, _) = Writer::open(&self.config.log).expect("opens");
         let mut outputs = Outputs::new(&BOTH, &self.config, &writer);
         outputs.configure(&self.config);
+        await_that("both outputs have begun", || outputs.status().iter().all(|output| output.state != "off"));
         (writer, outputs)
     }
 
