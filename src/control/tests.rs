@@ -254,6 +254,17 @@ fn the_socket_of_a_dead_agent_is_replaced_that_of_a_live_one_is_not() {
 }
 
 #[test]
+fn the_socket_of_an_agent_that_is_exiting_is_waited_for() {
+    let (poll, folder) = (Poll::new().expect("epoll"), Folder::new());
+    let exiting = StdListener::bind(folder.socket()).expect("a new socket");
+    let exit = thread::spawn(move || {
+        let _caller = exiting.accept().expect("the new agent asks whether another answers");
+    });
+    Server::bind(&folder.socket(), None, poll.registry(), TOKENS).expect("the other has exited");
+    exit.join().expect("no panic");
+}
+
+#[test]
 fn a_server_leaves_a_socket_that_is_no_longer_its_own() {
     let world = World::new(None);
     std::fs::remove_file(world.folder.socket()).expect("someone removes it");

@@ -17,6 +17,7 @@ pub mod request;
 
 use crate::fixed_buf::{FixedBuf, Full};
 use crate::net::{Limits, Listen, Next, Slots, Stream};
+use crate::takeover;
 use request::{Method, Parsed, REQUEST_MAX, Request, Stay};
 
 /// A head of ours is far shorter.
@@ -76,8 +77,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, with one token for that and one for each connection. No page may be longer than
-    /// `body_size`.
+    /// Listens, with one token for that and one for each connection. Waits for an agent that is exiting and still has
+    /// the address. No page may be longer than `body_size`.
     pub fn bind(
         listen: SocketAddr,
         registry: &Registry,
@@ -87,7 +88,8 @@ impl Server {
         let limits =
             Limits { request: REQUEST_MAX, reply: HEAD_MAX + body_size, patience: PATIENCE, full: FULL };
         let error = |error| Error::new(listen, error);
-        let listener = TcpListener::bind(listen).map_err(error)?;
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let listener = takeover::take(in_use, || TcpListener::bind(listen)).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         let slots = Slots::new(listener, registry, tokens, limits).map_err(error)?;
         Ok(Server { slots, address, body: FixedBuf::new(body_size) })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::record::SEQ_END;
 use super::{Error, calls};
+use crate::takeover;
 
 /// What a segment is called before it has its name.
 pub(super) const NEXT: &str = "next";
@@ -126,10 +127,6 @@ pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(Name::new(first).as_str())
 }
 
-/// How long the holder of a lock may take to be gone, and how often that is looked at.
-const LEAVING: Duration = Duration::from_millis(500);
-const AGAIN: Duration = Duration::from_millis(10);
-
 /// A folder that is locked for one writer.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -138,16 +135,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder where it is missing, and locks it. One that is held is tried again for a
-    /// moment: an agent that is leaving lets go of it soon, and so does a child between fork and exec.
+    /// Makes the folder where it is missing, and locks it. Waits for an agent that is exiting, and for a child of its
+    /// between fork and exec.
     pub(super) fn take(dir: &Path) -> Result<Folder, Error> {
-        let began = Instant::now();
-        loop {
-            match Folder::hold(dir) {
-                Err(Error::Held { .. }) if began.elapsed() < LEAVING => std::thread::sleep(AGAIN),
-                held => return held,
-            }
-        }
+        takeover::take(|error| matches!(error, Error::Held { .. }), || Folder::hold(dir))
     }
 
     /// Makes the folder where it is missing, and locks it. Does not wait.
