@@ -13,7 +13,7 @@ use super::text::{line, quantity};
 use super::{Command, Done, Failure, Given, Opt};
 use crate::clock::Wall;
 use crate::config;
-use crate::log::{Entry, Reader, RecordId};
+use crate::log::{LogRecord, Reader, RecordId};
 use crate::ship::{self, Reject};
 use crate::sys;
 use choice::Choice;
@@ -143,7 +143,7 @@ fn list(
     let mut reader = Reader::open(dir)?;
     let mut told = false;
     loop {
-        while let Some(Entry { id, bytes }) = reader.next()? {
+        while let Some(LogRecord { id, bytes }) = reader.next()? {
             if choice.takes(bytes) {
                 print(id, bytes, json, out)?;
             }
@@ -170,7 +170,7 @@ fn list(
 fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
     let (mut kept, mut last) = (Vec::new(), Wall(0));
-    while let Some(Entry { id, bytes }) = reader.next()? {
+    while let Some(LogRecord { id, bytes }) = reader.next()? {
         if choice.takes(bytes) {
             last = Envelope::read(bytes).and_then(|envelope| envelope.time()).unwrap_or(last);
             kept.push((last, id));
@@ -183,7 +183,7 @@ fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> 
     let mut order = order.into_iter().peekable();
     let mut early: HashMap<usize, (RecordId, Vec<u8>)> = HashMap::new();
     let mut reader = Reader::open(dir)?;
-    while let Some(Entry { id, bytes }) = reader.next()? {
+    while let Some(LogRecord { id, bytes }) = reader.next()? {
         // What came after the first reading is not listed.
         let Some(place) = places.get(&id) else { continue };
         early.insert(*place, (id, bytes.to_vec()));

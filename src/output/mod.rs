@@ -18,15 +18,15 @@ pub use stats::{OutputState, OutputStats};
 pub use thread::{OutputThread, Sink};
 
 use crate::config::Config;
-use crate::log::Mark;
+use crate::log::Progress;
 
 /// An output in the table of outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputSpec {
     /// Its name: its cursor's, and its label in metrics and the status.
     pub name: &'static str,
-    /// Makes it, for the log in this folder and with its mark there. It does nothing before it is configured.
-    pub start: fn(&Path, Arc<Mark>) -> Box<dyn Output>,
+    /// Makes it, for the log in this folder and with its progress there. It does nothing before it is configured.
+    pub start: fn(&Path, Arc<Progress>) -> Box<dyn Output>,
 }
 
 /// An output, as the loop holds it. Nothing here blocks but `wait_gone`.
@@ -44,5 +44,5 @@ pub trait Output {
     /// What it counts, and how it goes.
     fn stats(&self) -> &OutputStats;
     /// How far it has read the log.
-    fn mark(&self) -> &Mark;
+    fn progress(&self) -> &Progress;
 }

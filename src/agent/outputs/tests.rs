@@ -171,7 +171,7 @@ fn await_that(what: &str, is: impl Fn() -> bool) {
 }
 
 fn lag(outputs: &Outputs, name: &str) -> u64 {
-    outputs.named(name).expect("it is in the table").mark().lag()
+    outputs.named(name).expect("it is in the table").progress().lag()
 }
 
 #[test]

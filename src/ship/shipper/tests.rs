@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Wall;
-use crate::log::{Cursor, Mark, Writer};
+use crate::log::{Cursor, Progress, Writer};
 use crate::output::OutputStats;
 use crate::ship::OUTPUT;
 use crate::ship::rejects::rejected;
@@ -32,15 +32,15 @@ fn all_is_sent_once_in_order_and_the_cursor_is_behind_it() {
         }
         answer(asked, index, |_, _| None)
     });
-    let mark = writer.mark(OUTPUT.name);
-    let stats = run(&mut play, &desk.dir, &mark, TERMS);
+    let progress = writer.progress(OUTPUT.name);
+    let stats = run(&mut play, &desk.dir, &progress, TERMS);
     assert_eq!(play.index, ids);
-    assert_eq!((counts(&stats), done(&desk.dir, &ids), mark.lag()), ([1000, 0, 0], 1000, 0));
+    assert_eq!((counts(&stats), done(&desk.dir, &ids), progress.lag()), ([1000, 0, 0], 1000, 0));
     assert!(play.said.is_empty(), "{:?}", play.said);
     // Another agent begins where this one ended.
     let more = write(&mut writer, 1000, 5);
     let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
-    run(&mut play, &desk.dir, &mark, TERMS);
+    run(&mut play, &desk.dir, &progress, TERMS);
     assert_eq!(play.index, more);
 }
 
@@ -68,7 +68,7 @@ fn what_fails_for_now_is_sent_again_alone_and_holds_the_cursor() {
             }
         }
     });
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!(counts(&stats), [4, 1, 1]);
     assert_eq!((OutputStats::get(&stats.retries), done(&desk.dir, &ids)), (2, 6));
     let notes = rejected(&desk.dir).unwrap();
@@ -87,7 +87,7 @@ fn a_kind_of_rejection_is_said_once() {
     write(&mut writer, 0, 100);
     let mut play =
         Play::new(|asked, index| answer(asked, index, |at, _| Some(if at % 2 == 0 { 400 } else { 413 })));
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!(counts(&stats), [0, 0, 100]);
     assert_eq!(rejected(&desk.dir).unwrap().len(), 100);
     assert_eq!(play.said.len(), 2, "{:?}", play.said);
@@ -111,7 +111,7 @@ fn a_batch_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_rejec
         }
         answer(asked, index, |_, _| None)
     });
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!(counts(&stats), [40, 0, 1]);
     assert_eq!(play.index, ids);
     assert_eq!(rejected(&desk.dir).unwrap()[0].id, large);
@@ -137,7 +137,7 @@ fn bad_credentials_are_said_with_the_remedy_and_tried_slowly_without_loss() {
     ] {
         let mut play = Play::new(move |_, _| Ok((status, None, body.into())));
         play.leave_at = play.clock + Duration::from_secs(3600);
-        let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+        let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
         assert_eq!((counts(&stats), done(&desk.dir, &ids)), ([0; 3], 0), "{status}");
         let attempts = play.requests.len();
         assert!((55..=125).contains(&attempts), "{status}: {attempts} attempts in an hour");
@@ -157,7 +157,7 @@ fn retry_after_is_kept() {
         }
         answer(asked, index, |_, _| None)
     });
-    run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     let pauses: Vec<Duration> = play.requests.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert_eq!(pauses.len(), 3);
     assert!(pauses.iter().all(|pause| (120..=150).contains(&pause.as_secs())), "{pauses:?}");
@@ -183,7 +183,7 @@ fn a_reply_that_lies_counts_for_nothing() {
         Some(lie) => Ok((200, None, (*lie).into())),
         None => answer(asked, index, |_, _| None),
     });
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!(play.index, ids);
     assert_eq!((counts(&stats), OutputStats::get(&stats.retries)), ([10, 0, 0], count as u64));
 }
@@ -196,7 +196,7 @@ fn bad_requests_are_the_config_s_fault_if_all_are_and_the_record_s_if_one_is() {
     let bad = "{\"error\":{\"type\":\"illegal_argument_exception\",\"reason\":\"no\"},\"status\":400}";
     let mut play = Play::new(move |_, _| Ok((400, None, bad.into())));
     play.leave_at = play.clock + Duration::from_secs(3600);
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!((counts(&stats), done(&desk.dir, &ids)), ([0; 3], 0), "nothing is lost");
     assert!(play.requests.len() < 1100, "{} attempts in an hour", play.requests.len());
     let poison = ids[17].clone();
@@ -207,7 +207,7 @@ fn bad_requests_are_the_config_s_fault_if_all_are_and_the_record_s_if_one_is() {
         }
         answer(asked, index, |_, _| None)
     });
-    let stats = run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    let stats = run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!((counts(&stats), done(&desk.dir, &ids)), ([49, 0, 1], 50));
     assert_eq!(rejected(&desk.dir).unwrap()[0].id, poison);
 }
@@ -219,11 +219,11 @@ fn who_leaves_sends_once_more_what_is_there_and_waits_for_no_dead_server() {
     let ids = write(&mut writer, 0, 10);
     let mut play = Play::new(|_, _| Err("connection refused"));
     play.leave_at = play.clock + Duration::from_millis(100);
-    run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!((play.requests.len(), play.clock), (1, play.leave_at), "before its time, and once");
     let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
     play.leave_at = play.clock + Duration::from_millis(100);
-    run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+    run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
     assert_eq!((play.index, play.clock), (ids, play.leave_at));
 }
 
@@ -232,7 +232,7 @@ fn a_record_waits_for_others_no_longer_than_flush() {
     let desk = Desk::new(1 << 20, 8 << 20);
     let mut writer = desk.writer();
     write(&mut writer, 0, 1);
-    let mark = writer.mark(OUTPUT.name);
+    let progress = writer.progress(OUTPUT.name);
     let mut play = Play::new(|asked, index| answer(asked, index, |_, _| None));
     let began = play.clock;
     // Records come each 0.3 s: they do not put it off.
@@ -247,7 +247,7 @@ fn a_record_waits_for_others_no_longer_than_flush() {
         }
         (end, false)
     });
-    run(&mut play, &desk.dir, &mark, TERMS);
+    run(&mut play, &desk.dir, &progress, TERMS);
     assert_eq!(play.requests[0], (began + SECOND, 4));
     assert_eq!(play.index.len(), 10);
 }
@@ -298,7 +298,7 @@ fn nothing_is_lost_or_doubled_by_any_server_and_any_kill() {
                 // Killed at any moment: what it did last may be nowhere but on the server.
                 play.leave_at = play.clock + Duration::from_millis(draw(300_000));
             }
-            run(&mut play, &desk.dir, &writer.mark(OUTPUT.name), TERMS);
+            run(&mut play, &desk.dir, &writer.progress(OUTPUT.name), TERMS);
             index = play.index;
         }
         let rejects: BTreeSet<String> =
@@ -308,6 +308,6 @@ fn nothing_is_lost_or_doubled_by_any_server_and_any_kill() {
         assert!(have.is_disjoint(&rejects), "seed {seed}");
         let all: BTreeSet<String> = have.union(&rejects).cloned().collect();
         assert_eq!(all, written.iter().cloned().collect(), "seed {seed}");
-        assert_eq!(writer.mark(OUTPUT.name).lag(), 0, "seed {seed}");
+        assert_eq!(writer.progress(OUTPUT.name).lag(), 0, "seed {seed}");
     }
 }

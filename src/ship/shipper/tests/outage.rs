@@ -18,7 +18,7 @@ fn disk_use(dir: &Path) -> u64 {
 fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_caught_up_in_order() {
     let desk = Desk::new(SEGMENT, BUDGET);
     let writer = Rc::new(RefCell::new(desk.writer()));
-    let mark = writer.borrow().mark(OUTPUT.name);
+    let progress = writer.borrow().progress(OUTPUT.name);
     let ids = Rc::new(RefCell::new(Vec::new()));
     let began = Duration::from_secs(1000);
     let back = began + HOUR;
@@ -56,11 +56,11 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
         (to, true)
     });
     let terms = Terms { batch: 256 << 10, catch_up: 1 << 20, ..TERMS };
-    let stats = run(&mut play, &desk.dir, &mark, terms);
+    let stats = run(&mut play, &desk.dir, &progress, terms);
     let (written, counters) = (ids.borrow().len() as u64, writer.borrow().counters());
     assert!(written >= u64::from(RATE) * 4199, "{written} written");
     let created = play.index.len() as u64;
-    assert_eq!((counts(&stats), mark.lag()), ([created, 0, 0], 0), "all caught up");
+    assert_eq!((counts(&stats), progress.lag()), ([created, 0, 0], 0), "all caught up");
     assert!(play.index.is_sorted() && play.index.windows(2).all(|pair| pair[0] != pair[1]), "in order, once");
     // What the reader still had open is shipped though the budget took it: a segment's worth.
     let dropped = counters.dropped_unshipped;

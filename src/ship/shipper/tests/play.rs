@@ -190,9 +190,9 @@ pub(super) fn write(writer: &mut Writer, from: u32, count: u32) -> Vec<String> {
 }
 
 /// Runs a shipper to the end of the play. Returns what it counted.
-pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<OutputStats> {
+pub(super) fn run(play: &mut Play, dir: &Path, progress: &Arc<Progress>, terms: Terms) -> Arc<OutputStats> {
     let stats = Arc::new(OutputStats::default());
-    let position = Position::open(dir, mark, &stats).unwrap();
+    let position = Position::open(dir, progress, &stats).unwrap();
     Shipper::new(play, position, terms, 42).run();
     stats
 }
