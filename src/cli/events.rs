@@ -14,7 +14,7 @@ use super::{Command, Done, Failure, Given, Opt};
 use crate::clock::Wall;
 use crate::config;
 use crate::log::{LogRecord, Reader, RecordId};
-use crate::ship::{self, Reject};
+use crate::ship::{self, Rejection};
 use crate::sys;
 use choice::Choice;
 
@@ -104,7 +104,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
 fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let notes = ship::rejected(dir)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", dir.display())))?;
-    let mut notes: HashMap<String, Reject> = notes.into_iter().map(|note| (note.id.clone(), note)).collect();
+    let mut notes: HashMap<String, Rejection> =
+        notes.into_iter().map(|note| (note.id.clone(), note)).collect();
     let mut reader = Reader::open(dir)?;
     while let Some(entry) = reader.next()? {
         let wanted = choice.takes(entry.bytes); // of each: it notes what there is
@@ -126,7 +127,7 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
     Ok(())
 }
 
-pub(super) fn words(note: &Reject) -> String {
+pub(super) fn words(note: &Rejection) -> String {
     let status = if note.status == 0 { "not sent".to_owned() } else { format!("HTTP {}", note.status) };
     format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }

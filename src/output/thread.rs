@@ -1,4 +1,4 @@
-//! An output's thread: started while the config wants it, and told of what changes. It blocks as it likes.
+//! An output's thread, which runs while the config enables the output. It may block.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ const OPEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where records go: what differs from output to output.
 pub trait Sink: 'static {
-    /// What the config says of it.
+    /// The settings in the config.
     type Settings: Send + 'static;
 
-    /// What the config says of it; `None`: it is off.
+    /// The settings in `config`; `None`: the output is off.
     fn settings(config: &Config) -> Option<Self::Settings>;
 
     /// Where records go, for a person.

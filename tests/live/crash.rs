@@ -12,7 +12,7 @@ use crate::rig::{Agent, Lines, ONSET, SOON, await_that, command, done, only, roo
 const ROUNDS: u32 = 20;
 
 #[test]
-fn what_was_shown_survives_a_kill_at_any_moment() {
+fn events_that_were_printed_survive_a_kill_at_any_moment() {
     if !root("kill -9") {
         return;
     }
