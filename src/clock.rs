@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_time_is_refused() {
+    fn an_impossible_calendar_time_is_refused() {
         for text in [
             "",
             "2026-11-23",

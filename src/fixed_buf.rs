@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_whole() {
+    fn a_push_that_does_not_fit_changes_nothing() {
         let mut buf = FixedBuf::new(8);
         assert_eq!(buf.push(b"12345"), Ok(()));
         assert_eq!(buf.push(b"6789"), Err(Full));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_or_repeated_is_the_same_at_every_length() {
+    fn push_and_repeat_write_the_same_bytes_at_every_length() {
         let bytes: Vec<u8> = (0..=255).cycle().take(300).collect();
         for len in 0..bytes.len() {
             let mut buf = FixedBuf::new(2 * len + 1);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_beyond_what_is_kept_goes_back_to_the_system() {
+    fn release_returns_memory_to_the_system() {
         let mut buf = FixedBuf::new(64 << 20);
         let resident = || {
             let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_stops_at_the_room_that_there_is() {
+    fn a_read_stops_when_the_buffer_is_full() {
         let mut buf = FixedBuf::new(5);
         let mut stream = &b"1234567"[..];
         assert_eq!(buf.read_from(&mut stream).ok(), Some(Filled::Some));

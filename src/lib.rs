@@ -27,6 +27,7 @@ pub mod ship;
 pub mod stacks;
 pub mod symbol;
 pub mod sys;
+mod takeover;
 mod thread_spawner;
 pub mod tracer;
 mod work_queue;

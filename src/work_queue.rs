@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_does_not_leave_is_not_waited_for_for_ever() {
+    fn waiting_for_a_hung_thread_is_bounded() {
         let queue = WorkQueue::new(1);
         queue.push(());
         let _busy = queue.guard();

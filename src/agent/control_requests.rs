@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::control::{self, Caller, ControlRequest, Outcome};
+use crate::control::{self, ConnectionId, ControlRequest, Outcome};
 use crate::host::containers::NotFound;
 use crate::log::RecordId;
 use crate::tracer::no_tracer;
@@ -19,7 +19,7 @@ impl Agent {
     pub(super) fn take_requests(
         &mut self,
         now: Now,
-        take: impl FnOnce(&mut control::Server, &mut dyn FnMut(Caller, ControlRequest)),
+        take: impl FnOnce(&mut control::Server, &mut dyn FnMut(ConnectionId, ControlRequest)),
     ) {
         let mut requests = std::mem::take(&mut self.requests);
         take(&mut self.control, &mut |caller, request| requests.push((caller, request)));
@@ -43,7 +43,7 @@ impl Agent {
     fn trigger(
         &mut self,
         now: Now,
-        caller: Caller,
+        caller: ConnectionId,
         tracer: &str,
         container: Option<&str>,
         seconds: Option<u64>,
@@ -89,7 +89,7 @@ impl Agent {
     }
 
     /// Tells whoever waits for a capture how it ended.
-    pub(super) fn tell(&mut self, now: Now, caller: Option<Caller>, told: Result<RecordId, String>) {
+    pub(super) fn tell(&mut self, now: Now, caller: Option<ConnectionId>, told: Result<RecordId, String>) {
         let Some(caller) = caller else { return };
         let reply = match told {
             Ok(id) => Outcome::Id(id.to_string()),
@@ -98,7 +98,7 @@ impl Agent {
         self.reply(now, caller, &reply);
     }
 
-    fn reply(&mut self, now: Now, caller: Caller, reply: &impl serde::Serialize) {
+    fn reply(&mut self, now: Now, caller: ConnectionId, reply: &impl serde::Serialize) {
         // Whoever asked may be gone by now; then nobody waits for it.
         let _ = self.control.reply(caller, now.mono, |buf| serde_json::to_writer(buf, reply));
     }

@@ -268,7 +268,7 @@ impl View<'_> {
             }
         });
         scrape.family(&SHIP_RETRIES, |to| to.value(OutputStats::get(&output.stats().retries)));
-        scrape.family(&SHIP_LAG, |to| to.value(output.mark().lag()));
+        scrape.family(&SHIP_LAG, |to| to.value(output.progress().lag()));
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {

@@ -32,7 +32,7 @@ use crate::capture_data::{Capture, Refusal, Ticket};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::container_names::NameResolver;
-use crate::control::{self, Caller, ControlRequest};
+use crate::control::{self, ConnectionId, ControlRequest};
 use crate::host::{Facts, Key, Reader, Scan, Snapshot};
 use crate::http;
 use crate::log::RecordId;
@@ -92,7 +92,7 @@ pub struct Agent {
     turns: Turns,
     rescan: Duration,
     mishaps: Mishaps,
-    requests: Vec<(Caller, ControlRequest)>,
+    requests: Vec<(ConnectionId, ControlRequest)>,
     /// More answers wait than one turn takes.
     backlog: bool,
     /// The cgroups were not looked through to the end.
@@ -309,7 +309,13 @@ impl Agent {
     }
 
     /// Hands one event to one tracer, and carries out what it asks for.
-    fn feed(&mut self, index: usize, now: Now, caller: Option<Caller>, input: &Input<'_>) -> Option<Effects> {
+    fn feed(
+        &mut self,
+        index: usize,
+        now: Now,
+        caller: Option<ConnectionId>,
+        input: &Input<'_>,
+    ) -> Option<Effects> {
         let Agent { slots, shared, reader, .. } = self;
         let slot = slots.get_mut(index)?;
         let containers = reader.containers();

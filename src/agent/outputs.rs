@@ -80,7 +80,7 @@ impl Outputs {
     pub(super) fn new(specs: &[OutputSpec], config: &Config, log: &Writer) -> Outputs {
         let start = |spec: &OutputSpec| Running {
             name: spec.name,
-            output: (spec.start)(&config.log.dir, log.mark(spec.name)),
+            output: (spec.start)(&config.log.dir, log.progress(spec.name)),
             forced_out: 0,
             said: false,
         };
@@ -157,9 +157,9 @@ impl Outputs {
         scrape.family(&RETRIES, |to| {
             each(to, &|to, name, output| to.sample(&[name], OutputStats::get(&output.stats().retries)));
         });
-        scrape.family(&LAG, |to| each(to, &|to, name, output| to.sample(&[name], output.mark().lag())));
+        scrape.family(&LAG, |to| each(to, &|to, name, output| to.sample(&[name], output.progress().lag())));
         scrape.family(&DROPPED, |to| {
-            each(to, &|to, name, output| to.sample(&[name], output.mark().dropped_unshipped()));
+            each(to, &|to, name, output| to.sample(&[name], output.progress().dropped_unshipped()));
         });
         scrape.family(&FAULTS, |to| {
             each(to, &|to, name, output| {
@@ -178,7 +178,7 @@ impl Outputs {
 
 impl Running {
     fn tell_of_forced_out(&mut self) {
-        let forced_out = self.output.mark().dropped_unshipped();
+        let forced_out = self.output.progress().dropped_unshipped();
         let more = forced_out.saturating_sub(self.forced_out);
         self.forced_out = forced_out;
         if more > 0 && !std::mem::replace(&mut self.said, true) {
@@ -200,12 +200,12 @@ impl Running {
             target: self.output.target().into(),
             state: stats.state().name().into(),
             trouble: stats.trouble(),
-            lag: self.output.mark().lag(),
+            lag: self.output.progress().lag(),
             created: OutputStats::get(&stats.created),
             duplicates: OutputStats::get(&stats.duplicates),
             rejected: OutputStats::get(&stats.rejected),
             retries: OutputStats::get(&stats.retries),
-            dropped: self.output.mark().dropped_unshipped(),
+            dropped: self.output.progress().dropped_unshipped(),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Agent {
         Ok(agent)
     }
 
-    fn say_ready(&self, recovered: &log::Recovered) {
+    fn say_ready(&self, recovered: &log::RecoveryReport) {
         if recovered.torn_bytes > 0 || recovered.bad_records > 0 {
             eprintln!(
                 "onset: the log was not closed well: {} bytes of an unfinished record left out, {} bad records; see onset verify",

@@ -101,7 +101,7 @@ impl Agent {
             url,
             state: stats.state().name().into(),
             trouble: stats.trouble(),
-            lag: output.mark().lag(),
+            lag: output.progress().lag(),
             created: OutputStats::get(&stats.created),
             duplicates: OutputStats::get(&stats.duplicates),
             rejected: OutputStats::get(&stats.rejected),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::capture::{Captures, OPEN_ALL_MAX};
 use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::clock::{Now, Wall};
-use crate::control::Caller;
+use crate::control::ConnectionId;
 use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
 use crate::tracer::{About, Data, Emitted, PENDING_MAX, Trigger, World, document};
@@ -23,7 +23,7 @@ pub(super) struct OpenCapture {
     /// Which tracer's.
     pub(super) slot: usize,
     /// Who waits for it on the socket.
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Option<ConnectionId>,
     kind: CaptureKind,
     scope: Scope,
     /// When it is over; of one that was refused as busy, when the one in its way is.
@@ -119,7 +119,7 @@ pub(super) struct TracerContext<'a> {
     /// Whether the kernel tells it of its events.
     pub(super) event: bool,
     /// Who asked for what it does now; captures for a person are not held to the budget.
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Option<ConnectionId>,
     /// The event that it made of what someone asked for.
     pub(super) kept: Option<RecordId>,
     /// Captures that it asked for.

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_a_refusal_are_not_those_about_lines_that_a_release_leaves_out() {
+    fn the_verifiers_message_is_kept_without_its_statistics() {
         let absent = "libbpf: prog 'switched': missing .BTF.ext line info for the main program, skipping all of .BTF.ext line info.\n";
         assert_eq!(reason(absent), "");
         let refused = "libbpf: prog 'switched': BPF program load failed: -EACCES\nlibbpf: more\n";

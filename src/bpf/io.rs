@@ -415,7 +415,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tracepoint_that_is_not_there_is_told_from_one_that_could_not_be_attached() {
+    fn a_missing_tracepoint_is_distinguished_from_a_failed_attach() {
         let of = |number| Tracepoint::of("one", Err(libbpf_rs::Error::from_raw_os_error(number)));
         assert!(matches!(of(libc::ENOENT), Tracepoint::Absent));
         for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {

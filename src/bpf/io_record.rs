@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_read_from_its_end_and_says_if_its_beginning_is_missing() {
+    fn a_path_record_is_read_backwards_and_marks_a_missing_beginning() {
         let names = b"file\0b\0a\0garbage";
         let at = |whole: u32, bytes: u32, deleted: u32| {
             record(&[1, whole, 6, 0, 12, 0, 256, 0, 7 << 20 | 3, 77, bytes, deleted], names)
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_cut_or_of_no_kind_is_refused() {
+    fn a_truncated_record_or_one_of_unknown_kind_is_refused() {
         let mut stall = record(&[2, 7, 8, 1, 0, 0, 1_500_000_000, 0, 1, 8], b"dd\0garbage!!!!!!");
         stall.truncate(56);
         assert_eq!(stall.len(), 56);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_devices_numbers_survive_the_way_through_the_kernel() {
+    fn device_numbers_survive_the_kernels_encoding() {
         for device in [Device { major: 254, minor: 0 }, Device { major: 7, minor: (1 << 20) - 1 }] {
             assert_eq!(unpack_device(pack(device)), device);
         }

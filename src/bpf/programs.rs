@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_attached_until_its_last_link_is_gone() {
+    fn a_program_counts_as_attached_until_its_last_link_is_dropped() {
         const ONE: &str = "of two links";
         assert_eq!(of(ONE), None, "nobody tried it");
         assert_eq!(loaded(&[ONE], Ok::<_, &str>(7)), Ok(7));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_program_says_why_until_it_is_attached() {
+    fn a_refused_program_keeps_its_reason_until_it_attaches() {
         const ONE: &str = "refused at first";
         assert_eq!(loaded(&[ONE], Err::<(), _>("no BTF")), Err("no BTF"));
         assert_eq!(of(ONE), Some((Standing::Refused, Some("no BTF".into()))));

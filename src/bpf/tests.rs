@@ -32,7 +32,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
+fn a_container_key_survives_the_round_trip_through_a_bpf_map() {
     for key in [
         Key { slot: 0, generation: 0 },
         Key { slot: u16::MAX, generation: u32::MAX },
@@ -46,7 +46,7 @@ fn a_key_survives_the_way_through_the_kernel_and_none_is_none() {
 }
 
 #[test]
-fn records_come_out_whole_however_the_reads_fall() {
+fn iterator_records_are_parsed_whole_at_any_read_boundary() {
     let bytes: Vec<u8> = (0..120).collect();
     for room in [8, 9, 13, 64, 256] {
         let mut seen = Vec::new();
@@ -57,7 +57,7 @@ fn records_come_out_whole_however_the_reads_fall() {
 }
 
 #[test]
-fn a_list_that_ends_within_a_record_is_an_error() {
+fn an_iterator_that_ends_within_a_record_is_an_error() {
     let mut count = 0;
     let result = each_record(&mut Portions(&[0; 20], 0), &mut [0; 64], |_: &[u8; 8]| count += 1);
     assert_eq!(result.expect_err("4 bytes too few").kind(), io::ErrorKind::UnexpectedEof);
@@ -76,7 +76,7 @@ fn sent(kernel: u16, user: u16, tail: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_stack_is_read_as_the_program_lays_it_out() {
+fn a_stack_sample_is_parsed_as_the_bpf_program_lays_it_out() {
     let mut frames = 0xffff_ffff_8100_0000_u64.to_ne_bytes().to_vec();
     frames.extend(2_u32.to_ne_bytes());
     frames.extend([0; 20]);
@@ -94,7 +94,7 @@ fn a_stack_is_read_as_the_program_lays_it_out() {
 }
 
 #[test]
-fn a_stack_that_claims_more_than_it_has_is_refused() {
+fn a_stack_sample_that_claims_more_frames_than_it_has_is_refused() {
     let whole = sent(8, 32, &[0; 40]);
     for len in 0..whole.len() {
         assert_eq!(Sent::parse(&whole[..len]), None, "{len} bytes");
@@ -103,13 +103,13 @@ fn a_stack_that_claims_more_than_it_has_is_refused() {
 }
 
 #[test]
-fn a_kernel_without_btf_is_told_of_with_the_remedy() {
+fn a_kernel_without_btf_gives_an_error_with_the_remedy() {
     let error = btf(Path::new("/nonexistent")).expect_err("no such kernel");
     assert_eq!(error.to_string(), "kernel has no BTF (CONFIG_DEBUG_INFO_BTF); see onset doctor");
 }
 
 #[test]
-fn what_libbpf_says_of_a_failure_is_in_the_reason_and_not_on_stderr() {
+fn libbpf_messages_go_into_the_error_and_not_to_stderr() {
     if !root() {
         return;
     }
@@ -123,7 +123,7 @@ fn what_libbpf_says_of_a_failure_is_in_the_reason_and_not_on_stderr() {
 }
 
 #[test]
-fn a_drain_cut_short_by_its_budget_says_that_there_is_more() {
+fn a_drain_that_spends_its_budget_reports_more_records() {
     if !root() {
         return;
     }
@@ -158,7 +158,7 @@ fn until_the_next(armed: &mut Armed<'_>) -> Duration {
 }
 
 #[test]
-fn a_hook_is_attached_while_it_is_kept_and_one_that_is_not_there_is_told_of() {
+fn a_hook_is_detached_when_dropped_and_a_missing_one_is_an_error() {
     if !root() {
         return;
     }
@@ -228,7 +228,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
+fn an_oom_kill_reaches_the_ring_with_its_victim_and_cgroup() {
     if !root() {
         return;
     }
@@ -251,7 +251,7 @@ fn a_kill_comes_through_its_hooks_ring_with_who_was_killed_and_where() {
 }
 
 #[test]
-fn a_threshold_that_a_hook_is_given_filters_in_the_kernel() {
+fn a_hooks_threshold_filters_in_the_kernel() {
     if !root() {
         return;
     }

@@ -13,8 +13,8 @@ use super::text::{line, quantity};
 use super::{Command, Done, Failure, Given, Opt};
 use crate::clock::Wall;
 use crate::config;
-use crate::log::{Entry, Reader, RecordId};
-use crate::ship::{self, Reject};
+use crate::log::{LogRecord, Reader, RecordId};
+use crate::ship::{self, Rejection};
 use crate::sys;
 use choice::Choice;
 
@@ -104,7 +104,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
 fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let notes = ship::rejected(dir)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", dir.display())))?;
-    let mut notes: HashMap<String, Reject> = notes.into_iter().map(|note| (note.id.clone(), note)).collect();
+    let mut notes: HashMap<String, Rejection> =
+        notes.into_iter().map(|note| (note.id.clone(), note)).collect();
     let mut reader = Reader::open(dir)?;
     while let Some(entry) = reader.next()? {
         let wanted = choice.takes(entry.bytes); // of each: it notes what there is
@@ -126,7 +127,7 @@ fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Writ
     Ok(())
 }
 
-pub(super) fn words(note: &Reject) -> String {
+pub(super) fn words(note: &Rejection) -> String {
     let status = if note.status == 0 { "not sent".to_owned() } else { format!("HTTP {}", note.status) };
     format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }
@@ -143,7 +144,7 @@ fn list(
     let mut reader = Reader::open(dir)?;
     let mut told = false;
     loop {
-        while let Some(Entry { id, bytes }) = reader.next()? {
+        while let Some(LogRecord { id, bytes }) = reader.next()? {
             if choice.takes(bytes) {
                 print(id, bytes, json, out)?;
             }
@@ -170,7 +171,7 @@ fn list(
 fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
     let (mut kept, mut last) = (Vec::new(), Wall(0));
-    while let Some(Entry { id, bytes }) = reader.next()? {
+    while let Some(LogRecord { id, bytes }) = reader.next()? {
         if choice.takes(bytes) {
             last = Envelope::read(bytes).and_then(|envelope| envelope.time()).unwrap_or(last);
             kept.push((last, id));
@@ -183,7 +184,7 @@ fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> 
     let mut order = order.into_iter().peekable();
     let mut early: HashMap<usize, (RecordId, Vec<u8>)> = HashMap::new();
     let mut reader = Reader::open(dir)?;
-    while let Some(Entry { id, bytes }) = reader.next()? {
+    while let Some(LogRecord { id, bytes }) = reader.next()? {
         // What came after the first reading is not listed.
         let Some(place) = places.get(&id) else { continue };
         early.insert(*place, (id, bytes.to_vec()));

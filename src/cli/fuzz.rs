@@ -13,7 +13,7 @@ use super::flame::{Format, draw, nodes};
 use super::{COMMANDS, Done, Failure, es_template, events, show, status, text};
 use crate::capture_data::FlameNode;
 use crate::control::{Outcome, Status};
-use crate::ship::Reject;
+use crate::ship::Rejection;
 use crate::stacks::Tree;
 
 /// Drawing a larger one takes too long to be done thousands of times.
@@ -65,7 +65,7 @@ pub fn agent_reply(data: &[u8]) {
     check(&shown);
     let again = serde_json::to_string(&status).expect("plain fields");
     assert_eq!(serde_json::from_str::<Status>(&again).ok(), Some(status), "what it says is kept");
-    if let Ok(note) = serde_json::from_str::<Reject>(&text) {
+    if let Ok(note) = serde_json::from_str::<Rejection>(&text) {
         assert!(is_plain(&events::words(&note)));
     }
 }

@@ -25,7 +25,7 @@ fn onset(args: &[&str]) -> (u8, String, String) {
 }
 
 #[test]
-fn a_misuse_ends_with_2_and_one_line_that_says_what_is_wrong() {
+fn a_usage_error_exits_with_2_and_one_line() {
     let desk = Desk::new();
     for (args, says) in [
         (&[][..], "a command is missing"),
@@ -76,7 +76,7 @@ fn every_command_has_help_and_the_program_a_version() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_stdout_is_no_failure() {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     drop(theirs);
     let mut err = Vec::new();
@@ -112,7 +112,7 @@ fn check_takes_what_config_prints_and_names_each_wrong_key() {
 }
 
 #[test]
-fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
+fn status_prints_a_table_or_the_json_of_the_agent() {
     let status = Status {
         version: "9.9".into(),
         pid: 42,
@@ -179,7 +179,7 @@ fn the_agent_s_state_is_shown_as_a_table_or_as_it_came() {
 }
 
 #[test]
-fn a_trigger_prints_the_event_s_id_or_why_there_is_none() {
+fn trigger_prints_the_event_id_or_why_it_was_refused() {
     let desk = Desk::new();
     let agent = desk.agent(|ask| {
         let (tracer, container) = ("dload".into(), Some("abc".into()));

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_foreign_text_cannot_steer_the_terminal() {
+    fn control_characters_in_documents_do_not_reach_the_terminal() {
         let hostile = "a\x1b[2Jb\u{9b}31mc\r\n\u{202e}d\x07\u{2028}é漢";
         assert_eq!(line(hostile).to_string(), "a?[2Jb?31mc???d??é漢");
         assert_eq!(format!("{:<5}|", line("\x1bx")), "?x   |");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_shown_in_the_unit_that_their_name_tells() {
+    fn numbers_are_shown_in_the_unit_of_their_field_name() {
         let shown = |name, text: &str| quantity(name, &text.parse().expect("a number"));
         for (name, number, text) in [
             ("rss_bytes", "512", "512 B"),

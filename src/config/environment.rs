@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_put_in_and_those_that_are_missing_are_named() {
+    fn environment_variables_are_expanded_and_missing_ones_named() {
         let lookup = |name: &str| match name {
             "NODE_IP" => Some("192.0.2.7".to_owned()),
             "EMPTY" => Some(String::new()),

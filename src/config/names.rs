@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_folders_are_below_its_root_and_the_kubelets_files_are_ours() {
+    fn runtime_directories_are_below_the_hosts_root_and_kubelet_files_are_not() {
         let names = names(
             "[paths]\nroot = \"/host\"\n[containers]\nrunc = [\"/run/x\"]\nkubelet = \"https://node-1:10250/\"\nkubelet_ca_file = \"/etc/ca\"",
         );

@@ -28,7 +28,7 @@ fn the_example_known_issue_is_valid_when_uncommented() {
 }
 
 #[test]
-fn every_error_is_named_by_its_key_path_in_one_go() {
+fn all_config_errors_are_reported_at_once_by_key_path() {
     let found = errors(
         "hostnam = \"x\"\nsocket = 5\n[log]\nsegment = \"16MB\"\nbudget = \"1GiB\"\nfoo = 1\n[http]\nlisten = \"nowhere\"\n\
          [tracer.cpuidle]\nevery = \"10 parsecs\"\nuser_percent = -1\n[tracer.nosuch]\nenabled = true\n[capture]\nbudget_percent = 101\n",
@@ -92,7 +92,7 @@ fn broken_toml_is_named_by_its_line() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named() {
+fn changed_keys_that_need_a_restart_are_named() {
     let old = Config::parse("", TRACERS).expect("valid");
     let new = Config::parse("[log]\ndir = \"/x\"\n[tracer.dload]\nload = 1", TRACERS).expect("valid");
     assert_eq!(old.fixed_at_start(&new), ["[log]"]);

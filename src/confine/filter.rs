@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_done_is_refused_and_the_rest_is_allowed() {
+    fn calls_outside_the_table_are_refused_and_the_rest_allowed() {
         for call in FORBIDDEN.iter().chain(FORBIDDEN_HERE) {
             assert_eq!(answer(ARCH, call.1, 0), REFUSED, "{}", call.0);
         }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_another_architecture_kill_and_newer_ones_do_not_exist() {
+    fn calls_of_another_architecture_kill_and_unknown_numbers_give_enosys() {
         const I386: u32 = 0x4000_0003;
         assert_eq!(answer(I386, libc::SYS_read, 0), libc::SECCOMP_RET_KILL_PROCESS);
         assert_eq!(answer(ARCH, new::LAST_KNOWN + 1, 0), UNKNOWN);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn some_calls_are_held_to_some_arguments() {
+    fn some_calls_are_allowed_only_with_certain_arguments() {
         let cases = [
             (libc::SYS_clone, CLONE_THREAD | 0x3d0f00, libc::SECCOMP_RET_ALLOW),
             (libc::SYS_clone, 17, REFUSED),

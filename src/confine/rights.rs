@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_what_the_table_names_for_every_host() {
+    fn the_kept_capabilities_are_those_of_the_table() {
         let kept: Vec<_> = RIGHTS.iter().filter(|right| right.is_in(KEPT)).map(|right| right.name).collect();
         assert_eq!(
             kept,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_on_some_host_is_not_optional() {
+    fn a_capability_needed_on_any_host_is_not_optional() {
         let worst = Host {
             release: (5, 10),
             btf: false,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn older_kernels_ask_for_more() {
+    fn older_kernels_need_more_capabilities() {
         let host = |release, btf, memlock| Host {
             release,
             btf,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_to_everything_is_kept_only_in_place_of_what_is_missing() {
+    fn cap_sys_admin_is_kept_only_where_a_finer_capability_is_missing() {
         assert_eq!(stand_ins(u64::MAX), 0);
         assert_eq!(stand_ins(!BPF), SYS_ADMIN);
         assert_eq!(stand_ins(!PERFMON), SYS_ADMIN);

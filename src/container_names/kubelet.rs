@@ -11,7 +11,7 @@ use super::{NameRequest, Shared, runtimes};
 use crate::config::Kubelet;
 use crate::host::identity::pods::{self, Whose};
 use crate::host::{Identity, NameReport, NameSource, Role};
-use crate::net::client::{self, Client, Patience, Request, Trust};
+use crate::net::client::{self, Client, Request, Timeouts, TlsTrust};
 use crate::work_queue::{Next, WorkerGuard};
 
 /// The kubelet makes the list anew each time: it is not asked more often.
@@ -33,7 +33,7 @@ const LISTS: u32 = 6;
 /// A list of 500 pods is of 5 MiB.
 const LIST_MAX: usize = 64 << 20;
 
-const PATIENCE: Patience = Patience { connect: Duration::from_secs(3), whole: Duration::from_secs(10) };
+const PATIENCE: Timeouts = Timeouts { connect: Duration::from_secs(3), total: Duration::from_secs(10) };
 
 /// Why there is no list of pods.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub(super) enum Error {
     Client(#[from] client::Error),
     /// No connection, or not to the end.
     #[error("{0}")]
-    Broken(#[from] client::Broken),
+    RequestError(#[from] client::RequestError),
     /// It does not know us.
     #[error(
         "it answers 401: the token or certificate is not valid for it; see [containers] kubelet_token_file"
@@ -189,7 +189,7 @@ impl Shared {
 /// Asks for the list of pods, and says for each of these what is in it.
 pub(super) fn pods(source: &Kubelet, requests: &[NameRequest]) -> Result<Vec<Listed>, Error> {
     let identity = source.identity.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
-    let trust = Trust { ca_file: source.ca_file.as_deref(), identity };
+    let trust = TlsTrust { ca_file: source.ca_file.as_deref(), identity };
     let client = Client::new(&source.url, trust, PATIENCE)?;
     let bearer = match &source.token_file {
         Some(path) => {

@@ -69,7 +69,7 @@ fn spawner() -> ThreadSpawner {
 }
 
 #[test]
-fn each_runtimes_folder_is_looked_into() {
+fn the_state_directory_of_each_runtime_is_read() {
     let root = Root::new();
     let shop = "shop-7d4b9c6f5-x2v9k";
     let v2 = "run/containerd/io.containerd.runtime.v2.task";
@@ -121,7 +121,7 @@ fn podman_has_the_name_in_its_list_and_the_rest_in_the_spec() {
 }
 
 #[test]
-fn docker_knows_more_than_the_containerd_below_it() {
+fn docker_names_take_precedence_over_containerds() {
     let root = Root::new();
     root.write(
         &format!("run/containerd/io.containerd.runtime.v2.task/moby/{}/config.json", id(1)),
@@ -202,7 +202,7 @@ fn answer(stream: TcpStream, status: &str, body: &[u8]) {
 }
 
 #[test]
-fn a_file_that_comes_late_is_still_read() {
+fn a_state_file_that_appears_late_is_still_read() {
     let root = Root::new();
     let (table, key) = container(&format!("/docker/{}", id(1)));
     let bell = Arc::new(Bell::default());
@@ -215,7 +215,7 @@ fn a_file_that_comes_late_is_still_read() {
 }
 
 #[test]
-fn the_kubelet_tells_what_the_runtime_does_not() {
+fn the_kubelet_adds_what_the_runtime_does_not_know() {
     let root = Root::new();
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (mut table, key) = pod_container(WEB);
@@ -233,7 +233,7 @@ fn the_kubelet_tells_what_the_runtime_does_not() {
 }
 
 #[test]
-fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
+fn a_container_missing_from_the_kubelets_list_gets_its_pods_name() {
     let root = Root::new();
     let (names, server) = answering(&root, "200 OK", SYSTEMD);
     let (table, _) = pod_container(&id(1));
@@ -248,7 +248,7 @@ fn one_that_is_not_in_the_list_yet_is_at_least_its_pods() {
 }
 
 #[test]
-fn a_kubelet_that_does_not_answer_holds_nothing_up() {
+fn a_hung_kubelet_delays_no_other_source() {
     let root = Root::new();
     root.write(&format!("run/runc/{WEB}/state.json"), "runc_state/annotated");
     // It takes the connection and says nothing.
@@ -266,7 +266,7 @@ fn a_kubelet_that_does_not_answer_holds_nothing_up() {
 }
 
 #[test]
-fn what_the_kubelet_refuses_with_is_told_with_its_remedy() {
+fn a_kubelet_refusal_is_logged_with_its_remedy() {
     let root = Root::new();
     let (table, _) = pod_container(WEB);
     for (status, body, hint) in [
@@ -287,7 +287,7 @@ fn what_the_kubelet_refuses_with_is_told_with_its_remedy() {
 }
 
 #[test]
-fn containers_that_come_together_are_asked_about_once() {
+fn containers_that_start_together_share_one_kubelet_request() {
     let root = Root::new();
     let (names, listener) = listening(&root);
     let asked = Arc::new(AtomicU32::new(0));
@@ -327,7 +327,7 @@ fn containers_that_come_together_are_asked_about_once() {
 }
 
 #[test]
-fn a_sandbox_that_is_in_no_list_is_not_waited_for() {
+fn a_sandbox_missing_from_the_kubelets_list_is_not_waited_for() {
     let root = Root::new();
     root.write(
         &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json", id(1)),

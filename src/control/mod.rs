@@ -21,8 +21,8 @@ pub use status::{
 };
 
 use crate::fixed_buf::FixedBuf;
-pub use crate::net::Caller;
-use crate::net::{Limits, Next, Slots};
+pub use crate::net::ConnectionId;
+use crate::net::{Limits, Response, Slots};
 use peer_credentials::CheckedListener;
 use socket::Socket;
 
@@ -133,7 +133,7 @@ impl Server {
     }
 
     /// Takes an event for one of its tokens. Each that asks is to get one `reply`, after this.
-    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
+    pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(ConnectionId, ControlRequest)) {
         self.slots.ready(token, now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
@@ -144,14 +144,14 @@ impl Server {
     }
 
     /// Goes on with what was pending.
-    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(Caller, ControlRequest)) {
+    pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(ConnectionId, ControlRequest)) {
         self.slots.resume(now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
     /// Answers one that asked, with one line of JSON. False: it is gone.
     pub fn reply(
         &mut self,
-        caller: Caller,
+        caller: ConnectionId,
         now: Duration,
         json: impl FnOnce(&mut FixedBuf) -> serde_json::Result<()>,
     ) -> bool {
@@ -177,21 +177,21 @@ impl Server {
 }
 
 fn hear(
-    caller: Caller,
+    caller: ConnectionId,
     received: &[u8],
     reply: &mut FixedBuf,
-    each: &mut dyn FnMut(Caller, ControlRequest),
-) -> Next {
+    each: &mut dyn FnMut(ConnectionId, ControlRequest),
+) -> Response {
     let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
         if received.len() < REQUEST_MAX {
-            return Next::Listen;
+            return Response::Incomplete;
         }
         return refuse(received, reply, "a request is one line of JSON of at most 4 KiB");
     };
     match serde_json::from_slice(received.get(..end).unwrap_or_default()) {
         Ok(request) => {
             each(caller, request);
-            Next::Later(REPLY_WITHIN)
+            Response::Deferred(REPLY_WITHIN)
         }
         Err(error) => refuse(received, reply, &format!("not understood: {error}")),
     }
@@ -203,10 +203,10 @@ fn hear(
 pub fn fuzz(data: &[u8]) {
     let mut reply = FixedBuf::new(REPLY_MAX);
     let mut asked = 0;
-    let next = hear(Caller::default(), data, &mut reply, &mut |_, _| asked += 1);
+    let next = hear(ConnectionId::default(), data, &mut reply, &mut |_, _| asked += 1);
     match next {
-        Next::Later(_) => assert_eq!((asked, reply.len()), (1, 0)),
-        Next::Reply { .. } => assert!(asked == 0 && reply.ends_with(b"\n")),
+        Response::Deferred(_) => assert_eq!((asked, reply.len()), (1, 0)),
+        Response::Reply { .. } => assert!(asked == 0 && reply.ends_with(b"\n")),
         _ => assert_eq!((asked, reply.len()), (0, 0)),
     }
 }
@@ -218,12 +218,12 @@ pub fn fuzz_groups(data: &[u8]) {
     peer_credentials::fuzz(data);
 }
 
-fn refuse(received: &[u8], reply: &mut FixedBuf, why: &str) -> Next {
+fn refuse(received: &[u8], reply: &mut FixedBuf, why: &str) -> Response {
     let outcome = Outcome::Refused(why.to_owned());
     // The buffer holds what is said of a request, which is shorter than it.
     let _ = serde_json::to_writer(&mut *reply, &outcome);
     let _ = reply.push(b"\n");
-    Next::Reply { took: received.len(), last: true }
+    Response::Reply { consumed: received.len(), last: true }
 }
 
 #[cfg(test)]

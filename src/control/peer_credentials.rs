@@ -10,7 +10,7 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::Error;
-use crate::net::{Listen, Stream};
+use crate::net::{Listener, Stream};
 use crate::sys;
 
 /// Where groups have their names.
@@ -71,16 +71,16 @@ pub(super) struct CheckedStream {
     group: Option<u32>,
 }
 
-impl Listen for CheckedListener {
+impl Listener for CheckedListener {
     type Stream = CheckedStream;
 
-    fn take(&self) -> io::Result<CheckedStream> {
+    fn accept_stream(&self) -> io::Result<CheckedStream> {
         self.listener.accept().map(|(stream, _)| CheckedStream { stream, group: self.group })
     }
 }
 
 impl Stream for CheckedStream {
-    fn admit(&self) -> Result<(), &'static [u8]> {
+    fn authorize(&self) -> Result<(), &'static [u8]> {
         let known = sys::peer(&self.stream).is_ok_and(|(user, group)| {
             user == 0
                 || user == sys::user()

@@ -2,14 +2,16 @@
 //! place once its mode is right: at no moment could anyone else connect, whatever the umask.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
 use mio::net::{UnixListener, UnixStream};
 
 use super::Error;
+use crate::takeover;
 
 /// A socket's file, removed when this goes.
 #[derive(Debug)]
@@ -20,8 +22,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens on a path, unless another agent does. The file is for us alone, or for a group too.
+    /// Listens on `path`, unless another agent does; waits for one that is exiting. The file is for us alone, or for
+    /// `group` too.
     pub(super) fn bind(path: &Path, group: Option<(&str, u32)>) -> Result<(UnixListener, Socket), Error> {
+        takeover::take(|error| matches!(error, Error::Live(_)), || Socket::replace(path, group))
+    }
+
+    /// Listens on `path` where no agent does.
+    fn replace(path: &Path, group: Option<(&str, u32)>) -> Result<(UnixListener, Socket), Error> {
         let fail = |error: io::Error| match error.kind() {
             io::ErrorKind::InvalidInput => Error::TooLong(path.to_owned()),
             _ => Error::Make(path.to_owned(), error),
@@ -36,7 +44,11 @@ impl Socket {
                 Err(error) if is_dead(&error) => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(fail(error)),
                 // One that hangs has no room for another caller, but lives.
-                _ => return Err(Error::Live(path.to_owned())),
+                Err(_) => return Err(Error::Live(path.to_owned())),
+                Ok(stream) => {
+                    await_end(stream);
+                    return Err(Error::Live(path.to_owned()));
+                }
             },
         }
         let (listener, metadata) =
@@ -58,6 +70,14 @@ impl Drop for Socket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Waits until the agent on the other end of `stream` has exited, says something, or has had the time to exit.
+fn await_end(stream: UnixStream) {
+    let mut stream = StdStream::from(OwnedFd::from(stream));
+    // Where this fails the next attempt comes sooner.
+    let _ = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(takeover::EXIT)));
+    let _ = stream.read(&mut [0]);
 }
 
 fn is_dead(error: &io::Error) -> bool {

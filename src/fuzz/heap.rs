@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_found_unless_it_was_put_aside() {
+    fn heap_allocations_are_counted_unless_excluded() {
         count_by(|| COUNT.get());
         assert_eq!(untouched(|| 7), 7);
         untouched(|| aside(|| [take(), aside(take), take()]));

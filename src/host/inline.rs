@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_whole_or_cut_between_characters() {
+    fn text_that_does_not_fit_is_refused_or_cut_between_characters() {
         assert_eq!(&*Text::<4>::new("abcd").expect("fits"), "abcd");
         assert_eq!(Text::<4>::new("abcde"), None);
         assert_eq!(&*Text::<4>::joined(&["/a", "/", "b"]).expect("fits"), "/a/b");

@@ -20,7 +20,7 @@ pub fn request(data: &[u8]) {
                 check(&request, rest.len());
                 rest = &rest[request.len..];
             }
-            Parsed::More => {
+            Parsed::Incomplete => {
                 assert!(rest.len() < REQUEST_MAX, "a full buffer is asked for more");
                 return;
             }
@@ -36,7 +36,7 @@ pub fn request(data: &[u8]) {
 fn grown(data: &[u8]) -> Parsed<'_> {
     let step = (data.len() / EVERYWHERE).max(1);
     let outcomes = (0..data.len()).step_by(step).map(|len| parse(&data[..len]));
-    let first = outcomes.into_iter().find(|outcome| *outcome != Parsed::More);
+    let first = outcomes.into_iter().find(|outcome| *outcome != Parsed::Incomplete);
     first.unwrap_or_else(|| parse(data))
 }
 

@@ -16,8 +16,9 @@ pub mod fuzz;
 pub mod request;
 
 use crate::fixed_buf::{FixedBuf, Full};
-use crate::net::{Limits, Listen, Next, Slots, Stream};
-use request::{Method, Parsed, REQUEST_MAX, Request, Stay};
+use crate::net::{Limits, Listener, Response, Slots, Stream};
+use crate::takeover;
+use request::{Method, Parsed, Persistence, REQUEST_MAX, Request};
 
 /// A head of ours is far shorter.
 const HEAD_MAX: usize = 512;
@@ -30,7 +31,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 37\r\nRetry-After: 1\r\nConnection: close\r\n\r\ntoo many connections: come back soon\n";
 
-/// Whoever has the pages.
+/// What serves the pages.
 pub trait Pages {
     /// Writes the page at `path` and tells its status and content type. One that is left empty
     /// becomes its status in words. `None`: there is no such page.
@@ -76,8 +77,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, with one token for that and one for each connection. No page may be longer than
-    /// `body_size`.
+    /// Listens, with one token for that and one for each connection. Waits for an agent that is exiting and still has
+    /// the address. No page may be longer than `body_size`.
     pub fn bind(
         listen: SocketAddr,
         registry: &Registry,
@@ -87,7 +88,8 @@ impl Server {
         let limits =
             Limits { request: REQUEST_MAX, reply: HEAD_MAX + body_size, patience: PATIENCE, full: FULL };
         let error = |error| Error::new(listen, error);
-        let listener = TcpListener::bind(listen).map_err(error)?;
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let listener = takeover::take(in_use, || TcpListener::bind(listen)).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         let slots = Slots::new(listener, registry, tokens, limits).map_err(error)?;
         Ok(Server { slots, address, body: FixedBuf::new(body_size) })
@@ -129,38 +131,38 @@ impl Server {
     }
 }
 
-fn answer(received: &[u8], reply: &mut FixedBuf, body: &mut FixedBuf, pages: &mut dyn Pages) -> Next {
+fn answer(received: &[u8], reply: &mut FixedBuf, body: &mut FixedBuf, pages: &mut dyn Pages) -> Response {
     body.clear();
     match request::parse(received) {
-        Parsed::More => Next::Listen,
+        Parsed::Incomplete => Response::Incomplete,
         Parsed::Bad(status) => {
-            write(reply, body, &plain(status), Stay::Close, true);
-            Next::Reply { took: received.len(), last: true }
+            write(reply, body, &plain(status), Persistence::Close, true);
+            Response::Reply { consumed: received.len(), last: true }
         }
         Parsed::Request(request) => {
             let answer = find(&request, body, pages);
-            write(reply, body, &answer, request.stay, request.method != Method::Head);
-            Next::Reply { took: request.len, last: request.stay == Stay::Close }
+            write(reply, body, &answer, request.persistence, request.method != Method::Head);
+            Response::Reply { consumed: request.len, last: request.persistence == Persistence::Close }
         }
     }
 }
 
 /// The first half of an answer; the other is its body.
-struct Answer {
+struct ResponseHead {
     status: u16,
     kind: &'static str,
 }
 
-fn plain(status: u16) -> Answer {
-    Answer { status, kind: PLAIN }
+fn plain(status: u16) -> ResponseHead {
+    ResponseHead { status, kind: PLAIN }
 }
 
-fn find(request: &Request<'_>, body: &mut FixedBuf, pages: &mut dyn Pages) -> Answer {
+fn find(request: &Request<'_>, body: &mut FixedBuf, pages: &mut dyn Pages) -> ResponseHead {
     if request.method == Method::Other {
         return plain(405);
     }
     match pages.page(request.path, body) {
-        Some((status, kind)) => Answer { status, kind },
+        Some((status, kind)) => ResponseHead { status, kind },
         None => {
             body.clear();
             plain(404)
@@ -169,13 +171,19 @@ fn find(request: &Request<'_>, body: &mut FixedBuf, pages: &mut dyn Pages) -> An
 }
 
 /// Writes a whole answer. One without a body of its own gets its status in words.
-fn write(reply: &mut FixedBuf, body: &mut FixedBuf, answer: &Answer, stay: Stay, with_body: bool) {
+fn write(
+    reply: &mut FixedBuf,
+    body: &mut FixedBuf,
+    answer: &ResponseHead,
+    persistence: Persistence,
+    with_body: bool,
+) {
     let words = reason(answer.status);
     if body.is_empty() {
         // Cannot fail: the buffer is empty.
         let _ = writeln!(body, "{words}");
     }
-    if try_write(reply, body, answer, words, stay, with_body).is_err() {
+    if try_write(reply, body, answer, words, persistence, with_body).is_err() {
         // The reply's buffer is made to hold the longest head and body.
         reply.clear();
         let _ = reply.push(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
@@ -185,9 +193,9 @@ fn write(reply: &mut FixedBuf, body: &mut FixedBuf, answer: &Answer, stay: Stay,
 fn try_write(
     reply: &mut FixedBuf,
     body: &FixedBuf,
-    answer: &Answer,
+    answer: &ResponseHead,
     words: &str,
-    stay: Stay,
+    persistence: Persistence,
     with_body: bool,
 ) -> std::fmt::Result {
     let (status, kind, len) = (answer.status, answer.kind, body.len());
@@ -195,10 +203,10 @@ fn try_write(
     if status == 405 {
         reply.write_str("Allow: GET, HEAD\r\n")?;
     }
-    reply.write_str(match stay {
-        Stay::Open => "\r\n",
-        Stay::Asked => "Connection: keep-alive\r\n\r\n",
-        Stay::Close => "Connection: close\r\n\r\n",
+    reply.write_str(match persistence {
+        Persistence::KeepAlive => "\r\n",
+        Persistence::AskedKeepAlive => "Connection: keep-alive\r\n\r\n",
+        Persistence::Close => "Connection: close\r\n\r\n",
     })?;
     if with_body {
         reply.push(body).map_err(|Full| std::fmt::Error)?;
@@ -220,16 +228,16 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-impl Listen for TcpListener {
+impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    fn take(&self) -> io::Result<TcpStream> {
+    fn accept_stream(&self) -> io::Result<TcpStream> {
         self.accept().map(|(stream, _)| stream)
     }
 }
 
 impl Stream for TcpStream {
-    fn admit(&self) -> Result<(), &'static [u8]> {
+    fn authorize(&self) -> Result<(), &'static [u8]> {
         // A reply is written whole; without this its last part could wait for an acknowledgement.
         let _ = self.set_nodelay(true);
         Ok(())

@@ -9,7 +9,7 @@ pub const REQUEST_MAX: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// The beginning of a request; more is to come.
-    More,
+    Incomplete,
     /// A request.
     Request(Request<'a>),
     /// Not to be answered but with this status, and then closed.
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     /// With what: the path without query, as sent. Of another method than ours it is any text.
     pub path: &'a str,
     /// Whether the connection is to stay open.
-    pub stay: Stay,
+    pub persistence: Persistence,
     /// How many bytes it is long.
     pub len: usize,
 }
@@ -42,11 +42,11 @@ pub enum Method {
 
 /// What becomes of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stay {
+pub enum Persistence {
     /// It stays, as HTTP/1.1 has it.
-    Open,
+    KeepAlive,
     /// It stays, which an HTTP/1.0 client asked for and has to be told.
-    Asked,
+    AskedKeepAlive,
     /// It is closed.
     Close,
 }
@@ -58,7 +58,7 @@ pub fn parse(data: &[u8]) -> Parsed<'_> {
     match head(data) {
         Ok(Some(request)) => Parsed::Request(request),
         Ok(None) if data.len() == REQUEST_MAX => Parsed::Bad(431),
-        Ok(None) => Parsed::More,
+        Ok(None) => Parsed::Incomplete,
         Err(Bad(status)) => Parsed::Bad(status),
     }
 }
@@ -82,12 +82,12 @@ fn head(data: &[u8]) -> Result<Option<Request<'_>>, Bad> {
         match lines.next()? {
             None => return Ok(None),
             Some([]) => break,
-            Some(line) => fields.take(line)?,
+            Some(line) => fields.add(line)?,
         }
     }
-    let stay = fields.stay(method, version)?;
+    let persistence = fields.persistence(method, version)?;
     let len = data.len().saturating_sub(lines.0.len());
-    Ok(Some(Request { method, path, stay, len }))
+    Ok(Some(Request { method, path, persistence, len }))
 }
 
 /// The lines of a head; what follows the last one taken.
@@ -171,7 +171,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, line: &[u8]) -> Result<(), Bad> {
+    fn add(&mut self, line: &[u8]) -> Result<(), Bad> {
         let colon = line.iter().position(|byte| *byte == b':').ok_or(BAD)?;
         let (name, value) = line.split_at(colon);
         if !is_token(name) {
@@ -197,7 +197,7 @@ impl Fields {
         Ok(())
     }
 
-    fn stay(&self, method: Method, version: Version) -> Result<Stay, Bad> {
+    fn persistence(&self, method: Method, version: Version) -> Result<Persistence, Bad> {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::New) {
             return Err(BAD);
         }
@@ -209,10 +209,10 @@ impl Fields {
             _ => {}
         }
         Ok(match version {
-            _ if self.close => Stay::Close,
-            Version::New => Stay::Open,
-            Version::Old if self.keep => Stay::Asked,
-            Version::Old => Stay::Close,
+            _ if self.close => Persistence::Close,
+            Version::New => Persistence::KeepAlive,
+            Version::Old if self.keep => Persistence::AskedKeepAlive,
+            Version::Old => Persistence::Close,
         })
     }
 }

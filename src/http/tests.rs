@@ -10,11 +10,11 @@ const TOKENS: Range<usize> = 100..117;
 const BODY: usize = 8 << 20;
 
 /// Pages of any length: `/fill/a/100` is a hundred `a`s.
-struct Book {
+struct TestPages {
     asked: u32,
 }
 
-impl Pages for Book {
+impl Pages for TestPages {
     fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)> {
         self.asked += 1;
         let mut parts = path.strip_prefix("/fill/")?.split('/');
@@ -28,19 +28,19 @@ impl Pages for Book {
 }
 
 /// The agent's loop in small, with a clock that a test moves.
-struct World {
+struct TestLoop {
     poll: Poll,
     server: Server,
-    book: Book,
+    pages: TestPages,
     now: Duration,
 }
 
-impl World {
-    fn new() -> World {
+impl TestLoop {
+    fn new() -> TestLoop {
         let poll = Poll::new().expect("epoll");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::bind(any, poll.registry(), TOKENS, BODY).expect("a free port");
-        World { poll, server, book: Book { asked: 0 }, now: Duration::from_secs(1000) }
+        TestLoop { poll, server, pages: TestPages { asked: 0 }, now: Duration::from_secs(1000) }
     }
 
     fn connect(&mut self) -> Client {
@@ -56,10 +56,10 @@ impl World {
         let wait = if pending { Duration::ZERO } else { wait };
         self.poll.poll(&mut events, Some(wait)).expect("epoll");
         if pending {
-            self.server.resume(self.now, &mut self.book);
+            self.server.resume(self.now, &mut self.pages);
         }
         for event in &events {
-            self.server.ready(event.token(), self.now, &mut self.book);
+            self.server.ready(event.token(), self.now, &mut self.pages);
         }
         pending || !events.is_empty()
     }
@@ -135,11 +135,11 @@ fn get(path: &str) -> String {
 
 #[test]
 fn a_page_is_served_and_the_connection_stays_for_the_next() {
-    let mut world = World::new();
-    let mut client = world.connect();
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
     for _ in 0..3 {
-        world.send(&mut client, get("/fill/a/5").as_bytes());
-        let (bytes, ended) = world.read(&mut client);
+        test_loop.send(&mut client, get("/fill/a/5").as_bytes());
+        let (bytes, ended) = test_loop.read(&mut client);
         let text = String::from_utf8(bytes).expect("text");
         assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\naaaaa");
         assert!(!ended);
@@ -147,8 +147,8 @@ fn a_page_is_served_and_the_connection_stays_for_the_next() {
 }
 
 #[test]
-fn every_request_gets_the_answer_that_it_deserves() {
-    let mut world = World::new();
+fn every_request_gets_the_right_status_and_body() {
+    let mut test_loop = TestLoop::new();
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(20_000));
     for (text, status, ends) in [
         ("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404, false),
@@ -163,54 +163,54 @@ fn every_request_gets_the_answer_that_it_deserves() {
         ("\x16\x03\x01", 400, true),
         (&long, 431, true),
     ] {
-        let (answers, ended) = world.ask(text);
+        let (answers, ended) = test_loop.ask(text);
         let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
         assert_eq!((&statuses[..], ended), (&[status][..], ends), "{:.60}", text);
     }
 }
 
 #[test]
-fn a_client_of_http_1_0_is_told_that_it_may_stay() {
-    let mut world = World::new();
-    let mut client = world.connect();
-    world.send(&mut client, b"GET /fill/a/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    let (bytes, _) = world.read(&mut client);
+fn an_http_1_0_client_that_asks_for_keep_alive_gets_it() {
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
+    test_loop.send(&mut client, b"GET /fill/a/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let (bytes, _) = test_loop.read(&mut client);
     assert!(String::from_utf8_lossy(&bytes).contains("\r\nConnection: keep-alive\r\n"));
 }
 
 #[test]
 fn a_head_is_answered_with_the_length_but_without_the_body() {
-    let mut world = World::new();
-    let (answers, ended) = world.ask("HEAD /fill/a/1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut test_loop = TestLoop::new();
+    let (answers, ended) = test_loop.ask("HEAD /fill/a/1000 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((&answers[..], ended), (&[(200, vec![])][..], false));
 }
 
 #[test]
 fn requests_sent_at_once_are_answered_in_order_over_several_turns() {
-    let mut world = World::new();
+    let mut test_loop = TestLoop::new();
     let text: String = (0..100).map(|length| get(&format!("/fill/a/{length}1"))).collect();
-    let mut client = world.connect();
+    let mut client = test_loop.connect();
     client.write_all(text.as_bytes()).expect("room");
-    while world.book.asked == 0 {
-        world.turn(Duration::from_secs(5));
+    while test_loop.pages.asked == 0 {
+        test_loop.turn(Duration::from_secs(5));
     }
-    assert!(world.book.asked <= 4 && world.server.pending(), "one turn answers a few");
-    let (bytes, ended) = world.read(&mut client);
+    assert!(test_loop.pages.asked <= 4 && test_loop.server.pending(), "one turn answers a few");
+    let (bytes, ended) = test_loop.read(&mut client);
     let lengths: Vec<usize> = answers(&bytes, false).iter().map(|(_, body)| body.len()).collect();
     assert_eq!(lengths, (0..100).map(|length| length * 10 + 1).collect::<Vec<_>>());
     assert!(!ended);
 }
 
 #[test]
-fn one_that_asks_without_end_does_not_keep_another_waiting() {
-    let mut world = World::new();
-    let (mut greedy, mut modest) = (world.connect(), world.connect());
+fn a_client_that_sends_requests_without_end_does_not_starve_another() {
+    let mut test_loop = TestLoop::new();
+    let (mut greedy, mut modest) = (test_loop.connect(), test_loop.connect());
     greedy.write_all(get("/fill/a/1").repeat(200).as_bytes()).expect("room");
     modest.write_all(get("/fill/b/1").as_bytes()).expect("room");
     let mut turns = 0;
     let mut chunk = [0; 100];
     while modest.read(&mut chunk).is_err() {
-        world.turn(Duration::from_secs(5));
+        test_loop.turn(Duration::from_secs(5));
         turns += 1;
         assert!(turns < 5, "200 requests are 50 turns");
     }
@@ -218,64 +218,64 @@ fn one_that_asks_without_end_does_not_keep_another_waiting() {
 
 #[test]
 fn a_request_may_come_byte_by_byte() {
-    let mut world = World::new();
-    let mut client = world.connect();
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
     let text = get("/fill/a/3");
     for byte in text.as_bytes() {
-        assert_eq!(world.book.asked, 0);
-        world.send(&mut client, &[*byte]);
+        assert_eq!(test_loop.pages.asked, 0);
+        test_loop.send(&mut client, &[*byte]);
     }
-    let (bytes, _) = world.read(&mut client);
+    let (bytes, _) = test_loop.read(&mut client);
     assert_eq!(answers(&bytes, false), [(200, b"aaa".to_vec())]);
 }
 
 #[test]
-fn a_client_that_ends_its_side_first_still_gets_its_answer() {
-    let mut world = World::new();
-    let mut client = world.connect();
+fn a_client_that_shuts_its_sending_side_still_gets_its_reply() {
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
     client.write_all(get("/fill/a/3").repeat(2).as_bytes()).expect("room");
     client.shutdown(Shutdown::Write).expect("a socket");
-    let (bytes, ended) = world.read(&mut client);
+    let (bytes, ended) = test_loop.read(&mut client);
     assert_eq!((answers(&bytes, false).len(), ended), (2, true));
-    assert_eq!(world.server.deadline(), None, "nobody is left");
+    assert_eq!(test_loop.server.deadline(), None, "nobody is left");
 }
 
 #[test]
 fn an_idle_client_is_cut_after_five_seconds_and_no_sooner() {
-    let mut world = World::new();
-    let mut client = world.connect();
-    world.pass(Duration::from_millis(4999));
-    world.send(&mut client, get("/fill/a/1").as_bytes());
-    assert!(!world.read(&mut client).1);
-    assert_eq!(world.server.deadline(), Some(world.now + PATIENCE), "its time begins anew");
-    world.pass(PATIENCE);
-    assert_eq!(world.read(&mut client), (vec![], true));
-    assert_eq!(world.server.deadline(), None);
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
+    test_loop.pass(Duration::from_millis(4999));
+    test_loop.send(&mut client, get("/fill/a/1").as_bytes());
+    assert!(!test_loop.read(&mut client).1);
+    assert_eq!(test_loop.server.deadline(), Some(test_loop.now + PATIENCE), "its time begins anew");
+    test_loop.pass(PATIENCE);
+    assert_eq!(test_loop.read(&mut client), (vec![], true));
+    assert_eq!(test_loop.server.deadline(), None);
 }
 
 #[test]
-fn a_request_that_dribbles_in_is_cut_after_five_seconds() {
-    let mut world = World::new();
-    let mut client = world.connect();
+fn a_slowly_sent_request_is_cut_after_five_seconds() {
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
     for byte in b"GET /" {
-        world.send(&mut client, &[*byte]);
-        world.pass(Duration::from_millis(999));
+        test_loop.send(&mut client, &[*byte]);
+        test_loop.pass(Duration::from_millis(999));
     }
-    assert!(!world.read(&mut client).1, "4995 ms have passed");
-    world.pass(Duration::from_millis(5));
-    assert_eq!(world.read(&mut client), (vec![], true));
+    assert!(!test_loop.read(&mut client).1, "4995 ms have passed");
+    test_loop.pass(Duration::from_millis(5));
+    assert_eq!(test_loop.read(&mut client), (vec![], true));
 }
 
 #[test]
-fn a_client_that_does_not_take_its_answer_is_cut_after_five_seconds() {
-    let mut world = World::new();
-    let mut client = world.connect();
-    world.send(&mut client, get(&format!("/fill/a/{BODY}")).as_bytes());
-    assert_eq!(world.book.asked, 1);
-    world.pass(PATIENCE - Duration::from_millis(1));
-    assert!(world.server.deadline().is_some());
-    world.pass(Duration::from_millis(1));
-    assert_eq!(world.server.deadline(), None, "its slot is free");
+fn a_client_that_does_not_read_its_reply_is_cut_after_five_seconds() {
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
+    test_loop.send(&mut client, get(&format!("/fill/a/{BODY}")).as_bytes());
+    assert_eq!(test_loop.pages.asked, 1);
+    test_loop.pass(PATIENCE - Duration::from_millis(1));
+    assert!(test_loop.server.deadline().is_some());
+    test_loop.pass(Duration::from_millis(1));
+    assert_eq!(test_loop.server.deadline(), None, "its slot is free");
     let mut all = Vec::new();
     // The kernel may still hold some of it, or say that the rest was reset.
     let _ = client.set_nonblocking(false).and_then(|()| client.read_to_end(&mut all));
@@ -283,49 +283,49 @@ fn a_client_that_does_not_take_its_answer_is_cut_after_five_seconds() {
 }
 
 #[test]
-fn a_page_half_sent_is_not_touched_by_the_next() {
-    let mut world = World::new();
-    let (mut slow, mut quick) = (world.connect(), world.connect());
-    world.send(&mut slow, get(&format!("/fill/a/{BODY}")).as_bytes());
+fn a_half_sent_page_is_not_overwritten_by_the_next() {
+    let mut test_loop = TestLoop::new();
+    let (mut slow, mut quick) = (test_loop.connect(), test_loop.connect());
+    test_loop.send(&mut slow, get(&format!("/fill/a/{BODY}")).as_bytes());
     for _ in 0..3 {
-        world.send(&mut quick, get("/fill/b/100000").as_bytes());
-        let (bytes, _) = world.read(&mut quick);
+        test_loop.send(&mut quick, get("/fill/b/100000").as_bytes());
+        let (bytes, _) = test_loop.read(&mut quick);
         assert_eq!(answers(&bytes, false), [(200, vec![b'b'; 100_000])]);
     }
-    let (bytes, _) = world.read(&mut slow);
+    let (bytes, _) = test_loop.read(&mut slow);
     let answers = answers(&bytes, false);
     assert_eq!((answers[0].0, answers[0].1.len()), (200, BODY));
     assert!(answers[0].1.iter().all(|byte| *byte == b'a'));
 }
 
 #[test]
-fn the_seventeenth_is_told_to_come_back_and_can_once_another_left() {
-    let mut world = World::new();
-    let mut sixteen: Vec<Client> = (0..16).map(|_| world.connect()).collect();
-    let (refused, ended) = world.ask(&get("/fill/a/1"));
+fn the_seventeenth_connection_gets_503_until_another_closes() {
+    let mut test_loop = TestLoop::new();
+    let mut sixteen: Vec<Client> = (0..16).map(|_| test_loop.connect()).collect();
+    let (refused, ended) = test_loop.ask(&get("/fill/a/1"));
     assert_eq!((refused.len(), refused[0].0, ended), (1, 503, true));
     assert!(refused[0].1.ends_with(b"soon\n"));
     for client in &mut sixteen {
-        world.send(client, get("/fill/a/1").as_bytes());
-        assert_eq!(answers(&world.read(client).0, false), [(200, b"a".to_vec())]);
+        test_loop.send(client, get("/fill/a/1").as_bytes());
+        assert_eq!(answers(&test_loop.read(client).0, false), [(200, b"a".to_vec())]);
     }
     drop(sixteen.pop());
-    world.settle();
-    assert_eq!(world.ask(&get("/fill/a/1")).0, [(200, b"a".to_vec())]);
+    test_loop.settle();
+    assert_eq!(test_loop.ask(&get("/fill/a/1")).0, [(200, b"a".to_vec())]);
 }
 
 #[test]
-fn a_crowd_that_comes_at_once_is_seen_to_in_turns() {
-    let mut world = World::new();
-    let address = world.server.address();
+fn many_connections_at_once_are_accepted_over_several_turns() {
+    let mut test_loop = TestLoop::new();
+    let address = test_loop.server.address();
     let mut crowd: Vec<Client> = (0..100).map(|_| Client::connect(address).expect("listens")).collect();
-    world.settle();
+    test_loop.settle();
     let statuses: Vec<u16> = crowd
         .iter_mut()
         .map(|client| {
             client.set_nonblocking(true).expect("a socket");
             let _ = client.write_all(get("/fill/a/1").as_bytes());
-            let (bytes, _) = world.read(client);
+            let (bytes, _) = test_loop.read(client);
             answers(&bytes, false)[0].0
         })
         .collect();
@@ -334,25 +334,25 @@ fn a_crowd_that_comes_at_once_is_seen_to_in_turns() {
 }
 
 #[test]
-fn after_a_refusal_what_the_client_still_sends_is_dropped_and_not_answered() {
-    let mut world = World::new();
-    let mut client = world.connect();
-    world.send(&mut client, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+fn bytes_after_a_refused_request_are_dropped() {
+    let mut test_loop = TestLoop::new();
+    let mut client = test_loop.connect();
+    test_loop.send(&mut client, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
     for _ in 0..50 {
         client.write_all(get("/fill/a/1").as_bytes()).expect("it listens on");
     }
-    let (bytes, ended) = world.read(&mut client);
+    let (bytes, ended) = test_loop.read(&mut client);
     assert_eq!((answers(&bytes, false)[0].0, answers(&bytes, false).len(), ended), (413, 1, true));
-    assert_eq!(world.book.asked, 0);
-    world.pass(Duration::from_secs(1));
-    assert_eq!(world.server.deadline(), None, "one that does not close is closed");
+    assert_eq!(test_loop.pages.asked, 0);
+    test_loop.pass(Duration::from_secs(1));
+    assert_eq!(test_loop.server.deadline(), None, "one that does not close is closed");
 }
 
 #[test]
 fn a_port_in_use_is_an_error_that_names_it_and_what_to_do() {
-    let world = World::new();
-    let error = Server::bind(world.server.address(), world.poll.registry(), 0..17, 0);
+    let test_loop = TestLoop::new();
+    let error = Server::bind(test_loop.server.address(), test_loop.poll.registry(), 0..17, 0);
     let text = error.expect_err("it is taken").to_string();
-    assert!(text.contains(&world.server.address().to_string()), "{text}");
+    assert!(text.contains(&test_loop.server.address().to_string()), "{text}");
     assert!(text.contains("in use by another program; set `listen` in [http]"), "{text}");
 }

@@ -18,12 +18,12 @@ pub(super) fn random() -> io::Result<[u8; 8]> {
     }
 }
 
-/// Has the file's bytes on the disk (fdatasync(2)).
+/// Syncs the file's bytes to the disk (fdatasync(2)).
 pub(super) fn sync_data(file: &File) -> io::Result<()> {
     sync(file, File::sync_data)
 }
 
-/// Has a file or a folder on the disk, names and all (fsync(2)).
+/// Syncs a file or a directory to the disk, its names included (fsync(2)).
 pub(super) fn sync_all(file: &File) -> io::Result<()> {
     sync(file, File::sync_all)
 }
@@ -54,7 +54,7 @@ pub(super) fn rewrite(file: &File, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the file's next data is, at `offset` or behind it; `None`: from there on it is a hole
+/// The range of the file's next data at or behind `offset`; `None`: from there on it is a hole
 /// (SEEK_DATA and SEEK_HOLE in lseek(2)). A filesystem that knows no holes says that all is data.
 pub(super) fn next_data(file: &File, offset: u64) -> io::Result<Option<Range<u64>>> {
     let Some(start) = seek(file, offset, libc::SEEK_DATA)? else { return Ok(None) };

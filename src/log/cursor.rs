@@ -1,22 +1,22 @@
-//! How far an output has read the log: a small file beside the segments, called after the output, with the id of
-//! the last record that is done. Two places in it are written in turn, so a torn write leaves the one before.
-//! It may come back old, or be lost: then records are sent again under the same ids.
+//! How far an output has read the log: a small file beside the segments, named after the output, with the id of
+//! the last record that is done. Its two slots are written in turn, so a torn write leaves the entry before.
+//! Where the file comes back old or is lost, records are sent again under the same ids.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::folder::remove;
+use super::log_dir::remove;
 use super::record::SEQ_END;
 use super::{Error, Id, RecordId};
 use crate::sys;
 
-/// What stands behind the output's name in the file's.
+/// The file is called after the output, with this suffix.
 const SUFFIX: &str = ".cursor";
 /// The longest name of an output.
 const NAME_MAX: usize = 32;
-/// The one cursor of a log before cursors had names, and whose it was.
+/// The file name of the only cursor before cursors had names, and the output that it belongs to.
 pub(super) const UNNAMED: (&str, &str) = ("shipped", "elasticsearch");
 /// The format that is written here, and the newest that is read.
 const VERSION: u32 = 1;
@@ -25,12 +25,12 @@ const MAGIC: &[u8; 8] = b"onsetcur";
 pub(super) const ENTRY: usize = 48;
 /// The second entry begins here: no disk tears two blocks with one write.
 pub(super) const BLOCK: u64 = 4096;
-/// Later turns are forged; with them, the one after might not be newer.
+/// Turns stay below: a forged entry with a later one is bad, and adding to a turn cannot overflow.
 const TURN_END: u64 = 1 << 63;
 
-/// What one place in the file says.
+/// The content of one of the file's two slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CursorSlot {
     /// An entry: the last record that is done, and how many entries came before.
     Entry { turn: u64, id: RecordId },
     /// Nothing was ever written.
@@ -41,25 +41,27 @@ pub(super) enum Place {
     Bad,
 }
 
-impl Place {
-    pub(super) fn parse(bytes: &[u8], at: u64) -> Place {
+impl CursorSlot {
+    pub(super) fn parse(bytes: &[u8], at: u64) -> CursorSlot {
         if bytes.iter().all(|byte| *byte == 0) {
-            return Place::Blank;
+            return CursorSlot::Blank;
         }
         let Some((fields, sum)) = bytes.first_chunk::<ENTRY>().and_then(|bytes| bytes.split_last_chunk())
         else {
-            return Place::Bad;
+            return CursorSlot::Bad;
         };
         if !fields.starts_with(MAGIC) || crc32fast::hash(fields) != u32::from_le_bytes(*sum) {
-            return Place::Bad;
+            return CursorSlot::Bad;
         }
         let version = number(fields, 8) & u64::from(u32::MAX);
         let (turn, seq) = (number(fields, 16), number(fields, 32));
         let id = RecordId { log: Id(number(fields, 24).to_le_bytes()), seq };
         match u32::try_from(version) {
-            Ok(VERSION) if turn < TURN_END && turn % 2 == at && seq < SEQ_END => Place::Entry { turn, id },
-            Ok(newer) if newer > VERSION => Place::Newer(newer),
-            _ => Place::Bad,
+            Ok(VERSION) if turn < TURN_END && turn % 2 == at && seq < SEQ_END => {
+                CursorSlot::Entry { turn, id }
+            }
+            Ok(newer) if newer > VERSION => CursorSlot::Newer(newer),
+            _ => CursorSlot::Bad,
         }
     }
 }
@@ -80,45 +82,45 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// What a whole file says.
+/// The content of the file: its newer entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said {
+struct CursorFile {
     turn: u64,
     id: Option<RecordId>,
     newer: Option<u32>,
-    /// There is something, but no entry.
+    /// Something is written there, but no slot has an entry.
     bad: bool,
 }
 
-impl Said {
-    fn of(places: [Place; 2]) -> Said {
-        let mut said = Said { bad: places.contains(&Place::Bad), ..Said::default() };
-        for place in places {
-            match place {
-                Place::Entry { turn, id } if said.id.is_none() || turn > said.turn => {
-                    (said.turn, said.id) = (turn, Some(id));
+impl CursorFile {
+    fn from_slots(slots: [CursorSlot; 2]) -> CursorFile {
+        let mut content = CursorFile { bad: slots.contains(&CursorSlot::Bad), ..CursorFile::default() };
+        for slot in slots {
+            match slot {
+                CursorSlot::Entry { turn, id } if content.id.is_none() || turn > content.turn => {
+                    (content.turn, content.id) = (turn, Some(id));
                 }
-                Place::Newer(version) => said.newer = Some(version),
+                CursorSlot::Newer(version) => content.newer = Some(version),
                 _ => {}
             }
         }
-        Said { bad: said.bad && said.id.is_none(), ..said }
+        CursorFile { bad: content.bad && content.id.is_none(), ..content }
     }
 
-    /// What cannot be read is as good as rotten.
-    fn read(file: &File) -> Said {
-        let place = |at: u64| {
+    /// A slot that cannot be read is bad.
+    fn read(file: &File) -> CursorFile {
+        let slot = |at: u64| {
             let mut bytes = [0; ENTRY];
             match read_at(file, &mut bytes, at * BLOCK) {
-                Ok(()) => Place::parse(&bytes, at),
-                Err(_) => Place::Bad,
+                Ok(()) => CursorSlot::parse(&bytes, at),
+                Err(_) => CursorSlot::Bad,
             }
         };
-        Said::of([place(0), place(1)])
+        CursorFile::from_slots([slot(0), slot(1)])
     }
 }
 
-/// Fills what the file has; the rest stays as it is.
+/// Fills `to` as far as the file reaches; the rest of it stays as it is.
 fn read_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !to.is_empty() {
         match file.read_at(to, offset) {
@@ -134,7 +136,7 @@ fn read_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the cursor with this name is.
+/// The path of the cursor called `name`.
 pub(super) fn path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}{SUFFIX}"))
 }
@@ -144,16 +146,16 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// The id that the cursor with this name says, for who only wants to know.
+/// The id in the cursor called `name`, read without opening it for writing.
 pub(super) fn peek(name: &str, dir: &Path) -> Option<RecordId> {
     peek_at(&path(dir, name))
 }
 
 fn peek_at(path: &Path) -> Option<RecordId> {
-    File::open(path).ok().and_then(|file| Said::read(&file).id)
+    File::open(path).ok().and_then(|file| CursorFile::read(&file).id)
 }
 
-/// All cursors in a log's folder with what they say, by name.
+/// All cursors in the log's directory, by name, with the ids in them.
 pub(super) fn list(dir: &Path) -> Result<Vec<(String, Option<RecordId>)>, Error> {
     let mut cursors = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
@@ -168,9 +170,9 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(String, Option<RecordId>)>, Error>
     Ok(cursors)
 }
 
-/// Gives the cursor of a log that an earlier onset wrote its name. Where both are there, an earlier onset ran once
-/// more: the one that is further on is kept. Call it with the folder locked.
-pub(super) fn name_the_unnamed(dir: &Path) -> Result<(), Error> {
+/// Renames the cursor of a log that an earlier onset wrote. Where both names exist, an earlier onset ran once
+/// more, and the cursor that is further on is kept. Call it with the directory locked.
+pub(super) fn migrate_unnamed(dir: &Path) -> Result<(), Error> {
     let (old, new) = (dir.join(UNNAMED.0), path(dir, UNNAMED.1));
     if std::fs::symlink_metadata(&old).is_err() {
         return Ok(());
@@ -183,7 +185,7 @@ pub(super) fn name_the_unnamed(dir: &Path) -> Result<(), Error> {
     if kept { std::fs::rename(&old, &new).map_err(Error::io("name", &new)) } else { remove(&old) }
 }
 
-/// An output's place in the log.
+/// An output's position in the log, on the disk.
 #[derive(Debug)]
 pub struct Cursor {
     path: PathBuf,
@@ -193,35 +195,35 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Opens the cursor of the output with this name in a log, or makes it, and tells the last record that is
-    /// done. `None`: nothing is known to be; `was_bad` tells whether something should have been.
+    /// Opens or creates the cursor of the output called `name` and returns the last record that is done. `None`: no
+    /// record is known to be done; `was_bad` tells whether the file held something unreadable.
     pub fn named(name: &str, dir: &Path) -> Result<(Cursor, Option<RecordId>), Error> {
         if !is_name(name) {
             return Err(Error::CursorName { name: name.to_owned() });
         }
         let path = path(dir, name);
-        let (file, said) = open(&path).map_err(Error::io("open", &path))?;
-        if let Some(version) = said.newer {
+        let (file, content) = open(&path).map_err(Error::io("open", &path))?;
+        if let Some(version) = content.newer {
             return Err(Error::Newer { path, version });
         }
-        Ok((Cursor { path, file, turn: said.turn, was_bad: said.bad }, said.id))
+        Ok((Cursor { path, file, turn: content.turn, was_bad: content.bad }, content.id))
     }
 
-    /// Whether the file was there, but said nothing that could be believed.
+    /// Whether the file existed, but neither slot held a valid entry.
     #[must_use]
     pub fn was_bad(&self) -> bool {
         self.was_bad
     }
 
-    /// Everything up to this record is done. A file that was taken away, its folder too, is
-    /// made again once the folder is there. Does not wait for the disk, and allocates nothing.
+    /// Everything up to the record `id` is done. A file that was deleted, with its directory too, is
+    /// created again once the directory exists. Does not wait for the disk, and allocates nothing.
     pub fn set(&mut self, id: RecordId) -> io::Result<()> {
         if !self.in_place()? {
-            let (file, said) = open(&self.path)?;
-            if said.newer.is_some() {
+            let (file, content) = open(&self.path)?;
+            if content.newer.is_some() {
                 return Err(io::ErrorKind::InvalidData.into()); // not ours to write over
             }
-            (self.file, self.turn) = (file, said.turn);
+            (self.file, self.turn) = (file, content.turn);
         }
         let turn = self.turn + 1; // below TURN_END
         self.file.write_all_at(&entry(turn, id), turn % 2 * BLOCK)?;
@@ -229,7 +231,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Has it on the disk. Not needed, but spares sending again after a power failure.
+    /// Syncs the file to the disk. Without that, records are sent again after a power failure.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -244,16 +246,16 @@ impl Cursor {
     }
 }
 
-/// Opens the file with all its blocks, so that a full disk is an error here and not later.
-fn open(path: &Path) -> io::Result<(File, Said)> {
+/// Opens the file and allocates all its blocks, so that a full disk is an error here and not later.
+fn open(path: &Path) -> io::Result<(File, CursorFile)> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match sys::fallocate(&file, 2 * BLOCK) {
         Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => return Err(error),
         _ => {}
     }
-    let said = Said::read(&file);
-    Ok((file, said))
+    let content = CursorFile::read(&file);
+    Ok((file, content))
 }
 
 #[cfg(test)]

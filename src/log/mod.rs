@@ -1,6 +1,6 @@
-//! The log: fixed-size segments of checksummed records, and the queue of all that was seen. A
-//! record exists once its checksums match; before that it never happened. One `Writer` appends;
-//! any number of `Reader`s follow it, also after it died. The format: docs/log-format.md.
+//! The log: fixed-size segments of checksummed records, which is also the queue of the outputs. A record exists once
+//! its checksums match; before that it never happened. One `Writer` appends; any number of `Reader`s follow it, also
+//! after it died. The format: docs/log-format.md.
 
 use std::fmt;
 use std::io;
@@ -9,26 +9,26 @@ use std::sync::Arc;
 
 mod calls;
 mod cursor;
-mod folder;
-mod found;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
-mod mark;
+mod log_dir;
+mod progress;
 mod reader;
 pub mod record;
+mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod segment_reader;
 mod syncer;
-mod tail;
 mod writer;
 
 pub use crate::record_id::{Id, NoId, RecordId};
 pub use cursor::Cursor;
-pub use found::Recovered;
-pub use mark::Mark;
-pub use reader::{Entry, Reader, Report, get, verify};
+pub use progress::Progress;
+pub use reader::{LogRecord, ReadReport, Reader, get, verify};
+pub use recovery::RecoveryReport;
 pub use writer::{Counters, Writer};
 
 /// What can be wrong with a log.

@@ -6,24 +6,24 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::folder::{self, Calm, Listed};
-use super::record::{self, HEADER, Header, Opening};
+use super::log_dir::{self, SegmentFile, UnchangedDir};
+use super::record::{self, HEADER, Header, ParsedHeader};
 use super::scan::Step;
-use super::tail::{Between, Follow, Jump, Others, Tail};
+use super::segment_reader::{GapCause, Jump, OtherLogs, SegmentReader, SegmentState};
 use super::{Error, Id, RecordId, calls};
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct LogRecord<'a> {
     /// Its id.
     pub id: RecordId,
     /// Its body: a document.
     pub bytes: &'a [u8],
 }
 
-/// What a reader met.
+/// What a reader has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ReadReport {
     /// Segments.
     pub segments: u64,
     /// Segments whose header has rotted. Their records are read all the same.
@@ -32,17 +32,17 @@ pub struct Report {
     pub records: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// Bytes behind a segment's last record that are none: what was being written when it ended.
+    /// Bytes behind the last record of a segment: a record that was being written when its writer died.
     pub torn_bytes: u64,
     /// Records that have rotted.
     pub bad_records: u64,
-    /// Records that are not there although later ones are.
+    /// Records that are not there although later records are.
     pub missing_records: u64,
     /// Records that were deleted by the budget before this reader came to them.
     pub dropped_records: u64,
 }
 
-impl Report {
+impl ReadReport {
     /// Whether every record that was finished is there. A torn tail is no fault.
     #[must_use]
     pub fn sound(&self) -> bool {
@@ -60,44 +60,44 @@ pub struct Reader {
     only: Option<Id>,
     /// The last record that was given.
     given: Option<RecordId>,
-    current: Option<Tail>,
-    /// Where it left segments of other logs.
-    others: Others,
-    /// The folder when nothing was found in it behind the end.
-    calm: Option<Calm>,
-    report: Report,
+    current: Option<SegmentReader>,
+    /// Positions in segments of other logs.
+    others: OtherLogs,
+    /// The directory as it was when no segment followed the current one.
+    unchanged: Option<UnchangedDir>,
+    report: ReadReport,
 }
 
 /// The name of the segment that a reader is in.
 #[derive(Clone, Copy)]
-struct Name {
+struct CurrentName {
     first: u64,
-    /// It is another file's by now, or nobody's.
+    /// Another file has the name by now, or none.
     taken: bool,
 }
 
 impl Reader {
     /// Begins with the oldest record.
     pub fn open(dir: &Path) -> Result<Reader, Error> {
-        folder::list(dir)?;
+        log_dir::list(dir)?;
         Ok(Reader {
             dir: dir.to_owned(),
             after: None,
             only: None,
             given: None,
             current: None,
-            others: Others::default(),
-            calm: None,
-            report: Report::default(),
+            others: OtherLogs::default(),
+            unchanged: None,
+            report: ReadReport::default(),
         })
     }
 
-    /// Begins with the record after this one; with the oldest where that is gone, or of another log.
+    /// Begins with the record after `id`; with the oldest one where `id` is deleted or of another log.
     pub fn after(dir: &Path, id: RecordId) -> Result<Reader, Error> {
         let mut reader = Reader::open(dir)?;
-        let segments = folder::list(dir)?;
+        let segments = log_dir::list(dir)?;
         if let Some(listed) = segments.iter().rfind(|listed| listed.first <= id.seq) {
-            reader.enter(*listed, Between::Unknown)?;
+            reader.enter(*listed, GapCause::Unknown)?;
             if reader.log().is_some_and(|log| !log.same_log(id.log)) {
                 reader = Reader::open(dir)?;
             }
@@ -106,7 +106,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Begins with the record of this log after that one, and reads no other that was copied in.
+    /// Begins with the record of `log` after `after`, and skips records of other logs.
     pub(super) fn of(dir: &Path, log: Id, after: Option<RecordId>) -> Result<Reader, Error> {
         let mut reader = match after {
             Some(id) => Reader::after(dir, id)?,
@@ -116,13 +116,13 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The next record; `None` is the end for now: ask again later to follow.
+    /// The next record; `None` at the end of the log: call it again later to follow.
     #[allow(clippy::should_implement_trait)] // an entry borrows the reader's buffer
-    pub fn next(&mut self) -> Result<Option<Entry<'_>>, Error> {
+    pub fn next(&mut self) -> Result<Option<LogRecord<'_>>, Error> {
         let mut asked = 0;
         loop {
             let Some(current) = &mut self.current else {
-                if self.first()? {
+                if self.enter_oldest()? {
                     continue;
                 }
                 return Ok(None);
@@ -133,7 +133,7 @@ impl Reader {
             if let Some(last) = last.filter(|_| !follows)
                 && last.is_gone(&current.file).map_err(Error::io("read", current.path()))?
             {
-                self.again()?;
+                self.reread()?;
                 continue;
             }
             match step {
@@ -149,19 +149,19 @@ impl Reader {
                     self.report.records += 1;
                     self.report.bytes += body.len() as u64;
                     let bytes = self.current.as_ref().map_or(&[][..], |current| current.scan.body(body));
-                    return Ok(Some(Entry { id, bytes }));
+                    return Ok(Some(LogRecord { id, bytes }));
                 }
                 Step::Bad { records } => {
                     self.report.bad_records = self.report.bad_records.saturating_add(records);
                 }
                 Step::End { torn } => {
                     current.torn = torn;
-                    if self.onward()? {
+                    if self.advance()? {
                         asked = 0;
                     } else if asked < self.others.len() {
                         asked += 1; // another log may be the one that is written
                         let current = self.current.take();
-                        self.current = self.others.turn(current);
+                        self.current = self.others.rotate(current);
                     } else {
                         return Ok(None);
                     }
@@ -170,21 +170,21 @@ impl Reader {
         }
     }
 
-    /// What it met so far. All that is dropped before it was read is in here.
+    /// What the reader has counted so far, records that were deleted before it came to them included.
     #[must_use]
-    pub fn report(&self) -> Report {
-        let torn = self.tails().map(|tail| tail.torn);
-        Report { torn_bytes: torn.fold(self.report.torn_bytes, u64::saturating_add), ..self.report }
+    pub fn report(&self) -> ReadReport {
+        let torn = self.open_segments().map(|tail| tail.torn);
+        ReadReport { torn_bytes: torn.fold(self.report.torn_bytes, u64::saturating_add), ..self.report }
     }
 
-    /// Whether it trusts the folder to tell of changes.
+    /// Whether it relies on the directory's change time.
     #[cfg(test)]
-    pub(super) fn is_calm(&self) -> bool {
-        self.calm.as_ref().is_some_and(Calm::is_sure)
+    pub(super) fn trusts_dir(&self) -> bool {
+        self.unchanged.as_ref().is_some_and(UnchangedDir::is_sure)
     }
 
     /// The segments that may still grow.
-    fn tails(&self) -> impl Iterator<Item = &Tail> {
+    fn open_segments(&self) -> impl Iterator<Item = &SegmentReader> {
         self.current.iter().chain(self.others.iter())
     }
 
@@ -193,21 +193,21 @@ impl Reader {
         self.current.as_ref().and_then(|current| current.scan.log())
     }
 
-    /// What was read last is not there any more, and other records may be in its place: reads the
-    /// segment once more, but for what was given. What is rotten in it is counted again.
-    fn again(&mut self) -> Result<(), Error> {
+    /// The record that was read last is gone, and other records may be in its place: reads the segment again, but
+    /// skips records that were given. Corrupt records in it are counted again.
+    fn reread(&mut self) -> Result<(), Error> {
         self.after = self.given.or(self.after);
         match &mut self.current {
-            Some(current) => current.again(),
+            Some(current) => current.restart(),
             None => Ok(()),
         }
     }
 
     /// Enters the oldest segment, if there is one.
-    fn first(&mut self) -> Result<bool, Error> {
+    fn enter_oldest(&mut self) -> Result<bool, Error> {
         let segments = self.segments()?;
-        let Some(oldest) = segments.iter().find(|listed| self.takes(listed)) else { return Ok(false) };
-        let entered = self.enter(*oldest, Between::Unknown)?;
+        let Some(oldest) = segments.iter().find(|listed| self.is_wanted(listed)) else { return Ok(false) };
+        let entered = self.enter(*oldest, GapCause::Unknown)?;
         if let (Some(after), Some(current)) = (self.after, &self.current)
             && current.is_of(after.log)
         {
@@ -217,70 +217,77 @@ impl Reader {
         Ok(entered)
     }
 
-    /// At the end of a segment: goes on where there is more. A segment with another behind it is
-    /// looked at once more first, because it may have grown just before that one began.
-    fn onward(&mut self) -> Result<bool, Error> {
+    /// At the end of a segment: continues with the next one. A segment that another one follows is read once more
+    /// first, because it may have grown just before the next one began.
+    fn advance(&mut self) -> Result<bool, Error> {
         let Some(current) = &self.current else { return Ok(false) };
-        self.report.torn_bytes = self.report.torn_bytes.saturating_add(self.others.done(current));
-        if let Follow::Sealed(jump) = current.follow {
-            if matches!(jump.between, Between::Unknown | Between::Replaced) {
+        self.report.torn_bytes = self.report.torn_bytes.saturating_add(self.others.drop_before(current));
+        if let SegmentState::Sealed(jump) = current.state {
+            if matches!(jump.cause, GapCause::Unknown | GapCause::Replaced) {
                 self.after = self.given.or(self.after); // the same records may be there again
             }
-            return self.enter(jump.to, jump.between);
+            return self.enter(jump.to, jump.cause);
         }
         let alone = self.others.len() == 0;
-        if alone && Calm::is_still(&mut self.calm, &self.dir) {
+        if alone && UnchangedDir::is_unchanged(&mut self.unchanged, &self.dir) {
             return Ok(false);
         }
-        let jump = self.jump(current)?;
+        let jump = self.next_segment(current)?;
         if jump.is_some() || !alone {
-            self.calm = None;
+            self.unchanged = None;
         }
         let Some(jump) = jump else { return Ok(false) };
         if let Some(current) = &mut self.current {
-            current.follow = Follow::Sealed(jump);
+            current.state = SegmentState::Sealed(jump);
             // Nobody looks here again: a record behind one that has rotted is found now or never.
-            current.scan.doubt();
+            current.scan.forget_end();
         }
         // One that does not tell its log may be of this one, and come before: they are all asked first.
         if self.others.iter().any(|other| other.scan.log().is_none()) {
             let current = self.current.take();
-            self.current = self.others.turn(current);
+            self.current = self.others.rotate(current);
         }
         Ok(true)
     }
 
-    /// Where to go on from here. Only once all that was read is gone, another log began.
-    fn jump(&self, current: &Tail) -> Result<Option<Jump>, Error> {
+    /// The segment after `current`. Another log has begun only where every segment that was read is gone.
+    fn next_segment(&self, current: &SegmentReader) -> Result<Option<Jump>, Error> {
         let segments = self.segments()?;
-        let there = self.tails().filter(|tail| !tail.is_gone());
+        let there = self.open_segments().filter(|tail| !tail.is_gone());
         let passed = there.map(|tail| tail.listed.first).max();
-        let from = Name { first: current.listed.first, taken: current.is_gone() };
+        let from = CurrentName { first: current.listed.first, taken: current.is_gone() };
         let later = segments.iter().find(|listed| self.is_behind(current, from, listed, passed.unwrap_or(0)));
-        let ours =
-            |listed: &Listed| self.log_of(listed).is_none_or(|log| self.tails().any(|tail| tail.is_of(log)));
+        let ours = |listed: &SegmentFile| {
+            self.log_of(listed).is_none_or(|log| self.open_segments().any(|tail| tail.is_of(log)))
+        };
         if let Some(later) = later.filter(|later| passed.is_some() || ours(later)) {
-            let between = if later.first == from.first {
-                Between::Replaced
+            let cause = if later.first == from.first {
+                GapCause::Replaced
             } else if segments.first() == Some(later) {
-                Between::Dropped
+                GapCause::Dropped
             } else {
-                Between::Missing
+                GapCause::Missing
             };
-            return Ok(Some(Jump { to: *later, between }));
+            return Ok(Some(Jump { to: *later, cause }));
         }
         if passed.is_some() {
             return Ok(None);
         }
-        let another = segments.iter().find(|listed| self.takes(listed));
-        Ok(another.map(|oldest| Jump { to: *oldest, between: Between::Unknown }))
+        let another = segments.iter().find(|listed| self.is_wanted(listed));
+        Ok(another.map(|oldest| Jump { to: *oldest, cause: GapCause::Unknown }))
     }
 
-    /// Whether a segment is to be read when this one is at its end. A log that was left elsewhere goes
-    /// on from there; of a log that was not met yet, only what is behind all that was passed is new.
-    fn is_behind(&self, current: &Tail, from: Name, listed: &Listed, passed: u64) -> bool {
+    /// Whether `listed` is to be read after `current`. A log with a kept position continues from there; of a log that
+    /// was never read, only segments behind the number `passed` are new.
+    fn is_behind(
+        &self,
+        current: &SegmentReader,
+        from: CurrentName,
+        listed: &SegmentFile,
+        passed: u64,
+    ) -> bool {
         let before = if from.taken { listed.first < from.first } else { listed.first <= from.first };
-        if before || !self.takes(listed) {
+        if before || !self.is_wanted(listed) {
             return false;
         }
         if self.others.len() == 0 {
@@ -293,49 +300,49 @@ impl Reader {
         }
     }
 
-    /// Whether a segment is of a log that is read. One that does not say is.
-    fn takes(&self, listed: &Listed) -> bool {
+    /// Whether `listed` belongs to the log that is read, or does not say to which log it belongs.
+    fn is_wanted(&self, listed: &SegmentFile) -> bool {
         self.only.is_none_or(|only| self.log_of(listed).is_none_or(|log| log.same_log(only)))
     }
 
-    /// The log that a segment says it is of.
-    fn log_of(&self, listed: &Listed) -> Option<Id> {
+    /// The log in the header of `listed`.
+    fn log_of(&self, listed: &SegmentFile) -> Option<Id> {
         let mut bytes = [0; HEADER];
-        let file = File::open(folder::path(&self.dir, listed.first)).ok()?;
+        let file = File::open(log_dir::segment_path(&self.dir, listed.first)).ok()?;
         file.read_exact_at(&mut bytes, 0).ok()?;
         match Header::parse(&bytes) {
-            Opening::Sound(header) => Some(header.log),
+            ParsedHeader::Sound(header) => Some(header.log),
             _ => None,
         }
     }
 
-    /// The segments; a folder that is gone has none, and may come back.
-    fn segments(&self) -> Result<Vec<Listed>, Error> {
-        match folder::list(&self.dir) {
+    /// The segments; a directory that is gone has none, and may come back.
+    fn segments(&self) -> Result<Vec<SegmentFile>, Error> {
+        match log_dir::list(&self.dir) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             other => other,
         }
     }
 
-    /// Goes to a segment. Deleted meanwhile, it is passed over.
-    fn enter(&mut self, listed: Listed, between: Between) -> Result<bool, Error> {
-        self.calm = None;
-        let path = folder::path(&self.dir, listed.first);
+    /// Opens the segment `listed`. One that was deleted meanwhile is skipped.
+    fn enter(&mut self, listed: SegmentFile, cause: GapCause) -> Result<bool, Error> {
+        self.unchanged = None;
+        let path = log_dir::segment_path(&self.dir, listed.first);
         let file = match calls::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Some(current) = &mut self.current {
-                    current.follow = Follow::Live;
+                    current.state = SegmentState::Live;
                 }
                 return Ok(true);
             }
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
-        let (tail, opening) = Tail::begin(listed, &path, file)?; // an error leaves this reader where it was
-        match opening {
-            Opening::Newer(version) => return Err(Error::Newer { path, version }),
-            Opening::Bad => self.report.bad_segments += 1,
-            Opening::Sound(_) | Opening::Blank => {}
+        let (tail, header) = SegmentReader::begin(listed, &path, file)?; // an error leaves this reader where it was
+        match header {
+            ParsedHeader::Newer(version) => return Err(Error::Newer { path, version }),
+            ParsedHeader::Bad => self.report.bad_segments += 1,
+            ParsedHeader::Sound(_) | ParsedHeader::Blank => {}
         }
         self.report.segments += 1;
         let new = tail.scan.log();
@@ -343,19 +350,19 @@ impl Reader {
         if new.is_none_or(|new| left.scan.log().is_none_or(|old| old.same_log(new))) {
             let floor = self.current.as_ref().map_or(0, |entered| entered.scan.floor());
             let gap = record::gap(left.scan.floor(), floor);
-            match between {
-                Between::Missing => {
+            match cause {
+                GapCause::Missing => {
                     self.report.missing_records = self.report.missing_records.saturating_add(gap)
                 }
-                Between::Dropped => {
+                GapCause::Dropped => {
                     self.report.dropped_records = self.report.dropped_records.saturating_add(gap)
                 }
-                Between::Unknown | Between::Replaced => {}
+                GapCause::Unknown | GapCause::Replaced => {}
             }
         }
-        let torn = match between {
-            Between::Replaced => left.torn,
-            Between::Unknown => std::mem::take(&mut self.others).torn().saturating_add(left.torn),
+        let torn = match cause {
+            GapCause::Replaced => left.torn,
+            GapCause::Unknown => std::mem::take(&mut self.others).torn().saturating_add(left.torn),
             _ => self.others.keep(left),
         };
         self.report.torn_bytes = self.report.torn_bytes.saturating_add(torn);
@@ -363,7 +370,7 @@ impl Reader {
     }
 }
 
-/// One record's body; `None`: it is not in this log, or not any more.
+/// The body of the record `id`; `None`: the log does not hold it.
 pub fn get(dir: &Path, id: RecordId) -> Result<Option<Vec<u8>>, Error> {
     let mut reader = match id.seq.checked_sub(1) {
         Some(before) => Reader::after(dir, RecordId { seq: before, ..id })?,
@@ -380,8 +387,8 @@ pub fn get(dir: &Path, id: RecordId) -> Result<Option<Vec<u8>>, Error> {
     Ok(None)
 }
 
-/// Reads everything there is, and tells what is wrong with it.
-pub fn verify(dir: &Path) -> Result<Report, Error> {
+/// Reads the whole log and counts what is wrong with it.
+pub fn verify(dir: &Path) -> Result<ReadReport, Error> {
     let mut reader = Reader::open(dir)?;
     while reader.next()?.is_some() {}
     Ok(reader.report())

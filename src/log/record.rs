@@ -20,21 +20,21 @@ const SEGMENT_MAGIC: &[u8; 8] = b"onsetlog";
 const RECORD_MAGIC: &[u8; 4] = b"oREC";
 const RUN: u64 = 1 << 32;
 
-/// The first number of the run after the one that `seq` is in.
+/// The first number of the run after that of `seq`.
 #[must_use]
 pub fn next_run(seq: u64) -> Option<u64> {
     let next = (seq / RUN).checked_add(1)?.checked_mul(RUN)?;
     (next < SEQ_END).then_some(next)
 }
 
-/// How many records are missing where `found` comes instead of `expected`. A new run may begin
-/// anywhere, and nobody knows how far the one before it had come.
+/// How many records are missing where `found` comes instead of `expected`. 0 where a new run begins: how far the run
+/// before it came is not known.
 #[must_use]
 pub fn gap(expected: u64, found: u64) -> u64 {
     if expected / RUN == found / RUN { found.saturating_sub(expected) } else { 0 }
 }
 
-/// Bytes that a record with such a body takes up, padding included.
+/// Bytes of a record whose body has `body` bytes, padding included.
 #[must_use]
 pub fn footprint(body: usize) -> usize {
     body.saturating_add(HEAD).saturating_add(ALIGN - 1) / ALIGN * ALIGN
@@ -51,9 +51,9 @@ pub struct Header {
     pub size: u64,
 }
 
-/// What the first bytes of a segment say.
+/// A segment's first bytes, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum ParsedHeader {
     /// A header.
     Sound(Header),
     /// A header of a later format.
@@ -81,16 +81,16 @@ impl Header {
 
     /// From a segment's first bytes.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Opening {
+    pub fn parse(bytes: &[u8]) -> ParsedHeader {
         let Some(bytes) = bytes.first_chunk::<HEADER>() else {
-            return if bytes.iter().all(|byte| *byte == 0) { Opening::Blank } else { Opening::Bad };
+            return if bytes.iter().all(|byte| *byte == 0) { ParsedHeader::Blank } else { ParsedHeader::Bad };
         };
         if bytes.iter().all(|byte| *byte == 0) {
-            return Opening::Blank;
+            return ParsedHeader::Blank;
         }
         let sum = u32::from_le_bytes(part(bytes, 60));
         if part::<8>(bytes, 0) != *SEGMENT_MAGIC || sum != crc32fast::hash(&bytes[..60]) {
-            return Opening::Bad;
+            return ParsedHeader::Bad;
         }
         let version = u32::from_le_bytes(part(bytes, 8));
         let header = Header {
@@ -99,21 +99,21 @@ impl Header {
             size: u64::from_le_bytes(part(bytes, 32)),
         };
         match version {
-            VERSION if header.first < SEQ_END => Opening::Sound(header),
-            0..=VERSION => Opening::Bad,
-            newer => Opening::Newer(newer),
+            VERSION if header.first < SEQ_END => ParsedHeader::Sound(header),
+            0..=VERSION => ParsedHeader::Bad,
+            newer => ParsedHeader::Newer(newer),
         }
     }
 }
 
-/// What a record must be to be one at its place.
+/// What a record's head must match to be valid at its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Expected {
     /// Where its head is in the file.
     pub offset: u64,
-    /// Its log and run, where they are known.
+    /// The log and run, where they are known.
     pub log: Option<Id>,
-    /// The least number it may have.
+    /// The least number that the record may have.
     pub floor: u64,
 }
 
@@ -134,7 +134,7 @@ impl Head {
         Head { id, len: body.len(), sum: crc32fast::hash(body) }
     }
 
-    /// As bytes, for this offset in the file. `None`: a body of this length cannot be.
+    /// As bytes, for `offset` in the file. `None`: the body is too long.
     #[must_use]
     pub fn bytes(&self, offset: u64) -> Option<[u8; HEAD]> {
         let len = u32::try_from(self.len).ok().filter(|_| self.len <= BODY_MAX)?;
@@ -149,12 +149,12 @@ impl Head {
         Some(bytes)
     }
 
-    /// From the bytes at this place. `None`: there is no head here.
+    /// From the bytes at the expected offset. `None`: there is no valid head.
     #[must_use]
-    pub fn parse(bytes: &[u8], place: Place) -> Option<Head> {
+    pub fn parse(bytes: &[u8], expected: Expected) -> Option<Head> {
         let bytes = bytes.first_chunk::<HEAD>()?;
         let sum = u32::from_le_bytes(part(bytes, 28));
-        if !starts(bytes) || sum != head_sum(place.offset, bytes) {
+        if !starts(bytes) || sum != head_sum(expected.offset, bytes) {
             return None;
         }
         let head = Head {
@@ -162,29 +162,29 @@ impl Head {
             len: usize::try_from(u32::from_le_bytes(part(bytes, 4))).ok()?,
             sum: u32::from_le_bytes(part(bytes, 24)),
         };
-        let here = place.log.is_none_or(|log| log == head.id.log || follows(log, place.floor, head.id))
-            && (place.floor..SEQ_END).contains(&head.id.seq)
+        let here = expected.log.is_none_or(|log| log == head.id.log || follows(log, expected.floor, head.id))
+            && (expected.floor..SEQ_END).contains(&head.id.seq)
             && head.len <= BODY_MAX;
         here.then_some(head)
     }
 
-    /// Whether this is its body.
+    /// Whether `body` is the record's body.
     #[must_use]
     pub fn matches(&self, body: &[u8]) -> bool {
         body.len() == self.len && crc32fast::hash(body) == self.sum
     }
 }
 
-/// The first head at a multiple of 8 in these bytes, which begin at such a one. `Err`: there is
-/// none, and so many bytes need not be looked at again.
-pub fn find(bytes: &[u8], place: Place) -> Result<(usize, Head), usize> {
+/// The first head in `bytes` at a multiple of 8; `bytes` begin at one. `Err`: there is none, and this many bytes need
+/// not be searched again.
+pub fn find(bytes: &[u8], expected: Expected) -> Result<(usize, Head), usize> {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..)
         && rest.len() >= HEAD
     {
         if starts(rest)
             && let Some(head) =
-                Head::parse(rest, Place { offset: place.offset.saturating_add(at as u64), ..place })
+                Head::parse(rest, Expected { offset: expected.offset.saturating_add(at as u64), ..expected })
         {
             return Ok((at, head));
         }
@@ -193,7 +193,7 @@ pub fn find(bytes: &[u8], place: Place) -> Result<(usize, Head), usize> {
     Err(at)
 }
 
-/// Whether a record is of another run of this log, which had come to this number.
+/// Whether the record `id` belongs to a later run of `log` than the one that had come to `floor`.
 fn follows(log: Id, floor: u64, id: RecordId) -> bool {
     log.same_log(id.log) && id.seq / RUN > floor / RUN
 }
@@ -209,7 +209,7 @@ fn head_sum(offset: u64, bytes: &[u8; HEAD]) -> u32 {
     sum.finalize()
 }
 
-/// Bytes `at` and on of an array that is known to be long enough.
+/// `N` bytes at the offset `at`; the caller knows that `bytes` are long enough.
 fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut part = [0; N];
     if let Some(from) = bytes.get(at..at + N) {

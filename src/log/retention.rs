@@ -1,25 +1,25 @@
-//! The log's budget: the oldest segments are deleted when a new one would not fit, whether every output has
-//! read them or not. What that costs is counted for each output.
+//! Retention: the oldest segments are deleted when a new one would exceed the log's budget, whether every output has
+//! read them or not. The records that an output loses are counted for it.
 
 use std::fs::File;
 use std::io;
 
-use super::folder::{self, Folder, remove};
-use super::mark::{Dropped, Marks};
-use super::record::Opening;
+use super::log_dir::{self, LogDir, remove};
+use super::progress::{DropCount, ProgressTable};
+use super::record::ParsedHeader;
 use super::scan::{Scan, Step};
 use super::{Error, calls};
 
-/// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with
-/// `keep` stays. The marks count the records that went.
+/// Deletes the oldest segments until `more` bytes fit into the budget; the one that begins with `keep` stays.
+/// `progress` counts the deleted records.
 pub(super) fn reclaim(
-    folder: &Folder,
+    log_dir: &LogDir,
     budget: u64,
     more: u64,
     keep: Option<u64>,
-    marks: &Marks,
+    progress: &ProgressTable,
 ) -> Result<(), Error> {
-    let segments = folder::list(folder.dir())?;
+    let segments = log_dir::list(log_dir.path())?;
     let mut total = segments.iter().fold(more, |sum, segment| sum.saturating_add(segment.size));
     for segment in segments {
         if total <= budget {
@@ -28,29 +28,29 @@ pub(super) fn reclaim(
         if keep == Some(segment.first) {
             continue;
         }
-        let path = folder::path(folder.dir(), segment.first);
-        let held = calls::open(&path).and_then(|file| count(&file, segment.first, marks));
+        let path = log_dir::segment_path(log_dir.path(), segment.first);
+        let count = calls::open(&path).and_then(|file| count(&file, segment.first, progress));
         remove(&path)?;
-        if let Ok(held) = held {
-            marks.dropped(&held);
+        if let Ok(count) = count {
+            progress.dropped(&count);
         }
         total = total.saturating_sub(segment.size);
     }
     Ok(())
 }
 
-/// Counts what a segment holds. Of one with a later format nobody knows.
-fn count(file: &File, first: u64, marks: &Marks) -> io::Result<Dropped> {
+/// Counts the records of a segment; one of a later format counts as empty.
+fn count(file: &File, first: u64, progress: &ProgressTable) -> io::Result<DropCount> {
     let mut scan = Scan::default();
-    let mut held = marks.count();
-    if let Opening::Newer(_) = scan.begin(file, first)? {
-        return Ok(held);
+    let mut count = progress.count();
+    if let ParsedHeader::Newer(_) = scan.begin(file, first)? {
+        return Ok(count);
     }
     loop {
         match scan.next(file)? {
-            Step::Record { id, body, .. } if !body.is_empty() => held.record(id.seq),
+            Step::Record { id, body, .. } if !body.is_empty() => count.record(id.seq),
             Step::Record { .. } | Step::Bad { .. } => {}
-            Step::End { .. } => return Ok(held),
+            Step::End { .. } => return Ok(count),
         }
     }
 }

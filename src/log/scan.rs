@@ -8,18 +8,18 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{Ordering, fence};
 
-use super::record::{self, ALIGN, HEAD, HEADER, Head, Header, Opening, Place};
+use super::record::{self, ALIGN, Expected, HEAD, HEADER, Head, Header, ParsedHeader};
 use super::{Id, RecordId, calls};
 
 /// What is read in one go, unless a record is longer.
 const WINDOW: usize = 64 << 10;
 /// Disks fail by blocks of this size or less.
 const BLOCK: usize = 4096;
-/// More bytes behind the last record than this are not read again each time that someone asks for more.
+/// Of the bytes behind the last record, no more than this are read again each time that a follower polls.
 const TORN_READ: u64 = 64 << 10;
-/// After this many looks in a row that found the end unchanged, the rest of the segment is walked again.
-/// A follower looks ten times a second, and walks 16 MiB of zeros in 10 ms: 0.02 % of a core.
-const BELIEVED: u32 = 512;
+/// After this many polls in a row that found the end unchanged, the rest of the segment is walked again.
+/// A follower polls ten times a second, and walks 16 MiB of zeros in 10 ms: 0.02 % of a core.
+const LOOKS_MAX: u32 = 512;
 
 /// Where a segment's bytes come from.
 pub(super) trait Source {
@@ -27,7 +27,7 @@ pub(super) trait Source {
     fn read(&self, to: &mut [u8], offset: u64) -> io::Result<usize>;
     /// How many bytes there are.
     fn size(&self) -> io::Result<u64>;
-    /// Where the next bytes are that may not be zero, at `offset` or behind it.
+    /// The range of the next bytes at or behind `offset` that may not be zero.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 }
 
@@ -68,21 +68,21 @@ impl Source for [u8] {
 pub(super) enum Step {
     /// A record; `Scan::body` has its body until the next step.
     Record { id: RecordId, body: Range<usize>, missing: u64 },
-    /// Bytes that should have been so many records, with a record behind them.
+    /// Corrupt bytes in the place of `records` records, with a record behind them.
     Bad { records: u64 },
-    /// No further record for now; behind the last one are so many bytes that are none.
+    /// No further record for now; `torn` bytes behind the last one are no record.
     End { torn: u64 },
 }
 
-/// A record that was met: where its head is, and what that says.
+/// The record that was read last: its offset and its head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Met {
+pub(super) struct LastRecord {
     offset: u64,
     head: Head,
 }
 
-impl Met {
-    /// Whether it is gone: it had rotted, and who opened the log for writing went on in its place.
+impl LastRecord {
+    /// Whether it is gone: it was corrupt, and a new writer appended in its place.
     pub(super) fn is_gone(&self, source: &(impl Source + ?Sized)) -> io::Result<bool> {
         let mut bytes = [0; HEAD];
         let got = loop {
@@ -93,33 +93,33 @@ impl Met {
                 other => break other?,
             }
         };
-        let place = Place { offset: self.offset, log: None, floor: 0 };
-        Ok(bytes.get(..got).and_then(|bytes| Head::parse(bytes, place)) != Some(self.head))
+        let expected = Expected { offset: self.offset, log: None, floor: 0 };
+        Ok(bytes.get(..got).and_then(|bytes| Head::parse(bytes, expected)) != Some(self.head))
     }
 }
 
-/// What is at one place.
-enum Look {
+/// What is at an offset.
+enum HeadCheck {
     Record(Head),
     /// A sound head with another body.
     BadBody,
     Nothing,
 }
 
-/// The end of the records, as it was found: who follows it asks again and again, and the rest of the
-/// segment is not walked as long as nothing changes. A writer goes on at the last record's end; behind
-/// bytes that are no record only if there was one that has rotted, so these count too.
+/// The end of the records, as it was found. A follower polls it, and the rest of the segment is not walked as long as
+/// the bytes there do not change. A writer appends at the end of the last record, or, where a record became corrupt,
+/// behind its bytes, so these are compared too.
 #[derive(Clone, Copy, Debug)]
-struct End {
+struct FoundEnd {
     offset: u64,
     torn: u64,
-    /// Of the bytes there, read before the walk that found no record. `None`: no such walk yet.
+    /// Checksum of the bytes there, from before the walk that found no record. `None`: no such walk yet.
     sum: Option<u32>,
-    /// How often this was believed since.
-    asked: u32,
+    /// How many polls relied on it since.
+    looks: u32,
 }
 
-/// A place in a segment.
+/// A position in a segment.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     window: Window,
@@ -127,23 +127,23 @@ pub(super) struct Scan {
     offset: u64,
     floor: u64,
     log: Option<Id>,
-    last: Option<Met>,
-    end: Option<End>,
+    last: Option<LastRecord>,
+    end: Option<FoundEnd>,
 }
 
 impl Scan {
-    /// Goes to the first record of a segment whose name says `first`.
-    pub(super) fn begin(&mut self, source: &(impl Source + ?Sized), first: u64) -> io::Result<Opening> {
-        self.window.forget();
+    /// Goes to the first record of a segment, which its name says is `first`.
+    pub(super) fn begin(&mut self, source: &(impl Source + ?Sized), first: u64) -> io::Result<ParsedHeader> {
+        self.window.clear();
         self.size = source.size()?;
         self.offset = HEADER as u64;
         (self.last, self.end) = (None, None);
-        let opening = Header::parse(self.window.at(source, 0, HEADER, u64::MAX)?);
-        (self.log, self.floor) = match opening {
-            Opening::Sound(header) => (Some(header.log), header.first),
+        let header = Header::parse(self.window.bytes_at(source, 0, HEADER, u64::MAX)?);
+        (self.log, self.floor) = match header {
+            ParsedHeader::Sound(header) => (Some(header.log), header.first),
             _ => (None, first),
         };
-        Ok(opening)
+        Ok(header)
     }
 
     /// The end of the last record so far.
@@ -151,18 +151,18 @@ impl Scan {
         self.offset
     }
 
-    /// The number that comes next if none is missing.
+    /// The number that comes next if no record is missing.
     pub(super) fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// Gives its memory back until the next step.
-    pub(super) fn rest(&mut self) {
+    /// Frees the read buffer until the next step.
+    pub(super) fn drop_buffer(&mut self) {
         self.window = Window::default();
     }
 
     /// The last record in this segment so far.
-    pub(super) fn last(&self) -> Option<Met> {
+    pub(super) fn last(&self) -> Option<LastRecord> {
         self.last
     }
 
@@ -171,13 +171,13 @@ impl Scan {
         self.log
     }
 
-    /// The body that the last step told of.
+    /// The body of the record that the last step returned.
     pub(super) fn body(&self, range: Range<usize>) -> &[u8] {
         self.window.bytes.get(range).unwrap_or(&[])
     }
 
-    /// Has the next step walk to the end of the segment, whatever was found there before.
-    pub(super) fn doubt(&mut self) {
+    /// Makes the next step walk to the end of the segment, whatever was found there before.
+    pub(super) fn forget_end(&mut self) {
         self.end = None;
     }
 
@@ -185,62 +185,62 @@ impl Scan {
     pub(super) fn next(&mut self, source: &(impl Source + ?Sized)) -> io::Result<Step> {
         let Some(mut end) = self.end.filter(|end| end.offset == self.offset) else {
             let step = self.step(source)?;
-            self.ended(&step, None);
+            self.remember_end(&step, None);
             return Ok(step);
         };
-        let sum = self.sum(source, end.torn)?;
-        end.asked += 1;
-        if end.sum == Some(sum) && end.asked < BELIEVED {
+        let sum = self.sum_behind_end(source, end.torn)?;
+        end.looks += 1;
+        if end.sum == Some(sum) && end.looks < LOOKS_MAX {
             self.end = Some(end);
             return Ok(Step::End { torn: end.torn });
         }
-        self.window.forget();
+        self.window.clear();
         let step = self.step(source)?;
         // What was summed is all that was found behind the last record, or it is not enough.
-        self.ended(&step, Some(sum).filter(|_| step == Step::End { torn: end.torn }));
+        self.remember_end(&step, Some(sum).filter(|_| step == Step::End { torn: end.torn }));
         Ok(step)
     }
 
-    fn ended(&mut self, step: &Step, sum: Option<u32>) {
+    fn remember_end(&mut self, step: &Step, sum: Option<u32>) {
         self.end = match step {
-            Step::End { torn } => Some(End { offset: self.offset, torn: *torn, sum, asked: 0 }),
+            Step::End { torn } => Some(FoundEnd { offset: self.offset, torn: *torn, sum, looks: 0 }),
             _ => None,
         };
     }
 
-    /// The bytes where the next record is to come: behind the last one, and behind what is torn there.
-    fn sum(&mut self, source: &(impl Source + ?Sized), torn: u64) -> io::Result<u32> {
+    /// Checksum of the bytes where the next record will be: behind the last one, and behind the `torn` bytes there.
+    fn sum_behind_end(&mut self, source: &(impl Source + ?Sized), torn: u64) -> io::Result<u32> {
         let mut sum = crc32fast::Hasher::new();
         let torn = torn.next_multiple_of(ALIGN as u64);
         let behind = self.offset.saturating_add(torn);
         for (from, len) in [(self.offset, torn.min(TORN_READ)), (behind, 0)] {
-            self.window.forget();
+            self.window.clear();
             let want = usize::try_from(len).unwrap_or(0) + HEAD;
-            let bytes = self.window.at(source, from, want, from.saturating_add(want as u64))?;
+            let bytes = self.window.bytes_at(source, from, want, from.saturating_add(want as u64))?;
             sum.update(bytes);
             sum.update(&bytes.len().to_le_bytes());
             if torn == 0 {
                 break; // both are one place
             }
         }
-        self.window.forget();
+        self.window.clear();
         Ok(sum.finalize())
     }
 
     fn step(&mut self, source: &(impl Source + ?Sized)) -> io::Result<Step> {
-        if let Look::Record(head) = self.look(source, self.offset)? {
-            return Ok(self.take(head));
+        if let HeadCheck::Record(head) = self.check_head(source, self.offset)? {
+            return Ok(self.accept(head));
         }
-        self.window.forget(); // it may be older than the record
-        let (found, torn) = self.ahead(source)?;
+        self.window.clear(); // it may be older than the record
+        let (found, torn) = self.find_next(source)?;
         let Some(found) = found else { return Ok(Step::End { torn }) };
         // A writer publishes in order: with one further on in sight, this one is there or is lost.
         fence(Ordering::Acquire);
-        self.window.forget();
-        if let Look::Record(head) = self.look(source, self.offset)? {
-            return Ok(self.take(head));
+        self.window.clear();
+        if let HeadCheck::Record(head) = self.check_head(source, self.offset)? {
+            return Ok(self.accept(head));
         }
-        let Look::Record(head) = self.look(source, found)? else { return Ok(Step::End { torn }) };
+        let HeadCheck::Record(head) = self.check_head(source, found)? else { return Ok(Step::End { torn }) };
         let most = (found.saturating_sub(self.offset) / HEAD as u64).max(1);
         let records = record::gap(self.floor, head.id.seq).clamp(1, most);
         self.offset = found;
@@ -249,46 +249,47 @@ impl Scan {
         Ok(Step::Bad { records })
     }
 
-    fn take(&mut self, head: Head) -> Step {
+    fn accept(&mut self, head: Head) -> Step {
         let missing = record::gap(self.floor, head.id.seq);
         let body = self.window.range(self.offset + HEAD as u64, head.len);
-        self.last = Some(Met { offset: self.offset, head });
+        self.last = Some(LastRecord { offset: self.offset, head });
         self.log = Some(head.id.log);
         self.floor = head.id.seq + 1; // below SEQ_END
         self.offset += record::footprint(head.len) as u64;
         Step::Record { id: head.id, body, missing }
     }
 
-    fn place(&self, offset: u64) -> Place {
-        Place { offset, log: self.log, floor: self.floor }
+    fn expected_at(&self, offset: u64) -> Expected {
+        Expected { offset, log: self.log, floor: self.floor }
     }
 
-    fn look(&mut self, source: &(impl Source + ?Sized), offset: u64) -> io::Result<Look> {
-        let place = self.place(offset);
-        let Some(head) = Head::parse(self.window.at(source, offset, HEAD, u64::MAX)?, place) else {
-            return Ok(Look::Nothing);
+    fn check_head(&mut self, source: &(impl Source + ?Sized), offset: u64) -> io::Result<HeadCheck> {
+        let expected = self.expected_at(offset);
+        let Some(head) = Head::parse(self.window.bytes_at(source, offset, HEAD, u64::MAX)?, expected) else {
+            return Ok(HeadCheck::Nothing);
         };
         let whole = HEAD + head.len;
         if offset.saturating_add(whole as u64) > self.size {
-            return Ok(Look::Nothing);
+            return Ok(HeadCheck::Nothing);
         }
-        let body = self.window.at(source, offset, whole, u64::MAX)?.get(HEAD..whole);
+        let body = self.window.bytes_at(source, offset, whole, u64::MAX)?.get(HEAD..whole);
         Ok(match body {
-            Some(body) if head.matches(body) => Look::Record(head),
-            Some(_) => Look::BadBody,
-            None => Look::Nothing,
+            Some(body) if head.matches(body) => HeadCheck::Record(head),
+            Some(_) => HeadCheck::BadBody,
+            None => HeadCheck::Nothing,
         })
     }
 
-    /// The first record from here on, and how many bytes from here on are not zero at their end.
-    fn ahead(&mut self, source: &(impl Source + ?Sized)) -> io::Result<(Option<u64>, u64)> {
+    /// The offset of the next record, if there is one; else how many bytes behind the position end with a byte that is not
+    /// zero.
+    fn find_next(&mut self, source: &(impl Source + ?Sized)) -> io::Result<(Option<u64>, u64)> {
         let mut at = self.offset;
         let mut used = self.offset;
         while let Some(data) = source.next_data(at)? {
             at = at.max(data.start / ALIGN as u64 * ALIGN as u64);
-            let place = self.place(at);
-            let bytes = self.window.at(source, at, HEAD, data.end)?;
-            let (seen, head) = match record::find(bytes, place) {
+            let expected = self.expected_at(at);
+            let bytes = self.window.bytes_at(source, at, HEAD, data.end)?;
+            let (seen, head) = match record::find(bytes, expected) {
                 Ok((seen, head)) => (seen, Some(head)),
                 Err(0) => (bytes.len(), None), // the last bytes, too few for a head
                 Err(seen) => (seen, None),
@@ -301,10 +302,10 @@ impl Scan {
                 continue;
             };
             at += seen as u64;
-            at += match self.look(source, at)? {
-                Look::Record(_) => return Ok((Some(at), 0)),
-                Look::BadBody => record::footprint(head.len) as u64,
-                Look::Nothing => ALIGN as u64,
+            at += match self.check_head(source, at)? {
+                HeadCheck::Record(_) => return Ok((Some(at), 0)),
+                HeadCheck::BadBody => record::footprint(head.len) as u64,
+                HeadCheck::Nothing => ALIGN as u64,
             };
             used = at;
         }
@@ -321,12 +322,12 @@ struct Window {
 }
 
 impl Window {
-    fn forget(&mut self) {
+    fn clear(&mut self) {
         self.filled = 0;
     }
 
     /// The bytes from `offset` on: at least `want` where the segment has them below `end`.
-    fn at(
+    fn bytes_at(
         &mut self,
         source: &(impl Source + ?Sized),
         offset: u64,

@@ -1,5 +1,5 @@
-//! A segment that is written: a whole file in a mapping, with all its blocks. The file is looked at
-//! before each record, since others may cut or delete it; its name, since they may move it, in its turn.
+//! The segment that is written: a file with all its blocks, mapped. Its size is checked before each record, because
+//! others may truncate or delete it; its name is checked now and then, because they may move it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -14,13 +14,13 @@ use super::RecordId;
 use super::record::{self, HEAD, HEADER, Head, Header};
 use crate::sys;
 
-/// Written pages leave our memory by this many bytes; the kernel keeps them until they are on the disk.
+/// Written pages are released from our memory in pieces of this size; the kernel keeps them until they are on the disk.
 const RELEASE: usize = 256 << 10;
 
 /// What became of an append.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Appended {
-    /// A record with a body of so many bytes.
+    /// A record whose body has this many bytes.
     Record(usize),
     /// Nothing was to be written.
     Nothing,
@@ -40,7 +40,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Makes a file of this size with all its blocks.
+    /// Creates a file of `size` bytes with all its blocks.
     pub(super) fn create(path: &Path, size: u64) -> io::Result<Segment> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let made = allocate(&file, size).and_then(|()| Segment::map(file, size, HEADER));
@@ -50,7 +50,7 @@ impl Segment {
         made
     }
 
-    /// Opens a file of this size to go on at `position`, where so many bytes are torn.
+    /// Opens a file of `size` bytes to append at `position`, where `torn` bytes are zeroed.
     pub(super) fn reopen(path: &Path, size: u64, position: u64, torn: u64) -> io::Result<Segment> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         allocate(&file, size)?; // a copy may have come back with holes
@@ -78,18 +78,18 @@ impl Segment {
         &self.file
     }
 
-    /// Whether the file is still whole. By lseek(2), since who asks a file for its times has the kernel
-    /// keep them more exactly from then on, and that costs each new page of it more than this does.
+    /// Whether the file still has its size. Asks by lseek(2): once someone asks for a file's times, the kernel keeps them
+    /// more exactly, which costs more at each new page.
     pub(super) fn whole(&self) -> bool {
         (&*self.file).seek(SeekFrom::End(0)).is_ok_and(|end| end >= self.map.len() as u64)
     }
 
-    /// Whether this is still the file's name. Far dearer than `whole`: the kernel walks the path.
+    /// Whether `path` still names the file. Costs far more than `whole`: the kernel walks the path.
     pub(super) fn named(&self, path: &Path) -> bool {
         std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode)
     }
 
-    /// Whether there is no way left to the file.
+    /// Whether the file has no name left.
     pub(super) fn deleted(&self) -> bool {
         self.file.metadata().is_ok_and(|data| data.nlink() == 0)
     }
@@ -116,7 +116,7 @@ impl Segment {
         }
     }
 
-    /// Lets `fill` write into so many bytes behind the last record, and makes a record of them.
+    /// Lets `fill` write into `reserve` bytes behind the last record, and makes a record of what it wrote.
     pub(super) fn append(
         &mut self,
         id: RecordId,
@@ -141,7 +141,7 @@ impl Segment {
         Appended::Record(used)
     }
 
-    /// Hands written pages back, so that the agent's memory does not grow with the segment.
+    /// Releases written pages, so that the agent's memory does not grow with the segment.
     fn release(&mut self) {
         if self.position - self.released < RELEASE {
             return;
@@ -157,7 +157,7 @@ impl Segment {
     }
 }
 
-/// Gives the file all its blocks; by writing zeros where the filesystem has no better way.
+/// Allocates all blocks of the file; writes zeros where the filesystem has no fallocate(2).
 fn allocate(file: &File, size: u64) -> io::Result<()> {
     match sys::fallocate(file, size) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {

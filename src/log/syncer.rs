@@ -1,5 +1,5 @@
-//! The log's helper thread: it does what may wait for the disk. It syncs what was appended, and
-//! makes the next segment ahead, deleting old ones for it. The writer never waits for it for long.
+//! The log's helper thread, which may wait for the disk: it syncs what was appended, creates the next segment ahead
+//! of its use, and deletes old segments for it. The writer never waits long for the thread.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::folder::{Folder, NEXT, remove};
-use super::mark::Marks;
+use super::log_dir::{LogDir, NEXT, remove};
+use super::progress::ProgressTable;
 use super::segment::Segment;
 use super::{Error, calls, retention};
 
@@ -19,9 +19,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Enough for this thread's buffers; it counts against no budget until it is used.
 const STACK: usize = 256 << 10;
 
-/// What the thread is to keep to.
+/// The configured sizes of the log, and how often it is synced.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct LogLimits {
     pub(super) segment: u64,
     pub(super) budget: u64,
     pub(super) sync: Duration,
@@ -29,24 +29,24 @@ pub(super) struct Plan {
 
 /// Counts that the thread keeps.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct SyncerCounters {
     pub(super) sync_failures: AtomicU64,
     pub(super) create_failures: AtomicU64,
 }
 
 /// The segment after the current one.
 #[derive(Debug)]
-enum Next {
+enum NextSegment {
     Unwanted,
     Wanted,
     Ready(Segment),
-    /// It could not be made; it is tried again at that time.
+    /// It could not be created; the thread tries again at this time.
     Failed(Arc<Error>, Instant),
 }
 
 /// The segment that is appended to.
 #[derive(Clone, Debug)]
-struct Current {
+struct CurrentSegment {
     first: u64,
     file: Arc<File>,
     /// The end of its last record.
@@ -54,40 +54,40 @@ struct Current {
 }
 
 #[derive(Debug)]
-struct State {
-    next: Next,
-    current: Current,
-    /// Full segments that are not known to be on the disk.
+struct SyncerState {
+    next: NextSegment,
+    current: CurrentSegment,
+    /// Full segments that may not be on the disk yet.
     sealed: Vec<Segment>,
     appended: u64,
     synced: u64,
-    /// The folder has names that are not known to be on the disk.
+    /// The directory has names that may not be on the disk yet.
     renamed: bool,
-    /// Syncs that failed, and how many of them are made good: until then, what they were for
-    /// must be written again before another one says anything.
-    doubts: u64,
-    settled: u64,
+    /// Syncs that failed, and how many of them are repaired. The kernel reports an error once, so until then the next
+    /// sync writes the same pages again first.
+    failed: u64,
+    repaired: u64,
     flush: bool,
     stop: bool,
-    /// How the last sync went.
+    /// The result of the last sync.
     outcome: Result<(), i32>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<SyncerState>,
     work: Condvar,
     done: Condvar,
-    tally: Tally,
+    counters: SyncerCounters,
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SyncerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The writer's end.
+/// The writer's handle on the thread.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
@@ -97,21 +97,21 @@ pub(super) struct Syncer {
 impl Syncer {
     /// Starts the thread. It has the signal mask of whoever calls.
     pub(super) fn start(
-        folder: Folder,
-        plan: Plan,
+        log_dir: LogDir,
+        limits: LogLimits,
         first: u64,
         current: &Segment,
-        marks: Arc<Marks>,
+        progress: Arc<ProgressTable>,
     ) -> Result<Syncer, Error> {
-        let state = State {
-            next: Next::Unwanted,
-            current: Current { first, file: current.file().clone(), end: current.end() },
+        let state = SyncerState {
+            next: NextSegment::Unwanted,
+            current: CurrentSegment { first, file: current.file().clone(), end: current.end() },
             sealed: Vec::with_capacity(4), // one is made while one waits, so there are never more
             appended: 0,
             synced: 0,
             renamed: false,
-            doubts: 0,
-            settled: 0,
+            failed: 0,
+            repaired: 0,
             flush: false,
             stop: false,
             outcome: Ok(()),
@@ -120,40 +120,41 @@ impl Syncer {
             state: Mutex::new(state),
             work: Condvar::new(),
             done: Condvar::new(),
-            tally: Tally::default(),
+            counters: SyncerCounters::default(),
         });
-        let dir: Arc<Path> = folder.dir().into();
+        let dir: Arc<Path> = log_dir.path().into();
         let theirs = shared.clone();
-        let body =
-            move || Thread { shared: theirs, folder, plan, marks, sealed: Vec::with_capacity(4) }.run();
+        let body = move || {
+            SyncerThread { shared: theirs, log_dir, limits, progress, sealed: Vec::with_capacity(4) }.run()
+        };
         let thread = Builder::new().name("log-sync".to_owned()).stack_size(STACK).spawn(body);
         let thread = thread.map_err(Error::io("start a thread to sync", &dir))?;
         Ok(Syncer { shared, thread: Some(thread) })
     }
 
     /// What the thread counted.
-    pub(super) fn tally(&self) -> &Tally {
-        &self.shared.tally
+    pub(super) fn counters(&self) -> &SyncerCounters {
+        &self.shared.counters
     }
 
-    /// How many records are not known to be on the disk.
+    /// How many records may not be on the disk yet.
     pub(super) fn unsynced(&self) -> u64 {
         let state = self.shared.state();
         state.appended.saturating_sub(state.synced)
     }
 
-    /// One more record is there, up to `end`; `ahead`: a next segment is wanted soon.
+    /// A record was appended and ends at `end`; `synced`: it is on the disk; `ahead`: a next segment is wanted soon.
     pub(super) fn appended(&self, end: u64, synced: bool, ahead: bool) {
         let mut state = self.shared.state();
         let mut wake = false;
-        if ahead && matches!(state.next, Next::Unwanted) {
-            state.next = Next::Wanted;
+        if ahead && matches!(state.next, NextSegment::Unwanted) {
+            state.next = NextSegment::Wanted;
             wake = true;
         }
         wake |= state.appended == state.synced && !synced;
         state.appended += 1;
         state.current.end = end;
-        if synced && state.doubts == state.settled {
+        if synced && state.failed == state.repaired {
             state.synced = state.appended;
         }
         drop(state);
@@ -166,13 +167,13 @@ impl Syncer {
     pub(super) fn take_next(&self, until: Instant) -> Result<Option<Segment>, Error> {
         let mut state = self.shared.state();
         loop {
-            match std::mem::replace(&mut state.next, Next::Unwanted) {
-                Next::Ready(segment) => return Ok(Some(segment)),
-                Next::Failed(error, retry) => {
-                    state.next = Next::Failed(error.clone(), retry);
+            match std::mem::replace(&mut state.next, NextSegment::Unwanted) {
+                NextSegment::Ready(segment) => return Ok(Some(segment)),
+                NextSegment::Failed(error, retry) => {
+                    state.next = NextSegment::Failed(error.clone(), retry);
                     return Err(Error::NoSegment(error));
                 }
-                Next::Unwanted | Next::Wanted => state.next = Next::Wanted,
+                NextSegment::Unwanted | NextSegment::Wanted => state.next = NextSegment::Wanted,
             }
             self.shared.work.notify_one();
             let left = until.saturating_duration_since(Instant::now());
@@ -183,19 +184,19 @@ impl Syncer {
         }
     }
 
-    /// Appends go to this segment now; the one before is to be synced and closed.
+    /// Appends go to `current` now; `before` is to be synced and closed.
     pub(super) fn switched(&self, first: u64, current: &Segment, before: Segment) {
         let mut state = self.shared.state();
-        state.current = Current { first, file: current.file().clone(), end: current.end() };
+        state.current = CurrentSegment { first, file: current.file().clone(), end: current.end() };
         state.renamed = true;
         state.sealed.push(before);
         drop(state);
         self.shared.work.notify_one();
     }
 
-    /// A sync that the writer did itself has failed.
-    pub(super) fn doubt(&self) {
-        self.shared.state().doubts += 1;
+    /// A sync by the writer itself has failed.
+    pub(super) fn sync_failed(&self) {
+        self.shared.state().failed += 1;
     }
 
     /// Syncs everything, unless that takes longer than `patience`.
@@ -221,36 +222,36 @@ impl Syncer {
 /// What is to be done now.
 enum Task {
     Prepare { keep: u64 },
-    Sync { current: Current, appended: u64, renamed: bool, doubts: u64, doubt: bool },
+    Sync { current: CurrentSegment, appended: u64, renamed: bool, failed: u64, rewrite_first: bool },
     Stop,
 }
 
-/// The thread's end.
-struct Thread {
+/// What the thread owns.
+struct SyncerThread {
     shared: Arc<Shared>,
-    folder: Folder,
-    plan: Plan,
-    marks: Arc<Marks>,
+    log_dir: LogDir,
+    limits: LogLimits,
+    progress: Arc<ProgressTable>,
     sealed: Vec<Segment>,
 }
 
-impl Thread {
+impl SyncerThread {
     fn run(mut self) {
         let mut sync_at = Instant::now();
         loop {
             match self.task(sync_at) {
                 Task::Stop => break,
                 Task::Prepare { keep } => self.prepare(keep),
-                Task::Sync { current, appended, renamed, doubts, doubt } => {
-                    let outcome = self.sync(&current, renamed, doubt);
-                    let pause = if outcome.is_ok() { self.plan.sync } else { self.plan.sync.max(RETRY) };
+                Task::Sync { current, appended, renamed, failed, rewrite_first } => {
+                    let outcome = self.sync(&current, renamed, rewrite_first);
+                    let pause = if outcome.is_ok() { self.limits.sync } else { self.limits.sync.max(RETRY) };
                     sync_at = Instant::now() + pause;
-                    self.synced(appended, renamed, doubts, outcome);
+                    self.synced(appended, renamed, failed, outcome);
                 }
             }
         }
-        if self.folder.held() {
-            let _ = remove(&self.folder.dir().join(NEXT)); // else the next start removes it
+        if self.log_dir.is_in_place() {
+            let _ = remove(&self.log_dir.path().join(NEXT)); // else the next start removes it
         }
     }
 
@@ -261,9 +262,9 @@ impl Thread {
         loop {
             let now = Instant::now();
             let retry_at = match state.next {
-                Next::Wanted => Some(now),
-                Next::Failed(_, at) => Some(at),
-                Next::Unwanted | Next::Ready(_) => None,
+                NextSegment::Wanted => Some(now),
+                NextSegment::Failed(_, at) => Some(at),
+                NextSegment::Unwanted | NextSegment::Ready(_) => None,
             };
             if retry_at.is_some_and(|at| at <= now) && !state.stop {
                 return Task::Prepare { keep: state.current.first };
@@ -275,8 +276,8 @@ impl Thread {
                     current: state.current.clone(),
                     appended: state.appended,
                     renamed: std::mem::take(&mut state.renamed),
-                    doubts: state.doubts,
-                    doubt: state.doubts > state.settled,
+                    failed: state.failed,
+                    rewrite_first: state.failed > state.repaired,
                 };
             }
             if state.stop {
@@ -296,10 +297,10 @@ impl Thread {
     fn prepare(&mut self, keep: u64) {
         let made = self.make(keep);
         let next = match made {
-            Ok(segment) => Next::Ready(segment),
+            Ok(segment) => NextSegment::Ready(segment),
             Err(error) => {
-                self.shared.tally.create_failures.fetch_add(1, Ordering::Relaxed);
-                Next::Failed(Arc::new(error), Instant::now() + RETRY)
+                self.shared.counters.create_failures.fetch_add(1, Ordering::Relaxed);
+                NextSegment::Failed(Arc::new(error), Instant::now() + RETRY)
             }
         };
         self.shared.state().next = next;
@@ -307,16 +308,15 @@ impl Thread {
     }
 
     fn make(&mut self, keep: u64) -> Result<Segment, Error> {
-        self.folder.renew()?;
-        next_room(&self.folder, &self.plan, Some(keep), &self.marks)?;
-        make_next(&self.folder, &self.plan)
+        self.log_dir.renew()?;
+        next_room(&self.log_dir, &self.limits, Some(keep), &self.progress)?;
+        make_next(&self.log_dir, &self.limits)
     }
 
-    /// Every file is tried, and the last error told. A full segment stays until it is on the
-    /// disk, or deleted.
-    fn sync(&mut self, current: &Current, renamed: bool, doubt: bool) -> io::Result<()> {
+    /// Syncs every file and returns the last error. A full segment stays in the list until it is on the disk or deleted.
+    fn sync(&mut self, current: &CurrentSegment, renamed: bool, rewrite_first: bool) -> io::Result<()> {
         let sync = |file: &File, end: u64| {
-            if doubt {
+            if rewrite_first {
                 calls::rewrite(file, end)?;
             }
             calls::sync_data(file)
@@ -329,24 +329,24 @@ impl Thread {
             }
             _ => false,
         });
-        if renamed { outcome.and_then(|()| self.folder.sync()) } else { outcome }
+        if renamed { outcome.and_then(|()| self.log_dir.sync()) } else { outcome }
     }
 
-    fn synced(&self, appended: u64, renamed: bool, doubts: u64, outcome: io::Result<()>) {
+    fn synced(&self, appended: u64, renamed: bool, failed: u64, outcome: io::Result<()>) {
         if outcome.is_err() {
-            self.shared.tally.sync_failures.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = self.shared.state();
         state.outcome = match outcome {
-            Ok(()) if state.doubts == doubts => {
-                state.settled = doubts;
+            Ok(()) if state.failed == failed => {
+                state.repaired = failed;
                 state.synced = state.synced.max(appended);
                 Ok(())
             }
             // The writer's own sync failed meanwhile, and the kernel tells of an error once.
             Ok(()) => Err(libc::EIO),
             Err(error) => {
-                state.doubts += 1;
+                state.failed += 1;
                 Err(error.raw_os_error().unwrap_or(libc::EIO))
             }
         };
@@ -357,14 +357,19 @@ impl Thread {
     }
 }
 
-/// Makes room for one more segment.
-pub(super) fn next_room(folder: &Folder, plan: &Plan, keep: Option<u64>, marks: &Marks) -> Result<(), Error> {
-    remove(&folder.dir().join(NEXT))?;
-    retention::reclaim(folder, plan.budget, plan.segment, keep, marks)
+/// Deletes old segments until one more fits into the budget.
+pub(super) fn next_room(
+    log_dir: &LogDir,
+    limits: &LogLimits,
+    keep: Option<u64>,
+    progress: &ProgressTable,
+) -> Result<(), Error> {
+    remove(&log_dir.path().join(NEXT))?;
+    retention::reclaim(log_dir, limits.budget, limits.segment, keep, progress)
 }
 
-/// Makes the segment that will be the next one.
-pub(super) fn make_next(folder: &Folder, plan: &Plan) -> Result<Segment, Error> {
-    let path = folder.dir().join(NEXT);
-    Segment::create(&path, plan.segment).map_err(Error::io("make", &path))
+/// Creates the next segment, under a name that marks it as not begun.
+pub(super) fn make_next(log_dir: &LogDir, limits: &LogLimits) -> Result<Segment, Error> {
+    let path = log_dir.path().join(NEXT);
+    Segment::create(&path, limits.segment).map_err(Error::io("make", &path))
 }

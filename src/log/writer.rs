@@ -1,5 +1,5 @@
-//! The one that appends. Opening it finds the end of the log, cuts off what is torn there, and
-//! begins a new run of numbers. An append fills the current segment's mapping and waits for nothing.
+//! The writer. Opening it finds the end of the log, zeroes torn bytes there, and begins a new run of record numbers.
+//! An append fills the current segment's mapping and waits for nothing.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -9,23 +9,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::cursor;
-use super::folder::{self, Folder, NEXT, Name};
-use super::found::{Found, Recovered};
-use super::mark::{Mark, Marks};
+use super::log_dir::{self, LogDir, NEXT, SegmentName};
+use super::progress::{Progress, ProgressTable};
 use super::record::{self, Header, SEQ_END};
+use super::recovery::{RecoveryReport, ResumePoint};
 use super::segment::{Appended, Segment};
-use super::syncer::{self, Plan, Syncer};
+use super::syncer::{self, LogLimits, Syncer};
 use super::{Error, Id, RecordId, calls, retention};
 use crate::config;
 
-/// An append waits no longer for a segment that is being made: the loop's longest turn.
+/// How long an append waits for a segment that is being created: the loop's longest turn.
 const STALL_MAX: Duration = Duration::from_millis(8);
-/// The current segment's name is looked up no more often: the events of a burst share one look.
+/// How often the current segment's name is checked: the events of a burst share one check.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// An agent that is told to leave has two seconds.
 const FLUSH_MAX: Duration = Duration::from_millis(1500);
 
-/// What the log counts, since it was opened.
+/// The log's counters, since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Records appended.
@@ -34,8 +34,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Records in segments that were deleted to keep the budget.
     pub dropped_by_budget: u64,
-    /// Those of them that an output was to take and had not yet; 0 where no output runs. Of several outputs,
-    /// what the one that lost the most lost.
+    /// Deleted records that a running output had not read yet: the count of the output that lost the most. 0 where no
+    /// output runs.
     pub dropped_unshipped: u64,
     /// Appends that failed: their documents are lost.
     pub failed_appends: u64,
@@ -45,7 +45,7 @@ pub struct Counters {
     pub create_failures: u64,
     /// Segments that were deleted or cut short while they were written.
     pub lost_segments: u64,
-    /// Records that are not known to be on the disk yet.
+    /// Records that may not be on the disk yet.
     pub unsynced_records: u64,
 }
 
@@ -53,63 +53,63 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Writer {
     dir: Arc<Path>,
-    /// Where the current segment is, where the next one is, and a place for the name that it gets.
+    /// The paths of the current and the next segment, and a buffer for the name that the next one gets.
     path: PathBuf,
     next_path: PathBuf,
     name_path: PathBuf,
     id: Id,
     seq: u64,
     segment: Segment,
-    /// When its name was last looked up.
+    /// When its name was last checked.
     looked: Instant,
-    /// Someone took the current segment away, and there is no other yet.
+    /// The current segment was deleted or truncated, and there is no other yet.
     lost: bool,
     document: usize,
     inline_sync: bool,
     syncer: Syncer,
-    marks: Arc<Marks>,
+    progress: Arc<ProgressTable>,
     counters: Counters,
 }
 
 impl Writer {
-    /// Opens the log, or makes it. Waits for the disk: call it at start only. The thread that
-    /// it starts has the caller's signal mask.
-    pub fn open(config: &config::Log) -> Result<(Writer, Recovered), Error> {
-        let folder = Folder::take(&config.dir)?;
-        let plan = Plan { segment: config.segment, budget: config.budget, sync: config.sync };
-        cursor::name_the_unnamed(folder.dir())?;
-        let cursors = cursor::list(folder.dir())?;
-        let (mut found, recovered) = Found::look(&folder, &cursors)?;
-        let first = found.seq;
-        let marks = Arc::new(Marks::new(RecordId { log: found.id, seq: first }, &cursors));
-        let going_on = found.end.take().filter(|end| end.takes(config));
+    /// Opens or creates the log. Waits for the disk: call it at start only. The thread that it starts has the caller's
+    /// signal mask.
+    pub fn open(config: &config::Log) -> Result<(Writer, RecoveryReport), Error> {
+        let log_dir = LogDir::lock(&config.dir)?;
+        let limits = LogLimits { segment: config.segment, budget: config.budget, sync: config.sync };
+        cursor::migrate_unnamed(log_dir.path())?;
+        let cursors = cursor::list(log_dir.path())?;
+        let (mut resume, recovered) = ResumePoint::find(&log_dir, &cursors)?;
+        let first = resume.seq;
+        let progress = Arc::new(ProgressTable::new(RecordId { log: resume.id, seq: first }, &cursors));
+        let going_on = resume.end.take().filter(|end| end.takes(config));
         let (mut segment, name) = match going_on {
             Some(end) => {
-                retention::reclaim(&folder, plan.budget, 0, Some(end.first), &marks)?;
-                let path = folder::path(folder.dir(), end.first);
+                retention::reclaim(&log_dir, limits.budget, 0, Some(end.first), &progress)?;
+                let path = log_dir::segment_path(log_dir.path(), end.first);
                 let segment = Segment::reopen(&path, end.size, end.position, end.torn);
                 (segment.map_err(Error::io("open", &path))?, end.first)
             }
             None => {
-                syncer::next_room(&folder, &plan, None, &marks)?;
-                let mut segment = syncer::make_next(&folder, &plan)?;
-                segment.begin(&Header { log: found.id, first, size: plan.segment });
-                let path = folder::path(folder.dir(), first);
-                std::fs::rename(folder.dir().join(NEXT), &path).map_err(Error::io("name", &path))?;
+                syncer::next_room(&log_dir, &limits, None, &progress)?;
+                let mut segment = syncer::make_next(&log_dir, &limits)?;
+                segment.begin(&Header { log: resume.id, first, size: limits.segment });
+                let path = log_dir::segment_path(log_dir.path(), first);
+                std::fs::rename(log_dir.path().join(NEXT), &path).map_err(Error::io("name", &path))?;
                 (segment, first)
             }
         };
-        segment.append(RecordId { log: found.id, seq: first }, 0, |_| Some(0));
+        segment.append(RecordId { log: resume.id, seq: first }, 0, |_| Some(0));
         calls::sync_all(segment.file())
-            .and_then(|()| folder.sync())
+            .and_then(|()| log_dir.sync())
             .map_err(Error::io("sync", &config.dir))?;
-        let syncer = Syncer::start(folder, plan, name, &segment, marks.clone())?;
+        let syncer = Syncer::start(log_dir, limits, name, &segment, progress.clone())?;
         let writer = Writer {
             next_path: config.dir.join(NEXT),
-            path: folder::path(&config.dir, name),
-            name_path: folder::path(&config.dir, name),
+            path: log_dir::segment_path(&config.dir, name),
+            name_path: log_dir::segment_path(&config.dir, name),
             dir: config.dir.as_path().into(),
-            id: found.id,
+            id: resume.id,
             seq: first + 1, // below SEQ_END
             segment,
             looked: Instant::now(),
@@ -117,7 +117,7 @@ impl Writer {
             document: config.document,
             inline_sync: config.sync.is_zero(),
             syncer,
-            marks,
+            progress,
             counters: Counters::default(),
         };
         Ok((writer, recovered))
@@ -160,7 +160,7 @@ impl Writer {
         };
         // While half of it is left, there is time to make the next one.
         let ahead = segment.left() < (segment.size() / 2).max(2 * record::footprint(reserve));
-        self.marks.appended(id.seq);
+        self.progress.appended(id.seq);
         self.seq += 1;
         self.counters.records += 1;
         self.counters.bytes += used as u64;
@@ -169,27 +169,27 @@ impl Writer {
         Ok(Some(id))
     }
 
-    /// What the log counts.
+    /// The log's counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let tally = self.syncer.tally();
+        let syncer = self.syncer.counters();
         Counters {
-            dropped_by_budget: self.marks.dropped_records(),
-            dropped_unshipped: self.marks.dropped_unshipped(),
-            sync_failures: self.counters.sync_failures + tally.sync_failures.load(Ordering::Relaxed),
-            create_failures: tally.create_failures.load(Ordering::Relaxed),
+            dropped_by_budget: self.progress.dropped_records(),
+            dropped_unshipped: self.progress.dropped_unshipped(),
+            sync_failures: self.counters.sync_failures + syncer.sync_failures.load(Ordering::Relaxed),
+            create_failures: syncer.create_failures.load(Ordering::Relaxed),
             unsynced_records: self.syncer.unsynced(),
             ..self.counters
         }
     }
 
-    /// Where the output with this name says how far it is, and learns how far it is behind.
+    /// The progress of the output called `output`.
     #[must_use]
-    pub fn mark(&self, output: &str) -> Arc<Mark> {
-        self.marks.of(output)
+    pub fn progress(&self, output: &str) -> Arc<Progress> {
+        self.progress.of_output(output)
     }
 
-    /// Has everything on the disk before it returns. Waits for the disk, but not for ever.
+    /// Syncs everything to the disk before it returns. Waits for the disk for a bounded time.
     pub fn flush(&mut self) -> Result<(), Error> {
         match self.syncer.flush(FLUSH_MAX) {
             Some(outcome) => outcome.map_err(Error::io("sync", &self.dir)),
@@ -222,7 +222,7 @@ impl Writer {
         self.segment.named(&self.path)
     }
 
-    /// Takes the segment that was made ahead, and gives it its name.
+    /// Switches to the segment that was created ahead, and renames it.
     fn switch(&mut self) -> Result<(), Error> {
         let until = Instant::now() + STALL_MAX;
         loop {
@@ -233,7 +233,7 @@ impl Writer {
                 continue; // someone took it away: it is made once more, folder and all
             }
             next.begin(&Header { log: self.id, first: self.seq, size: next.size() as u64 });
-            self.name_path.set_file_name(Name::new(self.seq).as_str());
+            self.name_path.set_file_name(SegmentName::new(self.seq).as_str());
             match std::fs::rename(&self.next_path, &self.name_path) {
                 Ok(()) => {
                     std::mem::swap(&mut self.path, &mut self.name_path);
@@ -262,7 +262,7 @@ impl Writer {
     fn note(&mut self, synced: bool) {
         if !synced {
             self.counters.sync_failures += 1;
-            self.syncer.doubt();
+            self.syncer.sync_failed();
         }
     }
 

@@ -1,6 +1,5 @@
-//! The client's side of HTTP: ureq, set up once for whoever asks a server. TLS is always verified,
-//! by the system's roots or a file's; no proxy, no redirect; replies and waits are bounded. It
-//! blocks: for helper threads only.
+//! The HTTP client: ureq, configured once. TLS is always verified, by the system's roots or those of a file; no proxy,
+//! no redirect; replies and waits are bounded. It blocks, so it is for helper threads only.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -19,15 +18,15 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A longer file of certificates is none.
+/// A longer file holds no certificates.
 const PEM_MAX: u64 = 16 << 20;
 
 /// A connection that was not used for this long is not used again: servers close theirs about then.
 const IDLE_MAX: Duration = Duration::from_secs(50);
 
-/// Whom to believe, and who we are.
+/// The CAs to trust, and our own certificate.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Trust<'a> {
+pub struct TlsTrust<'a> {
     /// CAs in PEM; `None`: the system's.
     pub ca_file: Option<&'a Path>,
     /// Our certificate and its key, both in PEM.
@@ -36,11 +35,11 @@ pub struct Trust<'a> {
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For a connection, TLS included.
     pub connect: Duration,
     /// For one request, from the connection to the last byte of its reply.
-    pub whole: Duration,
+    pub total: Duration,
 }
 
 /// What keeps a client from being set up.
@@ -69,7 +68,7 @@ pub enum Error {
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum RequestError {
     /// The reply is longer than any that is believed.
     #[error("its reply is longer than {0} bytes")]
     TooLong(usize),
@@ -108,7 +107,7 @@ pub struct Client {
 
 impl Client {
     /// Reads the certificates that `url` calls for.
-    pub fn new(url: &str, trust: Trust<'_>, patience: Patience) -> Result<Client, Error> {
+    pub fn new(url: &str, trust: TlsTrust<'_>, patience: Timeouts) -> Result<Client, Error> {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -117,7 +116,7 @@ impl Client {
             .max_idle_connections(1)
             .max_idle_age(IDLE_MAX)
             .timeout_connect(Some(patience.connect))
-            .timeout_global(Some(patience.whole));
+            .timeout_global(Some(patience.total));
         if url.starts_with("https://") {
             config = config.https_only(true).tls_config(tls(trust)?);
         }
@@ -125,13 +124,18 @@ impl Client {
     }
 
     /// Asks, and puts the reply's body, of at most `limit` bytes, into `reply`.
-    pub fn send(&self, request: Request<'_>, reply: &mut Vec<u8>, limit: usize) -> Result<Reply, Broken> {
+    pub fn send(
+        &self,
+        request: Request<'_>,
+        reply: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<Reply, RequestError> {
         reply.clear();
         let (head, read) = self.read(request, limit, |head, body| {
             let read = body.read_to_end(reply);
             (head.clone(), read)
         })?;
-        read.map_err(|error| Broken::Failed(ureq::Error::Io(error)))?;
+        read.map_err(|error| RequestError::Failed(ureq::Error::Io(error)))?;
         Ok(head)
     }
 
@@ -141,30 +145,30 @@ impl Client {
         request: Request<'_>,
         limit: usize,
         read: impl FnOnce(&Reply, &mut dyn io::Read) -> T,
-    ) -> Result<T, Broken> {
+    ) -> Result<T, RequestError> {
         let mut asked = http::Request::builder().method(request.method).uri(request.url);
         for (name, value) in request.headers {
             asked = asked.header(*name, *value);
         }
-        let made = |error: http::Error| Broken::Failed(ureq::Error::Http(error));
+        let made = |error: http::Error| RequestError::Failed(ureq::Error::Http(error));
         let answered = if matches!(request.method, "GET" | "HEAD" | "DELETE") {
             self.agent.run(asked.body(()).map_err(made)?)
         } else {
             self.agent.run(asked.body(request.body).map_err(made)?)
         };
-        let mut answered = answered.map_err(Broken::Failed)?;
+        let mut answered = answered.map_err(RequestError::Failed)?;
         let retry_after = answered.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let head = Reply { status: answered.status().as_u16(), retry_after: retry_after.map(str::to_owned) };
         let mut body = answered.body_mut().with_config().limit(u64::MAX).reader().take(limit as u64 + 1);
         let result = read(&head, &mut body);
         if body.limit() == 0 {
-            return Err(Broken::TooLong(limit));
+            return Err(RequestError::TooLong(limit));
         }
         Ok(result)
     }
 }
 
-fn tls(trust: Trust<'_>) -> Result<TlsConfig, Error> {
+fn tls(trust: TlsTrust<'_>) -> Result<TlsConfig, Error> {
     let roots = match trust.ca_file {
         Some(path) => certificates(path)?,
         None => system_roots()?,

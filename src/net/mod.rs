@@ -1,7 +1,6 @@
-//! The network. `client` asks servers. The rest is what both of our own servers share: a listener, a
-//! fixed number of slots for connections, a deadline for each. Memory is set aside at start; a turn
-//! does a bounded amount of work, and `pending` says that some is left. A server adds only how a
-//! request becomes a reply.
+//! The network: `client` is the HTTP client; the rest is shared by both of the agent's servers: a listener, and a fixed
+//! number of slots for connections, each with a deadline. Memory is allocated at start. A turn does a bounded amount of
+//! work, and `pending` tells that some is left. A server adds only how a request becomes a reply.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -17,18 +16,18 @@ mod slots;
 pub use slots::Slots;
 
 /// A listening socket of either family.
-pub trait Listen: Source {
+pub trait Listener: Source {
     /// What it accepts.
     type Stream: Stream;
-    /// The next connection that waits; `WouldBlock` if none does.
-    fn take(&self) -> io::Result<Self::Stream>;
+    /// Accepts the next connection; `WouldBlock` if none waits.
+    fn accept_stream(&self) -> io::Result<Self::Stream>;
 }
 
 /// An accepted connection of either family.
 pub trait Stream: Source + Read + Write {
-    /// Looks at who calls. Who may not speak gets these last words.
-    fn admit(&self) -> Result<(), &'static [u8]>;
-    /// Says that nothing more will be sent.
+    /// Checks who connected. The error is what a refused peer is sent before its connection is closed.
+    fn authorize(&self) -> Result<(), &'static [u8]>;
+    /// Shuts the sending side down.
     fn finish(&self);
 }
 
@@ -41,32 +40,32 @@ pub struct Limits {
     pub reply: usize,
     /// How long a request may take to arrive, a reply to be taken, and a connection to be idle.
     pub patience: Duration,
-    /// What a connection is told for which there is no slot.
+    /// What is sent to a connection for which there is no slot.
     pub full: &'static [u8],
 }
 
-/// Names one connection; a later one in the same slot has another name.
+/// Identifies one connection; a later one in the same slot has another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
-    place: usize,
+pub struct ConnectionId {
+    slot_index: usize,
     generation: u32,
 }
 
-/// What becomes of the bytes that were received so far.
+/// A server's response to the bytes that were received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// They are no whole request yet. Never to be said of as many as a request may have.
-    Listen,
-    /// The reply is in the buffer; the first `took` bytes are done with.
+pub enum Response {
+    /// They are no whole request yet. Never returned once the longest request has been received.
+    Incomplete,
+    /// The reply is in the buffer; the request was the first `consumed` bytes.
     Reply {
         /// The length of the request.
-        took: usize,
+        consumed: usize,
         /// Whether the connection ends with this reply.
         last: bool,
     },
     /// The reply will come by `Slots::reply` within this time, and be the last.
-    Later(Duration),
+    Deferred(Duration),
 }
 
 /// Turns what a connection sent into a reply.
-pub type Speak<'a> = dyn FnMut(Caller, &[u8], &mut FixedBuf) -> Next + 'a;
+pub type Respond<'a> = dyn FnMut(ConnectionId, &[u8], &mut FixedBuf) -> Response + 'a;

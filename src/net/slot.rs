@@ -1,10 +1,10 @@
-//! One connection, from its first byte to its end. It is always read and written until it would
-//! block, as edge-triggered events demand, or is marked to be gone on with.
+//! One connection, from its first byte to its end. It is read and written until it would block, as edge-triggered
+//! events demand, or until the turn's budget is spent: then it is pending.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::{Caller, Limits, Next, Speak, Stream};
+use super::{ConnectionId, Limits, Respond, Response, Stream};
 use crate::fixed_buf::{Filled, FixedBuf};
 
 /// The time that a connection has to take the last bytes and close, once it was told to.
@@ -13,7 +13,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Memory that a slot keeps for its next reply; the rest goes back to the system.
 const REPLY_KEPT: usize = 64 << 10;
 
-/// What may still be done before the loop has to look at its other work.
+/// The work that may still be done in this turn of the loop.
 #[derive(Debug)]
 pub(super) struct Budget {
     requests: u32,
@@ -21,7 +21,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What one turn may do: a page of metrics takes about a millisecond, so does a mebibyte to a socket.
+    /// The work of one turn: a page of metrics takes about a millisecond, so does a mebibyte to a socket.
     pub(super) const TURN: Budget = Budget { requests: 4, bytes: 1 << 20 };
 
     pub(super) fn is_spent(&self) -> bool {
@@ -33,10 +33,10 @@ impl Budget {
     }
 }
 
-/// A place for a connection, with its memory.
+/// A slot for a connection, with its buffers.
 #[derive(Debug)]
 pub(super) struct Slot<S> {
-    pub(super) line: Option<Line<S>>,
+    pub(super) connection: Option<Connection<S>>,
     generation: u32,
     received: FixedBuf,
     reply: FixedBuf,
@@ -44,144 +44,154 @@ pub(super) struct Slot<S> {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Line<S> {
+pub(super) struct Connection<S> {
     stream: S,
-    state: State,
-    /// When it is cut.
+    state: ConnectionState,
+    /// When it is closed.
     pub(super) deadline: Duration,
     /// Whether the budget ran out before the work did.
-    pub(super) more: bool,
+    pub(super) pending: bool,
     /// Whether the caller will send nothing more.
     ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// A request is to come, or is coming.
-    Listening,
-    /// Its request is being seen to elsewhere.
+enum ConnectionState {
+    /// The next request is awaited or being read.
+    Reading,
+    /// The reply to its request will come from elsewhere.
     Waiting,
     /// The first `sent` bytes of the reply are written.
-    Replying { sent: usize, last: bool },
-    /// The last byte is out. What the caller still sends is taken and dropped: to close on unread
-    /// bytes would be a reset, which can overtake the reply.
-    Leaving,
+    Writing { sent: usize, last: bool },
+    /// The whole reply is written. What the peer still sends is read and dropped: closing with unread bytes would send a
+    /// reset, which can overtake the reply.
+    Draining,
 }
 
-/// Whether a connection lives on after a turn.
-enum Turn {
-    Again,
-    Rest,
-    Over,
+/// How a connection continues.
+enum Step {
+    Continue,
+    Block,
+    Close,
 }
 
 impl<S: Stream> Slot<S> {
     pub(super) fn new(limits: &Limits) -> Slot<S> {
         let (received, reply) = (FixedBuf::new(limits.request), FixedBuf::new(limits.reply));
-        Slot { line: None, generation: 0, received, reply }
+        Slot { connection: None, generation: 0, received, reply }
     }
 
     pub(super) fn begin(&mut self, stream: S, deadline: Duration) {
         self.generation = self.generation.wrapping_add(1);
         self.received.clear();
         self.reply.clear();
-        self.line = Some(Line { stream, state: State::Listening, deadline, more: false, ended: false });
+        self.connection = Some(Connection {
+            stream,
+            state: ConnectionState::Reading,
+            deadline,
+            pending: false,
+            ended: false,
+        });
     }
 
     /// Ends the connection, if there is one.
     pub(super) fn end(&mut self, registry: &mio::Registry) {
-        if let Some(mut line) = self.line.take() {
+        if let Some(mut connection) = self.connection.take() {
             // Closing it takes it out of the poll in any case.
-            let _ = registry.deregister(&mut line.stream);
+            let _ = registry.deregister(&mut connection.stream);
         }
         self.reply.release(REPLY_KEPT);
     }
 
-    pub(super) fn waits_for(&self, caller: Caller) -> bool {
+    pub(super) fn waits_for(&self, caller: ConnectionId) -> bool {
         self.generation == caller.generation
-            && self.line.as_ref().is_some_and(|line| line.state == State::Waiting)
+            && self.connection.as_ref().is_some_and(|connection| connection.state == ConnectionState::Waiting)
     }
 
     /// Puts the reply that a caller waits for in its buffer.
     pub(super) fn answer(&mut self, deadline: Duration, write: impl FnOnce(&mut FixedBuf)) {
         self.reply.clear();
         write(&mut self.reply);
-        if let Some(line) = &mut self.line {
-            line.state = State::Replying { sent: 0, last: true };
-            line.deadline = deadline;
+        if let Some(connection) = &mut self.connection {
+            connection.state = ConnectionState::Writing { sent: 0, last: true };
+            connection.deadline = deadline;
         }
     }
 
-    /// Goes on with the connection as far as it can. False: it is over.
+    /// Reads and writes as far as it can. False: the connection is to be closed.
     pub(super) fn turn(
         &mut self,
-        place: usize,
+        slot_index: usize,
         now: Duration,
         patience: Duration,
         budget: &mut Budget,
-        speak: &mut Speak<'_>,
+        respond: &mut Respond<'_>,
     ) -> bool {
-        let caller = Caller { place, generation: self.generation };
-        let Slot { line: Some(line), received, reply, .. } = self else { return true };
-        line.more = false;
+        let caller = ConnectionId { slot_index, generation: self.generation };
+        let Slot { connection: Some(connection), received, reply, .. } = self else { return true };
+        connection.pending = false;
         loop {
-            let turn = match line.state {
-                State::Listening => line.listen(caller, now, patience, received, reply, budget, speak),
-                State::Waiting => line.wait(),
-                State::Replying { sent, last } => line.send(sent, last, now, patience, reply, budget),
-                State::Leaving => line.leave(received, budget),
+            let turn = match connection.state {
+                ConnectionState::Reading => {
+                    connection.read_request(caller, now, patience, received, reply, budget, respond)
+                }
+                ConnectionState::Waiting => connection.check_open(),
+                ConnectionState::Writing { sent, last } => {
+                    connection.write_reply(sent, last, now, patience, reply, budget)
+                }
+                ConnectionState::Draining => connection.drain(received, budget),
             };
             match turn {
-                Turn::Again => {}
-                Turn::Rest => return true,
-                Turn::Over => return false,
+                Step::Continue => {}
+                Step::Block => return true,
+                Step::Close => return false,
             }
         }
     }
 }
 
-impl<S: Stream> Line<S> {
-    fn tired(&mut self) -> Turn {
-        self.more = true;
-        Turn::Rest
+impl<S: Stream> Connection<S> {
+    fn out_of_budget(&mut self) -> Step {
+        self.pending = true;
+        Step::Block
     }
 
     #[allow(clippy::too_many_arguments)] // all that a conversation is about
-    fn listen(
+    fn read_request(
         &mut self,
-        caller: Caller,
+        caller: ConnectionId,
         now: Duration,
         patience: Duration,
         received: &mut FixedBuf,
         reply: &mut FixedBuf,
         budget: &mut Budget,
-        speak: &mut Speak<'_>,
-    ) -> Turn {
+        respond: &mut Respond<'_>,
+    ) -> Step {
         if !received.is_empty() {
             if budget.requests == 0 {
-                return self.tired();
+                return self.out_of_budget();
             }
             reply.clear();
-            match speak(caller, received, reply) {
-                Next::Listen => {}
-                Next::Reply { took, last } => {
+            match respond(caller, received, reply) {
+                Response::Incomplete => {}
+                Response::Reply { consumed, last } => {
                     budget.requests -= 1;
-                    received.consume(took);
-                    self.state = State::Replying { sent: 0, last };
+                    received.consume(consumed);
+                    self.state = ConnectionState::Writing { sent: 0, last };
                     self.deadline = now.saturating_add(patience);
-                    return Turn::Again;
+                    return Step::Continue;
                 }
-                Next::Later(within) => {
+                Response::Deferred(within) => {
                     budget.requests -= 1;
                     received.clear();
-                    self.state = State::Waiting;
+                    self.state = ConnectionState::Waiting;
                     self.deadline = now.saturating_add(within);
-                    return Turn::Rest;
+                    return Step::Block;
                 }
             }
         }
         if self.ended {
-            return Turn::Over;
+            return Step::Close;
         }
         let idle = received.is_empty();
         let turn = self.read(received, budget);
@@ -192,35 +202,35 @@ impl<S: Stream> Line<S> {
         turn
     }
 
-    fn read(&mut self, to: &mut FixedBuf, budget: &mut Budget) -> Turn {
+    fn read(&mut self, to: &mut FixedBuf, budget: &mut Budget) -> Step {
         if budget.bytes == 0 {
-            return self.tired();
+            return self.out_of_budget();
         }
         let before = to.len();
         match to.read_from(&mut self.stream) {
             Ok(Filled::Some) => {
                 budget.spend(to.len().saturating_sub(before));
-                Turn::Again
+                Step::Continue
             }
-            Ok(Filled::Empty) => Turn::Rest,
+            Ok(Filled::Empty) => Step::Block,
             Ok(Filled::Ended) => {
                 self.ended = true;
-                Turn::Again
+                Step::Continue
             }
-            Err(_) => Turn::Over,
+            Err(_) => Step::Close,
         }
     }
 
-    /// A caller may send no more and yet wait for its reply, so an end of its bytes says nothing.
-    /// But no byte at all can be written to one that is gone: the kernel says so even of none.
-    fn wait(&mut self) -> Turn {
+    /// Closes a connection whose peer is gone. A peer may stop sending and yet wait for its reply, so the end of its bytes
+    /// proves nothing; but a write to a peer that is gone fails, even one of no bytes.
+    fn check_open(&mut self) -> Step {
         match self.stream.write(&[]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Turn::Over,
-            _ => Turn::Rest,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Step::Close,
+            _ => Step::Block,
         }
     }
 
-    fn send(
+    fn write_reply(
         &mut self,
         mut sent: usize,
         last: bool,
@@ -228,32 +238,32 @@ impl<S: Stream> Line<S> {
         patience: Duration,
         reply: &mut FixedBuf,
         budget: &mut Budget,
-    ) -> Turn {
-        let mut stream = Metered { stream: &mut self.stream, budget };
+    ) -> Step {
+        let mut stream = BudgetedStream { stream: &mut self.stream, budget };
         match reply.write_to(&mut sent, &mut stream) {
-            Err(_) => Turn::Over,
+            Err(_) => Step::Close,
             Ok(false) => {
-                self.state = State::Replying { sent, last };
-                if budget.bytes == 0 { self.tired() } else { Turn::Rest }
+                self.state = ConnectionState::Writing { sent, last };
+                if budget.bytes == 0 { self.out_of_budget() } else { Step::Block }
             }
             Ok(true) => {
                 reply.release(REPLY_KEPT);
                 if last {
                     self.stream.finish();
-                    self.state = State::Leaving;
+                    self.state = ConnectionState::Draining;
                     self.deadline = now.saturating_add(LINGER);
                 } else {
-                    self.state = State::Listening;
+                    self.state = ConnectionState::Reading;
                     self.deadline = now.saturating_add(patience);
                 }
-                Turn::Again
+                Step::Continue
             }
         }
     }
 
-    fn leave(&mut self, received: &mut FixedBuf, budget: &mut Budget) -> Turn {
+    fn drain(&mut self, received: &mut FixedBuf, budget: &mut Budget) -> Step {
         if self.ended {
-            return Turn::Over;
+            return Step::Close;
         }
         received.clear();
         self.read(received, budget)
@@ -261,12 +271,12 @@ impl<S: Stream> Line<S> {
 }
 
 /// A stream that blocks when the budget is spent.
-struct Metered<'a, S> {
+struct BudgetedStream<'a, S> {
     stream: &'a mut S,
     budget: &'a mut Budget,
 }
 
-impl<S: Write> Write for Metered<'_, S> {
+impl<S: Write> Write for BudgetedStream<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.budget.bytes == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -281,8 +291,8 @@ impl<S: Write> Write for Metered<'_, S> {
     }
 }
 
-/// Tells one that cannot stay why, as far as that goes without waiting, and lets it go.
-pub(super) fn turn_away(mut stream: impl Stream, words: &[u8]) {
+/// Sends `words` to a connection that cannot be served, as far as that needs no waiting, and closes it.
+pub(super) fn reject(mut stream: impl Stream, words: &[u8]) {
     // Nothing is lost by a failure here: the caller is sent away in any case.
     let _ = stream.write(words);
     stream.finish();

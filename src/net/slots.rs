@@ -1,4 +1,4 @@
-//! The slots of a server and its listener: who gets in, whose turn it is, who is cut.
+//! A server's listener and its slots: accepts connections, serves them in turn, closes them at their deadline.
 
 use std::io;
 use std::ops::Range;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 
-use super::slot::{Budget, Slot, turn_away};
-use super::{Caller, Limits, Listen, Speak};
+use super::slot::{Budget, Slot, reject};
+use super::{ConnectionId, Limits, Listener, Respond};
 use crate::fixed_buf::FixedBuf;
 
 /// Connections that are accepted in one turn.
@@ -16,33 +16,33 @@ const ACCEPTS: u32 = 32;
 /// After a failed accept (out of files, say) comes no event: it is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Connections that wait in the listener.
+/// Whether connections wait in the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Calls {
-    /// None: an event will tell of the next.
-    None,
-    /// Perhaps some: a turn's number of them was taken.
+enum AcceptState {
+    /// No: an event will announce the next one.
+    Idle,
+    /// Perhaps: the most that one turn accepts were accepted.
     More,
-    /// Perhaps some, which could not be taken; from this time they may be.
+    /// Perhaps, but accept failed; it is tried again at this time.
     Retry(Duration),
 }
 
 /// A listener and its connections.
 #[derive(Debug)]
-pub struct Slots<L: Listen> {
+pub struct Slots<L: Listener> {
     listener: L,
     registry: Registry,
     /// The listener's token; those of the slots follow.
     token: usize,
     slots: Vec<Slot<L::Stream>>,
     limits: Limits,
-    calls: Calls,
+    accept_state: AcceptState,
     budget: Budget,
-    /// The slot that is gone on with first.
+    /// The slot that `resume` begins with.
     first: usize,
 }
 
-impl<L: Listen> Slots<L> {
+impl<L: Listener> Slots<L> {
     /// Serves a listener with one token for it and one for each connection.
     pub fn new(
         mut listener: L,
@@ -53,8 +53,8 @@ impl<L: Listen> Slots<L> {
         let registry = registry.try_clone()?;
         registry.register(&mut listener, Token(tokens.start), Interest::READABLE)?;
         let slots = tokens.clone().skip(1).map(|_| Slot::new(&limits)).collect();
-        let (calls, budget) = (Calls::None, Budget::TURN);
-        Ok(Slots { listener, registry, token: tokens.start, slots, limits, calls, budget, first: 0 })
+        let (accept_state, budget) = (AcceptState::Idle, Budget::TURN);
+        Ok(Slots { listener, registry, token: tokens.start, slots, limits, accept_state, budget, first: 0 })
     }
 
     /// The listener itself.
@@ -63,10 +63,10 @@ impl<L: Listen> Slots<L> {
     }
 
     /// Takes an event for one of its tokens.
-    pub fn ready(&mut self, token: Token, now: Duration, speak: &mut Speak<'_>) {
+    pub fn ready(&mut self, token: Token, now: Duration, respond: &mut Respond<'_>) {
         match token.0.checked_sub(self.token) {
             Some(0) => self.accept(now),
-            Some(place) => self.turn(place - 1, now, speak),
+            Some(slot_index) => self.turn(slot_index - 1, now, respond),
             None => {}
         }
     }
@@ -74,24 +74,24 @@ impl<L: Listen> Slots<L> {
     /// Whether a turn's budget ran out before its work: `resume` is to be called in the next.
     #[must_use]
     pub fn pending(&self) -> bool {
-        self.calls == Calls::More || self.slots.iter().any(tired)
+        self.accept_state == AcceptState::More || self.slots.iter().any(out_of_budget)
     }
 
     /// Goes on with what was pending, fairly, within a new budget.
-    pub fn resume(&mut self, now: Duration, speak: &mut Speak<'_>) {
+    pub fn resume(&mut self, now: Duration, respond: &mut Respond<'_>) {
         self.budget = Budget::TURN;
-        if self.calls == Calls::More {
+        if self.accept_state == AcceptState::More {
             self.accept(now);
         }
         let count = self.slots.len();
         let first = self.first;
-        for place in (first..count).chain(0..first) {
-            if self.slots.get(place).is_some_and(tired) {
+        for slot_index in (first..count).chain(0..first) {
+            if self.slots.get(slot_index).is_some_and(out_of_budget) {
                 if self.budget.is_spent() {
-                    self.first = place;
+                    self.first = slot_index;
                     return;
                 }
-                self.turn(place, now, speak);
+                self.turn(slot_index, now, respond);
             }
         }
     }
@@ -99,48 +99,48 @@ impl<L: Listen> Slots<L> {
     /// When `expire` is next to be called, on the clock that `now` is of.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let retry = if let Calls::Retry(at) = self.calls { Some(at) } else { None };
-        let cuts = self.slots.iter().filter_map(|slot| Some(slot.line.as_ref()?.deadline));
+        let retry = if let AcceptState::Retry(at) = self.accept_state { Some(at) } else { None };
+        let cuts = self.slots.iter().filter_map(|slot| Some(slot.connection.as_ref()?.deadline));
         cuts.chain(retry).min()
     }
 
-    /// Cuts every connection whose time is up.
+    /// Closes every connection whose deadline has passed.
     pub fn expire(&mut self, now: Duration) {
-        if matches!(self.calls, Calls::Retry(at) if at <= now) {
-            self.calls = Calls::More;
+        if matches!(self.accept_state, AcceptState::Retry(at) if at <= now) {
+            self.accept_state = AcceptState::More;
         }
         for slot in &mut self.slots {
-            if slot.line.as_ref().is_some_and(|line| line.deadline <= now) {
+            if slot.connection.as_ref().is_some_and(|connection| connection.deadline <= now) {
                 slot.end(&self.registry);
             }
         }
     }
 
-    /// Gives a caller that waits the reply that it waits for. False: it is gone.
-    pub fn reply(&mut self, caller: Caller, now: Duration, write: impl FnOnce(&mut FixedBuf)) -> bool {
+    /// Sends the reply that the connection `caller` waits for. False: it is closed.
+    pub fn reply(&mut self, caller: ConnectionId, now: Duration, write: impl FnOnce(&mut FixedBuf)) -> bool {
         let deadline = now.saturating_add(self.limits.patience);
-        match self.slots.get_mut(caller.place) {
+        match self.slots.get_mut(caller.slot_index) {
             Some(slot) if slot.waits_for(caller) => slot.answer(deadline, write),
             _ => return false,
         }
         // Nothing is asked of it any more: it only takes its reply and leaves.
-        self.turn(caller.place, now, &mut |_, _, _| super::Next::Listen);
+        self.turn(caller.slot_index, now, &mut |_, _, _| super::Response::Incomplete);
         true
     }
 
     fn accept(&mut self, now: Duration) {
-        self.calls = Calls::More;
+        self.accept_state = AcceptState::More;
         for _ in 0..ACCEPTS {
-            match self.listener.take() {
+            match self.listener.accept_stream() {
                 Ok(stream) => self.admit(stream, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        self.calls = Calls::None;
+                        self.accept_state = AcceptState::Idle;
                         return;
                     }
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
-                        self.calls = Calls::Retry(now.saturating_add(RETRY));
+                        self.accept_state = AcceptState::Retry(now.saturating_add(RETRY));
                         return;
                     }
                 },
@@ -150,32 +150,32 @@ impl<L: Listen> Slots<L> {
 
     fn admit(&mut self, mut stream: L::Stream, now: Duration) {
         use super::Stream as _;
-        if let Err(words) = stream.admit() {
-            return turn_away(stream, words);
+        if let Err(words) = stream.authorize() {
+            return reject(stream, words);
         }
-        let Some(place) = self.slots.iter().position(|slot| slot.line.is_none()) else {
-            return turn_away(stream, self.limits.full);
+        let Some(slot_index) = self.slots.iter().position(|slot| slot.connection.is_none()) else {
+            return reject(stream, self.limits.full);
         };
-        let token = Token(self.token + 1 + place);
+        let token = Token(self.token + 1 + slot_index);
         let both = Interest::READABLE | Interest::WRITABLE;
         // One that cannot be registered is dropped, which closes it.
         if self.registry.register(&mut stream, token, both).is_ok()
-            && let Some(slot) = self.slots.get_mut(place)
+            && let Some(slot) = self.slots.get_mut(slot_index)
         {
             slot.begin(stream, now.saturating_add(self.limits.patience));
         }
     }
 
-    fn turn(&mut self, place: usize, now: Duration, speak: &mut Speak<'_>) {
-        let Some(slot) = self.slots.get_mut(place) else { return };
-        if !slot.turn(place, now, self.limits.patience, &mut self.budget, speak) {
+    fn turn(&mut self, slot_index: usize, now: Duration, respond: &mut Respond<'_>) {
+        let Some(slot) = self.slots.get_mut(slot_index) else { return };
+        if !slot.turn(slot_index, now, self.limits.patience, &mut self.budget, respond) {
             slot.end(&self.registry);
         }
     }
 }
 
-fn tired<S>(slot: &Slot<S>) -> bool {
-    slot.line.as_ref().is_some_and(|line| line.more)
+fn out_of_budget<S>(slot: &Slot<S>) -> bool {
+    slot.connection.as_ref().is_some_and(|connection| connection.pending)
 }
 
 #[cfg(test)]

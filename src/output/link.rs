@@ -1,4 +1,4 @@
-//! What the loop tells an output's thread, and the thread the loop: through a mutex that both hold briefly.
+//! The messages between the loop and an output's thread, behind a mutex that both hold briefly.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use crate::sys;
 /// The link between the loop and an output's thread, which is configured with `S`.
 #[derive(Debug)]
 pub struct Link<S> {
-    told: Mutex<Told<S>>,
-    news: Condvar,
-    gone: Condvar,
+    messages: Mutex<Messages<S>>,
+    changed: Condvar,
+    thread_ended: Condvar,
 }
 
-/// What was told and not yet heard.
+/// Messages that the thread has not taken yet.
 #[derive(Debug)]
-struct Told<S> {
+struct Messages<S> {
     records: bool,
     leave: bool,
     change: Change<S>,
     /// The thread has ended.
-    gone: bool,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -36,9 +36,9 @@ impl<S> Change<S> {
     }
 }
 
-/// What happened while an output waited.
+/// Why an output's wait ended.
 #[derive(Debug)]
-pub struct News<S> {
+pub struct Wakeup<S> {
     /// There are new records in the log.
     pub records: bool,
     /// The config was read again.
@@ -49,90 +49,92 @@ pub struct News<S> {
 
 impl<S> Default for Link<S> {
     fn default() -> Link<S> {
-        let told = Told { records: false, leave: false, change: Change::None, gone: false };
-        Link { told: Mutex::new(told), news: Condvar::new(), gone: Condvar::new() }
+        let messages = Messages { records: false, leave: false, change: Change::None, ended: false };
+        Link { messages: Mutex::new(messages), changed: Condvar::new(), thread_ended: Condvar::new() }
     }
 }
 
 impl<S> Link<S> {
-    fn told(&self) -> MutexGuard<'_, Told<S>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn messages(&self) -> MutexGuard<'_, Messages<S>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There are records.
+    /// There are new records.
     pub(super) fn records(&self) {
-        let mut told = self.told();
-        if !std::mem::replace(&mut told.records, true) {
-            drop(told);
-            self.news.notify_one();
+        let mut messages = self.messages();
+        if !std::mem::replace(&mut messages.records, true) {
+            drop(messages);
+            self.changed.notify_one();
         }
     }
 
-    /// The config was read again; `None`: the output is off. A thread that has ended hears nothing: the settings
-    /// come back.
+    /// The config was read again; `None`: the output is off. Where the thread has ended, the settings come back.
     pub(super) fn configure(&self, settings: Option<S>) -> Result<(), Option<S>> {
-        let mut told = self.told();
-        if told.gone {
+        let mut messages = self.messages();
+        if messages.ended {
             return Err(settings);
         }
-        told.change = settings.map_or(Change::Off, Change::To);
-        drop(told);
-        self.news.notify_one();
+        messages.change = settings.map_or(Change::Off, Change::To);
+        drop(messages);
+        self.changed.notify_one();
         Ok(())
     }
 
-    /// The output is to send once more what is there, and end.
+    /// The output is to send the remaining records once, and end.
     pub(super) fn leave(&self) {
-        self.told().leave = true;
-        self.news.notify_one();
+        self.messages().leave = true;
+        self.changed.notify_one();
     }
 
-    /// Waits until the thread is gone, but not for longer than `patience`. Returns whether it is.
+    /// Waits until the thread has ended, but no longer than `patience`. Returns whether it has.
     pub(super) fn wait_gone(&self, patience: Duration) -> bool {
-        let waited = self.gone.wait_timeout_while(self.told(), patience, |told| !told.gone);
-        let (told, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        told.gone
+        let waited =
+            self.thread_ended.wait_timeout_while(self.messages(), patience, |messages| !messages.ended);
+        let (messages, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        messages.ended
     }
 
     /// The thread ends, unless it was configured anew meanwhile: then it goes on with that.
     pub(super) fn next(&self) -> Option<S> {
-        let mut told = self.told();
-        let next = match told.change.take() {
-            Change::To(settings) if !told.leave => Some(settings),
+        let mut messages = self.messages();
+        let next = match messages.change.take() {
+            Change::To(settings) if !messages.leave => Some(settings),
             _ => None,
         };
-        told.gone = next.is_none();
-        self.gone.notify_all();
+        messages.ended = next.is_none();
+        self.thread_ended.notify_all();
         next
     }
 
-    /// Waits as long as `pause`; returns whether the output is to end.
+    /// Waits for `pause`; returns whether the output is to end.
     pub fn pause(&self, pause: Duration) -> bool {
-        let waited = self.news.wait_timeout_while(self.told(), pause, |told| {
-            !told.leave && !matches!(told.change, Change::Off)
+        let waited = self.changed.wait_timeout_while(self.messages(), pause, |messages| {
+            !messages.leave && !matches!(messages.change, Change::Off)
         });
         let (_told, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         !waited.timed_out()
     }
 
-    /// Waits until the monotonic clock says `until`, or until there are records or news.
-    pub fn wait(&self, until: Option<Duration>) -> News<S> {
-        let mut told = self.told();
+    /// Waits until the monotonic clock reaches `until`, or until there are new records or other messages.
+    pub fn wait(&self, until: Option<Duration>) -> Wakeup<S> {
+        let mut messages = self.messages();
         loop {
-            let records = std::mem::take(&mut told.records);
-            let (settings, off) = match told.change.take() {
+            let records = std::mem::take(&mut messages.records);
+            let (settings, off) = match messages.change.take() {
                 Change::None => (None, false),
                 Change::Off => (None, true),
                 Change::To(settings) => (Some(settings), false),
             };
-            let leave = told.leave || off;
+            let leave = messages.leave || off;
             if settings.is_some() || leave || records {
-                return News { records, settings, leave };
+                return Wakeup { records, settings, leave };
             }
-            told = match until.map(|at| at.saturating_sub(sys::now().mono)) {
-                Some(Duration::ZERO) => return News { records, settings, leave },
-                Some(left) => self.news.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.news.wait(told).unwrap_or_else(PoisonError::into_inner),
+            messages = match until.map(|at| at.saturating_sub(sys::now().mono)) {
+                Some(Duration::ZERO) => return Wakeup { records, settings, leave },
+                Some(left) => {
+                    self.changed.wait_timeout(messages, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(messages).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

@@ -1,42 +1,42 @@
-//! Where an output is in the log.
+//! An output's position in the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::OutputStats;
-use crate::log::{Cursor, Error, Mark, Reader, RecordId};
+use crate::log::{Cursor, Error, Progress, Reader, RecordId};
 
-/// A log, and how far an output has read it. What is done stays done: over a restart, and for the budget.
+/// How far an output has read a log: in its cursor, for a restart, and in its progress, for retention.
 #[derive(Debug)]
 pub struct Position {
     dir: PathBuf,
     cursor: Cursor,
     done: Option<RecordId>,
-    mark: Arc<Mark>,
+    progress: Arc<Progress>,
     stats: Arc<OutputStats>,
 }
 
 impl Position {
-    /// Opens the cursor of the mark's output, and counts what it has not read yet.
-    pub fn open(dir: &Path, mark: &Arc<Mark>, stats: &Arc<OutputStats>) -> Result<Position, Error> {
-        let (cursor, done) = Cursor::named(mark.name(), dir)?;
-        mark.begin(dir, done)?;
-        Ok(Position { dir: dir.to_owned(), cursor, done, mark: mark.clone(), stats: stats.clone() })
+    /// Opens the cursor of the output of `progress`, and counts what it has not read yet.
+    pub fn open(dir: &Path, progress: &Arc<Progress>, stats: &Arc<OutputStats>) -> Result<Position, Error> {
+        let (cursor, done) = Cursor::named(progress.name(), dir)?;
+        progress.begin(dir, done)?;
+        Ok(Position { dir: dir.to_owned(), cursor, done, progress: progress.clone(), stats: stats.clone() })
     }
 
-    /// Reads the log after this record: all of it after `None`.
+    /// Reads the log after the record `after`; all of it for `None`.
     pub fn reader(&self, after: Option<RecordId>) -> Result<Reader, Error> {
-        self.mark.reader(&self.dir, after)
+        self.progress.reader(&self.dir, after)
     }
 
-    /// Everything up to this record is done. Neither waits for the disk nor allocates; that the cursor could not
-    /// be written is counted, and costs no more than that records are read again after a restart.
+    /// Everything up to the record `to` is done. Neither waits for the disk nor allocates. A cursor that cannot be written
+    /// is counted; after a restart records are then read again.
     pub fn advance(&mut self, to: RecordId) {
         if self.cursor.set(to).is_err() {
             self.stats.cursor_failures.fetch_add(1, Ordering::Relaxed);
         }
-        self.mark.shipped(to);
+        self.progress.advance(to);
         self.done = Some(to);
     }
 
@@ -46,12 +46,12 @@ impl Position {
         self.done
     }
 
-    /// Has the cursor on the disk. Not needed, but spares reading again after a power failure.
+    /// Syncs the cursor to the disk. Without that, records are read again after a power failure.
     pub fn sync(&self) {
         let _ = self.cursor.sync(); // it spares reading again, no more
     }
 
-    /// Whether there was a cursor that said nothing that could be believed.
+    /// Whether the cursor's file held no valid entry.
     #[must_use]
     pub fn was_bad(&self) -> bool {
         self.cursor.was_bad()
@@ -60,7 +60,7 @@ impl Position {
     /// Records that are still to be read.
     #[must_use]
     pub fn lag(&self) -> u64 {
-        self.mark.lag()
+        self.progress.lag()
     }
 
     /// The log's folder.

@@ -1,10 +1,9 @@
-//! What an output counts and how it goes, for the metrics and the status. The output's thread
-//! writes, the loop reads.
+//! An output's counters and state, for the metrics and the status. The output's thread writes them, the loop reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How it goes.
+/// The state of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputState {
     /// The config does not want it.
@@ -12,14 +11,14 @@ pub enum OutputState {
     Off,
     /// Records are sent as they come.
     Shipping,
-    /// Something that will pass: it is tried again, with growing pauses.
+    /// The last request failed in a way that passes by itself: it is sent again, with growing pauses.
     Waiting,
-    /// Something that a person must change: it is tried again slowly.
+    /// The last request failed in a way that only a person can mend: it is sent again slowly.
     Refused,
 }
 
 impl OutputState {
-    /// All there are.
+    /// All states.
     pub const ALL: [OutputState; 4] =
         [OutputState::Off, OutputState::Shipping, OutputState::Waiting, OutputState::Refused];
 
@@ -46,7 +45,7 @@ pub struct OutputStats {
     pub rejected: AtomicU64,
     /// Requests that were sent again.
     pub retries: AtomicU64,
-    /// Records that had rotted in the log before they were sent.
+    /// Records that were corrupt in the log before they were sent.
     pub rotten: AtomicU64,
     /// The cursor could not be written.
     pub cursor_failures: AtomicU64,
@@ -60,20 +59,20 @@ impl OutputStats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One of the counters.
+    /// The value of a counter.
     #[must_use]
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
 
-    /// Documents by what became of them.
+    /// Documents by outcome.
     #[must_use]
     pub fn outcomes(&self) -> [(&'static str, u64); 3] {
         [("created", &self.created), ("duplicate", &self.duplicates), ("rejected", &self.rejected)]
             .map(|(outcome, counter)| (outcome, OutputStats::get(counter)))
     }
 
-    /// How it goes.
+    /// The state.
     #[must_use]
     pub fn state(&self) -> OutputState {
         self.held().0
@@ -86,7 +85,7 @@ impl OutputStats {
         (!state.1.is_empty()).then(|| state.1.clone())
     }
 
-    /// It goes so now. Returns whether it went otherwise before.
+    /// Changes the state and its trouble. Returns whether the state was another one before.
     pub fn change(&self, state: OutputState, trouble: &str) -> bool {
         let mut held = self.held();
         if held.1 != trouble {

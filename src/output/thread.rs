@@ -1,4 +1,4 @@
-//! An output's thread: started while the config wants it, and told of what changes. It blocks as it likes.
+//! An output's thread, which runs while the config enables the output. It may block.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Link, Output, OutputState, OutputStats, Position};
 use crate::config::Config;
-use crate::log::Mark;
+use crate::log::Progress;
 
 /// A client with TLS and the reader of the log; it counts against no budget until it is used.
 const STACK: usize = 512 << 10;
@@ -18,10 +18,10 @@ const OPEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where records go: what differs from output to output.
 pub trait Sink: 'static {
-    /// What the config says of it.
+    /// The settings in the config.
     type Settings: Send + 'static;
 
-    /// What the config says of it; `None`: it is off.
+    /// The settings in `config`; `None`: the output is off.
     fn settings(config: &Config) -> Option<Self::Settings>;
 
     /// Where records go, for a person.
@@ -36,7 +36,7 @@ pub trait Sink: 'static {
 #[derive(Debug)]
 pub struct OutputThread<S: Sink> {
     dir: PathBuf,
-    mark: Arc<Mark>,
+    progress: Arc<Progress>,
     stats: Arc<OutputStats>,
     target: String,
     link: Option<Arc<Link<S::Settings>>>,
@@ -45,27 +45,33 @@ pub struct OutputThread<S: Sink> {
 impl<S: Sink> OutputThread<S> {
     /// For the log in this folder. Takes nothing before it is configured.
     #[must_use]
-    pub fn start(dir: &Path, mark: Arc<Mark>) -> Box<dyn Output> {
+    pub fn start(dir: &Path, progress: Arc<Progress>) -> Box<dyn Output> {
         let stats = Arc::new(OutputStats::default());
-        Box::new(OutputThread::<S> { dir: dir.to_owned(), mark, stats, target: String::new(), link: None })
+        Box::new(OutputThread::<S> {
+            dir: dir.to_owned(),
+            progress,
+            stats,
+            target: String::new(),
+            link: None,
+        })
     }
 
     fn spawn(&self, settings: S::Settings) -> io::Result<Arc<Link<S::Settings>>> {
         let link = Arc::new(Link::default());
         let (theirs, dir) = (link.clone(), self.dir.clone());
-        let (mark, stats) = (self.mark.clone(), self.stats.clone());
+        let (progress, stats) = (self.progress.clone(), self.stats.clone());
         let body = move || {
             let mut next = Some(settings);
             while let Some(settings) = next {
-                if let Some(position) = open(&dir, &mark, &theirs, &stats) {
+                if let Some(position) = open(&dir, &progress, &theirs, &stats) {
                     S::run(settings, &theirs, position);
                 }
-                mark.end();
+                progress.end();
                 stats.change(OutputState::Off, "");
                 next = theirs.next();
             }
         };
-        Builder::new().name(format!("ship-{}", self.mark.name())).stack_size(STACK).spawn(body)?;
+        Builder::new().name(format!("ship-{}", self.progress.name())).stack_size(STACK).spawn(body)?;
         Ok(link)
     }
 }
@@ -115,16 +121,21 @@ impl<S: Sink> Output for OutputThread<S> {
         &self.stats
     }
 
-    fn mark(&self) -> &Mark {
-        &self.mark
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
 }
 
 /// Opens the output's position in the log; where that fails, as on a full disk, again and again. `None`: it is
 /// to end.
-fn open<S>(dir: &Path, mark: &Arc<Mark>, link: &Link<S>, stats: &Arc<OutputStats>) -> Option<Position> {
+fn open<S>(
+    dir: &Path,
+    progress: &Arc<Progress>,
+    link: &Link<S>,
+    stats: &Arc<OutputStats>,
+) -> Option<Position> {
     loop {
-        match Position::open(dir, mark, stats) {
+        match Position::open(dir, progress, stats) {
             Ok(position) => {
                 stats.change(OutputState::Shipping, "");
                 return Some(position);

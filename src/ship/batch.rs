@@ -15,7 +15,7 @@ const STAMP_END: &str = "\",";
 /// What a document grows by on its way: its action, its stamp, a line's end.
 const OVERHEAD: usize = 160;
 
-/// Where one record is in the buffer.
+/// The position of one record in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Item {
     id: RecordId,
@@ -24,21 +24,21 @@ struct Item {
     end: usize,
 }
 
-/// Not a document that can be sent: not a JSON object on one line.
+/// The bytes are no JSON object on one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign;
+pub struct NotADocument;
 
 /// Records on their way to the server, in the order of the log.
 #[derive(Debug)]
 pub struct Batch {
     bytes: Vec<u8>,
     items: Vec<Item>,
-    /// No more is put in beyond this.
+    /// The batch is full at this many bytes.
     full: usize,
 }
 
 impl Batch {
-    /// One that is full at so many bytes; the document that fills it may be longer.
+    /// An empty batch that is full at `full` bytes; its last document may exceed that.
     #[must_use]
     pub fn new(full: usize) -> Batch {
         Batch { bytes: Vec::new(), items: Vec::new(), full }
@@ -73,11 +73,11 @@ impl Batch {
         self.items.get(index).map(|item| item.id)
     }
 
-    /// Puts one record behind the others.
-    pub fn push(&mut self, id: RecordId, document: &[u8]) -> Result<(), Foreign> {
+    /// Appends one record.
+    pub fn push(&mut self, id: RecordId, document: &[u8]) -> Result<(), NotADocument> {
         let document = document.trim_ascii();
         let whole = document.starts_with(b"{\"") && document.ends_with(b"}") && !document.contains(&b'\n');
-        let inside = document.get(1..).filter(|_| whole).ok_or(Foreign)?;
+        let inside = document.get(1..).filter(|_| whole).ok_or(NotADocument)?;
         if self.bytes.capacity() == 0 {
             // Once for a batch; what is not used of it is never touched.
             self.bytes.reserve_exact(self.full + document.len() + OVERHEAD);
@@ -96,7 +96,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Says in each document that it is sent now.
+    /// Writes `now` into `uploaded_time` of each document.
     pub fn stamp(&mut self, now: Wall) {
         for item in &self.items {
             let place = self.bytes.get_mut(item.stamp..item.stamp + STAMP_PLACE.len());
@@ -106,8 +106,7 @@ impl Batch {
         }
     }
 
-    /// The records from `from` on that fit into `limit` bytes, and how many they are: at least one,
-    /// if there is one.
+    /// The records from index `from` on that fit into `limit` bytes, and their count: at least one, if there is one.
     #[must_use]
     pub fn body(&self, from: usize, limit: usize) -> (&[u8], usize) {
         let items = self.items.get(from..).unwrap_or_default();
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_lines_that_a_bulk_request_is_made_of() {
+    fn a_batch_has_an_action_and_a_document_line_for_each_record() {
         let mut batch = batch(&["{\"a\":1}", "{\"b\":\"\\n\"}\n"]);
         batch.stamp(Wall(1_795_452_413_007));
         let (body, count) = batch.body(0, usize::MAX);
@@ -176,16 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_the_lines_apart_is_foreign() {
+    fn a_document_that_is_no_json_object_on_one_line_is_refused() {
         let mut batch = Batch::new(1000);
         for document in ["", "{}", "[1]", "{\"a\":1", "{\"a\":\n1}", "null"] {
-            assert_eq!(batch.push(id(1), document.as_bytes()), Err(Foreign), "{document}");
+            assert_eq!(batch.push(id(1), document.as_bytes()), Err(NotADocument), "{document}");
         }
         assert!(batch.is_empty());
     }
 
     #[test]
-    fn a_part_is_sent_where_the_whole_is_too_large_and_never_less_than_one() {
+    fn a_request_body_holds_as_many_records_as_fit_and_at_least_one() {
         let batch = batch(&["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
         let (all, _) = batch.body(0, usize::MAX);
         let one = all.len() / 3;
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_leaves_and_the_rest_stays_whole_and_in_order() {
+    fn records_that_are_done_leave_the_batch_and_the_rest_keep_their_order() {
         for mask in 0..32_u32 {
             let documents = ["{\"a\":1}", "{\"bb\":22}", "{\"ccc\":333}", "{\"dddd\":4444}", "{\"e\":5}"];
             let mut rest = batch(&documents);

@@ -1,9 +1,9 @@
 //! Shipping's readers of foreign bytes, as fuzz targets.
 
 use super::batch::Batch;
-use super::rejects::{Reject, notes};
-use super::verdict::{self, Verdict};
-use super::{pace, settings};
+use super::bulk_reply::{self, ItemStatus};
+use super::rejections::{Rejection, notes};
+use super::{backoff, settings};
 use crate::clock::Wall;
 use crate::log::{Id, RecordId};
 
@@ -11,19 +11,21 @@ use crate::log::{Id, RecordId};
 /// record has one verdict.
 pub fn reply(data: &[u8]) {
     let ids = (1..4).map(|seq| RecordId { log: Id([0; 8]), seq });
-    let mut heard = Vec::new();
-    let read = verdict::read(data, &mut ids.clone(), &mut |index, verdict, why| {
-        heard.push((index, verdict, why));
+    let mut statuses = Vec::new();
+    let read = bulk_reply::parse(data, &mut ids.clone(), &mut |index, status, why| {
+        statuses.push((index, status, why));
     });
-    assert!(heard.len() <= 3);
-    assert!(heard.iter().enumerate().all(|(at, (index, ..))| at == *index));
+    assert!(statuses.len() <= 3);
+    assert!(statuses.iter().enumerate().all(|(at, (index, ..))| at == *index));
     if read.is_ok() {
-        assert_eq!(heard.len(), 3);
-        assert!(heard.iter().all(|(_, verdict, why)| *verdict != Verdict::Created || why.status / 100 == 2));
+        assert_eq!(statuses.len(), 3);
+        assert!(
+            statuses.iter().all(|(_, status, why)| *status != ItemStatus::Created || why.status / 100 == 2)
+        );
     }
-    let words = verdict::whole(400, data).to_string();
+    let words = bulk_reply::request_error(400, data).to_string();
     assert!(words.len() < 16 << 10 && !words.contains('\n'));
-    let _ = pace::retry_after(&String::from_utf8_lossy(data), Wall(1_795_452_413_007));
+    let _ = backoff::retry_after(&String::from_utf8_lossy(data), Wall(1_795_452_413_007));
 }
 
 /// Documents of a log on their way into a bulk request, a line each: what is taken is two lines of it,
@@ -69,7 +71,7 @@ fn check(batch: &Batch, documents: &[(RecordId, &[u8])]) {
 /// torn costs no other.
 pub fn rejects(data: &[u8]) {
     let read = |file: &[u8]| {
-        let mut found: Vec<Reject> = Vec::new();
+        let mut found: Vec<Rejection> = Vec::new();
         notes(file, |note| found.push(note)).expect("memory can be read");
         found
     };

@@ -3,21 +3,21 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
-mod answer;
+mod backoff;
 mod batch;
 #[doc(hidden)]
 pub mod bench;
+mod bulk_outcome;
+mod bulk_reply;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
-mod pace;
-mod rejects;
+mod rejections;
 mod settings;
 mod shipper;
 mod transport;
-mod verdict;
 
-pub use rejects::{Reject, rejected};
+pub use rejections::{Rejection, rejected};
 pub use settings::{Authorization, Error, Settings};
 
 use crate::config::Config;
@@ -46,8 +46,8 @@ impl Sink for Elasticsearch {
 
     fn run(settings: Settings, link: &Arc<Link<Settings>>, position: Position) {
         let seed = std::hash::RandomState::new().build_hasher().finish();
-        let terms = settings.terms;
+        let batch_settings = settings.batch_settings;
         let transport = HttpTransport::new(link.clone(), settings);
-        Shipper::new(transport, position, terms, seed).run();
+        Shipper::new(transport, position, batch_settings, seed).run();
     }
 }

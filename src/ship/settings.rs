@@ -9,9 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::shipper::Terms;
+use super::shipper::BatchSettings;
 use crate::knob::Values;
-use crate::net::client::{self, Client, Patience, Trust};
+use crate::net::client::{self, Client, Timeouts, TlsTrust};
 
 /// A connection that does not come about in this time is none.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub struct Settings {
     ca_file: Option<PathBuf>,
     timeout: Duration,
     compress: bool,
-    pub(super) terms: Terms,
+    pub(super) batch_settings: BatchSettings,
 }
 
 /// Why a server cannot be spoken to.
@@ -72,7 +72,7 @@ impl Settings {
             ca_file: file("ca_file"),
             timeout: values.time("timeout"),
             compress: values.flag("compress"),
-            terms: Terms {
+            batch_settings: BatchSettings {
                 flush: values.time("flush"),
                 batch: usize::try_from(values.size("batch")).unwrap_or(usize::MAX),
                 retry: values.time("retry"),
@@ -106,8 +106,8 @@ impl Settings {
 
     /// A client for this server. Reads the CA's file.
     pub fn client(&self) -> Result<Client, Error> {
-        let trust = Trust { ca_file: self.ca_file.as_deref(), identity: None };
-        let patience = Patience { connect: CONNECT.min(self.timeout), whole: self.timeout };
+        let trust = TlsTrust { ca_file: self.ca_file.as_deref(), identity: None };
+        let patience = Timeouts { connect: CONNECT.min(self.timeout), total: self.timeout };
         Ok(Client::new(&self.url, trust, patience)?)
     }
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_from_files_alone_and_are_shown_nowhere() {
+    fn secrets_are_read_from_files_and_never_printed() {
         let dir = std::env::temp_dir().join(format!("onset-secrets-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = |name: &str, text: &str| {

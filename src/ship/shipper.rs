@@ -1,15 +1,15 @@
-//! The shipper: records are read from the log, sent in batches, and done when the server
-//! has them or will never take them. All else is tried again, without end, and the cursor moves
-//! only past what is done. The server, the clock and the loop are behind a trait, so a test can play an hour of outage.
+//! The shipper reads records from the log and sends them in batches. A record is done when the server has it or will
+//! never take it; every other record is sent again, without end, and the cursor moves only past records that are done.
+//! The server, the clock and the loop are behind a trait, so that a test can simulate an hour of outage.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::answer::{Answer, judge};
+use super::backoff::{Backoff, Failure, RateLimit};
 use super::batch::Batch;
-use super::pace::{Cap, Pace, Setback};
-use super::rejects::Rejects;
-use super::verdict::{Verdict, Why};
+use super::bulk_outcome::{BulkOutcome, classify};
+use super::bulk_reply::{ErrorReason, ItemStatus};
+use super::rejections::RejectionLog;
 use crate::clock::Now;
 use crate::log::{Error, Reader, RecordId};
 use crate::net::client::Reply;
@@ -23,26 +23,26 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const REPLY_BASE: usize = 64 << 10;
 const REPLY_PER_RECORD: usize = 4 << 10;
 
-/// What the config says of when to send, and how much.
+/// The config's limits on when to send, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Terms {
+pub(super) struct BatchSettings {
     /// How long a record may wait for others.
     pub(super) flush: Duration,
     /// When a batch is full, in bytes.
     pub(super) batch: usize,
     /// The longest pause after what passes.
     pub(super) retry: Duration,
-    /// Bytes per second; 0 is no cap.
+    /// Bytes per second; 0 is no rate_limit.
     pub(super) catch_up: u64,
 }
 
-/// What happened while it waited.
+/// Why a wait ended.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct Wakeup {
     /// There are new records in the log.
     pub(super) records: bool,
     /// The config was read again.
-    pub(super) terms: Option<Terms>,
+    pub(super) batch_settings: Option<BatchSettings>,
     /// The agent leaves, or shipping was turned off.
     pub(super) leave: bool,
 }
@@ -51,77 +51,82 @@ pub(super) struct News {
 pub(super) trait Transport {
     /// What time it is.
     fn now(&self) -> Now;
-    /// Waits until then, or until there are records or news.
-    fn wait(&mut self, until: Option<Duration>) -> News;
+    /// Waits until `until`, or until there are new records or a changed config.
+    fn wait(&mut self, until: Option<Duration>) -> Wakeup;
     /// Sends a bulk request. The error is words for a person.
     fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String>;
     /// The server, for a person.
     fn name(&self) -> &str;
-    /// Says a line.
+    /// Logs a line.
     fn say(&mut self, line: &str);
 }
 
 /// One shipping thread's state.
 pub(super) struct Shipper<T> {
     transport: T,
-    terms: Terms,
+    batch_settings: BatchSettings,
     position: Position,
-    rejects: Rejects,
+    rejections: RejectionLog,
     reader: Option<Reader>,
     /// The last record that was read.
     read: Option<RecordId>,
     batch: Batch,
     /// When the oldest record came into the batch.
     began: Duration,
-    /// Records at the batch's front that were each refused alone with a bad request. Theirs is the
-    /// fault if another one is taken; the config's, if none is.
+    /// Records at the front of the batch that the server called a bad request when each was sent alone. The records are
+    /// bad if it takes another one; the config is wrong if it takes none.
     aside: usize,
-    aside_why: Why,
+    aside_why: ErrorReason,
     /// Bytes of a request that the server is believed to take.
     limit: usize,
-    pace: Pace,
-    cap: Cap,
+    backoff: Backoff,
+    rate_limit: RateLimit,
     not_before: Duration,
-    /// The last attempt failed: the next is a retry.
+    /// The last attempt failed, so the next one is a retry.
     again: bool,
     look_at: Option<Duration>,
     /// The log may hold records that were not read yet.
     unread: bool,
     leaving: bool,
     reply: Vec<u8>,
-    heard: Vec<(Verdict, Why)>,
+    statuses: Vec<(ItemStatus, ErrorReason)>,
     kinds: Vec<(u16, String)>,
 }
 
 impl<T: Transport> Shipper<T> {
-    /// Takes up where the cursor is.
-    pub(super) fn new(transport: T, position: Position, terms: Terms, seed: u64) -> Shipper<T> {
+    /// Resumes at the cursor.
+    pub(super) fn new(
+        transport: T,
+        position: Position,
+        batch_settings: BatchSettings,
+        seed: u64,
+    ) -> Shipper<T> {
         Shipper {
             transport,
-            terms,
-            rejects: Rejects::new(position.dir()),
+            batch_settings,
+            rejections: RejectionLog::new(position.dir()),
             reader: None,
             read: position.done(),
             position,
-            batch: Batch::new(terms.batch),
+            batch: Batch::new(batch_settings.batch),
             began: Duration::ZERO,
             aside: 0,
-            aside_why: Why::default(),
+            aside_why: ErrorReason::default(),
             limit: usize::MAX,
-            pace: Pace::new(seed, terms.retry),
-            cap: Cap::new(terms.catch_up),
+            backoff: Backoff::new(seed, batch_settings.retry),
+            rate_limit: RateLimit::new(batch_settings.catch_up),
             not_before: Duration::ZERO,
             again: false,
             look_at: None,
             unread: true,
             leaving: false,
             reply: Vec::new(),
-            heard: Vec::new(),
+            statuses: Vec::new(),
             kinds: Vec::new(),
         }
     }
 
-    /// Ships until it is told to leave; then sends once more what is there.
+    /// Ships until the agent leaves; then sends the remaining records once.
     pub(super) fn run(&mut self) {
         if self.position.was_bad() {
             let dir = self.position.dir().display();
@@ -145,8 +150,8 @@ impl<T: Transport> Shipper<T> {
             _ if self.leaving => false,
             at => {
                 let until = [at, self.look_at].into_iter().flatten().min();
-                let news = self.transport.wait(until);
-                self.hear(news);
+                let wakeup = self.transport.wait(until);
+                self.apply(wakeup);
                 true
             }
         }
@@ -157,24 +162,27 @@ impl<T: Transport> Shipper<T> {
         if self.batch.is_empty() {
             return None;
         }
-        let gathered =
-            if self.batch.is_full() { Duration::ZERO } else { self.began.saturating_add(self.terms.flush) };
-        Some(gathered.max(self.not_before).max(self.cap.free_at()))
+        let gathered = if self.batch.is_full() {
+            Duration::ZERO
+        } else {
+            self.began.saturating_add(self.batch_settings.flush)
+        };
+        Some(gathered.max(self.not_before).max(self.rate_limit.free_at()))
     }
 
-    fn hear(&mut self, news: News) {
-        self.unread |= news.records;
-        if let Some(terms) = news.terms {
-            if terms.catch_up != self.terms.catch_up {
-                self.cap = Cap::new(terms.catch_up);
+    fn apply(&mut self, wakeup: Wakeup) {
+        self.unread |= wakeup.records;
+        if let Some(batch_settings) = wakeup.batch_settings {
+            if batch_settings.catch_up != self.batch_settings.catch_up {
+                self.rate_limit = RateLimit::new(batch_settings.catch_up);
             }
-            self.batch.set_full(terms.batch);
-            self.pace.set_longest(terms.retry);
-            self.terms = terms;
+            self.batch.set_full(batch_settings.batch);
+            self.backoff.set_longest(batch_settings.retry);
+            self.batch_settings = batch_settings;
             // Whoever changed the config wants to see what comes of it.
             self.not_before = Duration::ZERO;
         }
-        if news.leave {
+        if wakeup.leave {
             // What came with the last turn is sent too.
             (self.leaving, self.unread) = (true, true);
         }
@@ -220,7 +228,10 @@ impl<T: Transport> Shipper<T> {
             }
             self.read = Some(id);
             if pushed.is_err() {
-                let why = Why { reason: "it is no JSON object on one line".into(), ..Why::default() };
+                let why = ErrorReason {
+                    reason: "it is no JSON object on one line".into(),
+                    ..ErrorReason::default()
+                };
                 self.reject(id, &why);
             }
         }
@@ -228,7 +239,7 @@ impl<T: Transport> Shipper<T> {
         Ok(())
     }
 
-    /// Moves the cursor past all that is done.
+    /// Moves the cursor past all records that are done.
     fn advance(&mut self) {
         let done = match self.batch.id(0) {
             // Numbers begin at 1: a run's own record is never sent.
@@ -240,7 +251,7 @@ impl<T: Transport> Shipper<T> {
         }
     }
 
-    /// Sends what the batch holds, as far as it fits. Returns whether that led anywhere.
+    /// Sends as many records of the batch as fit into one request. Returns whether any record was done.
     fn attempt(&mut self) -> bool {
         let now = self.transport.now();
         if std::mem::replace(&mut self.again, false) {
@@ -251,24 +262,24 @@ impl<T: Transport> Shipper<T> {
         let bytes = body.len();
         let limit = count.saturating_mul(REPLY_PER_RECORD).saturating_add(REPLY_BASE);
         let answered = self.transport.post(body, &mut self.reply, limit);
-        self.cap.sent(self.transport.now().mono, bytes);
+        self.rate_limit.sent(self.transport.now().mono, bytes);
         let wall = self.transport.now().wall;
         let mut sent = (self.aside..self.aside + count).map_while(|index| self.batch.id(index));
-        let well = match judge(answered, &self.reply, wall, &mut sent, &mut self.heard) {
-            Answer::Items => self.settle(count),
-            Answer::TooLarge if count > 1 => self.halve(bytes),
-            Answer::Bad(_) if count > 1 => self.halve(bytes),
-            Answer::TooLarge => {
-                let why = Why {
+        let well = match classify(answered, &self.reply, wall, &mut sent, &mut self.statuses) {
+            BulkOutcome::Items => self.settle(count),
+            BulkOutcome::TooLarge if count > 1 => self.halve(bytes),
+            BulkOutcome::Bad(_) if count > 1 => self.halve(bytes),
+            BulkOutcome::TooLarge => {
+                let why = ErrorReason {
                     status: 413,
                     reason: "too large for the server even alone".into(),
-                    ..Why::default()
+                    ..ErrorReason::default()
                 };
                 self.reject_at(self.aside, &why);
                 true
             }
-            Answer::Bad(why) => self.set_aside(why),
-            Answer::Setback(setback, retry_after, words) => self.setback(setback, retry_after, &words),
+            BulkOutcome::Bad(why) => self.set_aside(why),
+            BulkOutcome::Failed(failure, retry_after, words) => self.back_off(failure, retry_after, &words),
         };
         self.reply = Vec::new();
         self.advance();

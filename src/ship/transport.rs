@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::settings::{Authorization, Error, Settings};
-use super::shipper::{News, Transport};
+use super::shipper::{Transport, Wakeup};
 use crate::clock::Now;
 use crate::net::client::{Client, Reply, Request};
 use crate::output::{self, Link};
@@ -70,14 +70,14 @@ impl Transport for HttpTransport {
         sys::now()
     }
 
-    fn wait(&mut self, until: Option<Duration>) -> News {
-        let output::News { records, settings, leave } = self.link.wait(until);
-        let terms = settings.map(|settings| {
+    fn wait(&mut self, until: Option<Duration>) -> Wakeup {
+        let output::Wakeup { records, settings, leave } = self.link.wait(until);
+        let batch_settings = settings.map(|settings| {
             self.settings = settings;
             self.aim();
-            self.settings.terms
+            self.settings.batch_settings
         });
-        News { records, terms, leave }
+        Wakeup { records, batch_settings, leave }
     }
 
     fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String> {

@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_id_is_filled_up_with_zeros_as_the_kernel_does() {
+    fn a_short_build_id_is_padded_with_zeros_as_in_the_kernel() {
         let id = build_id(include_bytes!("../../fuzz/corpus/elf_note/short_id")).expect("an id");
         assert_eq!(id.0[..9], [0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0]);
     }
 
     #[test]
-    fn notes_that_lie_about_their_length_have_no_id() {
+    fn notes_with_a_wrong_length_have_no_build_id() {
         for notes in [
             include_bytes!("../../fuzz/corpus/elf_note/hostile").as_slice(),
             include_bytes!("../../fuzz/corpus/elf_note/long_id"),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_is_loaded_where_the_executable_segment_says() {
+    fn a_file_offset_maps_to_the_address_of_its_executable_segment() {
         let load =
             |executable, offset, address, len| Segment { kind: PT_LOAD, executable, offset, address, len };
         let segments = [

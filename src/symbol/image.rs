@@ -60,7 +60,7 @@ mod tests {
         4198400 4211111 140736123456789 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 1 2 3 4 5 6 7 0\n";
 
     #[test]
-    fn where_a_program_lies_is_read_behind_any_name() {
+    fn the_address_range_of_a_program_is_parsed_after_any_comm() {
         let layout = Layout { start_code: 4198400, end_code: 4211111, start_stack: 140736123456789 };
         assert_eq!(Layout::of_stat(STAT), Some(layout));
         let raw: Vec<u8> = [4198400_u64, 4211111, 140736123456789].map(u64::to_ne_bytes).concat();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_from_us_or_is_no_program_has_no_layout() {
+    fn an_unreadable_process_or_kernel_thread_has_no_layout() {
         let kept = String::from_utf8_lossy(STAT).replace("4198400 4211111 140736123456789", "1 1 0");
         for stat in [kept.as_bytes(), b"", b"7 (x)", b"7 (x) S 1 2", b"7 (x S"] {
             assert_eq!(Layout::of_stat(stat), None, "{}", String::from_utf8_lossy(stat));

@@ -72,7 +72,7 @@ mod tests {
     const FIXTURE: &[u8] = include_bytes!("../../fuzz/corpus/kallsyms/modules");
 
     #[test]
-    fn each_address_gets_the_nearest_symbol_at_or_below_it_though_modules_are_unsorted() {
+    fn each_address_gets_the_nearest_symbol_at_or_below_it() {
         let asked = [
             0xffff_ffff_8100_0000, // three aliases: the first is it
             0xffff_ffff_8100_0fff,
@@ -98,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn far_above_and_below_all_symbols_nothing_is_known() {
+    fn addresses_far_from_all_kernel_symbols_have_no_name() {
         let names = names(FIXTURE, &[0, 0x1000, 0xffff_ffff_8200_0000, u64::MAX]);
         assert!(names.iter().all(|name| &**name == UNKNOWN), "{names:?}");
     }
 
     #[test]
-    fn hidden_addresses_and_broken_lines_name_nothing() {
+    fn hidden_kallsyms_addresses_and_broken_lines_name_nothing() {
         let asked = [1, 0xffff_ffff_8100_0000];
         for fixture in [
             include_bytes!("../../fuzz/corpus/kallsyms/restricted").as_slice(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_after_a_huge_one_still_counts() {
+    fn a_huge_kallsyms_line_does_not_hide_the_next() {
         let mut text = b"ffffffff81000000 T ".to_vec();
         text.extend([b'x'; 100_000]);
         text.extend(b"\nffffffff81000010 T after\nffffffff81000018 T cut");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn this_kernels_own_functions_are_found_four_bytes_in() {
+    fn functions_of_the_running_kernel_are_found_four_bytes_in() {
         let text = std::fs::read("/proc/kallsyms").expect("kallsyms");
         let mut symbols = Vec::new();
         each_line(text.as_slice(), u64::MAX, |line| {

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rust_loses_its_hash_and_cpp_its_parameters() {
+    fn demangled_names_have_no_rust_hash_and_no_cpp_parameters() {
         for (mangled, name) in [
             ("main", "main"),
             ("_ZN4core9panicking9panic_fmt17h5f1a6fd39197ad62E", "core::panicking::panic_fmt"),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_doubles_with_every_letter_is_cut() {
+    fn an_exponentially_growing_mangled_name_is_truncated() {
         // A template whose both arguments are the template before it: 2^30 letters if let.
         let mut mangled = String::from("_Z1fI1pIiiE");
         let mut last = String::from("S0_");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_and_long_names_stay_bounded() {
+    fn non_utf8_and_long_names_stay_bounded() {
         assert_eq!(&*demangled(b"\xff\xfe"), "\u{fffd}\u{fffd}");
         let long = demangled(&[b'x'; 100_000]);
         assert!(long.ends_with("x…") && long.len() <= LABEL_MAX + 3, "{}", long.len());

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_exists_once_its_newline_does() {
+    fn a_line_is_read_only_once_its_newline_is_there() {
         assert_eq!(lines(b"a\n\nbc\ncut", 100), [b"a".to_vec(), vec![], b"bc".to_vec()]);
         assert_eq!(lines(b"", 100), [b""; 0]);
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_past_the_budget_is_read() {
+    fn the_line_reader_stops_at_its_budget() {
         assert_eq!(lines(b"one\ntwo\n", 6), [b"one"]);
     }
 

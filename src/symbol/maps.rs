@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_executable_mappings_are_taken() {
+    fn only_executable_mappings_are_parsed() {
         let line =
             Line::parse(b"7f1000-7f2000 r-xp 00028000 fe:00 1234       /usr/lib/my lib.so.6").expect("code");
         assert_eq!(line.range, 0x7f_1000..0x7f_2000);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_the_kernel_made_for_memory_is_told_by_its_name() {
+    fn a_memory_file_of_the_kernel_is_recognised_by_its_name() {
         let is = |text: &str| Line::parse(text.as_bytes()).expect("code").is_memory();
         assert!(is("1000-2000 rwxs 00000000 00:01 7 /memfd:doublemapper (deleted)"));
         assert!(is("1000-2000 rwxs 00000000 00:01 7 /dev/zero (deleted)"));

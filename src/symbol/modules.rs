@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_to_what_was_mapped_only_if_all_numbers_agree_that_its_filesystem_has() {
+    fn a_path_is_the_mapped_file_only_if_device_and_inode_agree() {
         let meta = fs::metadata("/proc/self/exe").expect("this program");
         let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
         let is = |major: u32, minor: u32, inode: u64| {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_opened_once_and_nothing_is_opened_without_room() {
+    fn a_file_is_opened_once_and_only_while_descriptors_are_left() {
         let proc = PathBuf::from(format!("/proc/{}", std::process::id()));
         let maps = fs::read(proc.join("maps")).expect("procfs");
         let exe = fs::read_link("/proc/self/exe").expect("this program");

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_named_by_the_entry_that_covers_it() {
+    fn an_address_is_named_by_the_perf_map_entry_that_covers_it() {
         let node = include_bytes!("../../fuzz/corpus/perf_map/node");
         for (address, name) in [
             (0x3ef4_14c0, Some("LazyCompile:*fib /app/main.js:1:13")),
@@ -63,21 +63,21 @@ mod tests {
     }
 
     #[test]
-    fn of_overlapping_entries_the_last_one_written_counts() {
+    fn the_last_written_of_overlapping_perf_map_entries_wins() {
         let map = b"1000 100 old\n1080 10 inner\n1040 80 new\n";
         assert_eq!(named(map, 0x1000).as_deref(), Some("old"));
         assert_eq!(named(map, 0x1080).as_deref(), Some("new"));
     }
 
     #[test]
-    fn hostile_lines_name_nothing_and_do_no_harm() {
+    fn hostile_perf_map_lines_name_nothing() {
         let hostile = include_bytes!("../../fuzz/corpus/perf_map/hostile");
         let names = names(hostile.as_slice(), &[0, 0x1000, 0x2000, u64::MAX - 1, u64::MAX]);
         assert_eq!(names.iter().flatten().map(|name| &**name).collect::<Vec<_>>(), ["sound"]);
     }
 
     #[test]
-    fn a_map_that_renames_everything_all_the_time_is_given_up_on() {
+    fn a_perf_map_that_keeps_renaming_everything_is_abandoned() {
         let addresses: Vec<u64> = (0..4096).collect();
         let map = b"0 1000 x\n".repeat(WORK_MAX / 4096 + 10);
         assert!(names(map.as_slice(), &addresses).iter().all(Option::is_some));

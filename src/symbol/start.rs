@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_has_called_a_start_routine() {
+    fn a_start_routine_has_no_caller() {
         let main = ["burn", "main", "__libc_start_call_main"];
         assert_eq!(calls(&main), 3);
         assert_eq!(calls(&[&main[..], &["register_tm_clones", "[unknown]"]].concat()), 3);

@@ -191,7 +191,7 @@ impl Kept {
 }
 
 #[test]
-fn the_loop_of_the_real_agent_takes_nothing_from_the_heap_once_it_is_ready() {
+fn the_real_agents_loop_never_allocates_once_ready() {
     if let Some(config) = std::env::var_os(DRILLED) {
         return drilled(Path::new(&config));
     }
@@ -199,7 +199,7 @@ fn the_loop_of_the_real_agent_takes_nothing_from_the_heap_once_it_is_ready() {
         return;
     }
     let cgroups: Vec<Cgroup> = (0..CONTAINERS).map(|_| Cgroup::new("heap")).collect();
-    let test = "agent::the_loop_of_the_real_agent_takes_nothing_from_the_heap_once_it_is_ready";
+    let test = "agent::the_real_agents_loop_never_allocates_once_ready";
     let agent = Drilled::start(test, &cgroups, 256);
     let mut guests: Vec<Cgroup> = Vec::new();
     let (began, mut scrapes) = (Instant::now(), 0);
@@ -260,7 +260,7 @@ fn limit(pid: u32, files: u64) {
 }
 
 #[test]
-fn what_is_beyond_its_capacity_is_counted_and_takes_nothing_either() {
+fn containers_beyond_the_capacity_are_counted_without_allocating() {
     if let Some(config) = std::env::var_os(DRILLED) {
         return drilled(Path::new(&config));
     }
@@ -268,7 +268,7 @@ fn what_is_beyond_its_capacity_is_counted_and_takes_nothing_either() {
         return;
     }
     let mut cgroups: Vec<Cgroup> = (0..10).map(|_| Cgroup::new("few")).collect();
-    let test = "agent::what_is_beyond_its_capacity_is_counted_and_takes_nothing_either";
+    let test = "agent::containers_beyond_the_capacity_are_counted_without_allocating";
     let agent = Drilled::start(test, &cgroups, 64);
     let mut kept = Kept(BufReader::new(TcpStream::connect(agent.address).expect("it listens")));
     kept.get("/healthz");

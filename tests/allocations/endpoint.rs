@@ -43,7 +43,7 @@ fn settle(poll: &mut Poll, events: &mut Events, server: &mut Server, now: Durati
 }
 
 #[test]
-fn connections_requests_and_pages_take_nothing_from_the_heap() {
+fn http_connections_and_pages_do_not_allocate() {
     let mut poll = Poll::new().expect("epoll");
     let mut events = Events::with_capacity(64);
     let any = (Ipv4Addr::LOCALHOST, 0).into();

@@ -8,7 +8,7 @@ use onset::fuzz::{TARGETS, heap};
 use crate::ALLOCATIONS;
 
 #[test]
-fn no_parser_of_the_loop_takes_from_the_heap() {
+fn no_parser_of_the_loop_allocates() {
     heap::count_by(|| ALLOCATIONS.get());
     let broken = std::panic::catch_unwind(|| heap::untouched(|| vec![1_u8]));
     assert!(broken.is_err(), "what is taken is counted");

@@ -269,7 +269,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
 }
 
 #[test]
-fn no_tracer_takes_from_the_heap_once_it_is_built() {
+fn no_tracer_allocates_once_built() {
     let text: Vec<String> = TRACERS
         .iter()
         .map(|spec| {

@@ -5,7 +5,7 @@ use crate::file;
 use crate::rig::{ONSET, command, done, root};
 
 #[test]
-fn it_shows_its_own_container_beside_others_that_are_busy() {
+fn the_demo_shows_its_own_container_beside_busy_ones() {
     if !root("the demo") {
         return;
     }

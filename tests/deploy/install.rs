@@ -56,7 +56,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn it_installs_the_same_twice_and_leaves_config_and_log_when_it_goes() {
+fn installing_twice_is_idempotent_and_uninstalling_keeps_config_and_log() {
     let folder = Folder::new();
     let at = folder.0.join("there");
     done(&mut make("install", &at, &["PREFIX=/usr"]));
@@ -103,7 +103,7 @@ fn it_installs_the_same_twice_and_leaves_config_and_log_when_it_goes() {
 }
 
 #[test]
-fn without_a_program_nothing_is_installed_and_it_says_what_to_do() {
+fn install_without_a_binary_fails_with_a_remedy() {
     let folder = Folder::new();
     let at = folder.0.join("there");
     let said = run(&mut make("install", &at, &["BINARY=/nonexistent"]));
@@ -159,7 +159,7 @@ fn an_upgrade_and_a_roll_back_keep_config_and_log() {
 }
 
 #[test]
-fn the_tarball_is_the_same_twice_its_sums_hold_and_it_installs_itself() {
+fn the_tarball_is_reproducible_verifies_its_sums_and_installs() {
     let folder = Folder::new();
     let made = |name: &str| {
         let out = folder.0.join(name);
@@ -228,7 +228,7 @@ make -s -C \"$0\" uninstall PURGE=1
 ";
 
 #[test]
-fn on_the_host_itself_it_makes_its_user_and_gives_it_its_log() {
+fn install_on_the_host_creates_the_user_and_its_log_directory() {
     if !root("an installation") {
         return;
     }

@@ -32,7 +32,7 @@ fn words(list: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn everything_in_it_is_named_onset_and_belongs_together() {
+fn kubernetes_objects_are_named_onset_and_refer_to_each_other() {
     let objects = objects();
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(
@@ -96,7 +96,7 @@ fn the_pod_has_the_rights_that_are_tested_and_writes_to_its_log_and_its_socket_a
 }
 
 #[test]
-fn its_config_is_good_and_fits_its_mounts_and_probes() {
+fn the_config_maps_config_is_valid_and_matches_mounts_and_probes() {
     let config = object("ConfigMap")["data"]["onset.toml"].as_str().unwrap().to_owned();
     let folder = Folder::new();
     let path = folder.file("onset.toml", &config);
@@ -143,7 +143,7 @@ fn its_config_is_good_and_fits_its_mounts_and_probes() {
 }
 
 #[test]
-fn the_state_of_each_distributions_runtime_is_mounted_where_its_names_are_looked_for() {
+fn runtime_state_of_each_distribution_is_mounted_where_the_agent_reads_it() {
     let pod = object("DaemonSet")["spec"]["template"]["spec"].clone();
     let mounts: BTreeSet<_> = pod["containers"][0]["volumeMounts"]
         .as_array()
@@ -177,7 +177,7 @@ fn the_image_is_the_program_alone() {
 }
 
 #[test]
-fn the_kubelet_is_asked_with_no_more_than_it_takes() {
+fn the_service_account_has_only_the_kubelet_rights_it_needs() {
     let [role, binding] = &parsed(KUBELET)[..] else { panic!("a role and its binding") };
     let account = object("ServiceAccount")["metadata"].clone();
     assert_eq!(

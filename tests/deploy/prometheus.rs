@@ -58,7 +58,7 @@ fn promtool(arguments: &[&str], path: &std::path::Path) -> String {
 }
 
 #[test]
-fn promtool_takes_the_alerts_and_their_tests_pass() {
+fn promtool_accepts_the_alerts_and_their_tests_pass() {
     let said = promtool(&["check", "rules"], &file(ALERTS));
     assert!(said.contains("SUCCESS"), "{said}");
     let said = promtool(&["test", "rules"], &file("deploy/prometheus/alerts_test.yml"));
@@ -66,7 +66,7 @@ fn promtool_takes_the_alerts_and_their_tests_pass() {
 }
 
 #[test]
-fn promtool_takes_every_query_of_the_dashboards() {
+fn promtool_accepts_every_dashboard_query() {
     let rules: Vec<Value> = board_queries()
         .iter()
         .enumerate()
@@ -112,7 +112,7 @@ fn named(text: &str, into: &mut Named) {
 }
 
 #[test]
-fn what_alerts_and_dashboards_name_is_in_a_real_scrape() {
+fn metrics_of_alerts_and_dashboards_are_in_a_real_scrape() {
     if !root("a scrape") {
         return;
     }
@@ -151,7 +151,7 @@ fn what_alerts_and_dashboards_name_is_in_a_real_scrape() {
 }
 
 #[test]
-fn fields_of_the_dashboard_of_events_are_in_the_template() {
+fn fields_of_the_events_dashboard_are_in_the_index_template() {
     let folder = Folder::new();
     let config = rig::config(&folder, "", "");
     let template: Value =
@@ -173,7 +173,7 @@ fn fields_of_the_dashboard_of_events_are_in_the_template() {
 }
 
 #[test]
-fn dashboards_have_names_of_their_own_and_ask_for_their_data_sources() {
+fn dashboards_have_unique_uids_and_data_source_inputs() {
     let mut seen = BTreeSet::new();
     for name in BOARDS {
         let board = board(name);

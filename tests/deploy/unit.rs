@@ -19,7 +19,7 @@ fn values(key: &str) -> Vec<String> {
 }
 
 #[test]
-fn its_exposure_is_under_three() {
+fn the_units_systemd_exposure_is_under_three() {
     let said =
         done(command("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(file(UNIT)));
     let line = said.lines().find(|line| line.contains("Overall exposure level")).unwrap();
@@ -28,7 +28,7 @@ fn its_exposure_is_under_three() {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_it() {
+fn systemd_analyze_accepts_the_unit() {
     // Where it is not installed, its program is not there: one that is stands in.
     let folder = Folder::new();
     let unit = read(UNIT).replace("/usr/local/bin/onset", std::path::Path::new(&ONSET).to_str().unwrap());
@@ -39,7 +39,7 @@ fn systemd_finds_nothing_wrong_with_it() {
 }
 
 #[test]
-fn it_gives_the_rights_that_are_tested_and_its_paths_are_those_of_the_config() {
+fn the_unit_grants_the_tested_capabilities_and_the_configs_paths() {
     let set = |key: &str| -> BTreeSet<String> {
         values(key).iter().flat_map(|value| value.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect()
     };
@@ -60,7 +60,7 @@ fn it_gives_the_rights_that_are_tested_and_its_paths_are_those_of_the_config() {
 }
 
 #[test]
-fn it_starts_after_what_sets_the_hosts_name_and_sees_it_change() {
+fn the_unit_starts_after_the_host_name_is_set() {
     let after = values("After").join(" ");
     for unit in ["cloud-init.service", "cloud-init-network.service", "systemd-hostnamed.service"] {
         assert!(after.split(' ').any(|name| name == unit), "{unit} in {after}");
@@ -90,7 +90,7 @@ pub const HOST: onset::confine::Host = onset::confine::Host {
 };
 
 #[test]
-fn doctor_needs_the_capabilities_that_it_gives_and_no_more() {
+fn doctor_needs_exactly_the_capabilities_of_the_unit() {
     assert_eq!(values("LimitMEMLOCK"), ["infinity"], "so maps ask for no capability before 5.11");
     assert!(read("deploy/systemd/sysctl.conf").contains("kernel.perf_event_paranoid = 2"));
     for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {

@@ -104,7 +104,7 @@ fn healthy(agent: &Agent) {
 }
 
 #[test]
-fn run_and_wait_times_of_spinners_are_what_schedstat_says() {
+fn run_and_wait_times_agree_with_schedstat() {
     if !root("accuracy of waits") {
         return;
     }
@@ -129,7 +129,7 @@ fn run_and_wait_times_of_spinners_are_what_schedstat_says() {
 }
 
 #[test]
-fn throttled_time_is_what_the_cgroup_says() {
+fn throttled_time_agrees_with_the_cgroup() {
     if !root("accuracy of throttling") {
         return;
     }
@@ -174,7 +174,7 @@ int main(int count, char **words)
 "#;
 
 #[test]
-fn sums_that_cannot_be_brought_up_to_date_are_counted_and_the_document_says_so() {
+fn waits_that_cannot_be_updated_are_counted_in_the_document() {
     if !root("a refused flush") {
         return;
     }

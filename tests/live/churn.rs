@@ -83,7 +83,7 @@ fn faults(agent: &Agent) -> Vec<String> {
 }
 
 #[test]
-fn seven_hundred_containers_come_and_go_and_leave_nothing_behind() {
+fn seven_hundred_short_containers_leak_nothing() {
     if !root("containers that come and go") {
         return;
     }

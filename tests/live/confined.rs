@@ -249,21 +249,21 @@ fn all_works_as(user: u32) {
 }
 
 #[test]
-fn as_a_user_of_its_own_with_five_capabilities_everything_works() {
+fn everything_works_as_an_own_user_with_five_capabilities() {
     if root("the unit's rights") {
         all_works_as(USER);
     }
 }
 
 #[test]
-fn as_a_containers_root_with_five_capabilities_everything_works() {
+fn everything_works_as_a_containers_root_with_five_capabilities() {
     if root("the DaemonSet's rights") {
         all_works_as(0);
     }
 }
 
 #[test]
-fn started_by_root_it_gives_away_all_that_it_does_not_need() {
+fn an_agent_started_by_root_drops_capabilities_it_does_not_need() {
     if !root("rights to give away") {
         return;
     }
@@ -281,7 +281,7 @@ fn started_by_root_it_gives_away_all_that_it_does_not_need() {
 }
 
 /// Whether this host asks for no more rights than the unit gives: docs/privileges.md names the hosts that do.
-fn capabilities_of_this_host_are_the_units() -> bool {
+fn the_kept_capabilities_on_this_host_are_those_of_the_unit() -> bool {
     let knob = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     let guarded = knob.ok().and_then(|text| text.trim().parse().ok()).is_some_and(|level: i32| level > 2);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -291,7 +291,7 @@ fn capabilities_of_this_host_are_the_units() -> bool {
 }
 
 #[test]
-fn doctor_says_which_capabilities_are_missing_and_what_that_costs() {
+fn doctor_names_missing_capabilities_and_what_they_cost() {
     if !root("doctor with few rights") {
         return;
     }
@@ -311,7 +311,7 @@ fn doctor_says_which_capabilities_are_missing_and_what_that_costs() {
     assert_eq!((code, &findings["root"]), (Some(0), &false.into()), "{findings:#}");
     assert_eq!(named(true), CAPABILITIES);
     // A 5.10 of Debian's asks for more than the unit gives, and doctor says what helps.
-    let modern = capabilities_of_this_host_are_the_units();
+    let modern = the_kept_capabilities_on_this_host_are_those_of_the_unit();
     assert!(named(false).is_empty() || !modern, "{findings:#}");
     let (_, said) = ask(&mut as_deployed(USER, &folder, Path::new(&ONSET)), false);
     assert!(said.contains("optional: CAP_CHECKPOINT_RESTORE, which opens"), "{said}");
@@ -348,7 +348,7 @@ fn programs_of_the_source() -> usize {
 }
 
 #[test]
-fn doctor_tells_of_every_program_whether_it_can_be_loaded_and_attached() {
+fn doctor_reports_whether_each_bpf_program_loads_and_attaches() {
     if !root("BPF programs") {
         return;
     }

@@ -141,7 +141,7 @@ const OF_RUNC: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn a_container_of_runc_is_named_by_the_annotations_in_its_state() {
+fn a_runc_container_is_named_by_its_state_annotations() {
     if !root("runc") {
         return;
     }
@@ -160,7 +160,7 @@ fn a_container_of_runc_is_named_by_the_annotations_in_its_state() {
 }
 
 #[test]
-fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
+fn the_victim_of_an_oom_kill_is_named_even_if_its_container_ends() {
     if !root("runc") {
         return;
     }
@@ -176,7 +176,7 @@ fn the_victim_of_an_oom_kill_is_named_though_its_container_ends_with_it() {
 }
 
 #[test]
-fn a_kill_in_a_container_that_is_filtered_is_counted_and_makes_no_event() {
+fn an_oom_kill_in_a_filtered_container_is_counted_without_an_event() {
     if !root("runc") {
         return;
     }
@@ -240,7 +240,7 @@ impl Drop for Containerd {
 }
 
 #[test]
-fn a_container_of_containerd_that_lives_two_seconds_is_named_when_it_is_gone() {
+fn a_two_second_containerd_container_is_named_after_its_end() {
     if !root("containerd") {
         return;
     }
@@ -330,7 +330,7 @@ impl Drop for Podman {
 }
 
 #[test]
-fn a_container_of_podman_is_named_as_its_owner_named_it() {
+fn a_podman_container_has_the_name_that_its_owner_gave() {
     if !root("podman") {
         return;
     }
@@ -364,7 +364,7 @@ fn await_name(agent: &Agent, id: &str, name: &str, within: Duration) {
 }
 
 #[test]
-fn a_container_of_podman_that_goes_when_it_ends_is_named_and_shows_its_new_name() {
+fn a_podman_container_with_rm_is_named_and_renamed() {
     if !root("podman") {
         return;
     }
@@ -431,7 +431,7 @@ impl Left {
 }
 
 #[test]
-fn a_users_cgroup_with_a_containers_id_gets_neither_its_name_nor_its_samples() {
+fn a_users_cgroup_with_a_containers_id_gets_no_name_and_no_samples() {
     if !root("a spinner") {
         return;
     }
@@ -472,7 +472,7 @@ fn a_users_cgroup_with_a_containers_id_gets_neither_its_name_nor_its_samples() {
 }
 
 #[test]
-fn a_task_nested_without_end_is_still_its_containers() {
+fn a_task_in_a_deeply_nested_cgroup_belongs_to_its_container() {
     if !root("a spinner") {
         return;
     }

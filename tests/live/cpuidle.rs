@@ -31,7 +31,7 @@ pub fn share(event: &Value, label: &str) -> f64 {
 }
 
 #[test]
-fn a_spinner_at_its_quota_is_caught_with_its_function_and_without_its_neighbours() {
+fn a_spinner_at_its_quota_is_reported_with_its_function_and_without_neighbours() {
     if !root("a spinner") {
         return;
     }

@@ -1,17 +1,18 @@
 //! Kill -9 while events are being written: what someone was shown is in the log.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::rig::{Agent, Lines, ONSET, SOON, command, done, only, root, run, start};
+use crate::rig::{Agent, Lines, ONSET, SOON, await_that, command, done, only, root, run, start};
 
 const ROUNDS: u32 = 20;
 
 #[test]
-fn what_was_shown_survives_a_kill_at_any_moment() {
+fn events_that_were_printed_survive_a_kill_at_any_moment() {
     if !root("kill -9") {
         return;
     }
@@ -68,4 +69,29 @@ fn what_was_shown_survives_a_kill_at_any_moment() {
     }
     println!("{} events in {ROUNDS} rounds", shown.len());
     assert!(done(&mut agent.onset(&["verify"])).contains("records"));
+}
+
+#[test]
+fn a_new_agent_starts_at_once_after_the_old_one_was_killed() {
+    if !root("kill -9") {
+        return;
+    }
+    let mut agent = Agent::start("[capture]\nbudget_percent = 100\n");
+    // From now on each agent listens on the same port. No other program takes one of this loopback address.
+    let address: SocketAddr = ([127, 1, 100, 1], agent.address.port()).into();
+    let config = std::fs::read_to_string(&agent.config).unwrap();
+    std::fs::write(&agent.config, config.replace("127.0.0.1:0", &address.to_string())).unwrap();
+    for round in 0..10 {
+        // An agent that captures has more to close while it exits.
+        let _trigger = start(agent.onset(&["trigger", "cpusys", "--seconds", "30"]).stderr(Stdio::null()));
+        await_that("an open capture", SOON, || {
+            let status: Value = serde_json::from_str(&done(&mut agent.onset(&["status", "--json"]))).unwrap();
+            (status["captures_open"] == 1).then_some(())
+        });
+        agent.signal(libc::SIGKILL);
+        // Nobody waits for the killed agent before the next one starts.
+        agent.again();
+        assert_eq!(agent.address, address, "round {round}");
+    }
+    assert_eq!(agent.leave(), Some(0));
 }

@@ -134,7 +134,7 @@ fn written(event: &Value, disk: &str, cgroup: &Cgroup, file: &Path) -> f64 {
 
 #[test]
 #[ignore = "it makes a disk: `make lab` runs it in VMs"]
-fn a_slow_disk_is_told_by_its_await_with_the_stacks_of_those_who_wait_for_it() {
+fn a_slow_disk_is_reported_by_its_await_with_stacks_of_its_waiters() {
     lab();
     let cgroup = Cgroup::new("waiter");
     let slow = Slow::new();
@@ -161,7 +161,7 @@ fn a_slow_disk_is_told_by_its_await_with_the_stacks_of_those_who_wait_for_it() {
 
 #[test]
 #[ignore = "it makes disks: `make lab` runs it in VMs"]
-fn what_a_mapped_device_hands_on_belongs_to_the_same_file_on_the_disk_below() {
+fn io_of_a_device_mapper_device_belongs_to_the_same_file_on_the_disk_below() {
     lab();
     let cgroup = Cgroup::new("mapper");
     let below = Slow::new();

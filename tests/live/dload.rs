@@ -21,7 +21,7 @@ fn stuck(disk: &mut Disk, cgroup: &Cgroup, word: &str) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn stuck_writers_make_one_event_for_each_of_their_containers_and_none_for_the_neighbour() {
+fn stuck_writers_make_one_event_for_each_container_and_none_for_a_neighbour() {
     if !root("stuck writers") {
         return;
     }
@@ -105,7 +105,7 @@ fn a_task_blocked_for_long_is_an_event_though_the_load_is_low() {
 }
 
 #[test]
-fn pressure_on_io_makes_it_look_before_its_time() {
+fn io_pressure_makes_dload_sample_before_its_interval() {
     if !root("pressure") {
         return;
     }

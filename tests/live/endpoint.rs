@@ -10,7 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, get, root, start};
 
 #[test]
-fn promtool_finds_nothing_to_say_about_the_metrics() {
+fn promtool_accepts_the_metrics() {
     if !root("promtool") {
         return;
     }

@@ -20,7 +20,7 @@ fn onset_run(config: &std::path::Path) -> Output {
 }
 
 #[test]
-fn a_bad_config_is_named_by_its_keys() {
+fn a_bad_config_is_reported_by_key() {
     let folder = Folder::new();
     let bad = folder.file("bad.toml", "[tracer.cpuidle]\nevery = \"10 parsecs\"\n[logg]\n");
     for command_name in ["run", "check"] {
@@ -74,7 +74,7 @@ fn a_second_agent_and_a_port_in_use_are_refused() {
 }
 
 #[test]
-fn without_root_it_says_what_to_do() {
+fn without_root_the_error_names_the_remedy() {
     if !root("to drop root") {
         return;
     }
@@ -99,7 +99,7 @@ fn without_root_it_says_what_to_do() {
 }
 
 #[test]
-fn without_btf_the_tracers_that_can_run_do() {
+fn without_btf_the_remaining_tracers_run() {
     if !root("no BTF") {
         return;
     }
@@ -170,7 +170,7 @@ fn log_in(folder: &Folder, dir: &std::path::Path, segment: &str, budget: &str) -
 }
 
 #[test]
-fn a_disk_that_is_full_at_start_is_named() {
+fn a_full_disk_at_start_is_an_error() {
     if !root("a full disk") {
         return;
     }
@@ -180,7 +180,7 @@ fn a_disk_that_is_full_at_start_is_named() {
 }
 
 #[test]
-fn a_disk_that_fills_up_later_is_counted_and_events_go_on_when_there_is_room() {
+fn a_disk_that_fills_up_later_is_counted_and_events_resume_with_room() {
     if !root("a disk that fills up") {
         return;
     }
@@ -209,7 +209,7 @@ fn a_disk_that_fills_up_later_is_counted_and_events_go_on_when_there_is_room() {
 }
 
 #[test]
-fn a_log_folder_that_vanishes_ends_nothing() {
+fn a_deleted_log_directory_does_not_end_the_agent() {
     if !root("a vanished folder") {
         return;
     }

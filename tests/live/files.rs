@@ -114,7 +114,7 @@ impl Traced {
 const MIB: f64 = 1_048_576.0;
 
 #[test]
-fn a_deleted_files_number_is_the_next_files_and_each_keeps_its_own_path() {
+fn files_that_reuse_an_inode_number_keep_their_own_paths() {
     if !root("files whose numbers are used again") {
         return;
     }
@@ -291,7 +291,7 @@ const DIRECT: &str = "file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.
     os.fsync(file)";
 
 #[test]
-fn what_is_written_through_an_overlay_is_told_by_its_file_on_the_disk() {
+fn writes_through_overlayfs_show_the_file_on_the_disk() {
     if !root("overlays") {
         return;
     }
@@ -324,7 +324,7 @@ const ALTERNATE: &str = "file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n
     os.fsync(file) if sys.argv[2] == '1' else None";
 
 #[test]
-fn the_bytes_of_a_shared_file_go_to_who_made_each_page_dirty() {
+fn bytes_of_a_shared_file_count_for_the_process_that_dirtied_each_page() {
     if !root("a shared file") {
         return;
     }
@@ -359,7 +359,7 @@ fn the_bytes_of_a_shared_file_go_to_who_made_each_page_dirty() {
 }
 
 #[test]
-fn two_who_write_to_one_large_folio_each_have_their_own_pages() {
+fn two_writers_of_one_large_folio_are_counted_apart() {
     if !root("a shared file in large folios") {
         return;
     }
@@ -424,7 +424,7 @@ const SPARSE: &str = "file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n\
     os.fsync(file)";
 
 #[test]
-fn of_a_shared_file_beyond_what_can_be_noted_its_rows_say_that_it_cannot_be_told() {
+fn rows_of_a_shared_file_beyond_the_map_say_that_its_writers_are_unknown() {
     if !root("a shared file that is too large") {
         return;
     }
@@ -457,7 +457,7 @@ fn of_a_shared_file_beyond_what_can_be_noted_its_rows_say_that_it_cannot_be_told
 }
 
 #[test]
-fn bytes_of_each_file_are_what_fio_counted() {
+fn bytes_of_each_file_agree_with_fio() {
     if !root("fio's count") {
         return;
     }
@@ -500,7 +500,7 @@ fn bytes_of_each_file_are_what_fio_counted() {
 }
 
 #[test]
-fn an_nvme_of_several_paths_is_told_by_its_head() {
+fn a_multipath_nvme_is_reported_by_its_head_device() {
     if !root("an nvme of several paths") {
         return;
     }

@@ -24,7 +24,7 @@ fn told(agent: &Agent) -> Value {
 }
 
 #[test]
-fn documents_carry_the_hosts_name_of_their_time() {
+fn documents_have_the_host_name_of_their_time() {
     if !root("unshare --uts") {
         return;
     }
@@ -41,7 +41,7 @@ fn documents_carry_the_hosts_name_of_their_time() {
 }
 
 #[test]
-fn a_name_in_the_config_stays_whatever_the_kernels_is() {
+fn a_configured_host_name_overrides_the_kernels() {
     if !root("unshare --uts") {
         return;
     }

@@ -98,7 +98,7 @@ fn await_name(process: &Killed, name: &str) {
 }
 
 #[test]
-fn a_process_that_executes_another_program_and_one_that_is_renamed_show_who_ran_when() {
+fn samples_of_a_process_before_and_after_exec_or_rename_have_their_own_names() {
     if !root("a process that executes another program") {
         return;
     }
@@ -125,7 +125,7 @@ fn a_process_that_executes_another_program_and_one_that_is_renamed_show_who_ran_
 }
 
 #[test]
-fn a_stripped_program_that_is_seen_first_has_the_names_of_its_whole_self() {
+fn a_stripped_program_is_named_by_an_unstripped_one_with_its_build_id() {
     if !root("a stripped program") {
         return;
     }
@@ -182,7 +182,7 @@ int main(int argc, char **argv)
 "#;
 
 #[test]
-fn code_that_is_compiled_into_memory_is_named_in_every_kind_of_it() {
+fn jit_code_is_named_in_every_kind_of_memory() {
     const KINDS: [&str; 4] = ["anonymous", "heap", "memfd", "shared"];
     if !root("compiled code") {
         return;
@@ -277,7 +277,7 @@ fn ticks() -> (u64, u64) {
 }
 
 #[test]
-fn a_capture_beside_64_spinners_lasts_as_long_as_it_says_and_adds_up() {
+fn a_capture_beside_64_spinners_is_on_time_and_its_sums_add_up() {
     if !root("64 spinners") {
         return;
     }

@@ -18,7 +18,7 @@ fn sum(rows: &[&Value], field: &str) -> f64 {
 }
 
 #[test]
-fn a_saturated_device_is_told_with_who_writes_which_files_and_who_waits() {
+fn a_saturated_device_is_reported_with_writers_files_and_waiters() {
     if !root("a saturated device") {
         return;
     }
@@ -80,7 +80,7 @@ fn a_saturated_device_is_told_with_who_writes_which_files_and_who_waits() {
 }
 
 #[test]
-fn who_asks_is_told_of_one_containers_files_and_of_nobody_elses() {
+fn a_manual_iotracing_of_a_container_shows_only_its_files() {
     if !root("a wish") {
         return;
     }
@@ -105,7 +105,7 @@ fn who_asks_is_told_of_one_containers_files_and_of_nobody_elses() {
 }
 
 #[test]
-fn a_slow_disk_is_told_by_its_await_with_the_stacks_of_those_who_wait() {
+fn a_slow_disk_is_reported_by_its_await_with_stacks_of_the_waiting_tasks() {
     if !root("a slow disk") {
         return;
     }

@@ -158,7 +158,7 @@ const OF_WEB: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn events_and_metrics_have_the_names_that_the_kubelet_tells() {
+fn events_and_metrics_have_the_kubelets_names() {
     if !root("a kubelet") {
         return;
     }
@@ -222,7 +222,7 @@ fn a_client_certificate_serves_instead_of_a_token() {
 }
 
 #[test]
-fn a_wrong_token_is_told_once_with_its_remedy_and_a_right_one_is_taken_from_then_on() {
+fn a_wrong_kubelet_token_is_logged_once_and_a_corrected_one_used() {
     if !root("a kubelet") {
         return;
     }
@@ -251,7 +251,7 @@ fn a_wrong_token_is_told_once_with_its_remedy_and_a_right_one_is_taken_from_then
 }
 
 #[test]
-fn a_kubelet_that_hangs_holds_nothing_up() {
+fn a_hung_kubelet_delays_nothing() {
     if !root("a kubelet") {
         return;
     }
@@ -280,7 +280,7 @@ fn a_kubelet_that_hangs_holds_nothing_up() {
 }
 
 #[test]
-fn what_is_filtered_by_its_namespace_is_not_told_and_what_someone_asks_for_is() {
+fn a_filtered_namespace_makes_no_events_but_manual_triggers_work() {
     if !root("a kubelet") {
         return;
     }

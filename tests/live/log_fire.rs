@@ -88,7 +88,7 @@ fn id(line: &str) -> String {
 }
 
 #[test]
-fn whatever_becomes_of_the_segments_under_a_running_agent_what_comes_after_is_kept() {
+fn events_are_kept_whatever_happens_to_segments_under_a_running_agent() {
     if !root("a running agent") {
         return;
     }
@@ -173,7 +173,7 @@ impl Drop for Mount {
 }
 
 #[test]
-fn a_full_disk_refuses_a_start_and_is_counted_by_an_agent_that_runs() {
+fn a_full_disk_fails_the_start_and_is_counted_by_a_running_agent() {
     if !root("mount") {
         return;
     }
@@ -224,7 +224,7 @@ fn a_full_disk_refuses_a_start_and_is_counted_by_an_agent_that_runs() {
 }
 
 #[test]
-fn verify_shows_rot_wherever_it_is_and_its_exit_code_tells() {
+fn verify_finds_corruption_anywhere_and_exits_with_1() {
     let documents: Vec<_> = (0..4000).map(|number| document(number, 1 << 40)).collect();
     let (folder, ids) = log_of(&documents);
     let dir = folder.0.join("log");
@@ -272,7 +272,7 @@ fn verify_shows_rot_wherever_it_is_and_its_exit_code_tells() {
 }
 
 #[test]
-fn a_clock_that_was_stepped_changes_neither_order_nor_numbers_and_since_goes_by_the_documents() {
+fn a_stepped_clock_changes_no_order_and_since_uses_document_times() {
     let hour = 3_600_000;
     let now = onset::sys::now().wall.0;
     // An hour back, a day ahead, back again, and the beginning of all time.

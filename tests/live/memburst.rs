@@ -85,7 +85,7 @@ fn samples(agent: &Agent, want: f64) {
 }
 
 #[test]
-fn a_burst_is_told_before_its_limit_with_both_functions_and_a_slow_neighbour_is_not() {
+fn a_memory_burst_is_reported_before_its_limit_with_both_functions_and_a_slow_neighbour_is_not() {
     if !root("a memory burst") {
         return;
     }

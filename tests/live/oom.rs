@@ -80,7 +80,7 @@ fn each_kill_is_one_event_that_names_its_victim_and_the_limit() {
 }
 
 #[test]
-fn a_container_that_is_gone_with_its_victim_is_told_of() {
+fn an_oom_kill_of_a_container_that_is_gone_is_reported() {
     if !root("an OOM kill in a container that goes") {
         return;
     }
@@ -104,7 +104,7 @@ fn a_container_that_is_gone_with_its_victim_is_told_of() {
 }
 
 #[test]
-fn it_is_attached_only_while_it_is_enabled() {
+fn the_oom_hook_is_attached_only_while_oom_is_enabled() {
     if !root("the hook of oom") {
         return;
     }
@@ -190,7 +190,7 @@ fn kills_of_the_host() -> u64 {
 }
 
 #[test]
-fn a_cgroups_path_is_whole_however_long_and_deep_it_is() {
+fn an_oom_events_cgroup_path_is_whole_at_any_depth() {
     if !root("deep cgroups") {
         return;
     }
@@ -221,7 +221,7 @@ fn a_cgroups_path_is_whole_however_long_and_deep_it_is() {
 }
 
 #[test]
-fn one_that_was_dying_before_is_no_kill() {
+fn a_process_that_was_already_dying_is_no_oom_kill() {
     let freezer = Path::new("/sys/fs/cgroup/freezer");
     if !root("a dying victim") || !freezer.join("tasks").exists() {
         println!("SKIPPED: a killed process is held by cgroup v1's freezer, which is not mounted here");
@@ -283,7 +283,7 @@ impl Drop for Thaw {
 
 #[test]
 #[ignore = "it wants cgroup v2 with its controllers: `make lab` runs it in VMs"]
-fn each_process_that_is_killed_with_its_group_is_named() {
+fn every_victim_of_an_oom_group_kill_is_named() {
     lab();
     let folder = Folder::new();
     let eater = compile(&folder, "eater", EATER);

@@ -9,7 +9,7 @@ use crate::rig::{
 };
 
 #[test]
-fn status_and_trigger_speak_with_the_running_agent() {
+fn status_and_trigger_ask_the_running_agent() {
     if !root("status and trigger") {
         return;
     }
@@ -85,7 +85,7 @@ fn status_and_the_log_agree_on_an_event_whose_container_is_gone() {
 }
 
 #[test]
-fn a_trigger_that_is_refused_says_until_when() {
+fn a_refused_trigger_says_until_when() {
     if !root("a refused trigger") {
         return;
     }
@@ -111,7 +111,7 @@ fn a_trigger_that_is_refused_says_until_when() {
 }
 
 #[test]
-fn a_reload_takes_a_good_config_and_refuses_a_bad_one() {
+fn a_reload_applies_a_valid_config_and_refuses_an_invalid_one() {
     if !root("a reload") {
         return;
     }
@@ -229,7 +229,7 @@ fn following_an_idle_log_costs_next_to_nothing() {
 }
 
 #[test]
-fn a_follower_whose_reader_goes_away_ends_though_nothing_happens() {
+fn events_follow_ends_with_its_reader_even_without_events() {
     let folder = Folder::new();
     let (dir, _writer) = quiet_log(&folder);
     let mut follower = start(

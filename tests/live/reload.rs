@@ -106,7 +106,7 @@ fn surges(agent: &Agent) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_storm_of_reloads_loses_no_event_and_forgets_no_history_and_no_cooldown() {
+fn a_storm_of_reloads_loses_no_event_history_or_cooldown() {
     if !root("a storm of reloads") {
         return;
     }
@@ -191,7 +191,7 @@ fn earlier(events: &[Value], ids: &[Vec<String>]) -> Vec<Value> {
 }
 
 #[test]
-fn a_capture_whose_tracer_is_disabled_meanwhile_ends_in_its_event() {
+fn a_capture_whose_tracer_is_disabled_still_makes_its_event() {
     if !root("a disabled tracer") {
         return;
     }
@@ -217,7 +217,7 @@ fn a_capture_whose_tracer_is_disabled_meanwhile_ends_in_its_event() {
 }
 
 #[test]
-fn a_kill_just_before_the_reload_that_disables_oom_is_told_of() {
+fn an_oom_kill_just_before_oom_is_disabled_is_reported() {
     if !root("kills before a reload") {
         return;
     }

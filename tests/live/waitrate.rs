@@ -117,7 +117,7 @@ fn a_container_that_waits_for_another_names_it() {
 }
 
 #[test]
-fn a_container_that_is_in_its_own_way_is_told_so() {
+fn a_container_that_waits_for_its_own_tasks_is_reported_as_inner() {
     if !root("waitrate, inner") {
         return;
     }
@@ -130,7 +130,7 @@ fn a_container_that_is_in_its_own_way_is_told_so() {
 }
 
 #[test]
-fn a_container_that_its_quota_holds_back_is_told_so() {
+fn a_container_held_back_by_its_quota_is_reported_as_throttled() {
     if !root("waitrate, throttled") {
         return;
     }
@@ -149,7 +149,7 @@ fn a_container_that_its_quota_holds_back_is_told_so() {
 }
 
 #[test]
-fn who_asks_about_the_host_learns_who_waited_and_for_whom() {
+fn a_manual_waitrate_of_the_host_names_waiters_and_interferers() {
     if !root("waitrate, asked") {
         return;
     }
@@ -172,7 +172,7 @@ fn who_asks_about_the_host_learns_who_waited_and_for_whom() {
 
 #[test]
 #[ignore = "it wants cgroup v2 with its controllers: `make lab` runs it in VMs"]
-fn a_containers_own_pressure_calls_for_a_probe_which_adds_up_what_its_tasks_wait() {
+fn a_containers_cpu_pressure_starts_a_probe_that_sums_its_tasks_waits() {
     lab();
     let crowd = Cgroup::new("crowd");
     let agent = Agent::start(&only("waitrate", WATCHING));

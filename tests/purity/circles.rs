@@ -297,7 +297,7 @@ fn in_modules(modules: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_is_found_in_every_form_of_import() {
+fn an_import_circle_is_found_in_every_form_of_use() {
     let closing = [
         "use crate::{one::One, c};",
         "use super::one::{self};",
@@ -326,7 +326,7 @@ fn a_circle_is_found_in_every_form_of_import() {
 }
 
 #[test]
-fn a_parent_and_its_children_and_code_for_tests_are_no_circle() {
+fn imports_between_parent_and_child_and_in_tests_are_no_circle() {
     let modules = [
         ("", "pub mod one;\npub mod two;\npub use one::child::Item;\n#[cfg(test)]\nmod tests;"),
         ("one", "pub mod child;\nuse child::Item;\npub struct Own;"),

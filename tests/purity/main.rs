@@ -31,7 +31,7 @@ const WORLD: [&str; 9] =
     ["fs", "net", "thread", "process", "env", "Instant", "SystemTime", "stdin", "stdout"];
 
 #[test]
-fn a_tracer_touches_neither_the_system_nor_a_clock() {
+fn tracers_use_no_system_call_and_no_clock() {
     let mut files = 0;
     for (path, text) in sources("tracer") {
         files += 1;
@@ -67,7 +67,7 @@ fn modules_that_do_io_do_not_import_one_another() {
 }
 
 #[test]
-fn what_is_pure_imports_nothing_that_does_io() {
+fn pure_modules_import_no_io_module() {
     for name in
         ["host", "stacks", "metric", "clock", "capture_data", "fixed_buf", "knob", "config", "record_id"]
     {

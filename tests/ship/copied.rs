@@ -17,7 +17,7 @@ const IMAGE: usize = 20;
 const EACH: usize = 5;
 
 #[test]
-fn two_hosts_from_one_image_lose_nothing_to_each_other() {
+fn two_hosts_cloned_from_one_image_keep_all_their_documents() {
     if !root("shipping") {
         return;
     }

@@ -74,7 +74,7 @@ fn outlives(fake: &Fake, taken: &Taken, more: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_outlives_every_way_in_which_a_server_can_fail() {
+fn the_shipper_survives_every_kind_of_server_failure() {
     if !root("shipping") {
         return;
     }
@@ -113,7 +113,7 @@ fn it_outlives_every_way_in_which_a_server_can_fail() {
 }
 
 #[test]
-fn what_fails_in_a_batch_is_sent_again_alone_and_what_is_bad_is_rejected_and_found() {
+fn failed_items_of_a_batch_are_retried_alone_and_bad_ones_rejected() {
     if !root("shipping") {
         return;
     }
@@ -154,7 +154,7 @@ fn what_fails_in_a_batch_is_sent_again_alone_and_what_is_bad_is_rejected_and_fou
 }
 
 #[test]
-fn retry_after_is_kept_and_a_batch_that_is_too_large_is_halved() {
+fn retry_after_is_honoured_and_a_too_large_batch_is_halved() {
     if !root("shipping") {
         return;
     }
@@ -177,7 +177,7 @@ fn retry_after_is_kept_and_a_batch_that_is_too_large_is_halved() {
 }
 
 #[test]
-fn credentials_that_are_refused_are_said_tried_slowly_and_read_again_on_sighup() {
+fn refused_credentials_are_logged_retried_slowly_and_reread_on_sighup() {
     if !root("shipping") {
         return;
     }
@@ -244,7 +244,7 @@ fn credentials_that_are_refused_are_said_tried_slowly_and_read_again_on_sighup()
 }
 
 #[test]
-fn an_agent_that_is_told_to_leave_sends_what_it_has_and_waits_for_no_dead_server() {
+fn a_terminated_agent_ships_the_rest_once_and_waits_for_no_dead_server() {
     if !root("shipping") {
         return;
     }

@@ -11,7 +11,7 @@ use crate::opensearch::{OpenSearch, shared};
 use crate::rig::{Folder, SOON, command, run};
 
 #[test]
-fn an_opensearch_that_was_stopped_or_killed_has_its_documents_when_it_starts_again() {
+fn a_stopped_or_killed_opensearch_gets_its_documents_after_its_restart() {
     let folder = Folder::new();
     let Some(mut server) = OpenSearch::start("OpenSearch", &folder.0) else { return };
     let (_, about) = server.get("/");
@@ -33,7 +33,7 @@ fn an_opensearch_that_was_stopped_or_killed_has_its_documents_when_it_starts_aga
 }
 
 #[test]
-fn nginx_shows_its_certificate_asks_who_comes_and_passes_on() {
+fn shipping_works_through_nginx_with_tls_and_credentials() {
     let Some(server) = shared("nginx") else { return };
     let folder = Folder::new();
     let authority = Authority::new(&folder.0, "right");
@@ -55,7 +55,7 @@ fn nginx_shows_its_certificate_asks_who_comes_and_passes_on() {
 }
 
 #[test]
-fn a_scripted_server_says_what_it_is_told_to_and_keeps_what_it_was_asked() {
+fn the_fake_server_replies_as_scripted_and_records_requests() {
     let fake = Fake::start(|request, before| match before {
         0 => Answer::items(request, |id| if id == "b" { 429 } else { 201 }),
         1 => Answer::new(429, "busy").header("Retry-After", "7"),

@@ -14,7 +14,7 @@ const PER_ROUND: usize = DOCUMENTS / ROUNDS * 4 / 5;
 const PACE: Duration = Duration::from_millis(4);
 
 #[test]
-fn each_of_20000_documents_is_in_the_index_once_though_the_server_stops_and_the_agent_is_killed_ten_times() {
+fn each_of_20000_documents_is_indexed_once_through_server_stops_and_agent_kills() {
     if !root("kill -9") {
         return;
     }

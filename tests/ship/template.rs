@@ -162,7 +162,7 @@ fn odd_ones_are_taken_too(server: &OpenSearch, index: &str) {
 }
 
 #[test]
-fn every_document_goes_into_the_data_stream_that_is_set_up_and_is_found_there() {
+fn every_document_is_accepted_by_the_data_stream_that_onset_sets_up() {
     let Some(server) = shared("es-template") else { return };
     let folder = Folder::new();
     let config = config(&folder, &server.url(), "streamed", "");
@@ -191,7 +191,7 @@ fn every_document_goes_into_the_data_stream_that_is_set_up_and_is_found_there() 
 }
 
 #[test]
-fn every_document_goes_into_a_plain_index_too() {
+fn every_document_is_accepted_by_a_plain_index() {
     let Some(server) = shared("es-template --plain") else { return };
     let folder = Folder::new();
     let config = config(&folder, &server.url(), "plain", "");
@@ -216,7 +216,7 @@ fn every_document_goes_into_a_plain_index_too() {
 }
 
 #[test]
-fn a_data_stream_is_no_plain_index_and_what_a_server_lacks_is_said() {
+fn setting_up_an_existing_index_of_another_type_is_an_error() {
     let Some(server) = shared("es-template") else { return };
     let folder = Folder::new();
     let config = config(&folder, &server.url(), "lacking", "");
@@ -232,7 +232,7 @@ fn a_data_stream_is_no_plain_index_and_what_a_server_lacks_is_said() {
 }
 
 #[test]
-fn only_a_server_that_is_who_it_should_be_is_set_up_and_only_for_who_may() {
+fn the_template_is_set_up_only_over_verified_tls_and_with_rights() {
     let Some(server) = shared("es-template over TLS") else { return };
     let folder = Folder::new();
     let (authority, other) = (Authority::new(&folder.0, "right"), Authority::new(&folder.0, "other"));
@@ -368,7 +368,7 @@ fn a_server_that_has_policies_is_given_one_and_what_is_there_already_is_put_unde
 }
 
 #[test]
-fn whoever_may_not_set_up_is_told_what_is_wanted() {
+fn missing_rights_to_set_up_are_named() {
     let folder = Folder::new();
     let fake = Fake::start(|request, _| match request.path.as_str() {
         "/" => Answer::json(200, &json!({ "version": { "number": "9.1.0" } })),
@@ -409,7 +409,7 @@ fn whoever_may_not_set_up_is_told_what_is_wanted() {
 }
 
 #[test]
-fn what_is_printed_can_be_given_to_a_server_line_by_line() {
+fn the_printed_requests_can_be_sent_to_a_server() {
     let Some(server) = shared("es-template") else { return };
     let folder = Folder::new();
     let config = config(&folder, "", "printed", "");

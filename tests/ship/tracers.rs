@@ -26,7 +26,7 @@ fn undeclared(path: &str, value: &Value, mapped: &Value, out: &mut BTreeSet<Stri
 }
 
 #[test]
-fn what_every_tracer_catches_is_shipped_and_found_by_container_and_time_and_none_is_rejected() {
+fn events_of_every_tracer_are_indexed_and_searchable_by_container_and_time() {
     if !root("shipping of every tracer") {
         return;
     }

@@ -85,7 +85,7 @@ fn goes_first(pid: u32) {
 }
 
 #[test]
-fn through_all_anomalies_outages_and_reloads_nothing_grows_and_nothing_is_lost() {
+fn the_agent_neither_grows_nor_loses_events_through_anomalies_outages_and_reloads() {
     if !root("the soak") {
         return;
     }

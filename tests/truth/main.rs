@@ -71,7 +71,7 @@ fn given(name: &str, default: usize) -> usize {
 }
 
 #[test]
-fn what_is_said_is_what_was_measured_beside_it() {
+fn documents_report_what_an_independent_tool_measured() {
     if !root("the truth table") {
         return;
     }

@@ -59,7 +59,7 @@ fn assert_whole(what: &str, samples: u64, time: Duration, cpus: usize) {
 }
 
 #[test]
-fn a_turn_that_is_taken_late_ends_when_it_was_due_and_nothing_is_sampled_after_the_end() {
+fn a_late_sampling_turn_still_ends_on_time() {
     if !root() {
         return;
     }
@@ -85,7 +85,7 @@ fn a_turn_that_is_taken_late_ends_when_it_was_due_and_nothing_is_sampled_after_t
 }
 
 #[test]
-fn a_turn_that_is_due_before_the_kernel_knows_of_it_does_not_sample_into_what_is_read() {
+fn a_sampling_turn_that_starts_early_does_not_touch_the_buffer_being_read() {
     if !root() {
         return;
     }
@@ -109,7 +109,7 @@ fn a_turn_that_is_due_before_the_kernel_knows_of_it_does_not_sample_into_what_is
 }
 
 #[test]
-fn what_is_counted_while_counts_are_read_is_there_once() {
+fn samples_counted_during_a_read_appear_exactly_once() {
     if !root() {
         return;
     }
@@ -132,7 +132,7 @@ fn what_is_counted_while_counts_are_read_is_there_once() {
 }
 
 #[test]
-fn a_cpu_that_comes_online_is_sampled_and_one_that_went_is_let_go() {
+fn cpu_hotplug_adds_and_removes_sampling() {
     if !root() {
         return;
     }

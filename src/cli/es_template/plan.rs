@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_stream_comes_after_its_template_and_that_after_its_policy() {
+    fn the_policy_comes_before_the_template_and_that_before_the_data_stream() {
         let calls = paths(&plan(Flavor::Elasticsearch, 30));
         assert_eq!(
             calls,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_at_most_a_quarter_more_than_what_was_asked_for() {
+    fn retention_exceeds_the_requested_age_by_at_most_a_quarter() {
         for (seconds, rolled, kept) in
             [(30 * 86_400, "7d", "30d"), (86_400, "6h", "1d"), (3600, "15m", "1h"), (3700, "925s", "3700s")]
         {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_printed_as_a_console_takes_it() {
+    fn requests_are_printed_in_console_syntax() {
         let calls = plan(Flavor::Elasticsearch, 30).calls();
         assert_eq!(calls[2].to_string(), "PUT /_data_stream/onset");
         let text = calls[0].to_string();

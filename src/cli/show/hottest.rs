@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_on_its_line_until_it_branches_and_small_branches_are_left_out() {
+    fn the_hottest_path_is_printed_until_it_branches_without_small_branches() {
         let text = shown(&[
             (0, 200, "all"),
             (1, 150, "java"),

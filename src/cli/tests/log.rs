@@ -12,7 +12,7 @@ fn flame() -> Value {
 }
 
 #[test]
-fn events_are_listed_a_line_each_and_chosen_by_tracer_container_and_time() {
+fn events_lists_one_line_each_filtered_by_tracer_container_and_time() {
     let mut desk = Desk::new();
     let hour = Duration::from_secs(3600);
     let old = desk.event(hour * 3, "cpuidle", Some(CONTAINER), json!({"trigger": "surge"}));
@@ -35,7 +35,7 @@ fn events_are_listed_a_line_each_and_chosen_by_tracer_container_and_time() {
 }
 
 #[test]
-fn events_are_listed_as_they_were_kept_or_as_their_rules_fired() {
+fn events_can_be_sorted_by_log_order_or_trigger_time() {
     let mut desk = Desk::new();
     // A capture of a minute is kept after one that fired later and took a second.
     let minutes = [9, 3, 7, 7, 1, 8];
@@ -71,7 +71,7 @@ fn events_are_listed_as_they_were_kept_or_as_their_rules_fired() {
 }
 
 #[test]
-fn an_event_is_found_by_the_container_that_it_blames() {
+fn events_filters_by_the_container_that_an_event_blames() {
     let mut desk = Desk::new();
     let (noisy, victim) = ("a".repeat(64), "b".repeat(64));
     let io = json!({"process_file_io_stats": [{"pid": 1}, {"pid": 7, "container_id": noisy}]});
@@ -91,7 +91,7 @@ fn an_event_is_found_by_the_container_that_it_blames() {
 }
 
 #[test]
-fn a_choice_that_nothing_can_fit_says_so() {
+fn a_filter_that_no_event_can_match_is_an_error() {
     let mut desk = Desk::new();
     desk.event(Duration::ZERO, "later", None, json!({}));
     for args in [
@@ -112,7 +112,7 @@ fn a_choice_that_nothing_can_fit_says_so() {
 }
 
 #[test]
-fn a_container_that_is_there_but_in_no_event_is_no_mistake() {
+fn a_container_without_events_is_no_error() {
     let desk = Desk::new();
     let id = "7".repeat(64);
     for path in ["cgroup.controllers".to_owned(), format!("kubepods/burstable/pod12ab/{id}/cpu.stat")] {
@@ -129,7 +129,7 @@ fn a_container_that_is_there_but_in_no_event_is_no_mistake() {
 }
 
 #[test]
-fn json_is_a_document_a_line_exactly_as_stored() {
+fn events_json_prints_the_stored_documents_unchanged() {
     let mut desk = Desk::new();
     desk.write(b"{\"tracer_name\":\"x\" , \"b\":1e1}");
     desk.write(b"{\"tracer_name\":\"y\"}\n");
@@ -140,7 +140,7 @@ fn json_is_a_document_a_line_exactly_as_stored() {
 }
 
 #[test]
-fn another_folder_needs_no_config() {
+fn reading_commands_with_dir_need_no_config() {
     let mut desk = Desk::new();
     desk.write(b"{}");
     let dir = desk.path("log").to_string_lossy().into_owned();
@@ -151,7 +151,7 @@ fn another_folder_needs_no_config() {
 }
 
 #[test]
-fn who_follows_sees_each_event_as_it_is_kept_and_may_leave_at_any_time() {
+fn events_follow_prints_new_events_and_ends_with_its_reader() {
     let mut desk = Desk::new();
     desk.event(Duration::ZERO, "first", None, json!({}));
     let (ours, theirs) = UnixStream::pair().expect("sockets");
@@ -174,7 +174,7 @@ fn who_follows_sees_each_event_as_it_is_kept_and_may_leave_at_any_time() {
 }
 
 #[test]
-fn an_event_is_shown_with_all_that_it_knows() {
+fn show_prints_every_field_of_an_event() {
     let mut desk = Desk::new();
     let data = json!({
         "trigger": "stuck", "duration_ms": 12, "nr_uninterruptible": 7, "stack": "one\ntwo\n",
@@ -204,7 +204,7 @@ fn an_event_is_shown_with_all_that_it_knows() {
 }
 
 #[test]
-fn a_long_list_is_cut_and_says_so() {
+fn show_truncates_a_long_list_and_says_so() {
     let mut desk = Desk::new();
     let rows: Vec<Value> = (0..33).map(|pid| json!({"pid": pid})).collect();
     let id = desk.event(Duration::ZERO, "x", None, json!({ "rows": rows }));
@@ -216,7 +216,7 @@ fn a_long_list_is_cut_and_says_so() {
 }
 
 #[test]
-fn an_event_is_found_by_the_end_or_beginning_of_its_id_if_only_one_fits() {
+fn an_event_is_found_by_an_unambiguous_part_of_its_id() {
     let mut desk = Desk::new();
     let ids: Vec<RecordId> = (0..20).map(|_| desk.event(Duration::ZERO, "x", None, json!({}))).collect();
     let name = ids[6].to_string();
@@ -235,7 +235,7 @@ fn an_event_is_found_by_the_end_or_beginning_of_its_id_if_only_one_fits() {
 }
 
 #[test]
-fn an_event_s_stacks_are_drawn_in_three_formats_or_it_has_none() {
+fn flame_draws_stacks_in_three_formats_or_says_there_are_none() {
     let mut desk = Desk::new();
     let id = desk.event(Duration::ZERO, "cpuidle", None, json!({"flamedata": flame()})).to_string();
     assert!(desk.prints(&["flame", &id]).contains("<svg"));
@@ -257,7 +257,7 @@ fn an_event_s_stacks_are_drawn_in_three_formats_or_it_has_none() {
 }
 
 #[test]
-fn a_log_is_sound_until_a_record_rots() {
+fn verify_fails_once_a_record_is_corrupt() {
     let mut desk = Desk::new();
     desk.write(b"{\"rot\":\"HERE\"}");
     desk.write(b"{}");

@@ -19,7 +19,7 @@ fn a_pods_container_has_the_host_name_of_its_sandbox() {
 }
 
 #[test]
-fn the_folders_of_each_distribution_are_looked_into() {
+fn the_state_directories_of_each_distribution_are_read() {
     for state in [
         "run/containerd",
         "run/k3s/containerd",
@@ -47,7 +47,7 @@ fn the_folders_of_each_distribution_are_looked_into() {
 }
 
 #[test]
-fn podmans_containers_that_do_not_outlast_a_boot_have_names_too() {
+fn podmans_volatile_containers_have_names() {
     let id = "61".repeat(32);
     for folder in ["var/lib/containers/storage", "run/containers/storage"] {
         let root = Root::new();
@@ -112,7 +112,7 @@ fn unstaffed(root: &Root) -> (NameResolver, Containers, Key) {
 }
 
 #[test]
-fn a_name_that_cannot_change_is_not_looked_for_again() {
+fn an_immutable_name_is_not_resolved_again() {
     let root = Root::new();
     root.write(&format!("run/runc/{}/state.json", id(1)), "runc_state/annotated");
     let stamp = || {
@@ -136,7 +136,7 @@ fn a_name_that_cannot_change_is_not_looked_for_again() {
 }
 
 #[test]
-fn a_container_for_which_there_is_no_room_is_brought_again_and_keeps_its_name() {
+fn a_container_evicted_from_a_full_table_is_resolved_again() {
     let root = Root::new();
     root.write(&format!("var/lib/docker/containers/{}/config.v2.json", id(1)), "docker_config/plain");
     let (resolver, table, key) = unstaffed(&root);
@@ -161,7 +161,7 @@ fn owned(root: &Root, names: &Names) -> Option<(String, u32)> {
 }
 
 #[test]
-fn a_container_that_has_anothers_name_by_chance_is_told_nothing_of_the_other() {
+fn a_container_with_anothers_name_gets_none_of_its_labels() {
     let root = Root::new();
     root.write(
         "run/containerd/io.containerd.runtime.v2.task/default/web/config.json",
@@ -180,7 +180,7 @@ fn a_container_that_has_anothers_name_by_chance_is_told_nothing_of_the_other() {
 }
 
 #[test]
-fn what_lies_below_a_users_home_is_the_users_word_whoever_owns_it() {
+fn state_files_below_a_users_home_have_only_the_users_trust() {
     let root = Root::new();
     let storage = "home/u/storage";
     let mut names = root.names();
@@ -194,7 +194,7 @@ fn what_lies_below_a_users_home_is_the_users_word_whoever_owns_it() {
 }
 
 #[test]
-fn old_dockers_folder_for_a_user_namespace_is_dockers_own() {
+fn old_dockers_userns_directory_is_trusted_as_dockers() {
     let root = Root::new();
     let file = |above: &str| format!("{above}/100000.100000/containers/{}/config.v2.json", id(1));
     root.write(&file("var/lib/docker"), "docker_config/plain");
@@ -220,7 +220,7 @@ fn give(path: &Path, user: u32) -> bool {
 }
 
 #[test]
-fn what_a_users_folder_tells_does_not_take_the_place_of_what_roots_does() {
+fn a_users_state_file_does_not_override_roots() {
     let root = Root::new();
     let list = |name: &str| format!(r#"[{{"id":"{}","names":["{name}"]}}]"#, id(1));
     let spec = |name: &str| format!(r#"{{"annotations":{{"io.kubernetes.container.name":"{name}"}}}}"#);
@@ -244,7 +244,7 @@ fn what_a_users_folder_tells_does_not_take_the_place_of_what_roots_does() {
 }
 
 #[test]
-fn a_link_in_a_users_folder_does_not_make_roots_file_the_users_word() {
+fn a_symlink_in_a_users_directory_does_not_claim_roots_file() {
     let root = Root::new();
     let (file, text) =
         ("overlay-containers/containers.json", format!(r#"[{{"id":"{}","names":["bank"]}}]"#, id(1)));
@@ -271,7 +271,7 @@ fn a_link_in_a_users_folder_does_not_make_roots_file_the_users_word() {
 }
 
 #[test]
-fn a_rename_while_the_lists_are_read_is_seen_by_the_next_look() {
+fn a_rename_during_a_scan_is_seen_by_the_next_scan() {
     let root = Root::new();
     let list = "var/lib/containers/storage/overlay-containers/containers.json";
     let text = |name: &str| format!(r#"[{{"id":"{}","names":["{name}"]}}]"#, id(1));
@@ -290,7 +290,7 @@ fn a_rename_while_the_lists_are_read_is_seen_by_the_next_look() {
 }
 
 #[test]
-fn a_fifo_or_a_file_without_end_holds_nothing_up() {
+fn a_fifo_or_an_endless_state_file_blocks_nothing() {
     let root = Root::new();
     let list = root.0.join("var/lib/containers/storage/overlay-containers/containers.json");
     fs::create_dir_all(list.parent().expect("a parent")).expect("a folder");
@@ -315,7 +315,7 @@ fn a_fifo_or_a_file_without_end_holds_nothing_up() {
 }
 
 #[test]
-fn the_record_of_the_cgroup_is_looked_for_where_it_is_asked_for() {
+fn the_runtimes_cgroup_record_is_read_only_on_demand() {
     let root = Root::new();
     let cgroup = |proof: bool| {
         let report = runtimes::find(&root.names(), &id(1), proof).expect("it is there");

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_and_single_cpus_add_up() {
+    fn cpuset_ranges_and_single_cpus_are_summed() {
         assert_eq!(count(b"0-1\n"), Some(2));
         assert_eq!(count(b"0-3,8\n"), Some(5));
         assert_eq!(count(b"7"), Some(1));
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn a_malformed_cpuset_list_is_refused() {
         for bad in ["3-0", "0-", "-1", "0,,1", "a", "0-4294967295,5", "0 1", "0-3:1/2"] {
             assert_eq!(count(bad.as_bytes()), None, "{bad}");
         }

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_tell_the_same_of_the_same_memory() {
+    fn v1_and_v2_memory_stat_give_the_same_values() {
         let (v1, _) = v1_stat(include_bytes!("../../../fuzz/corpus/memory_stat/v1-6.18"));
         let want = Unreclaimable {
             anon_bytes: 50_466_816,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_is_told_from_its_namesakes() {
+    fn a_counter_is_not_confused_with_one_of_a_similar_name() {
         assert_eq!(v2_stat(b"anon_thp 5\ninactive_anon 7\n"), None);
         assert_eq!(v2_stat(b"anon x\n"), None);
         assert_eq!(v2_stat(b"anon\n"), None);
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn where_the_lists_are_not_told_anonymous_and_shared_memory_is_all() {
+    fn without_lru_lists_anonymous_and_shared_memory_is_the_sum() {
         let held = v2_stat(b"anon 10\nshmem 20\nunevictable 25\n").expect("enough");
         assert_eq!((held.all_bytes, held.locked_bytes), (30, Some(25)));
     }
 
     #[test]
-    fn v1_tells_the_lowest_limit_beside_the_counts() {
+    fn v1_memory_stat_gives_the_lowest_limit_of_the_hierarchy() {
         let real = include_bytes!("../../../fuzz/corpus/memory_stat/v1-6.18");
         assert_eq!(v1_stat(real).1, Some(Limit::Bytes(64 << 20)));
         let none = b"hierarchical_memory_limit 9223372036854771712\n";
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kernels_way_to_say_no_limit_is_known() {
+    fn every_kernels_notation_for_no_limit_is_parsed() {
         for text in ["max\n", "9223372036854771712\n", "9223372036854710272\n", "9223372036854775807\n"] {
             assert_eq!(limit(text.as_bytes()), Some(Limit::Unlimited), "{text}");
         }

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_of_zero_and_odd_words_are_no_quota() {
+    fn a_zero_period_or_a_malformed_quota_is_refused() {
         assert_eq!(v2(b"1000 0\n"), None);
         for bad in ["", "max", "max x", "-1 100000", "1000", "min 100000"] {
             assert_eq!(v2(bad.as_bytes()), None, "{bad}");

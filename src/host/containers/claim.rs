@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_the_runtime_noted_is_held_against_the_cgroups() {
+    fn the_runtimes_recorded_path_is_compared_with_the_cgroups() {
         for (noted, path, want) in [
             ("/docker/ab", "/docker/ab", Verdict::Same),
             ("docker/ab", "/docker/ab", Verdict::Same),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_users_manager_a_foreign_folder_or_a_container_the_host_is_not_alone() {
+    fn cgroups_below_a_user_manager_a_delegated_directory_or_a_container_are_not_the_hosts() {
         let host = Access { owner: 0, group: 0, mode: 0o755 };
         let of = |owner| Access { owner, ..host };
         let within = |maker: Maker, name, owner| maker.within(name, of(owner), host, false);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_an_id_is_believed_of_the_cgroup_that_its_runtime_made() {
+    fn a_record_of_an_id_is_believed_only_of_the_cgroup_that_its_runtime_made() {
         let (same, below, other) = (Some(Verdict::Same), Some(Verdict::Below), Some(Verdict::Other));
         for (maker, verdict, owner, want) in [
             (Maker::Host, None, 0, true),

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn include_is_any_of_and_exclude_none_of() {
+    fn a_container_matches_any_include_and_no_exclude() {
         let mut table = Containers::fixture(&[("a1", "/kubepods/x"), ("b2", "/docker/y")]);
         let [first, second] = [0, 1].map(|slot| table.in_slot(slot).expect("there").key());
         table.describe(
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_with_what_would_be_right() {
+    fn an_invalid_filter_pattern_is_refused_with_a_valid_example() {
         for (text, hint) in [
             ("kube-system", "WHAT:PATTERN"),
             ("name:x", "namespace, container, pod, qos"),

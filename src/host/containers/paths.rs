@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf8_is_kept_as_it_is_and_shown_as_text() {
+    fn a_non_utf8_path_is_kept_raw_and_shown_as_text() {
         let mut paths = PathTable::with_capacity(4);
         for path in [&b"/a\xff\xfe.slice/b"[..], b"/\xc3", b"/\xc3\xa9/\xe2\x82/x"] {
             assert!(paths.set(1, path));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_full_are_refused_until_one_goes() {
+    fn a_full_path_store_refuses_until_a_path_is_removed() {
         let mut paths = PathTable::with_capacity(32);
         let long = vec![b'x'; PATH_MAX - 1];
         let kept = (0..32).find(|slot| !paths.set(*slot, &long)).expect("not all fit");
@@ -225,7 +225,7 @@ mod tests {
 
     /// Against a map, over thousands of changes.
     #[test]
-    fn each_slot_has_its_own_whatever_came_and_went() {
+    fn each_slot_keeps_its_own_path_through_any_insertions_and_removals() {
         let mut paths = PathTable::with_capacity(64);
         let mut want: Vec<Vec<u8>> = vec![Vec::new(); 64];
         let mut random = 7_u64;

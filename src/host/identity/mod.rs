@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_second_source_does_not_know_stays() {
+    fn a_second_source_does_not_erase_what_the_first_knew() {
         let mut known = Identity {
             name: Text::cut("web"),
             hostname: Text::cut("web-0"),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_known_as_kubernetes_writes_them() {
+    fn qos_classes_are_parsed_as_kubernetes_writes_them() {
         assert_eq!(
             ["Guaranteed", "Burstable", "BestEffort"].map(qos).map(Option::unwrap_or_default),
             ["guaranteed", "burstable", "besteffort"]

@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_may_hold_colons_and_lose_its_deleted() {
+    fn a_cgroup_path_may_contain_colons_and_a_deleted_suffix() {
         let all = all(include_bytes!("../../../fuzz/corpus/task_cgroup/colons"));
         assert!(all.first().expect("a line").path.ends_with(b".slice:cri-containerd:0123"));
         assert_eq!(all.last().expect("a line").path, b"/gone");
     }
 
     #[test]
-    fn broken_lines_are_no_membership() {
+    fn broken_cgroup_lines_are_skipped() {
         for line in ["", "1", "1:cpu", "x:cpu:/", "1:cpu:relative", "::/"] {
             assert_eq!(membership(line.as_bytes()), None, "{line}");
         }

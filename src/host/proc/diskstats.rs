@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_device_is_read_whatever_its_name_and_numbers_look_like() {
+    fn diskstats_of_each_kind_of_device_are_parsed() {
         let text = include_bytes!("../../../fuzz/corpus/diskstats/kinds");
         let read: Vec<Option<Disk>> = disks(text).collect();
         let odd: Vec<usize> = (0..read.len()).filter(|at| read[*at].is_none()).collect();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_every_length_are_read() {
+    fn diskstats_lines_of_every_kernels_length_are_parsed() {
         let new = named(include_bytes!("../../../fuzz/corpus/diskstats/6.18"), "vda");
         assert_eq!((new.major, new.minor), (254, 0));
         assert_eq!((new.reads, new.read_bytes), (78_889, 7_705_986 * 512));
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_understood_does_not_hide_the_next() {
+    fn a_broken_diskstats_line_does_not_hide_the_next() {
         let text = b"8 0 sda 1 2\n8 1 sdb 1 2 3 4 5 6 7 8 9 10 11\n";
         let read: Vec<_> = disks(text).map(|disk| disk.map(|disk| disk.in_flight)).collect();
         assert_eq!(read, [None, Some(9)]);
     }
 
     #[test]
-    fn numbers_past_any_disk_are_refused() {
+    fn absurd_diskstats_numbers_are_refused() {
         let long = b"8 0 a_name_that_is_longer_than_the_kernel_allows 1 2 3 4 5 6 7 8 9 10 11";
         assert_eq!(disk(long), None);
         assert_eq!(disk(b"8 0 sda 1 2 18446744073709551615 4 5 6 7 8 9 10 11"), None);

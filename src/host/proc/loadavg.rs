@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_or_odd_ones_are_no_reading() {
+    fn a_malformed_loadavg_is_refused() {
         assert_eq!(parse(b"0.81 0.38\n"), None);
         assert_eq!(parse(b"nan inf -1.0 1/2 3\n"), None);
     }

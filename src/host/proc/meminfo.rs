@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anonymous_shared_and_locked_memory_are_told_apart() {
+    fn meminfo_separates_anonymous_shared_and_locked_memory() {
         let memory = parse(include_bytes!("../../../fuzz/corpus/meminfo/6.1")).expect("a real file");
         assert_eq!(memory.total_bytes, 16_302_508 * 1024);
         assert_eq!(memory.available_bytes, 9_822_456 * 1024);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_lists_are_not_told_anonymous_and_shared_pages_are_all() {
+    fn without_lru_lists_anonymous_and_shared_pages_are_summed() {
         let text = b"MemTotal: 100 kB\nMemAvailable: 50 kB\nAnonPages: 20 kB\nShmem: 7 kB\n";
         let held = parse(text).expect("enough").held;
         assert_eq!((held.all_bytes, held.shmem_bytes, held.locked_bytes), (27 * 1024, Some(7 * 1024), None));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_endless_number_is_no_reading() {
+    fn a_missing_or_overflowing_number_is_refused() {
         let old = include_bytes!("../../../fuzz/corpus/meminfo/no_available");
         assert_eq!(parse(old), None);
         assert_eq!(parse(b"MemTotal: 18446744073709551615 kB\nMemAvailable: 1 kB\nAnonPages: 1 kB\n"), None);

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn hierarchies_are_told_by_their_controllers() {
+    fn mountinfo_identifies_hierarchies_by_their_controllers() {
         let mounts = all(include_bytes!("../../../fuzz/corpus/mountinfo/hybrid-6.18"));
         let point = |controller| mounts.iter().find(|mount| mount.is_v1(controller)).map(|mount| mount.point);
         assert_eq!(point("cpu"), Some(b"/sys/fs/cgroup/cpu".as_slice()));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_fields_are_passed_over() {
+    fn optional_mountinfo_fields_are_skipped() {
         let mounts = all(include_bytes!("../../../fuzz/corpus/mountinfo/co_mounted"));
         let both = mounts.iter().find(|mount| mount.is_v1("cpuacct")).expect("it is there");
         assert!(both.is_v1("cpu") && both.point == b"/sys/fs/cgroup/cpu,cpuacct");
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_lines_are_no_mounts() {
+    fn broken_mountinfo_lines_are_skipped() {
         for line in ["", "1 2 3:4 /", "1 2 3:4 / /a rw", "1 2 3:4 / /a rw - cgroup", "1 2 3:4 / /a rw - c x"]
         {
             assert_eq!(mount(line.as_bytes()), None, "{line}");

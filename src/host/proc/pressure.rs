@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_line_is_no_reading() {
+    fn a_truncated_pressure_line_is_refused() {
         assert_eq!(parse(b"some avg10=0.53 avg60=0.53 avg300=0.45\n"), None);
         assert_eq!(parse(b"full avg10=0.53 avg60=0.53 avg300=0.45 total=1\n"), None);
         assert_eq!(parse(b""), None);

@@ -53,13 +53,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_is_offline_is_not_counted() {
+    fn an_offline_cpu_is_not_counted() {
         let cpu = parse(include_bytes!("../../../fuzz/corpus/proc_stat/offline_cpu")).expect("a real file");
         assert_eq!(cpu.cpus, 3);
     }
 
     #[test]
-    fn what_is_cut_off_is_no_reading() {
+    fn a_truncated_line_is_refused() {
         assert_eq!(parse(b"cpu  1 2 3 4\ncpu0 1 2 3 4\nprocs_running 1\n"), None);
         assert_eq!(parse(b"cpu  1 2 3\nprocs_running 1\nprocs_blocked 0\n"), None);
         assert_eq!(parse(b""), None);

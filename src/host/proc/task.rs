@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_no_reading() {
+    fn a_truncated_line_is_refused() {
         for cut in ["", "1", "1 (x", "1 )x(", "1 (x)", "1 (x) S", "1 (x) S 0 0 0 0", "x (x) S 0 0 0 0"] {
             assert_eq!(parse(cut.as_bytes()), None, "{cut}");
         }

@@ -12,11 +12,14 @@ fn request(text: &str) -> Request<'_> {
 fn a_scrape_of_prometheus_is_read() {
     let text = include_str!("../../../fuzz/corpus/http_request/prometheus");
     let len = text.len();
-    assert_eq!(request(text), Request { method: Method::Get, path: "/metrics", stay: Stay::Open, len });
+    assert_eq!(
+        request(text),
+        Request { method: Method::Get, path: "/metrics", persistence: Persistence::KeepAlive, len }
+    );
 }
 
 #[test]
-fn a_target_is_read_without_its_host_and_query() {
+fn the_path_is_parsed_without_host_and_query() {
     for (target, path) in [
         ("/", "/"),
         ("/metrics?x=1&y=?", "/metrics"),
@@ -30,39 +33,39 @@ fn a_target_is_read_without_its_host_and_query() {
 }
 
 #[test]
-fn who_stays_and_who_leaves_depends_on_version_and_wish() {
-    for (version, fields, stay) in [
-        ("1.1", "", Stay::Open),
-        ("1.2", "", Stay::Open),
-        ("1.1", "Connection: keep-alive\r\n", Stay::Open),
-        ("1.1", "connection: foo, CLOSE\r\n", Stay::Close),
-        ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", Stay::Close),
-        ("1.0", "", Stay::Close),
-        ("1.0", "Connection: Keep-Alive\r\n", Stay::Asked),
-        ("1.0", "Connection: keep-alive, close\r\n", Stay::Close),
+fn keep_alive_depends_on_version_and_connection_header() {
+    for (version, fields, persistence) in [
+        ("1.1", "", Persistence::KeepAlive),
+        ("1.2", "", Persistence::KeepAlive),
+        ("1.1", "Connection: keep-alive\r\n", Persistence::KeepAlive),
+        ("1.1", "connection: foo, CLOSE\r\n", Persistence::Close),
+        ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", Persistence::Close),
+        ("1.0", "", Persistence::Close),
+        ("1.0", "Connection: Keep-Alive\r\n", Persistence::AskedKeepAlive),
+        ("1.0", "Connection: keep-alive, close\r\n", Persistence::Close),
     ] {
         let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
-        assert_eq!(request(&text).stay, stay, "{text:?}");
+        assert_eq!(request(&text).persistence, persistence, "{text:?}");
     }
 }
 
 #[test]
-fn line_ends_and_empty_lines_of_sloppy_clients_are_taken() {
+fn bare_newlines_and_leading_empty_lines_are_accepted() {
     assert_eq!(request("\r\n\nGET / HTTP/1.0\n\n").len, 19);
     let text = "GET / HTTP/1.1\r\nHost: a\nContent-Length: 0\r\n\nGET";
     assert_eq!(request(text).len, text.len() - 3);
 }
 
 #[test]
-fn a_beginning_asks_for_more() {
+fn an_incomplete_request_asks_for_more() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for len in 0..text.len() {
-        assert_eq!(parse(&text.as_bytes()[..len]), Parsed::More, "{len}");
+        assert_eq!(parse(&text.as_bytes()[..len]), Parsed::Incomplete, "{len}");
     }
 }
 
 #[test]
-fn another_method_is_a_request_unless_it_has_a_body() {
+fn an_unknown_method_is_a_request_unless_it_has_a_body() {
     for line in ["POST / HTTP/1.1", "OPTIONS * HTTP/1.1", "CONNECT a:1 HTTP/1.1", "get / HTTP/1.1"] {
         assert_eq!(request(&format!("{line}\r\nHost: a\r\n\r\n")).method, Method::Other, "{line}");
     }
@@ -73,7 +76,7 @@ fn another_method_is_a_request_unless_it_has_a_body() {
 }
 
 #[test]
-fn what_is_no_request_is_bad_with_the_status_that_says_why() {
+fn a_bad_request_has_the_status_that_says_why() {
     for (status, text) in [
         (400, "GET /\r\n\r\n"),
         (400, "GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -107,12 +110,12 @@ fn what_is_no_request_is_bad_with_the_status_that_says_why() {
 }
 
 #[test]
-fn what_is_no_http_is_known_by_its_first_byte() {
+fn bytes_that_are_no_http_are_refused_at_the_first_byte() {
     assert_eq!(parse(b"\x16"), Parsed::Bad(400), "a TLS client is not kept waiting");
 }
 
 #[test]
-fn a_head_of_16_kib_is_the_longest() {
+fn a_request_head_may_have_16_kib() {
     let head = |len: usize| {
         let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n";
         frame.replace("X: ", &format!("X: {}", "y".repeat(len - frame.len())))
@@ -120,7 +123,7 @@ fn a_head_of_16_kib_is_the_longest() {
     assert_eq!(request(&head(REQUEST_MAX)).len, REQUEST_MAX);
     assert_eq!(parse(head(REQUEST_MAX + 1).as_bytes()), Parsed::Bad(431));
     assert_eq!(parse(&[b'a'; REQUEST_MAX]), Parsed::Bad(431));
-    assert_eq!(parse(&[b'a'; REQUEST_MAX - 1]), Parsed::More);
+    assert_eq!(parse(&[b'a'; REQUEST_MAX - 1]), Parsed::Incomplete);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::Scratch;
 use crate::fuzz::heap::untouched;
-use crate::log::cursor::{BLOCK, ENTRY, Place, entry, path, peek};
+use crate::log::cursor::{BLOCK, CursorSlot, ENTRY, entry, path, peek};
 use crate::log::{Cursor, Error, Id, RecordId};
 
 /// Whose cursor it is.
@@ -30,7 +30,7 @@ pub fn cursor(data: &[u8]) {
     let path = path(&scratch.0, NAME);
     fs::write(&path, &file).expect("the scratch folder can be written");
     let peeked = peek(NAME, &scratch.0);
-    let (mut cursor, said) = match Cursor::named(NAME, &scratch.0) {
+    let (mut cursor, content) = match Cursor::named(NAME, &scratch.0) {
         Ok(opened) => opened,
         Err(Error::Newer { version, .. }) => {
             assert!(version > 1);
@@ -40,11 +40,11 @@ pub fn cursor(data: &[u8]) {
         }
         Err(error) => panic!("{error}"),
     };
-    assert_eq!(said, peeked, "both read the same");
-    assert!(!cursor.was_bad() || said.is_none(), "something is said, so nothing is missing");
-    assert!(said.is_none_or(|id| file.windows(8).any(|bytes| bytes == id.log.0)), "an id was made up");
+    assert_eq!(content, peeked, "both read the same");
+    assert!(!cursor.was_bad() || content.is_none(), "something is said, so nothing is missing");
+    assert!(content.is_none_or(|id| file.windows(8).any(|bytes| bytes == id.log.0)), "an id was made up");
 
-    let (one, two) = (id(said, 1), id(said, 2));
+    let (one, two) = (id(content, 1), id(content, 2));
     untouched(|| cursor.set(one)).expect("there is room");
     assert_eq!(says(&scratch), Some(one), "what was set is said");
     let before = fs::read(&path).expect("it is there");
@@ -55,15 +55,15 @@ pub fn cursor(data: &[u8]) {
         let from = if at == 0 { 0 } else { APART };
         let mut bytes = [0; ENTRY];
         bytes.iter_mut().zip(file.get(from..).unwrap_or_default()).for_each(|(to, from)| *to = *from);
-        Place::parse(&bytes, at) == Place::Bad
+        CursorSlot::parse(&bytes, at) == CursorSlot::Bad
     };
     if rotten(0) || rotten(1) {
         return;
     }
     let after = fs::read(&path).expect("it is there");
     let torn = usize::from(data.last().copied().unwrap_or(0)) % ENTRY;
-    let place = before.iter().zip(&after).position(|(old, new)| old != new).unwrap_or(0) / APART;
-    let end = place * APART + torn;
+    let slot = before.iter().zip(&after).position(|(old, new)| old != new).unwrap_or(0) / APART;
+    let end = slot * APART + torn;
     let halves = [after.get(..end), before.get(end..)].map(Option::unwrap_or_default);
     fs::write(&path, halves.concat()).expect("it can be written");
     let left = says(&scratch);
@@ -72,29 +72,29 @@ pub fn cursor(data: &[u8]) {
 
 /// Whoever opens it next.
 fn says(scratch: &Scratch) -> Option<RecordId> {
-    let (cursor, said) = Cursor::named(NAME, &scratch.0).expect("it opens");
-    assert!(!cursor.was_bad() || said.is_none());
-    assert_eq!(said, peek(NAME, &scratch.0));
-    said
+    let (cursor, content) = Cursor::named(NAME, &scratch.0).expect("it opens");
+    assert!(!cursor.was_bad() || content.is_none());
+    assert_eq!(content, peek(NAME, &scratch.0));
+    content
 }
 
 /// The log goes on from there.
-fn id(said: Option<RecordId>, more: u64) -> RecordId {
-    let from = said.unwrap_or(RecordId { log: Id(*b"fuzzing!"), seq: 7 });
+fn id(content: Option<RecordId>, more: u64) -> RecordId {
+    let from = content.unwrap_or(RecordId { log: Id(*b"fuzzing!"), seq: 7 });
     RecordId { seq: from.seq / 2 + more, ..from }
 }
 
 /// A sound file of two entries, with these changes: place and offset, new byte.
 fn changed(changes: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; FILE];
-    for (turn, place) in [(4, 0), (5, APART)] {
+    for (turn, slot) in [(4, 0), (5, APART)] {
         let entry = entry(turn, RecordId { log: Id(*b"fuzzing!"), seq: 1000 + turn });
-        bytes.get_mut(place..place + ENTRY).unwrap_or_default().copy_from_slice(&entry);
+        bytes.get_mut(slot..slot + ENTRY).unwrap_or_default().copy_from_slice(&entry);
     }
     for change in changes.chunks_exact(3) {
-        if let [place, offset, value] = *change
+        if let [slot, offset, value] = *change
             && let Some(byte) =
-                bytes.get_mut(usize::from(place % 2) * APART + usize::from(offset) % (ENTRY + 8))
+                bytes.get_mut(usize::from(slot % 2) * APART + usize::from(offset) % (ENTRY + 8))
         {
             *byte = value;
         }
@@ -107,10 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_change_of_one_byte_leaves_a_cursor_that_goes_on() {
-        for place in 0..2 {
+    fn any_changed_byte_leaves_a_usable_cursor() {
+        for slot in 0..2 {
             for offset in 0..56 {
-                cursor(&[1, place, offset, 0x15]);
+                cursor(&[1, slot, offset, 0x15]);
             }
         }
     }

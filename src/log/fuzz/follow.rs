@@ -10,7 +10,7 @@ use super::{SEGMENT, Scratch, drain, read};
 use crate::fuzz::heap::untouched;
 use crate::log::record::{self, HEADER};
 use crate::log::scan::{Scan, Step};
-use crate::log::{Cursor, Error, Reader, RecordId, Report, Writer, folder, get, verify};
+use crate::log::{Cursor, Error, ReadReport, Reader, RecordId, Writer, get, log_dir, verify};
 
 /// The output that follows.
 const OUTPUT: &str = "follower";
@@ -26,41 +26,41 @@ const SOUGHT: usize = 16;
 
 /// Plays the script that these bytes are.
 pub fn follow(data: &[u8]) {
-    let mut life = Life::begin();
+    let mut model = LogModel::begin();
     for step in data.chunks(3).take(STEPS) {
-        if life.forgotten {
+        if model.forgotten {
             return;
         }
         let [what, one, two] = [0, 1, 2].map(|at| step.get(at).copied().unwrap_or(0));
         let number = usize::from(u16::from_le_bytes([one, two]));
         match what % 16 {
-            0 => life.reopen(),
-            1 => life.harm(number),
-            2 => life.delete(),
-            3 | 4 => life.ship(number % 8),
-            5..=7 => life.look(),
-            8..=10 => life.append(number % BODY + 1),
-            11 => life.give_up(number % BODY),
-            _ => life.append(number % 100 + 1),
+            0 => model.reopen(),
+            1 => model.harm(number),
+            2 => model.delete(),
+            3 | 4 => model.ship(number % 8),
+            5..=7 => model.look(),
+            8..=10 => model.append(number % BODY + 1),
+            11 => model.give_up(number % BODY),
+            _ => model.append(number % 100 + 1),
         }
     }
-    if !life.forgotten {
-        life.end();
+    if !model.forgotten {
+        model.end();
     }
 }
 
 /// A record that was appended.
-struct Kept {
+struct ExpectedRecord {
     id: RecordId,
     body: Vec<u8>,
     /// The number of its segment.
     segment: u64,
 }
 
-struct Life {
+struct LogModel {
     scratch: Scratch,
     writer: Option<Writer>,
-    kept: Vec<Kept>,
+    kept: Vec<ExpectedRecord>,
     /// Records that were harmed: what becomes of them is nobody's promise.
     harmed: BTreeSet<RecordId>,
     /// No harm was done to anything at all, and no one deleted a segment.
@@ -73,14 +73,14 @@ struct Life {
     forgotten: bool,
 }
 
-impl Life {
-    fn begin() -> Life {
+impl LogModel {
+    fn begin() -> LogModel {
         let scratch = Scratch::new();
         let (writer, _) = Writer::open(&scratch.log()).expect("opens");
         let (cursor, shipped) = Cursor::named(OUTPUT, &scratch.0).expect("opens");
-        writer.mark(OUTPUT).begin(&scratch.0, shipped).expect("readable");
+        writer.progress(OUTPUT).begin(&scratch.0, shipped).expect("readable");
         let reader = Reader::open(&scratch.0).expect("a folder");
-        Life {
+        LogModel {
             writer: Some(writer),
             kept: Vec::new(),
             harmed: BTreeSet::new(),
@@ -100,11 +100,11 @@ impl Life {
 
     /// The segments' numbers, oldest first.
     fn segments(&self) -> Vec<u64> {
-        folder::list(&self.scratch.0).expect("a folder").iter().map(|listed| listed.first).collect()
+        log_dir::list(&self.scratch.0).expect("a folder").iter().map(|listed| listed.first).collect()
     }
 
     fn path(&self, segment: u64) -> PathBuf {
-        folder::path(&self.scratch.0, segment)
+        log_dir::segment_path(&self.scratch.0, segment)
     }
 
     fn append(&mut self, len: usize) {
@@ -133,7 +133,7 @@ impl Life {
             return;
         }
         let segment = self.segments().pop().expect("it is in one");
-        self.kept.push(Kept { id, body, segment });
+        self.kept.push(ExpectedRecord { id, body, segment });
     }
 
     /// A document that is begun and not finished never was.
@@ -155,7 +155,7 @@ impl Life {
         assert!(!self.sound || recovered.bad_records == 0, "nothing was harmed: {recovered:?}");
         let (cursor, shipped) = Cursor::named(OUTPUT, &self.scratch.0).expect("opens");
         assert_eq!(shipped, self.shipped, "the cursor says what it was told");
-        writer.mark(OUTPUT).begin(&self.scratch.0, shipped).expect("readable");
+        writer.progress(OUTPUT).begin(&self.scratch.0, shipped).expect("readable");
         // Where nothing at all was left another log begins, and gives the same names to its segments.
         let log = writer.next_id().log;
         self.kept
@@ -223,19 +223,19 @@ impl Life {
 
     /// So many records are sent, and noted as done.
     fn ship(&mut self, count: usize) {
-        let mark = self.writer().mark(OUTPUT);
-        let mut reader = mark.reader(&self.scratch.0, self.shipped).expect("readable");
+        let progress = self.writer().progress(OUTPUT);
+        let mut reader = progress.reader(&self.scratch.0, self.shipped).expect("readable");
         for _ in 0..count {
             let Some(entry) = reader.next().expect("readable") else { break };
             assert!(self.shipped.is_none_or(|shipped| is_before(shipped, entry.id)), "it is sent twice");
             self.shipped = Some(entry.id);
             self.cursor.set(entry.id).expect("there is room");
-            mark.shipped(entry.id);
+            progress.advance(entry.id);
         }
         if self.sound && self.dropped() == 0 {
             let left =
                 self.kept.iter().filter(|kept| self.shipped.is_none_or(|done| is_before(done, kept.id)));
-            assert_eq!(mark.lag(), left.count() as u64, "records that are still to be shipped");
+            assert_eq!(progress.lag(), left.count() as u64, "records that are still to be shipped");
         }
     }
 
@@ -248,7 +248,7 @@ impl Life {
         self.look();
         drop(self.writer.take());
         let (dir, there) = (&self.scratch.0, self.segments());
-        let left = |kept: &&Kept| there.contains(&kept.segment) && !self.harmed.contains(&kept.id);
+        let left = |kept: &&ExpectedRecord| there.contains(&kept.segment) && !self.harmed.contains(&kept.id);
         let all = read(dir);
         let in_order = |pair: &[(RecordId, Vec<u8>)]| is_before(pair[0].0, pair[1].0);
         assert!(all.windows(2).all(in_order), "records are read in their order");
@@ -258,7 +258,7 @@ impl Life {
         }
         let report = verify(dir).expect("readable");
         assert_eq!(report.records, all.len() as u64, "verify and the reader agree");
-        let Report { records, dropped_records, .. } = self.reader.report();
+        let ReadReport { records, dropped_records, .. } = self.reader.report();
         assert_eq!(records, self.seen.len() as u64);
         if self.sound {
             assert!(report.sound() && self.reader.report().sound(), "nothing was harmed: {report:?}");
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_gets_what_nobody_harmed_in_any_life_of_a_log() {
+    fn a_reader_gets_every_undamaged_record_of_any_scripted_log() {
         let mut seed: u64 = 0x6f6e_7365_7421;
         let mut byte = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -297,11 +297,11 @@ mod tests {
         for round in 0..40 {
             let len = usize::from(byte()) * 6;
             // In every other life nothing is harmed or deleted.
-            let calm = |(at, byte): (usize, u8)| {
+            let harmless = |(at, byte): (usize, u8)| {
                 let harm = at % 3 == 0 && matches!(byte % 16, 1 | 2);
                 if harm && round % 2 == 0 { 9 } else { byte }
             };
-            follow(&(0..len).map(|_| byte()).enumerate().map(calm).collect::<Vec<u8>>());
+            follow(&(0..len).map(|_| byte()).enumerate().map(harmless).collect::<Vec<u8>>());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::folder::Name;
+use super::log_dir::SegmentName;
 use super::{Reader, RecordId};
 use crate::config;
 
@@ -30,8 +30,8 @@ pub fn names(data: &[u8]) {
     if let Ok(id) = text.parse::<RecordId>() {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());
     }
-    if let Some(first) = Name::parse(&text) {
-        assert_eq!(Name::new(first).as_str(), text);
+    if let Some(first) = SegmentName::parse(&text) {
+        assert_eq!(SegmentName::new(first).as_str(), text);
     }
 }
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{BYTES, Records, SEGMENT, Scratch, read};
-use crate::log::record::{self, Head, Header, Opening};
+use crate::log::record::{self, Head, Header, ParsedHeader};
 use crate::log::scan::{Scan, Step};
-use crate::log::{Error, Id, Reader, RecordId, Writer, folder, get, verify};
+use crate::log::{Error, Id, Reader, RecordId, Writer, get, log_dir, verify};
 
 /// So many records are looked for by their ids: each look reads the segment up to there.
 const SOUGHT: usize = 8;
@@ -22,9 +22,9 @@ pub fn segment(data: &[u8]) {
     };
     adopted(&segment);
     let scratch = Scratch::new();
-    let path = folder::path(&scratch.0, 0);
+    let path = log_dir::segment_path(&scratch.0, 0);
     fs::write(&path, &segment).expect("the scratch folder can be written");
-    if let Opening::Newer(_) = Header::parse(&segment) {
+    if let ParsedHeader::Newer(_) = Header::parse(&segment) {
         assert!(matches!(verify(&scratch.0), Err(Error::Newer { .. })));
         assert!(matches!(Writer::open(&scratch.log()), Err(Error::Newer { .. })));
         return;
@@ -49,15 +49,15 @@ pub fn segment(data: &[u8]) {
 /// taken into the log, else they were never there.
 fn adopted(segment: &[u8]) {
     let scratch = Scratch::new();
-    fs::write(scratch.0.join(folder::NEXT), segment).expect("the scratch folder can be written");
+    fs::write(scratch.0.join(log_dir::NEXT), segment).expect("the scratch folder can be written");
     assert_eq!(read(&scratch.0), [], "it has no name");
     let records = match Header::parse(segment) {
-        Opening::Newer(_) => {
+        ParsedHeader::Newer(_) => {
             assert!(matches!(Writer::open(&scratch.log()), Err(Error::Newer { .. })));
             return;
         }
-        Opening::Sound(_) => in_memory(segment),
-        Opening::Blank | Opening::Bad => Vec::new(),
+        ParsedHeader::Sound(_) => in_memory(segment),
+        ParsedHeader::Blank | ParsedHeader::Bad => Vec::new(),
     };
     match Writer::open(&scratch.log()) {
         Err(Error::Exhausted { .. }) => {}
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_bytes_are_the_same_records_to_everyone() {
+    fn writer_reader_and_verify_find_the_same_records_in_any_bytes() {
         for data in [&[][..], &[0], &[0; 70], &[2, 255, 255], &[1]] {
             segment(data);
         }

@@ -63,7 +63,7 @@ fn a_sector_that_cannot_be_read_loses_the_records_in_it() {
 }
 
 #[test]
-fn a_copied_record_is_none_where_it_was_copied_to() {
+fn a_record_copied_to_another_offset_is_invalid() {
     let mut bytes = segment(3);
     let copy = bytes[64..64 + 1024].to_vec();
     bytes.extend(copy);
@@ -74,7 +74,7 @@ fn a_copied_record_is_none_where_it_was_copied_to() {
 }
 
 #[test]
-fn heads_that_promise_more_than_there_is_cost_no_time() {
+fn forged_heads_with_long_bodies_cost_no_time() {
     let log = Id(*b"somelog.");
     let mut bytes = Header { log, first: 0, size: 0 }.bytes().to_vec();
     while bytes.len() < 4 << 20 {
@@ -105,7 +105,7 @@ impl<S: Source> Source for Counted<S> {
 }
 
 #[test]
-fn asking_for_more_at_the_end_does_not_read_the_empty_rest() {
+fn polling_at_the_end_does_not_read_the_empty_rest() {
     let path = std::env::temp_dir().join(format!("onset-scan-{}", std::process::id()));
     std::fs::write(&path, segment(10)).expect("written");
     let file = File::options().write(true).open(&path).expect("there");
@@ -190,7 +190,7 @@ fn following_an_idle_segment_reads_a_head_at_a_time_also_where_its_rest_is_cache
         assert_eq!(scan.next(&source).expect("readable"), Step::End { torn: 0 });
     }
     assert_eq!(source.1.get(), 500 * HEAD, "bytes read");
-    for _ in 0..BELIEVED {
+    for _ in 0..LOOKS_MAX {
         assert_eq!(scan.next(&source).expect("readable"), Step::End { torn: 0 });
     }
     let walked = 16 << 20;
@@ -200,12 +200,12 @@ fn following_an_idle_segment_reads_a_head_at_a_time_also_where_its_rest_is_cache
 }
 
 #[test]
-fn what_a_longer_document_left_behind_costs_a_follower_little_and_hides_nothing() {
+fn leftovers_of_a_longer_document_cost_a_follower_little_and_hide_no_record() {
     let (source, mut scan) = followed(10, 16 << 20);
     source.0.change(|bytes| bytes[HEADER + 10 * 1024 + HEAD..][..600 << 10].fill(b'?'));
     source.0.append(9); // as it was: only what is behind it has changed, and that is no record
     let torn = Step::End { torn: (600 << 10) + HEAD as u64 };
-    let found = (0..2 * BELIEVED).find(|_| scan.next(&source).expect("readable") == torn);
+    let found = (0..2 * LOOKS_MAX).find(|_| scan.next(&source).expect("readable") == torn);
     assert!(found.is_some(), "within a minute");
     scan.next(&source).expect("readable");
     source.1.set(0);
@@ -218,7 +218,7 @@ fn what_a_longer_document_left_behind_costs_a_follower_little_and_hides_nothing(
 }
 
 #[test]
-fn a_record_behind_one_that_rotted_is_seen_by_a_follower_too() {
+fn a_follower_reads_a_record_behind_a_corrupt_one() {
     let rots: [fn(&mut [u8]); 4] = [
         |record| record[5] ^= 1,
         |record| record[40] ^= 1,
@@ -235,7 +235,7 @@ fn a_record_behind_one_that_rotted_is_seen_by_a_follower_too() {
         }
         source.0.append(11);
         // Where nothing is left of its head, only the walk that comes now and then finds what is behind.
-        let most = 1 + unseen * BELIEVED;
+        let most = 1 + unseen * LOOKS_MAX;
         let mut steps = (0..most).map(|_| scan.next(&source).expect("readable"));
         let found = steps.find(|step| !matches!(step, Step::End { .. }));
         assert_eq!(found, Some(Step::Bad { records: 1 }), "{place}");

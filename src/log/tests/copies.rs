@@ -30,15 +30,15 @@ fn copy(from: &Path) -> Scratch {
 /// What there is to be shipped.
 fn unshipped(writer: &Writer, dir: &Path) -> Vec<RecordId> {
     let (_, shipped) = Cursor::named(OUTPUT, dir).expect("opens");
-    writer.mark(OUTPUT).begin(dir, shipped).expect("readable");
-    let mut reader = writer.mark(OUTPUT).reader(dir, shipped).expect("a log");
+    writer.progress(OUTPUT).begin(dir, shipped).expect("readable");
+    let mut reader = writer.progress(OUTPUT).reader(dir, shipped).expect("a log");
     let ids: Vec<_> = drain(&mut reader).into_iter().map(|record| record.0).collect();
-    assert_eq!(writer.mark(OUTPUT).lag(), ids.len() as u64);
+    assert_eq!(writer.progress(OUTPUT).lag(), ids.len() as u64);
     ids
 }
 
 #[test]
-fn copies_of_a_log_share_what_was_there_and_no_id_that_comes() {
+fn two_copies_of_a_log_never_give_out_the_same_new_id() {
     let (first, ids) = original();
     let copies = [copy(&first.0), copy(&first.0), first];
     let mut all: BTreeSet<_> = ids.iter().copied().collect();
@@ -61,7 +61,7 @@ fn copies_of_a_log_share_what_was_there_and_no_id_that_comes() {
 }
 
 #[test]
-fn a_log_that_is_set_back_gives_out_no_id_again() {
+fn a_log_restored_from_a_backup_reuses_no_id() {
     let (scratch, ids) = original();
     let mut all: BTreeSet<_> = ids.into_iter().collect();
     let saved = copy(&scratch.0);
@@ -77,7 +77,7 @@ fn a_log_that_is_set_back_gives_out_no_id_again() {
 }
 
 #[test]
-fn a_follower_goes_on_into_the_next_run() {
+fn a_follower_continues_into_the_next_run() {
     let (scratch, ids) = original();
     let mut follower = Reader::open(&scratch.0).expect("a log");
     assert_eq!(drain(&mut follower).len(), ids.len());
@@ -89,13 +89,13 @@ fn a_follower_goes_on_into_the_next_run() {
 }
 
 #[test]
-fn a_run_of_which_only_the_header_is_left_is_gone_on_with() {
+fn a_log_whose_last_run_is_only_a_header_is_continued() {
     for first in [0, 5, 1 << 32, (1 << 32) + 5] {
         let scratch = Scratch::new();
         fs::create_dir(&scratch.0).expect("made");
         let mut bytes = segment_of(Id(*b"the log!"), first, &[]);
         bytes.resize(usize::try_from(SEGMENT).expect("small"), 0);
-        fs::write(folder::path(&scratch.0, first), bytes).expect("written");
+        fs::write(log_dir::segment_path(&scratch.0, first), bytes).expect("written");
         let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
         let id = put(&mut writer, b"x");
         assert_eq!(read(&scratch.0), [(id, b"x".to_vec())], "{first}");
@@ -104,7 +104,7 @@ fn a_run_of_which_only_the_header_is_left_is_gone_on_with() {
 }
 
 #[test]
-fn a_record_of_another_run_counts_only_where_that_run_can_be() {
+fn a_record_of_another_run_is_valid_only_behind_the_run_before_it() {
     let log = Id(*b"the log!");
     let (run, other) = (Id(*b"thereof!"), Id(*b"another!"));
     let at = |log, run: u64, number| RecordId { log, seq: (run << 32) + number };
@@ -121,7 +121,7 @@ fn a_record_of_another_run_counts_only_where_that_run_can_be() {
         let scratch = Scratch::new();
         fs::create_dir(&scratch.0).expect("made");
         let bytes = segment_of_runs(log, one.seq, &[(one, b"one"), (id, b"two")]);
-        fs::write(folder::path(&scratch.0, one.seq), bytes).expect("written");
+        fs::write(log_dir::segment_path(&scratch.0, one.seq), bytes).expect("written");
         let found: Vec<_> = read(&scratch.0).into_iter().map(|record| record.0).collect();
         assert_eq!(found, [one, id][..1 + usize::from(counts)], "{id}");
     }

@@ -74,7 +74,7 @@ fn a_full_disk_is_an_error_and_the_log_goes_on_once_there_is_room() {
 }
 
 #[test]
-fn the_budget_is_never_passed_and_what_it_costs_is_counted() {
+fn the_log_never_exceeds_its_budget_and_dropped_records_are_counted() {
     let scratch = Scratch::new();
     let budget = 3 * SEGMENT;
     let (mut writer, _) = Writer::open(&config::Log { budget, ..scratch.log() }).expect("opens");
@@ -98,7 +98,7 @@ fn the_budget_is_never_passed_and_what_it_costs_is_counted() {
 }
 
 #[test]
-fn a_folder_that_vanishes_is_made_again_and_locked_again() {
+fn a_deleted_log_directory_is_created_and_locked_again() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     put(&mut writer, b"gone");
@@ -111,7 +111,7 @@ fn a_folder_that_vanishes_is_made_again_and_locked_again() {
 }
 
 #[test]
-fn a_segment_that_is_cut_or_deleted_under_the_writer_is_given_up() {
+fn a_segment_truncated_or_deleted_under_the_writer_is_abandoned() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let kept = put(&mut writer, b"kept");
@@ -127,7 +127,7 @@ fn a_segment_that_is_cut_or_deleted_under_the_writer_is_given_up() {
 }
 
 #[test]
-fn records_are_synced_at_once_or_by_and_by_or_by_a_flush() {
+fn records_are_synced_at_once_periodically_or_by_a_flush() {
     let scratch = Scratch::new();
     let always = config::Log { sync: Duration::ZERO, ..scratch.log() };
     let (mut writer, _) = Writer::open(&always).expect("opens");
@@ -208,7 +208,7 @@ fn read_if_any(dir: &Path) -> Vec<(RecordId, Vec<u8>)> {
 }
 
 #[test]
-fn wherever_the_disk_is_full_it_is_said_or_counted_and_nothing_is_lost() {
+fn a_full_disk_at_any_write_is_reported_or_counted_and_loses_no_record() {
     // A segment is 16 pages, the cursor is 2, the lock 1.
     let pages = (1..40).map(|pages| (pages, 400));
     // The filesystem's own folder, the log's, the lock, a segment, the next one, the cursor.

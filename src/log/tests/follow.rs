@@ -28,7 +28,7 @@ fn a_reader_sees_records_while_they_are_written_and_across_segments() {
 }
 
 #[test]
-fn a_record_is_there_for_every_reader_once_append_returns() {
+fn a_record_is_visible_to_every_reader_once_append_returns() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut follower = Reader::open(&scratch.0).expect("a log");
@@ -40,7 +40,7 @@ fn a_record_is_there_for_every_reader_once_append_returns() {
 }
 
 #[test]
-fn a_reader_goes_on_when_its_segment_is_deleted() {
+fn a_reader_continues_when_its_segment_is_deleted() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut ids = vec![put(&mut writer, b"one"), put(&mut writer, b"two")];
@@ -61,7 +61,7 @@ fn a_reader_goes_on_when_its_segment_is_deleted() {
 }
 
 #[test]
-fn a_reader_follows_into_a_log_that_was_made_anew() {
+fn a_reader_follows_into_a_recreated_log() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     put(&mut writer, b"old");
@@ -77,7 +77,7 @@ fn a_reader_follows_into_a_log_that_was_made_anew() {
 }
 
 #[test]
-fn reading_begins_after_any_record_that_is_named() {
+fn reading_starts_after_any_given_record_id() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..60).map(|_| put(&mut writer, &[5; 3000])).collect();
@@ -96,7 +96,7 @@ fn reading_begins_after_any_record_that_is_named() {
 }
 
 #[test]
-fn a_file_that_was_cut_short_is_a_short_read() {
+fn a_truncated_segment_is_a_short_read() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids = [put(&mut writer, &[1; 100]), put(&mut writer, &[2; 100]), put(&mut writer, &[3; 100])];
@@ -115,17 +115,17 @@ fn a_file_that_was_cut_short_is_a_short_read() {
 }
 
 #[test]
-fn who_follows_a_calm_log_sees_whatever_comes_after_the_calm() {
+fn a_follower_of_an_idle_log_sees_what_is_written_later() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     put(&mut writer, b"one");
     let mut reader = Reader::open(&scratch.0).expect("a log");
     let settle = |reader: &mut Reader| {
         let until = Instant::now() + Duration::from_secs(20);
-        while !reader.is_calm() && Instant::now() < until {
+        while !reader.trusts_dir() && Instant::now() < until {
             assert_eq!(drain(reader), []);
         }
-        assert!(reader.is_calm(), "the folder settles");
+        assert!(reader.trusts_dir(), "the folder settles");
         assert_eq!(drain(reader), []);
     };
     drain(&mut reader);
@@ -152,7 +152,7 @@ fn who_follows_a_calm_log_sees_whatever_comes_after_the_calm() {
 }
 
 #[test]
-fn a_record_behind_a_rotten_head_is_seen_before_a_follower_goes_on_to_the_next_segment() {
+fn a_follower_reads_a_record_behind_a_corrupt_head_before_the_next_segment() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     put(&mut writer, b"one");

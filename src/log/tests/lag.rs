@@ -7,7 +7,7 @@ use crate::log::cursor::peek;
 struct Shipper {
     cursor: Cursor,
     reader: Reader,
-    mark: std::sync::Arc<Mark>,
+    progress: std::sync::Arc<Progress>,
     done: u64,
 }
 
@@ -18,17 +18,17 @@ impl Shipper {
 
     fn of(output: &str, writer: &Writer, dir: &Path) -> Shipper {
         let (cursor, shipped) = Cursor::named(output, dir).expect("opens");
-        let mark = writer.mark(output);
-        mark.begin(dir, shipped).expect("readable");
+        let progress = writer.progress(output);
+        progress.begin(dir, shipped).expect("readable");
         let reader = shipped.map_or_else(|| Reader::open(dir), |id| Reader::after(dir, id));
-        Shipper { cursor, reader: reader.expect("a log"), mark, done: 0 }
+        Shipper { cursor, reader: reader.expect("a log"), progress, done: 0 }
     }
 
     fn ship(&mut self, most: usize) {
         for _ in 0..most {
             let Some(id) = self.reader.next().expect("readable").map(|entry| entry.id) else { return };
             self.cursor.set(id).expect("set");
-            self.mark.shipped(id);
+            self.progress.advance(id);
             self.done += 1;
         }
     }
@@ -41,7 +41,7 @@ fn left(dir: &Path) -> u64 {
 }
 
 #[test]
-fn where_nobody_ships_nothing_is_behind_and_nothing_is_dropped_unshipped() {
+fn without_an_output_lag_and_dropped_unshipped_stay_zero() {
     let scratch = Scratch::new();
     let config = config::Log { budget: 2 * SEGMENT, ..scratch.log() };
     let (mut writer, _) = Writer::open(&config).expect("opens");
@@ -51,11 +51,11 @@ fn where_nobody_ships_nothing_is_behind_and_nothing_is_dropped_unshipped() {
     writer.flush().expect("synced");
     let counters = writer.counters();
     assert!(counters.dropped_by_budget > 0);
-    assert_eq!((counters.dropped_unshipped, writer.mark(OUTPUT).lag()), (0, 0));
+    assert_eq!((counters.dropped_unshipped, writer.progress(OUTPUT).lag()), (0, 0));
 }
 
 #[test]
-fn the_lag_counts_what_earlier_runs_left_and_what_comes() {
+fn the_lag_counts_records_of_earlier_runs_and_new_ones() {
     let scratch = Scratch::new();
     let mut ids = Vec::new();
     for _ in 0..5 {
@@ -64,32 +64,32 @@ fn the_lag_counts_what_earlier_runs_left_and_what_comes() {
     }
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut shipper = Shipper::begin(&writer, &scratch.0);
-    assert_eq!(writer.mark(OUTPUT).lag(), 35);
+    assert_eq!(writer.progress(OUTPUT).lag(), 35);
     shipper.ship(10);
-    assert_eq!((writer.mark(OUTPUT).lag(), peek(OUTPUT, &scratch.0)), (25, Some(ids[9])));
+    assert_eq!((writer.progress(OUTPUT).lag(), peek(OUTPUT, &scratch.0)), (25, Some(ids[9])));
     put(&mut writer, b"one more");
-    assert_eq!(writer.mark(OUTPUT).lag(), 26);
+    assert_eq!(writer.progress(OUTPUT).lag(), 26);
     drop((writer, shipper));
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let mut shipper = Shipper::begin(&writer, &scratch.0);
-    assert_eq!(writer.mark(OUTPUT).lag(), 26);
+    assert_eq!(writer.progress(OUTPUT).lag(), 26);
     shipper.ship(25);
     put(&mut writer, b"and another");
-    assert_eq!(writer.mark(OUTPUT).lag(), 2);
+    assert_eq!(writer.progress(OUTPUT).lag(), 2);
     shipper.ship(9);
-    assert_eq!((writer.mark(OUTPUT).lag(), shipper.done), (0, 27));
+    assert_eq!((writer.progress(OUTPUT).lag(), shipper.done), (0, 27));
     let foreign = RecordId { log: Id(*b"another!"), seq: u64::MAX };
     put(&mut writer, b"the last");
-    writer.mark(OUTPUT).shipped(foreign);
-    assert_eq!(writer.mark(OUTPUT).lag(), 1);
-    writer.mark(OUTPUT).end();
-    assert_eq!(writer.mark(OUTPUT).lag(), 0);
-    writer.mark(OUTPUT).begin(&scratch.0, peek(OUTPUT, &scratch.0)).expect("readable");
-    assert_eq!(writer.mark(OUTPUT).lag(), 1);
+    writer.progress(OUTPUT).advance(foreign);
+    assert_eq!(writer.progress(OUTPUT).lag(), 1);
+    writer.progress(OUTPUT).end();
+    assert_eq!(writer.progress(OUTPUT).lag(), 0);
+    writer.progress(OUTPUT).begin(&scratch.0, peek(OUTPUT, &scratch.0)).expect("readable");
+    assert_eq!(writer.progress(OUTPUT).lag(), 1);
 }
 
 #[test]
-fn records_that_the_budget_forces_out_before_they_are_shipped_are_counted() {
+fn records_deleted_by_retention_before_they_are_shipped_are_counted() {
     let scratch = Scratch::new();
     let config = config::Log { budget: 4 * SEGMENT, ..scratch.log() };
     let (mut writer, _) = Writer::open(&config).expect("opens");
@@ -104,8 +104,8 @@ fn records_that_the_budget_forces_out_before_they_are_shipped_are_counted() {
     writer.flush().expect("synced");
     let counters = writer.counters();
     assert_eq!(counters.dropped_by_budget, counters.dropped_unshipped + 10);
-    assert_eq!(writer.mark(OUTPUT).lag() + counters.dropped_unshipped, 150);
-    assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0));
+    assert_eq!(writer.progress(OUTPUT).lag() + counters.dropped_unshipped, 150);
+    assert_eq!(writer.progress(OUTPUT).lag(), left(&scratch.0));
     drop((writer, shipper));
     // Less budget at the next start: what that costs is told once someone ships.
     let before = left(&scratch.0);
@@ -114,11 +114,11 @@ fn records_that_the_budget_forces_out_before_they_are_shipped_are_counted() {
     assert_eq!(writer.counters().dropped_unshipped, 0);
     let _shipper = Shipper::begin(&writer, &scratch.0);
     assert_eq!(writer.counters().dropped_unshipped + left(&scratch.0), before);
-    assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0));
+    assert_eq!(writer.progress(OUTPUT).lag(), left(&scratch.0));
 }
 
 #[test]
-fn whatever_the_order_of_things_each_record_is_shipped_or_behind_or_dropped() {
+fn in_any_order_of_events_each_record_is_shipped_lagging_or_dropped() {
     for seed in 0..8 {
         let mut random = Random(seed);
         let scratch = Scratch::new();
@@ -145,18 +145,18 @@ fn whatever_the_order_of_things_each_record_is_shipped_or_behind_or_dropped() {
             }
             // The helper thread may be between deleting and counting; a flush is behind both.
             writer.flush().expect("synced");
-            assert_eq!(writer.mark(OUTPUT).lag(), left(&scratch.0), "seed {seed}");
+            assert_eq!(writer.progress(OUTPUT).lag(), left(&scratch.0), "seed {seed}");
             // A reader that has a deleted segment open ships it all the same.
             let sum = done + shipper.done + dropped + writer.counters().dropped_unshipped;
-            assert!(sum + writer.mark(OUTPUT).lag() >= appended, "seed {seed}");
+            assert!(sum + writer.progress(OUTPUT).lag() >= appended, "seed {seed}");
         }
         shipper.ship(usize::MAX);
-        assert_eq!(writer.mark(OUTPUT).lag(), 0, "seed {seed}");
+        assert_eq!(writer.progress(OUTPUT).lag(), 0, "seed {seed}");
     }
 }
 
 #[test]
-fn where_nothing_but_what_was_shipped_is_left_new_records_are_behind_it() {
+fn new_records_of_a_deleted_log_have_numbers_behind_the_cursor() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..9).map(|_| put(&mut writer, b"old")).collect();
@@ -167,12 +167,12 @@ fn where_nothing_but_what_was_shipped_is_left_new_records_are_behind_it() {
     let new = put(&mut writer, b"new");
     assert!(new.log.same_log(ids[0].log) && new.log != ids[0].log);
     assert_eq!(new.seq, (1 << 32) + 1);
-    let mut reader = writer.mark(OUTPUT).reader(&scratch.0, peek(OUTPUT, &scratch.0)).expect("a log");
+    let mut reader = writer.progress(OUTPUT).reader(&scratch.0, peek(OUTPUT, &scratch.0)).expect("a log");
     assert_eq!(drain(&mut reader), [(new, b"new".to_vec())]);
 }
 
 #[test]
-fn a_number_that_was_shipped_is_not_given_out_again_even_if_its_segment_is_lost() {
+fn a_shipped_record_number_is_never_reused_even_if_its_segment_is_lost() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     while segments(&scratch.0).len() < 2 {
@@ -193,13 +193,13 @@ fn a_number_that_was_shipped_is_not_given_out_again_even_if_its_segment_is_lost(
     // A segment of which nothing is left still has its name.
     drop(writer);
     fs::write(last(&scratch.0), [1; 70_000]).expect("written");
-    fs::rename(last(&scratch.0), folder::path(&scratch.0, 5 << 32)).expect("renamed");
+    fs::rename(last(&scratch.0), log_dir::segment_path(&scratch.0, 5 << 32)).expect("renamed");
     let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
     assert_eq!((recovered.empty_segments, put(&mut writer, b"x").seq), (1, (6 << 32) + 1));
 }
 
 #[test]
-fn a_log_of_an_earlier_onset_is_shipped_on_from_where_it_was() {
+fn shipping_resumes_in_a_log_written_by_an_earlier_onset() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..20).map(|_| put(&mut writer, b"old")).collect();
@@ -213,13 +213,13 @@ fn a_log_of_an_earlier_onset_is_shipped_on_from_where_it_was() {
     assert!(!unnamed.exists());
     assert_eq!(peek(OUTPUT, &scratch.0), Some(ids[9]));
     let mut shipper = Shipper::begin(&writer, &scratch.0);
-    assert_eq!(writer.mark(OUTPUT).lag(), 10);
+    assert_eq!(writer.progress(OUTPUT).lag(), 10);
     shipper.ship(usize::MAX);
-    assert_eq!((shipper.done, writer.mark(OUTPUT).lag()), (10, 0), "nothing is sent again");
+    assert_eq!((shipper.done, writer.progress(OUTPUT).lag()), (10, 0), "nothing is sent again");
 }
 
 #[test]
-fn outputs_read_one_log_at_their_own_pace_and_after_a_restart_go_on_where_each_was() {
+fn each_output_reads_at_its_own_pace_and_resumes_at_its_own_cursor() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..12).map(|_| put(&mut writer, b"x")).collect();
@@ -227,22 +227,22 @@ fn outputs_read_one_log_at_their_own_pace_and_after_a_restart_go_on_where_each_w
         (Shipper::begin(&writer, &scratch.0), Shipper::of("slow", &writer, &scratch.0));
     fast.ship(12);
     slow.ship(5);
-    assert_eq!((fast.mark.lag(), slow.mark.lag()), (0, 7));
+    assert_eq!((fast.progress.lag(), slow.progress.lag()), (0, 7));
     drop((writer, fast, slow));
     let (writer, _) = Writer::open(&scratch.log()).expect("opens");
     assert_eq!((peek(OUTPUT, &scratch.0), peek("slow", &scratch.0)), (Some(ids[11]), Some(ids[4])));
     let fast = Shipper::begin(&writer, &scratch.0);
     let mut slow = Shipper::of("slow", &writer, &scratch.0);
     let late = Shipper::of("late", &writer, &scratch.0);
-    assert_eq!([fast.mark.lag(), slow.mark.lag(), late.mark.lag()], [0, 7, 12]);
-    slow.mark.end();
-    assert_eq!([fast.mark.lag(), slow.mark.lag(), late.mark.lag()], [0, 0, 12]);
+    assert_eq!([fast.progress.lag(), slow.progress.lag(), late.progress.lag()], [0, 7, 12]);
+    slow.progress.end();
+    assert_eq!([fast.progress.lag(), slow.progress.lag(), late.progress.lag()], [0, 0, 12]);
     slow.ship(usize::MAX);
     assert_eq!(slow.done, 7);
 }
 
 #[test]
-fn what_the_budget_takes_is_counted_for_each_output_that_had_not_read_it() {
+fn dropped_records_are_counted_for_each_output_that_had_not_read_them() {
     let scratch = Scratch::new();
     let config = config::Log { budget: 4 * SEGMENT, ..scratch.log() };
     let (mut writer, _) = Writer::open(&config).expect("opens");
@@ -255,15 +255,15 @@ fn what_the_budget_takes_is_counted_for_each_output_that_had_not_read_it() {
     writer.flush().expect("synced");
     let dropped = writer.counters().dropped_by_budget;
     assert!(dropped > 0);
-    assert_eq!([fast.mark.dropped_unshipped(), slow.mark.dropped_unshipped()], [0, dropped]);
+    assert_eq!([fast.progress.dropped_unshipped(), slow.progress.dropped_unshipped()], [0, dropped]);
     // An output that nobody knew of when they went has read none of them either.
     let late = Shipper::of("late", &writer, &scratch.0);
-    assert_eq!(late.mark.dropped_unshipped(), dropped);
-    late.mark.end();
+    assert_eq!(late.progress.dropped_unshipped(), dropped);
+    late.progress.end();
     assert_eq!(writer.counters().dropped_unshipped, dropped, "the slowest one counts");
-    assert_eq!(slow.mark.lag(), 150 - dropped, "what is gone is behind nobody");
+    assert_eq!(slow.progress.lag(), 150 - dropped, "what is gone is behind nobody");
     slow.ship(usize::MAX);
-    slow.mark.end();
+    slow.progress.end();
     assert_eq!(writer.counters().dropped_unshipped, 0, "one that does not run misses nothing");
     drop((writer, fast, slow, late));
     // What a smaller budget costs at the next start is counted against the cursors in the folder.
@@ -276,13 +276,13 @@ fn what_the_budget_takes_is_counted_for_each_output_that_had_not_read_it() {
         Shipper::of("slow", &writer, &scratch.0),
         Shipper::of("late", &writer, &scratch.0),
     );
-    let unshipped = [&fast, &slow, &late].map(|output| output.mark.dropped_unshipped());
+    let unshipped = [&fast, &slow, &late].map(|output| output.progress.dropped_unshipped());
     assert!(dropped > 0);
     assert_eq!(unshipped, [0, 0, dropped]);
 }
 
 #[test]
-fn a_run_begins_behind_what_any_output_has_read() {
+fn a_new_run_begins_behind_every_cursor() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..9).map(|_| put(&mut writer, b"old")).collect();
@@ -297,5 +297,5 @@ fn a_run_begins_behind_what_any_output_has_read() {
     assert!(new.log.same_log(ids[0].log));
     assert_eq!(new.seq, (4 << 32) + 1);
     let foreign = Shipper::of("foreign", &writer, &scratch.0);
-    assert_eq!(foreign.mark.lag(), 10, "of this log it has read nothing");
+    assert_eq!(foreign.progress.lag(), 10, "of this log it has read nothing");
 }

@@ -104,7 +104,11 @@ fn read(dir: &Path) -> Vec<(RecordId, Vec<u8>)> {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    folder::list(dir).expect("a folder").iter().map(|listed| folder::path(dir, listed.first)).collect()
+    log_dir::list(dir)
+        .expect("a folder")
+        .iter()
+        .map(|listed| log_dir::segment_path(dir, listed.first))
+        .collect()
 }
 
 fn last(dir: &Path) -> PathBuf {

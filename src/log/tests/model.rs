@@ -36,18 +36,18 @@ impl Action {
 }
 
 /// A record as the list has it; a run's first one has no body.
-struct Kept {
+struct ExpectedRecord {
     id: RecordId,
     body: Vec<u8>,
     segment: PathBuf,
     end: usize,
 }
 
-struct Life {
+struct LogModel {
     scratch: Scratch,
     random: Random,
     writer: Option<Writer>,
-    kept: Vec<Kept>,
+    kept: Vec<ExpectedRecord>,
     ids: HashSet<RecordId>,
     dropped: u64,
     counted: u64,
@@ -57,9 +57,9 @@ struct Life {
     at: usize,
 }
 
-impl Life {
-    fn begin(seed: u64) -> Life {
-        let mut life = Life {
+impl LogModel {
+    fn begin(seed: u64) -> LogModel {
+        let mut model = LogModel {
             scratch: Scratch::new(),
             random: Random(seed),
             writer: None,
@@ -71,8 +71,8 @@ impl Life {
             inode: 0,
             at: 0,
         };
-        life.open();
-        life
+        model.open();
+        model
     }
 
     fn config(&self) -> config::Log {
@@ -100,7 +100,7 @@ impl Life {
         assert!(self.ids.insert(id), "{id} was given out twice");
         let end = self.at + record::HEAD + body.len();
         self.at = end.next_multiple_of(8);
-        self.kept.push(Kept { id, body, segment: self.segment.clone(), end });
+        self.kept.push(ExpectedRecord { id, body, segment: self.segment.clone(), end });
     }
 
     fn close(&mut self) {
@@ -120,7 +120,7 @@ impl Life {
 
     fn forget_deleted(&mut self) {
         let there = segments(&self.scratch.0);
-        let gone = |kept: &&Kept| !there.contains(&kept.segment) && !kept.body.is_empty();
+        let gone = |kept: &&ExpectedRecord| !there.contains(&kept.segment) && !kept.body.is_empty();
         self.dropped += self.kept.iter().filter(gone).count() as u64;
         self.kept.retain(|kept| there.contains(&kept.segment));
     }
@@ -172,7 +172,7 @@ impl Life {
             }
         }
         let segment = self.segment.clone();
-        let lost = |kept: &Kept| kept.segment == segment && kept.end > from;
+        let lost = |kept: &ExpectedRecord| kept.segment == segment && kept.end > from;
         self.kept.retain(|kept| !lost(kept));
         // No power failure takes a run's first record: with that lost too, its ids may come again.
         let run = self.kept.last().map_or(0, |kept| kept.id.seq >> 32);
@@ -202,20 +202,20 @@ fn inode(path: &Path) -> u64 {
 }
 
 #[test]
-fn whatever_happens_to_the_end_of_the_log_what_was_whole_stays() {
+fn damage_to_the_end_of_the_log_never_loses_a_whole_record() {
     for seed in 0..50 {
         let story = std::panic::catch_unwind(|| {
-            let mut life = Life::begin(seed);
+            let mut model = LogModel::begin(seed);
             for _ in 0..150 {
-                let action = Action::any(&mut life.random);
-                life.act(action);
+                let action = Action::any(&mut model.random);
+                model.act(action);
             }
-            life.close();
-            life.open();
-            life.check();
+            model.close();
+            model.open();
+            model.check();
             assert_eq!(
-                life.counted + life.writer.as_ref().map_or(0, |writer| writer.counters().dropped_by_budget),
-                life.dropped
+                model.counted + model.writer.as_ref().map_or(0, |writer| writer.counters().dropped_by_budget),
+                model.dropped
             );
         });
         assert!(story.is_ok(), "seed {seed}");

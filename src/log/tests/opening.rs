@@ -20,7 +20,7 @@ fn an_id_reads_back_as_it_is_shown() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_told_by_whom() {
+fn a_second_writer_is_refused_with_the_pid_of_the_first() {
     let scratch = Scratch::new();
     let (writer, _) = Writer::open(&scratch.log()).expect("opens");
     let error = Writer::open(&scratch.log()).map(|_| ()).expect_err("refused").to_string();
@@ -64,7 +64,7 @@ fn a_later_format_is_refused_by_everyone_in_clear_words() {
 }
 
 #[test]
-fn each_opening_begins_a_run_so_that_no_id_comes_twice() {
+fn each_open_begins_a_new_run_so_that_no_id_repeats() {
     let scratch = Scratch::new();
     for run in 0..5 {
         let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
@@ -77,7 +77,7 @@ fn each_opening_begins_a_run_so_that_no_id_comes_twice() {
 }
 
 #[test]
-fn a_segment_that_died_before_it_was_named_gets_its_name() {
+fn a_segment_left_unnamed_by_a_crash_is_renamed_at_the_next_open() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let id = put(&mut writer, b"first");
@@ -99,7 +99,8 @@ fn absurd_numbers_end_the_log_but_overflow_nothing() {
     {
         let scratch = Scratch::new();
         fs::create_dir(&scratch.0).expect("made");
-        fs::write(folder::path(&scratch.0, first), segment_of(log, first, &[(seq, b"x")])).expect("written");
+        fs::write(log_dir::segment_path(&scratch.0, first), segment_of(log, first, &[(seq, b"x")]))
+            .expect("written");
         assert_eq!(verify(&scratch.0).expect("readable").records, readable);
         for id in [0, SEQ_END, u64::MAX] {
             assert_eq!(get(&scratch.0, RecordId { log, seq: id }).expect("readable"), None);
@@ -113,7 +114,7 @@ fn absurd_numbers_end_the_log_but_overflow_nothing() {
 }
 
 #[test]
-fn a_claim_of_too_many_bytes_writes_nothing() {
+fn a_document_longer_than_its_reserve_writes_nothing() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     for claim in [4097, usize::MAX] {
@@ -132,7 +133,7 @@ fn a_segment_under_a_later_name_is_never_written_over() {
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let old = put(&mut writer, b"old");
     drop(writer);
-    let moved = folder::path(&scratch.0, 1 << 32);
+    let moved = log_dir::segment_path(&scratch.0, 1 << 32);
     fs::rename(last(&scratch.0), moved).expect("renamed");
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let new = put(&mut writer, b"new");
@@ -140,12 +141,12 @@ fn a_segment_under_a_later_name_is_never_written_over() {
 }
 
 #[test]
-fn a_segment_of_zeros_is_deleted_since_it_holds_nothing() {
+fn an_all_zero_segment_is_deleted() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let old = put(&mut writer, b"old");
     drop(writer);
-    fs::write(folder::path(&scratch.0, 9 << 32), [0; 70_000]).expect("written");
+    fs::write(log_dir::segment_path(&scratch.0, 9 << 32), [0; 70_000]).expect("written");
     assert!(verify(&scratch.0).expect("readable").sound());
     let (mut writer, recovered) = Writer::open(&scratch.log()).expect("opens");
     assert_eq!((recovered.segments, recovered.empty_segments, recovered.records), (2, 1, 1));
@@ -204,7 +205,7 @@ fn one_segment_of_a_later_format_is_enough_to_refuse_the_log() {
 }
 
 #[test]
-fn the_log_knows_no_time_of_day() {
+fn the_log_depends_on_no_wall_clock() {
     // Documents carry times; that a clock is stepped cannot matter to numbers, order or budget.
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log");
     let mut files = 0;

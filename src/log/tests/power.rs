@@ -35,7 +35,7 @@ impl Machine {
         }
         let found = self.look(&scratch.0);
         let firsts: Vec<_> =
-            folder::list(&scratch.0).expect("a folder").iter().map(|listed| listed.first).collect();
+            log_dir::list(&scratch.0).expect("a folder").iter().map(|listed| listed.first).collect();
         let events = 1 + u32::try_from(self.random.below(120)).expect("small");
         let disk = Disk::insert(&scratch.0, self.random.next(), events, self.failing);
         let opened = self.open(&(self.log)(&scratch));
@@ -105,7 +105,7 @@ impl Machine {
         }
         match writer.append(|_, to| fill(to, &body)) {
             Ok(Some(id)) => {
-                let segment = folder::list(dir).expect("a folder").pop().expect("a segment").first;
+                let segment = log_dir::list(dir).expect("a folder").pop().expect("a segment").first;
                 disk.event(|truth| truth.appended.push((id, segment)));
             }
             Err(Error::Stalled { .. }) => drop(self.bodies.remove(&next)),
@@ -178,12 +178,12 @@ fn after_a_power_failure_every_record_that_was_synced_is_there() {
 }
 
 #[test]
-fn with_a_sync_for_each_record_none_is_lost_that_append_returned() {
+fn with_a_sync_per_record_a_power_failure_loses_no_appended_record() {
     lives(100..110, 0, |scratch| config::Log { sync: Duration::ZERO, ..scratch.log() });
 }
 
 #[test]
-fn without_syncs_a_power_failure_leaves_what_it_leaves_and_no_id_comes_twice() {
+fn without_syncs_no_id_repeats_after_a_power_failure() {
     lives(200..210, 0, Scratch::log);
 }
 

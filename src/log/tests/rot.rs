@@ -38,7 +38,7 @@ fn walk(bytes: &[u8]) -> (Vec<u64>, u64, u64) {
 }
 
 #[test]
-fn a_flipped_bit_loses_the_record_that_it_is_in_and_no_other() {
+fn a_flipped_bit_loses_only_its_own_record() {
     let (sound, places) = sample();
     assert_eq!(walk(&sound), (places.iter().map(|place| place.0).collect(), 0, 0));
     for bit in 0..sound.len() * 8 {
@@ -55,7 +55,7 @@ fn a_flipped_bit_loses_the_record_that_it_is_in_and_no_other() {
 }
 
 #[test]
-fn records_come_back_behind_any_hole() {
+fn records_behind_any_damaged_range_are_read() {
     let (sound, places) = sample();
     for from in 0..sound.len() {
         for len in [1, 8, 31, 64, 100] {
@@ -70,7 +70,7 @@ fn records_come_back_behind_any_hole() {
 }
 
 #[test]
-fn rot_on_the_disk_is_counted_by_verify_and_survived_by_the_next_writer() {
+fn disk_corruption_is_counted_by_verify_and_survived_by_the_next_writer() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let ids: Vec<_> = (0..5).map(|_| put(&mut writer, b"0123456789")).collect();
@@ -98,7 +98,7 @@ fn rot_on_the_disk_is_counted_by_verify_and_survived_by_the_next_writer() {
 }
 
 #[test]
-fn the_lost_end_of_a_full_segment_and_a_lost_segment_are_missed() {
+fn a_lost_end_of_a_full_segment_and_a_lost_segment_count_as_missing() {
     let scratch = Scratch::new();
     let (mut writer, _) = Writer::open(&scratch.log()).expect("opens");
     let body = [7; 4000];
@@ -134,7 +134,7 @@ fn places(bytes: &[u8], first: u64) -> Vec<(RecordId, Range<usize>)> {
 }
 
 #[test]
-fn a_rotten_byte_anywhere_in_the_log_loses_its_record_alone_and_verify_tells() {
+fn a_corrupt_byte_anywhere_loses_only_its_record_and_verify_reports_it() {
     let scratch = Scratch::new();
     let small = config::Log { segment: 16 << 10, document: 1 << 10, ..scratch.log() };
     let mut random = Random(5);
@@ -152,7 +152,7 @@ fn a_rotten_byte_anywhere_in_the_log_loses_its_record_alone_and_verify_tells() {
     let mut lost_some = 0;
     for (number, path) in there.iter().enumerate() {
         let sound = fs::read(path).expect("a segment");
-        let places = places(&sound, folder::list(&scratch.0).expect("a folder")[number].first);
+        let places = places(&sound, log_dir::list(&scratch.0).expect("a folder")[number].first);
         let end = places[places.len() - 1].1.end;
         let spots = (0..HEADER + HEAD).chain((HEADER..end).step_by(53)).chain(end - 1..end + 20);
         for spot in spots {

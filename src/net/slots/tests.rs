@@ -7,7 +7,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Poll};
 
-use super::super::{Next, Stream};
+use super::super::{Response, Stream};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,8 +36,8 @@ impl Write for Counted {
 }
 
 impl Stream for Counted {
-    fn admit(&self) -> Result<(), &'static [u8]> {
-        self.stream.admit()
+    fn authorize(&self) -> Result<(), &'static [u8]> {
+        self.stream.authorize()
     }
     fn finish(&self) {
         self.stream.finish();
@@ -70,13 +70,13 @@ struct Flaky {
     wrote: Rc<Cell<usize>>,
 }
 
-impl Listen for Flaky {
+impl Listener for Flaky {
     type Stream = Counted;
 
-    fn take(&self) -> io::Result<Counted> {
+    fn accept_stream(&self) -> io::Result<Counted> {
         match self.failures.get() {
             0 => {
-                let stream = self.listener.take()?;
+                let stream = self.listener.accept_stream()?;
                 Ok(Counted { stream, wrote: self.wrote.clone() })
             }
             left => {
@@ -111,19 +111,19 @@ impl World {
     /// Events until there are none; every byte is a request, and this is its reply.
     fn settle(&mut self, now: Duration, reply: &[u8]) {
         let mut events = Events::with_capacity(8);
-        let mut speak = |_: Caller, _: &[u8], buf: &mut FixedBuf| {
+        let mut respond = |_: ConnectionId, _: &[u8], buf: &mut FixedBuf| {
             buf.push(reply).expect("it fits");
-            Next::Reply { took: 1, last: false }
+            Response::Reply { consumed: 1, last: false }
         };
         loop {
             let pending = self.slots.pending();
             let wait = if pending { Duration::ZERO } else { Duration::from_millis(10) };
             self.poll.poll(&mut events, Some(wait)).expect("epoll");
             if pending {
-                self.slots.resume(now, &mut speak);
+                self.slots.resume(now, &mut respond);
             }
             for event in &events {
-                self.slots.ready(event.token(), now, &mut speak);
+                self.slots.ready(event.token(), now, &mut respond);
             }
             let wrote = self.slots.listener().wrote.take();
             self.turns.extend((wrote > 0).then_some(wrote));
@@ -135,7 +135,7 @@ impl World {
 }
 
 #[test]
-fn a_connection_that_could_not_be_accepted_is_tried_again_though_no_event_comes() {
+fn a_failed_accept_is_retried_without_an_event() {
     let mut world = World::new(2);
     let mut client = world.connect();
     client.write_all(b"x").expect("room");
@@ -153,7 +153,7 @@ fn a_connection_that_could_not_be_accepted_is_tried_again_though_no_event_comes(
 }
 
 #[test]
-fn a_long_reply_goes_out_over_several_turns() {
+fn a_long_reply_is_written_over_several_turns() {
     let mut world = World::new(0);
     let mut client = world.connect();
     client.write_all(b"x").expect("room");
@@ -171,7 +171,7 @@ fn a_long_reply_goes_out_over_several_turns() {
 }
 
 #[test]
-fn a_token_of_another_is_no_concern() {
+fn a_token_of_another_server_is_ignored() {
     let mut world = World::new(0);
     for token in [0, 9, 12, usize::MAX] {
         world.slots.ready(Token(token), Duration::ZERO, &mut |_, _, _| panic!("nobody spoke"));

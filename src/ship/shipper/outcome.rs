@@ -1,38 +1,40 @@
-//! What comes of an answer: records that are done or never will be, the pause before the next
-//! attempt, and what is said of it.
+//! The consequences of a reply: which records are done or rejected, the pause before the next attempt, and the log
+//! lines.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Setback, Shipper, Transport, Verdict, Why};
+use super::{ErrorReason, Failure, ItemStatus, Shipper, Transport};
 use crate::log::RecordId;
 use crate::output::OutputState;
 
-/// So many bad requests of one record each, and none that was taken: then it is not the records.
+/// After this many bad requests with one record each, and none that was taken, the records are not to blame.
 const ASIDE_MAX: usize = 8;
-/// Kinds of rejection that are said, each once.
+/// Kinds of rejection that are logged, each once.
 const KINDS_MAX: usize = 64;
 
 impl<T: Transport> Shipper<T> {
-    /// Carries out the verdicts on the records that were sent.
+    /// Applies the statuses of the `count` records that were sent.
     pub(super) fn settle(&mut self, count: usize) -> bool {
-        let heard = std::mem::take(&mut self.heard);
-        let mut worst: Option<(Setback, String)> = None;
+        let statuses = std::mem::take(&mut self.statuses);
+        let mut worst: Option<(Failure, String)> = None;
         let mut accepted = false;
-        for (index, (verdict, why)) in heard.iter().enumerate() {
-            match verdict {
-                Verdict::Created => self.position.stats().created.fetch_add(1, Ordering::Relaxed),
-                Verdict::Duplicate => self.position.stats().duplicates.fetch_add(1, Ordering::Relaxed),
-                Verdict::Rejected => {
+        for (index, (status, why)) in statuses.iter().enumerate() {
+            match status {
+                ItemStatus::Created => self.position.stats().created.fetch_add(1, Ordering::Relaxed),
+                ItemStatus::Duplicate => self.position.stats().duplicates.fetch_add(1, Ordering::Relaxed),
+                ItemStatus::Rejected => {
                     if let Some(id) = self.batch.id(self.aside + index) {
                         self.reject(id, why);
                     }
                     continue;
                 }
-                Verdict::Busy | Verdict::Refused => {
-                    let setback = if *verdict == Verdict::Busy { Setback::Passing } else { Setback::Lasting };
-                    if worst.as_ref().is_none_or(|(have, _)| *have == Setback::Passing && setback != *have) {
-                        worst = Some((setback, why.to_string()));
+                ItemStatus::Busy | ItemStatus::Refused => {
+                    let failure =
+                        if *status == ItemStatus::Busy { Failure::Transient } else { Failure::Persistent };
+                    if worst.as_ref().is_none_or(|(have, _)| *have == Failure::Transient && failure != *have)
+                    {
+                        worst = Some((failure, why.to_string()));
                     }
                     continue;
                 }
@@ -40,37 +42,39 @@ impl<T: Transport> Shipper<T> {
             accepted = true;
         }
         let done = |index: usize| {
-            heard.get(index).is_some_and(|(verdict, _)| !matches!(verdict, Verdict::Busy | Verdict::Refused))
+            statuses
+                .get(index)
+                .is_some_and(|(status, _)| !matches!(status, ItemStatus::Busy | ItemStatus::Refused))
         };
         self.batch.settle(self.aside, count, done);
         if accepted {
-            self.pace.well();
+            self.backoff.reset();
             let why = std::mem::take(&mut self.aside_why);
             (0..std::mem::take(&mut self.aside)).for_each(|_| self.reject_at(0, &why));
             self.limit = self.limit.saturating_mul(2);
         }
-        self.heard = heard;
+        self.statuses = statuses;
         match worst {
-            Some((setback, words)) => {
-                self.setback(setback, None, &words);
+            Some((failure, words)) => {
+                self.back_off(failure, None, &words);
                 accepted
             }
             None if self.aside > 0 && self.aside >= self.batch.len() => self.all_aside(),
             None => {
-                self.goes_well();
+                self.report_recovery();
                 true
             }
         }
     }
 
-    /// Too much at once: half of it is sent next.
+    /// The request was too large: the next one has half of its `bytes`.
     pub(super) fn halve(&mut self, bytes: usize) -> bool {
         self.limit = bytes / 2;
         true
     }
 
-    /// One record alone is a bad request. Whether the record is bad or all requests are is seen by the next ones.
-    pub(super) fn set_aside(&mut self, why: Why) -> bool {
+    /// A request with one record was called bad. The next requests show whether the record is bad or the config.
+    pub(super) fn set_aside(&mut self, why: ErrorReason) -> bool {
         self.aside += 1;
         self.aside_why = why;
         if self.aside < self.batch.len().min(ASIDE_MAX) {
@@ -82,16 +86,16 @@ impl<T: Transport> Shipper<T> {
     fn all_aside(&mut self) -> bool {
         self.aside = 0;
         let words = format!("{}; look at [elasticsearch] url and index", self.aside_why);
-        self.setback(Setback::Lasting, None, &words)
+        self.back_off(Failure::Persistent, None, &words)
     }
 
-    pub(super) fn setback(&mut self, setback: Setback, retry_after: Option<Duration>, words: &str) -> bool {
-        let pause = self.pace.pause(setback, retry_after);
+    pub(super) fn back_off(&mut self, failure: Failure, retry_after: Option<Duration>, words: &str) -> bool {
+        let pause = self.backoff.pause(failure, retry_after);
         self.not_before = self.transport.now().mono.saturating_add(pause);
         self.again = true;
-        let state = match setback {
-            Setback::Passing => OutputState::Waiting,
-            Setback::Lasting => OutputState::Refused,
+        let state = match failure {
+            Failure::Transient => OutputState::Waiting,
+            Failure::Persistent => OutputState::Refused,
         };
         if self.position.stats().change(state, words) {
             let name = self.transport.name();
@@ -108,7 +112,7 @@ impl<T: Transport> Shipper<T> {
         false
     }
 
-    fn goes_well(&mut self) {
+    fn report_recovery(&mut self) {
         let stood = matches!(self.position.stats().state(), OutputState::Waiting | OutputState::Refused);
         if self.position.stats().change(OutputState::Shipping, "") && stood {
             let line =
@@ -117,17 +121,17 @@ impl<T: Transport> Shipper<T> {
         }
     }
 
-    /// The record at this place of the batch will never be taken.
-    pub(super) fn reject_at(&mut self, index: usize, why: &Why) {
+    /// Rejects the record at `index` of the batch.
+    pub(super) fn reject_at(&mut self, index: usize, why: &ErrorReason) {
         if let Some(id) = self.batch.id(index) {
             self.reject(id, why);
         }
         self.batch.settle(index, 1, |_| true);
     }
 
-    pub(super) fn reject(&mut self, id: RecordId, why: &Why) {
+    pub(super) fn reject(&mut self, id: RecordId, why: &ErrorReason) {
         self.position.stats().rejected.fetch_add(1, Ordering::Relaxed);
-        if self.rejects.add(id, self.transport.now().wall, why).is_err() {
+        if self.rejections.add(id, self.transport.now().wall, why).is_err() {
             self.position.stats().note_failures.fetch_add(1, Ordering::Relaxed);
         }
         let known = self.kinds.iter().any(|(status, kind)| *status == why.status && *kind == why.kind);

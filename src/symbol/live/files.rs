@@ -37,7 +37,7 @@ fn named(spinners: &[(&Spinner, UserFrame)]) -> Vec<String> {
 }
 
 #[test]
-fn of_two_files_with_one_build_id_the_one_with_symbols_names_both() {
+fn the_one_of_two_files_with_a_build_id_that_has_symbols_names_both() {
     let dir = Dir::new("twins");
     let whole = program(&dir, "whole", "spin_here", &["-Wl,--build-id"]);
     let bare = dir.0.join("bare");
@@ -51,7 +51,7 @@ fn of_two_files_with_one_build_id_the_one_with_symbols_names_both() {
 }
 
 #[test]
-fn a_file_with_anothers_build_id_and_other_code_does_not_name_its_code() {
+fn a_forged_build_id_does_not_name_anothers_code() {
     let dir = Dir::new("forged");
     let mine = program(&dir, "mine", "spin_here", &[SAME_ID]);
     let forged = program(&dir, "forged", "a_lie", &[SAME_ID, "-O0"]);
@@ -72,7 +72,7 @@ fn a_file_with_anothers_build_id_and_other_code_does_not_name_its_code() {
 }
 
 #[test]
-fn a_file_that_was_written_over_names_nothing_and_what_runs_from_it_then_has_its_own_names() {
+fn an_overwritten_binary_names_nothing_of_the_old_process() {
     let dir = Dir::new("over");
     let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
     let binary = program(&dir, "one", "older_spins", &flags);
@@ -96,7 +96,7 @@ fn a_file_that_was_written_over_names_nothing_and_what_runs_from_it_then_has_its
 }
 
 #[test]
-fn a_file_that_takes_a_deleted_ones_place_is_another_one() {
+fn a_file_that_replaces_a_deleted_one_is_a_different_module() {
     let dir = Dir::new("replaced");
     let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
     let binary = program(&dir, "one", "older_spins", &flags);
@@ -111,7 +111,7 @@ fn a_file_that_takes_a_deleted_ones_place_is_another_one() {
 }
 
 #[test]
-fn a_process_that_runs_another_program_by_now_is_not_looked_at() {
+fn a_process_that_executed_another_program_is_skipped() {
     let dir = Dir::new("by-now");
     let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
     let spinner = Spinner::start(&mut Command::new(program(&dir, "one", "spin_here", &flags)));
@@ -123,7 +123,7 @@ fn a_process_that_runs_another_program_by_now_is_not_looked_at() {
 }
 
 #[test]
-fn names_that_are_not_found_in_time_say_so() {
+fn symbols_that_miss_the_deadline_are_labelled_so() {
     let dir = Dir::new("late");
     let spinner = Spinner::start(&mut Command::new(dir.compile("spin_here", &[])));
     let frame = UserFrame::Address(spinner.address);
@@ -157,7 +157,7 @@ const LATER: &str = r#"
 "#;
 
 #[test]
-fn a_library_that_is_mapped_soon_after_a_look_is_looked_for_again() {
+fn a_library_mapped_after_the_first_read_of_maps_is_found() {
     let dir = Dir::new("later");
     let library = dir.compile("spin_later", &["-shared", "-fPIC", "-Wl,--build-id=none"]);
     let (source, binary) = (dir.0.join("later.c"), dir.0.join("later"));
@@ -187,7 +187,7 @@ fn a_library_that_is_mapped_soon_after_a_look_is_looked_for_again() {
 }
 
 #[test]
-fn files_with_one_build_id_are_read_only_while_there_is_time() {
+fn reading_files_of_one_build_id_stops_at_the_deadline() {
     let dir = Dir::new("late-twins");
     let whole = program(&dir, "whole", "spin_here", &["-Wl,--build-id"]);
     let bare = dir.0.join("bare");

@@ -83,7 +83,7 @@ impl Drop for Compiled {
 }
 
 #[test]
-fn compiled_code_is_named_by_its_perf_map_in_every_kind_of_memory() {
+fn jit_code_is_named_by_its_perf_map_in_every_kind_of_memory() {
     let dir = Dir::new("kinds");
     for (kind, called) in [
         ("anonymous", ""),
@@ -126,7 +126,7 @@ fn edited(dir: &Dir, pid: u32, edit: impl Fn(&str) -> String) -> PathBuf {
 
 /// Not every kernel lets a process name its memory (CONFIG_ANON_VMA_NAME): the name is put in here.
 #[test]
-fn compiled_code_in_memory_that_its_process_gave_a_name_is_named_by_its_perf_map() {
+fn jit_code_in_named_anonymous_memory_is_named_by_its_perf_map() {
     for called in ["[anon:Ruby:rb_yjit_reserve_addr_space]", "[anon:[vdso]]", "[anon_shmem:v8]", "//anon"] {
         let dir = Dir::new("named");
         let compiled = Compiled::new(&dir, "anonymous");
@@ -142,7 +142,7 @@ fn compiled_code_in_memory_that_its_process_gave_a_name_is_named_by_its_perf_map
 }
 
 #[test]
-fn a_program_in_memory_has_its_own_symbols() {
+fn a_program_in_a_memfd_has_its_own_symbols() {
     let dir = Dir::new("memfd");
     let binary = dir.compile("spin_in_memory", &["-static"]);
     // Opened for a descriptor that the shell hands on, then gone: the file is in memory alone.
@@ -173,7 +173,7 @@ fn perf_map(pid: u32) -> String {
 }
 
 #[test]
-fn code_of_a_file_that_cannot_be_opened_is_not_named_by_a_perf_map() {
+fn code_of_an_unreadable_file_is_not_named_by_a_perf_map() {
     let dir = Dir::new("unopened");
     let (spinner, proc) = unopened(&dir);
     let frames = vec![UserFrame::Address(spinner.address)];
@@ -185,7 +185,7 @@ fn code_of_a_file_that_cannot_be_opened_is_not_named_by_a_perf_map() {
 }
 
 #[test]
-fn memory_that_a_file_is_mapped_over_is_neither_the_compilers_nor_the_files() {
+fn memory_that_a_file_was_mapped_over_has_no_name() {
     let dir = Dir::new("over-memory");
     let binary = dir.compile("spin_here", &["-static", "-no-pie"]);
     let spinner = Spinner::start(&mut Command::new(&binary));

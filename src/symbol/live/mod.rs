@@ -140,7 +140,7 @@ fn a_deleted_binary_of_a_dead_process_is_named_by_its_build_id() {
 }
 
 #[test]
-fn a_binary_without_build_id_is_named_by_where_it_was_mapped() {
+fn a_binary_without_build_id_is_found_by_its_mapping() {
     let dir = Dir::new("no-build-id");
     for flags in [&["-Wl,--build-id=none"][..], &["-Wl,--build-id=none", "-static"], &["-no-pie"]] {
         let binary = dir.compile("spin_here", flags);
@@ -149,7 +149,7 @@ fn a_binary_without_build_id_is_named_by_where_it_was_mapped() {
 }
 
 #[test]
-fn mangled_names_are_shown_as_they_were_written() {
+fn mangled_names_are_demangled() {
     let dir = Dir::new("mangled");
     for (mangled, name) in [
         ("_ZN3app4Spin4loopERVi", "app::Spin::loop"),
@@ -162,7 +162,7 @@ fn mangled_names_are_shown_as_they_were_written() {
 }
 
 #[test]
-fn a_stripped_binary_gives_its_name_and_the_address_in_it() {
+fn a_stripped_binary_is_labelled_by_file_name_and_address() {
     let dir = Dir::new("stripped");
     let binary = dir.compile("spin_here", &[]);
     let symbols = Command::new("nm").arg(&binary).output().unwrap().stdout;
@@ -175,7 +175,7 @@ fn a_stripped_binary_gives_its_name_and_the_address_in_it() {
 }
 
 #[test]
-fn a_binary_that_is_truncated_after_it_was_seen_harms_nobody() {
+fn a_binary_truncated_during_symbolization_is_harmless() {
     let dir = Dir::new("truncated");
     let binary = dir.compile("spin_here", &[]);
     let spinner = Spinner::start(&mut Command::new(&binary));
@@ -189,7 +189,7 @@ fn a_binary_that_is_truncated_after_it_was_seen_harms_nobody() {
 }
 
 #[test]
-fn hostile_elf_files_name_nothing_wrong_and_do_no_harm() {
+fn hostile_elf_files_give_no_wrong_name() {
     let dir = Dir::new("hostile");
     let binary = dir.compile("spin_here", &[]);
     let sound = fs::read(&binary).unwrap();
@@ -217,7 +217,7 @@ fn hostile_elf_files_name_nothing_wrong_and_do_no_harm() {
 }
 
 #[test]
-fn the_vdso_and_addresses_of_nothing_have_their_own_labels() {
+fn the_vdso_and_unmapped_addresses_have_their_own_labels() {
     let dir = Dir::new("vdso");
     let binary = dir.compile("spin_here", &[]);
     let spinner = Spinner::start(&mut Command::new(&binary));
@@ -232,7 +232,7 @@ fn the_vdso_and_addresses_of_nothing_have_their_own_labels() {
 }
 
 #[test]
-fn a_return_address_belongs_to_the_call_before_it() {
+fn a_return_address_is_symbolized_as_its_call() {
     let dir = Dir::new("return");
     let binary = dir.compile("spin_here", &[]);
     let spinner = Spinner::start(&mut Command::new(&binary));
@@ -246,7 +246,7 @@ fn a_return_address_belongs_to_the_call_before_it() {
 }
 
 #[test]
-fn code_of_a_process_that_was_never_seen_is_unknown() {
+fn addresses_of_an_unknown_process_are_unknown() {
     let frames = vec![UserFrame::Address(0x1000)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     sight(&mut symbolizer, u32::MAX, &frames);
@@ -255,7 +255,7 @@ fn code_of_a_process_that_was_never_seen_is_unknown() {
 
 /// A pid namespace and a root of its own, as a container has.
 #[test]
-fn the_perf_map_of_a_container_is_found_by_the_pid_that_it_sees() {
+fn a_containers_perf_map_is_found_by_the_pid_in_its_namespace() {
     let dir = Dir::new("perf-map");
     dir.compile("spin_here", &["-static"]);
     fs::create_dir(dir.0.join("tmp")).unwrap();
@@ -285,7 +285,7 @@ fn kernel_frames_are_named_with_their_call_sites() {
 }
 
 #[test]
-fn a_frame_is_read_as_the_kernel_lays_it_out() {
+fn a_user_frame_is_parsed_as_the_kernel_lays_it_out() {
     let mut raw = [0; UserFrame::SIZE];
     assert_eq!(UserFrame::parse(&raw), None);
     raw[24..].copy_from_slice(&0x1234_u64.to_ne_bytes());

@@ -94,8 +94,8 @@ const HARMLESS: [&str; 9] = [
 ];
 
 #[test]
-fn what_it_is_not_for_the_kernel_refuses() {
-    const THIS: &str = "confined::attempts::what_it_is_not_for_the_kernel_refuses";
+fn the_kernel_refuses_what_the_agent_gave_up() {
+    const THIS: &str = "confined::attempts::the_kernel_refuses_what_the_agent_gave_up";
     if let Some(folder) = std::env::var_os("ONSET_TEST_ATTEMPTS") {
         let target = std::env::var("ONSET_TEST_TARGET").unwrap().parse().unwrap();
         if std::env::var_os("ONSET_TEST_BARE").is_none() {
@@ -150,9 +150,9 @@ fn what_it_is_not_for_the_kernel_refuses() {
 }
 
 #[test]
-fn the_right_to_everything_stays_only_where_nothing_less_works() {
+fn cap_sys_admin_is_kept_only_where_nothing_less_works() {
     use onset::confine::{SYS_ADMIN, apply, held};
-    const THIS: &str = "confined::attempts::the_right_to_everything_stays_only_where_nothing_less_works";
+    const THIS: &str = "confined::attempts::cap_sys_admin_is_kept_only_where_nothing_less_works";
     if let Some(works) = std::env::var_os("ONSET_TEST_WORKS") {
         let works = works == "yes";
         let mut tried = 0;

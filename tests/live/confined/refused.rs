@@ -58,7 +58,7 @@ fn make_call(pid: u32, number: libc::c_long) {
 }
 
 #[test]
-fn a_call_that_the_filter_refuses_is_counted_and_named_and_the_agent_goes_on() {
+fn a_call_refused_by_seccomp_is_counted_and_named() {
     if !root("ptrace") {
         return;
     }

@@ -15,7 +15,7 @@ fn seen(path: &str) -> Option<(Option<&'static str>, Option<&'static str>, Strin
 }
 
 #[test]
-fn the_cgroupfs_drivers_paths_tell_class_and_pod() {
+fn cgroupfs_driver_paths_give_qos_class_and_pod() {
     for (path, runtime, qos) in [
         ("/kubepods/burstable/podPU/ID", None, "burstable"),
         ("/kubepods/besteffort/podPU/ID", None, "besteffort"),
@@ -28,7 +28,7 @@ fn the_cgroupfs_drivers_paths_tell_class_and_pod() {
 }
 
 #[test]
-fn the_systemd_drivers_paths_tell_runtime_class_and_pod() {
+fn systemd_driver_paths_give_runtime_qos_class_and_pod() {
     for (path, runtime, qos) in [
         (
             "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPUU.slice/cri-containerd-ID.scope",
@@ -57,7 +57,7 @@ fn the_systemd_drivers_paths_tell_runtime_class_and_pod() {
 }
 
 #[test]
-fn runtimes_without_pods_are_known_too() {
+fn paths_of_runtimes_without_pods_are_recognised() {
     for (path, runtime) in [
         ("/docker/ID", Some("docker")),
         ("/system.slice/docker-ID.scope", Some("docker")),
@@ -78,7 +78,7 @@ fn runtimes_without_pods_are_known_too() {
 }
 
 #[test]
-fn what_is_no_container_is_not_taken_for_one() {
+fn cgroups_that_are_no_container_are_not_recognised() {
     for path in [
         "",
         "/",
@@ -115,7 +115,7 @@ fn kind(path: &str) -> Option<(String, Option<&'static str>, String)> {
 }
 
 #[test]
-fn runtimes_whose_ids_are_of_another_kind_are_known_by_where_they_have_them() {
+fn runtimes_with_other_ids_are_recognised_by_their_paths() {
     let task = "7f2d0a4be7c14d0f9a4f0c5b6a7d8e9f";
     for (path, id, runtime, name) in [
         ("/lxc/web-1", "web-1", "lxc", "web-1"),
@@ -142,7 +142,7 @@ fn runtimes_whose_ids_are_of_another_kind_are_known_by_where_they_have_them() {
 }
 
 #[test]
-fn what_only_looks_like_one_of_those_is_none() {
+fn paths_that_resemble_those_runtimes_are_not_recognised() {
     let long = format!("/lxc/{}", "x".repeat(ID_MAX + 1));
     for path in [
         "/kata_overhead/ID",

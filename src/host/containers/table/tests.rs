@@ -20,7 +20,7 @@ fn changes(table: &mut Containers) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn one_that_is_gone_can_still_be_looked_up() {
+fn a_container_that_is_gone_can_still_be_looked_up() {
     let mut table = Containers::with_capacity(4);
     let key = appear(&mut table, 7).expect("room");
     let told = Identity {
@@ -42,7 +42,7 @@ fn one_that_is_gone_can_still_be_looked_up() {
 }
 
 #[test]
-fn more_than_the_capacity_are_refused_until_one_goes() {
+fn a_full_container_table_refuses_until_one_is_gone() {
     let mut table = Containers::with_capacity(2);
     let first = appear(&mut table, 1).expect("room");
     appear(&mut table, 2).expect("room");
@@ -54,7 +54,7 @@ fn more_than_the_capacity_are_refused_until_one_goes() {
 }
 
 #[test]
-fn slots_are_used_again_longest_gone_first_and_their_old_keys_name_nobody() {
+fn slots_are_reused_longest_gone_first_and_stale_keys_find_nothing() {
     let mut table = Containers::with_capacity(2);
     let mut keys = Vec::new();
     for number in 0..1000 {
@@ -71,7 +71,7 @@ fn slots_are_used_again_longest_gone_first_and_their_old_keys_name_nobody() {
 }
 
 #[test]
-fn a_slot_whose_going_was_not_told_is_not_given_away() {
+fn a_slot_is_not_reused_before_its_removal_was_reported() {
     let mut table = Containers::with_capacity(2);
     let mut refused = 0;
     let mut gone = Vec::new();
@@ -93,7 +93,7 @@ fn a_slot_whose_going_was_not_told_is_not_given_away() {
 }
 
 #[test]
-fn a_change_is_told_once_and_as_it_is_now() {
+fn each_change_is_reported_once_with_the_current_state() {
     let mut table = Containers::with_capacity(4);
     let one = appear(&mut table, 1).expect("room");
     appear(&mut table, 2).expect("room");
@@ -107,7 +107,7 @@ fn a_change_is_told_once_and_as_it_is_now() {
 }
 
 #[test]
-fn a_cgroup_made_anew_at_the_same_path_is_another_container() {
+fn a_cgroup_recreated_at_the_same_path_is_another_container() {
     let mut table = Containers::with_capacity(4);
     let old = appear(&mut table, 1).expect("room");
     let path = format!("/docker/{}", id(1));
@@ -120,7 +120,7 @@ fn a_cgroup_made_anew_at_the_same_path_is_another_container() {
 }
 
 #[test]
-fn an_id_is_found_by_its_beginning_if_that_is_enough() {
+fn a_container_is_found_by_an_unambiguous_prefix_of_its_id() {
     let mut table = Containers::with_capacity(8);
     for (path, id) in [("/default/web", 1), ("/default/web-1", 2), ("/default/db", 3)] {
         table
@@ -147,7 +147,7 @@ fn a_cgroup_below_a_container_belongs_to_it() {
 }
 
 #[test]
-fn a_path_is_whole_up_to_what_the_kernel_takes_and_refused_beyond() {
+fn paths_are_kept_whole_up_to_path_max() {
     let mut table = Containers::with_capacity(8);
     let above = PATH_MAX - 1 - "/docker/".len() - id(1).len();
     let path = format!("{}/docker/{}", "/".repeat(above), id(1));
@@ -162,7 +162,7 @@ fn a_path_is_whole_up_to_what_the_kernel_takes_and_refused_beyond() {
 }
 
 #[test]
-fn paths_of_the_gone_make_room_for_those_of_the_living() {
+fn paths_of_gone_containers_make_room_for_new_ones() {
     let mut table = Containers::with_capacity(16);
     let long = |number: usize| format!("/{}/docker/{}", "x".repeat(3000), id(number));
     let mut keys = Vec::new();
@@ -243,7 +243,7 @@ fn users_record(owner: u32, name: &str, cgroup: Option<&str>) -> NameReport {
 }
 
 #[test]
-fn a_users_file_tells_nothing_of_the_hosts_container() {
+fn a_users_state_file_names_no_container_of_the_host() {
     let mut table = Containers::with_capacity(4);
     let real = appear(&mut table, 1).expect("room");
     table.learn(real, &record("web", None));
@@ -255,7 +255,7 @@ fn a_users_file_tells_nothing_of_the_hosts_container() {
 }
 
 #[test]
-fn a_users_own_record_does_not_keep_the_hosts_container_out() {
+fn a_users_claim_does_not_displace_the_hosts_container() {
     let mut table = Containers::with_capacity(4);
     let forged = forge(&mut table, 1).expect("the host's is stopped");
     let path = table.get(forged).expect("there").cgroup_path().to_owned();
@@ -305,7 +305,7 @@ fn a_users_cgroup_is_in_no_pod() {
 }
 
 #[test]
-fn a_cgroup_that_turns_out_to_be_a_users_loses_the_names_that_the_host_was_believed() {
+fn a_cgroup_found_to_be_a_users_loses_names_from_the_hosts_runtimes() {
     let mut table = Containers::with_capacity(4);
     let path = format!("/system.slice/app.service/docker-{}.scope", id(1));
     let found = path::recognise(&path).expect("a container's path");
@@ -323,7 +323,7 @@ fn a_cgroup_that_turns_out_to_be_a_users_loses_the_names_that_the_host_was_belie
 }
 
 #[test]
-fn of_two_that_the_host_made_the_runtime_tells_which_one_it_is() {
+fn the_runtimes_record_decides_between_two_cgroups_of_one_id() {
     let mut table = Containers::with_capacity(4);
     // As a container leaves it whose runtime got another driver for cgroups.
     let stale = appear(&mut table, 1).expect("room");
@@ -346,7 +346,7 @@ fn of_two_that_the_host_made_the_runtime_tells_which_one_it_is() {
 }
 
 #[test]
-fn two_of_which_the_runtime_knows_neither_do_not_take_turns() {
+fn two_claimants_without_a_record_do_not_alternate() {
     let mut table = Containers::with_capacity(4);
     let first = appear(&mut table, 1).expect("room");
     assert!(table.contest(first, Maker::Host));
@@ -359,7 +359,7 @@ fn two_of_which_the_runtime_knows_neither_do_not_take_turns() {
 }
 
 #[test]
-fn names_outlive_the_container_while_three_hundred_others_come_and_go() {
+fn names_of_a_gone_container_survive_three_hundred_others() {
     let mut table = Containers::with_capacity(1024);
     let key = appear(&mut table, 1).expect("room");
     table.describe(key, &Identity { name: Text::cut("web"), ..Identity::UNKNOWN });
@@ -374,7 +374,7 @@ fn names_outlive_the_container_while_three_hundred_others_come_and_go() {
 }
 
 #[test]
-fn a_name_for_a_slot_that_went_to_another_is_left_alone() {
+fn a_late_name_does_not_go_to_the_slots_next_container() {
     let mut table = Containers::with_capacity(2);
     let key = appear(&mut table, 1).expect("room");
     let other = Key { generation: key.generation + 1, ..key };
@@ -383,7 +383,7 @@ fn a_name_for_a_slot_that_went_to_another_is_left_alone() {
 }
 
 #[test]
-fn a_pods_name_takes_the_place_of_its_uid_once_it_is_known() {
+fn a_pods_name_replaces_its_uid_once_known() {
     let mut table = Containers::with_capacity(2);
     let path = format!("/kubepods/burstable/pod1234-abcd/{}", id(1));
     let found = path::recognise(&path).expect("a container's path");

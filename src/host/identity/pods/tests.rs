@@ -25,7 +25,7 @@ fn named(body: &[u8], name: &str) -> [String; 6] {
 }
 
 #[test]
-fn each_kind_of_container_is_told_with_its_pod() {
+fn init_sidecar_and_ephemeral_containers_are_listed_with_their_pod() {
     let shop = "shop-7d4b9c6f5-x2v9k";
     for (name, role) in [
         ("web", "container"),
@@ -40,13 +40,13 @@ fn each_kind_of_container_is_told_with_its_pod() {
 }
 
 #[test]
-fn on_the_hosts_network_it_has_the_nodes_name() {
+fn a_pod_on_the_host_network_has_the_nodes_host_name() {
     assert_eq!(named(SYSTEMD, "dns")[4], "worker-1");
     assert_eq!(named(SYSTEMD, "etcd")[2..5], ["etcd-worker-1", "kube-system", "worker-1"]);
 }
 
 #[test]
-fn ids_are_those_of_the_runtime_and_a_run_before_is_told_too() {
+fn the_id_of_a_containers_previous_run_is_listed_too() {
     let (containers, _) = told(SYSTEMD);
     assert_eq!(containers.len(), 9, "eight that run or ran, and one that ran before");
     assert_eq!(containers.values().filter(|it| &*it.name == "postgres").count(), 2);
@@ -57,7 +57,7 @@ fn ids_are_those_of_the_runtime_and_a_run_before_is_told_too() {
 }
 
 #[test]
-fn a_static_pod_is_known_by_its_own_uid_and_by_its_mirrors() {
+fn a_static_pod_is_found_by_its_own_uid_and_its_mirrors() {
     let (_, pods) = told(CGROUPFS);
     for uid in ["e0b5c2d4-19a7-4c66-b1de-55aa66bb77cc", "4f2ab9d07c1e4c3b8e6d5a4938271605"] {
         assert_eq!(&*pods[uid].pod, "kube-apiserver-cp-1");
@@ -67,7 +67,7 @@ fn a_static_pod_is_known_by_its_own_uid_and_by_its_mirrors() {
 }
 
 #[test]
-fn no_pods_are_a_list_and_anything_else_is_none() {
+fn an_empty_pod_list_is_valid_and_other_json_is_an_error() {
     assert!(read(&br#"{"kind":"PodList","items":null}"#[..], &mut |_, _| ()).is_ok());
     assert!(read(&br#"{"items":[]}"#[..], &mut |_, _| ()).is_ok());
     for body in [
@@ -86,7 +86,7 @@ fn no_pods_are_a_list_and_anything_else_is_none() {
 }
 
 #[test]
-fn nulls_and_missing_parts_are_nothing_known() {
+fn nulls_and_missing_fields_give_no_names() {
     let body = br#"{"items":[{"metadata":{"name":"p","uid":"u","annotations":null},"spec":{"initContainers":null},
         "status":{"containerStatuses":[{"name":"c","containerID":"x://y","state":null},{"name":"d"}],"qosClass":"Odd"}},
         {"metadata":{}}]}"#;

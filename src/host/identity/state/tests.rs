@@ -14,7 +14,7 @@ fn seen(it: Option<Noted>) -> [String; 5] {
 }
 
 #[test]
-fn a_spec_of_containerd_tells_a_pods_container_and_its_sandbox() {
+fn containerds_spec_names_a_pods_container_and_its_sandbox() {
     let shop = "shop-7d4b9c6f5-x2v9k";
     assert_eq!(seen(oci(corpus!("oci_spec/containerd-pod"))), ["web", shop, "shop", "", ""]);
     assert_eq!(seen(oci(corpus!("oci_spec/containerd-sandbox"))), ["", shop, "shop", shop, "sandbox"]);
@@ -23,13 +23,13 @@ fn a_spec_of_containerd_tells_a_pods_container_and_its_sandbox() {
 }
 
 #[test]
-fn a_spec_of_containerds_own_tools_has_at_most_a_name() {
+fn a_spec_of_ctr_or_nerdctl_has_at_most_a_name() {
     assert_eq!(seen(oci(corpus!("oci_spec/containerd-ctr"))), ["", "", "", "web-1", "container"]);
     assert_eq!(seen(oci(corpus!("oci_spec/nerdctl"))), ["proxy", "", "", "3f5a0b7c9d1e", "container"]);
 }
 
 #[test]
-fn a_spec_of_crio_or_podman_is_read_by_the_same_keys() {
+fn crio_and_podman_specs_are_read_by_the_same_annotations() {
     let batch = "batch-28541-qq7lm";
     assert_eq!(seen(oci(corpus!("oci_spec/crio-pod"))), ["job", batch, "jobs", batch, ""]);
     assert_eq!(seen(oci(corpus!("oci_spec/crio-sandbox"))), ["", batch, "jobs", batch, "sandbox"]);
@@ -37,7 +37,7 @@ fn a_spec_of_crio_or_podman_is_read_by_the_same_keys() {
 }
 
 #[test]
-fn docker_tells_the_name_that_people_gave_or_the_pods() {
+fn dockers_config_gives_the_containers_or_the_pods_name() {
     assert_eq!(seen(docker(corpus!("docker_config/plain"))), ["shop-cache-1", "", "", "cache", "container"]);
     assert_eq!(seen(docker(corpus!("docker_config/cri-dockerd"))), ["postgres", "db-0", "shop", "db-0", ""]);
     assert_eq!(
@@ -47,7 +47,7 @@ fn docker_tells_the_name_that_people_gave_or_the_pods() {
 }
 
 #[test]
-fn podmans_list_names_those_that_have_a_name() {
+fn podmans_list_names_the_containers_in_it() {
     let list = corpus!("podman_containers/two");
     let ids: Vec<String> = serde_json::from_slice::<Vec<serde_json::Value>>(list)
         .expect("a list")
@@ -60,14 +60,14 @@ fn podmans_list_names_those_that_have_a_name() {
 }
 
 #[test]
-fn runcs_state_tells_the_annotations_or_at_least_the_host_name() {
+fn runcs_state_gives_annotations_or_at_least_the_host_name() {
     let shop = "shop-7d4b9c6f5-x2v9k";
     assert_eq!(seen(runc(corpus!("runc_state/annotated"))), ["web", shop, "shop", "web-1", ""]);
     assert_eq!(seen(runc(corpus!("runc_state/plain"))), ["", "", "", "runc", "container"]);
 }
 
 #[test]
-fn what_is_no_such_file_tells_nothing() {
+fn other_files_give_no_names() {
     for bytes in [&b""[..], b"null", b"[]", b"{\"hostname\":3}", b"{\"annotations\":{\"a\":1}}"] {
         assert_eq!(oci(bytes), None, "{}", bytes.escape_ascii());
     }
@@ -77,7 +77,7 @@ fn what_is_no_such_file_tells_nothing() {
 }
 
 #[test]
-fn the_applications_environment_is_no_name() {
+fn an_applications_environment_gives_no_name() {
     let next = br#"{"process":{"env":["PATH=/bin","HOSTNAME=0.0.0.0"]},"annotations":{}}"#;
     assert_eq!(seen(oci(next)), ["", "", "", "", "container"], "next.js is told so where to listen");
     let named = br#"{"hostname":"web-1","process":{"env":["HOSTNAME=0.0.0.0"]}}"#;
@@ -85,7 +85,7 @@ fn the_applications_environment_is_no_name() {
 }
 
 #[test]
-fn each_runtime_notes_the_cgroup_in_its_own_way() {
+fn the_cgroup_record_of_each_runtime_is_parsed() {
     let of =
         |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
     assert_eq!(of(oci(corpus!("oci_spec/containerd-ctr"))), "/default/redis");

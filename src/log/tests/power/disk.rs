@@ -45,13 +45,13 @@ pub(in crate::log) fn rewritten(file: &File, end: u64) {
 }
 
 /// What a sync is to make last.
-enum Begun {
+enum SyncStart {
     Names(Names),
     Bytes(u64, Vec<u8>),
 }
 
 /// A file as the disk has it.
-pub(super) struct Kept {
+pub(super) struct DiskFile {
     file: File,
     /// What is certain; nothing was ever synced: none.
     pub(super) durable: Option<Vec<u8>>,
@@ -62,7 +62,7 @@ pub(super) struct Kept {
 }
 
 pub(super) struct Platter {
-    pub(super) files: HashMap<u64, Kept>,
+    pub(super) files: HashMap<u64, DiskFile>,
     pub(super) durable: Names,
     later: Vec<Names>,
     random: Random,
@@ -124,14 +124,14 @@ impl Disk {
         platter.event(&self.dir);
     }
 
-    fn begin(&self, file: &File) -> Begun {
+    fn begin(&self, file: &File) -> SyncStart {
         let mut platter = self.platter();
         platter.event(&self.dir);
         let data = file.metadata().expect("open");
         if data.is_dir() {
-            Begun::Names(platter.look(&self.dir))
+            SyncStart::Names(platter.look(&self.dir))
         } else {
-            Begun::Bytes(data.ino(), bytes(file))
+            SyncStart::Bytes(data.ino(), bytes(file))
         }
     }
 
@@ -148,14 +148,14 @@ impl Disk {
         fails
     }
 
-    fn end(&self, begun: Begun, done: bool) {
+    fn end(&self, begun: SyncStart, done: bool) {
         let mut platter = self.platter();
         match begun {
-            Begun::Names(names) if done => {
+            SyncStart::Names(names) if done => {
                 platter.durable = names;
                 platter.later.clear();
             }
-            Begun::Bytes(ino, bytes) if done => {
+            SyncStart::Bytes(ino, bytes) if done => {
                 if let Some(kept) = platter.files.get_mut(&ino) {
                     kept.synced(bytes);
                 }
@@ -166,7 +166,7 @@ impl Disk {
     }
 }
 
-impl Kept {
+impl DiskFile {
     /// Pages that have not changed since a sync failed for them are not written.
     fn synced(&mut self, mut bytes: Vec<u8>) {
         let before = self.durable.take().unwrap_or_default();
@@ -190,7 +190,7 @@ impl Platter {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let Ok(file) = File::open(entry.path()) else { continue };
             let ino = file.metadata().expect("open").ino();
-            let kept = || Kept { file, durable: None, written: Vec::new(), forsaken: BTreeMap::new() };
+            let kept = || DiskFile { file, durable: None, written: Vec::new(), forsaken: BTreeMap::new() };
             self.files.entry(ino).or_insert_with(kept);
             names.insert(entry.file_name().into_string().expect("ours"), ino);
         }

@@ -15,21 +15,21 @@ fn disk_use(dir: &Path) -> u64 {
 }
 
 #[test]
-fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_caught_up_in_order() {
-    let desk = Desk::new(SEGMENT, BUDGET);
-    let writer = Rc::new(RefCell::new(desk.writer()));
-    let mark = writer.borrow().mark(OUTPUT.name);
+fn after_an_hour_of_outage_the_log_is_bounded_drops_are_counted_and_the_rest_is_shipped_in_order() {
+    let test_log = TestLog::new(SEGMENT, BUDGET);
+    let writer = Rc::new(RefCell::new(test_log.writer()));
+    let progress = writer.borrow().progress(OUTPUT.name);
     let ids = Rc::new(RefCell::new(Vec::new()));
     let began = Duration::from_secs(1000);
     let back = began + HOUR;
-    let mut play = Play::new(move |asked, index| {
-        if asked.at < back {
+    let mut fake = FakeTransport::new(move |request, index| {
+        if request.at < back {
             return Err("connection refused");
         }
-        for sent in asked.sent {
+        for sent in request.sent {
             index.push(sent.id.clone());
         }
-        let items: Vec<String> = asked
+        let items: Vec<String> = request
             .sent
             .iter()
             .map(|sent| format!("{{\"create\":{{\"_id\":\"{}\",\"status\":201}}}}", sent.id))
@@ -38,10 +38,10 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
     });
     // The host goes on for ten minutes after the server is back.
     let ends = back + Duration::from_secs(600);
-    play.leave_at = ends + Duration::from_secs(600);
-    let (theirs, kept, dir) = (writer.clone(), ids.clone(), desk.dir.clone());
+    fake.leave_at = ends + Duration::from_secs(600);
+    let (theirs, kept, dir) = (writer.clone(), ids.clone(), test_log.dir.clone());
     let mut most = 0;
-    play.passes = Box::new(move |now, until| {
+    fake.passes = Box::new(move |now, until| {
         let end = until.unwrap();
         if now >= ends {
             return (end, false);
@@ -55,13 +55,13 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
         assert!(most <= BUDGET + SEGMENT + (64 << 10), "{most} bytes of log");
         (to, true)
     });
-    let terms = Terms { batch: 256 << 10, catch_up: 1 << 20, ..TERMS };
-    let stats = run(&mut play, &desk.dir, &mark, terms);
+    let batch_settings = BatchSettings { batch: 256 << 10, catch_up: 1 << 20, ..BATCH_SETTINGS };
+    let stats = run(&mut fake, &test_log.dir, &progress, batch_settings);
     let (written, counters) = (ids.borrow().len() as u64, writer.borrow().counters());
     assert!(written >= u64::from(RATE) * 4199, "{written} written");
-    let created = play.index.len() as u64;
-    assert_eq!((counts(&stats), mark.lag()), ([created, 0, 0], 0), "all caught up");
-    assert!(play.index.is_sorted() && play.index.windows(2).all(|pair| pair[0] != pair[1]), "in order, once");
+    let created = fake.index.len() as u64;
+    assert_eq!((counts(&stats), progress.lag()), ([created, 0, 0], 0), "all caught up");
+    assert!(fake.index.is_sorted() && fake.index.windows(2).all(|pair| pair[0] != pair[1]), "in order, once");
     // What the reader still had open is shipped though the budget took it: a segment's worth.
     let dropped = counters.dropped_unshipped;
     assert!(dropped > written / 2, "{dropped} dropped of {written}");
@@ -72,11 +72,11 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
     );
     // From the end of the outage on there is no gap.
     let newest: Vec<String> = ids.borrow().iter().rev().take(30_000).rev().cloned().collect();
-    assert_eq!(play.index[play.index.len() - 30_000..], newest[..]);
+    assert_eq!(fake.index[fake.index.len() - 30_000..], newest[..]);
     // The first attempt after the server is back comes soon, and catching up keeps to its rate.
-    let first = play.requests.iter().find(|(at, _)| *at >= back).unwrap().0;
+    let first = fake.requests.iter().find(|(at, _)| *at >= back).unwrap().0;
     assert!(first - back <= Duration::from_secs(60), "{:?}", first - back);
-    let catching_up = play.requests.iter().filter(|(at, count)| *at >= back && *count > 500);
+    let catching_up = fake.requests.iter().filter(|(at, count)| *at >= back && *count > 500);
     let times: Vec<Duration> = catching_up.map(|(at, _)| *at).collect();
     assert!(times.len() > 30, "{} large batches", times.len());
     let took = *times.last().unwrap() - times[0];
@@ -85,6 +85,6 @@ fn an_hour_of_outage_takes_bounded_disk_counts_what_it_drops_and_then_all_is_cau
         "{} batches of 256 KiB in {took:?}",
         times.len()
     );
-    let said = |word: &str| play.said.iter().filter(|line| line.contains(word)).count();
-    assert_eq!((said("cannot ship"), said("again;")), (1, 1), "{:?}", play.said);
+    let log_lines = |word: &str| fake.log_lines.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((log_lines("cannot ship"), log_lines("again;")), (1, 1), "{:?}", fake.log_lines);
 }

@@ -1,5 +1,5 @@
-//! What the server will never take is noted beside the log, so that it can be found: a JSON object
-//! a line, in a file that is begun anew when it is full and kept once under another name.
+//! Records that the server will never take, noted beside the log so that a person can find them: one JSON object a
+//! line. A full file is renamed, and the older one deleted.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, Write as _};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::verdict::Why;
+use super::bulk_reply::ErrorReason;
 use crate::clock::Wall;
 use crate::log::RecordId;
 
@@ -21,7 +21,7 @@ const LINE_MAX: usize = 64 << 10;
 
 /// One rejection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reject {
+pub struct Rejection {
     /// The event.
     pub id: String,
     /// When it was rejected.
@@ -35,21 +35,21 @@ pub struct Reject {
     pub reason: String,
 }
 
-/// The notes, to write.
+/// The file of rejections, to append to.
 #[derive(Debug)]
-pub(super) struct Rejects {
+pub(super) struct RejectionLog {
     path: PathBuf,
     older: PathBuf,
 }
 
-impl Rejects {
-    pub(super) fn new(dir: &Path) -> Rejects {
-        Rejects { path: dir.join(NAME), older: dir.join(OLDER) }
+impl RejectionLog {
+    pub(super) fn new(dir: &Path) -> RejectionLog {
+        RejectionLog { path: dir.join(NAME), older: dir.join(OLDER) }
     }
 
-    /// Notes one.
-    pub(super) fn add(&mut self, id: RecordId, now: Wall, why: &Why) -> io::Result<()> {
-        let reject = Reject {
+    /// Appends the rejection of `id`.
+    pub(super) fn add(&mut self, id: RecordId, now: Wall, why: &ErrorReason) -> io::Result<()> {
+        let reject = Rejection {
             id: id.to_string(),
             time: now.to_string(),
             status: why.status,
@@ -67,10 +67,10 @@ impl Rejects {
     }
 }
 
-/// All that are noted in this folder, oldest first. What is no note is passed over; one that was noted
-/// twice counts once.
-pub fn rejected(dir: &Path) -> io::Result<Vec<Reject>> {
-    let mut all: Vec<Reject> = Vec::new();
+/// All rejections noted in `dir`, oldest first. Lines that are no rejection are skipped; a record that was noted twice
+/// counts once.
+pub fn rejected(dir: &Path) -> io::Result<Vec<Rejection>> {
+    let mut all: Vec<Rejection> = Vec::new();
     let mut known = std::collections::HashSet::new();
     for name in [OLDER, NAME] {
         let file = match std::fs::File::open(dir.join(name)) {
@@ -88,7 +88,7 @@ pub fn rejected(dir: &Path) -> io::Result<Vec<Reject>> {
 }
 
 /// The notes in one file.
-pub(super) fn notes(file: impl io::BufRead, mut each: impl FnMut(Reject)) -> io::Result<()> {
+pub(super) fn notes(file: impl io::BufRead, mut each: impl FnMut(Rejection)) -> io::Result<()> {
     for line in file.split(b'\n') {
         let line = line?;
         if let Some(note) = serde_json::from_slice(&line).ok().filter(|_| line.len() <= LINE_MAX) {
@@ -111,17 +111,17 @@ mod tests {
         path
     }
 
-    fn why(reason: &str) -> Why {
-        Why { status: 400, kind: "mapper_parsing_exception".into(), reason: reason.into() }
+    fn why(reason: &str) -> ErrorReason {
+        ErrorReason { status: 400, kind: "mapper_parsing_exception".into(), reason: reason.into() }
     }
 
     #[test]
-    fn what_is_noted_is_found_though_a_line_is_torn() {
+    fn rejections_are_read_back_even_with_a_torn_line() {
         let dir = folder("torn");
         assert_eq!(rejected(&dir).unwrap(), []);
-        let mut rejects = Rejects::new(&dir);
+        let mut rejections = RejectionLog::new(&dir);
         for seq in [1, 2, 2, 3] {
-            rejects.add(RecordId { log: Id([1; 8]), seq }, Wall(0), &why("a \"quoted\" field")).unwrap();
+            rejections.add(RecordId { log: Id([1; 8]), seq }, Wall(0), &why("a \"quoted\" field")).unwrap();
         }
         let whole = std::fs::read(dir.join(NAME)).unwrap();
         std::fs::write(dir.join(NAME), &whole[..whole.len() - 10]).unwrap();
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn the_notes_do_not_grow_without_end_and_the_newest_are_kept() {
+    fn the_rejection_file_is_bounded_and_keeps_the_newest() {
         let dir = folder("bounded");
-        let mut rejects = Rejects::new(&dir);
+        let mut rejections = RejectionLog::new(&dir);
         let reason = "x".repeat(1000);
         for seq in 1..=4000 {
-            rejects.add(RecordId { log: Id([1; 8]), seq }, Wall(0), &why(&reason)).unwrap();
+            rejections.add(RecordId { log: Id([1; 8]), seq }, Wall(0), &why(&reason)).unwrap();
         }
         let size = |name| std::fs::metadata(dir.join(name)).unwrap().len();
         assert!(size(NAME) + size(OLDER) < 2 * SIZE_MAX + 4096);

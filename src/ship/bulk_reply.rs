@@ -1,5 +1,5 @@
-//! What the server says to a bulk request, record by record. It is believed only whole: so many
-//! items as were sent, in the same order, with the same ids. Pure, and bounded by what was sent.
+//! The server's reply to a bulk request, record by record. It is accepted only if it has one item for each record that
+//! was sent, in the same order, with the same ids. Pure, and bounded by what was sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,9 +12,9 @@ use crate::log::RecordId;
 /// A longer reason is cut.
 const REASON_MAX: usize = 400;
 
-/// What became of one record.
+/// The server's status for one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ItemStatus {
     /// It is in the index now.
     Created,
     /// It was there already.
@@ -29,7 +29,7 @@ pub enum Verdict {
 
 /// Why a record was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Why {
+pub struct ErrorReason {
     /// The status of it alone, as of HTTP.
     pub status: u16,
     /// The server's name for what is wrong.
@@ -38,7 +38,7 @@ pub struct Why {
     pub reason: String,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ErrorReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
         if !self.kind.is_empty() {
@@ -51,42 +51,42 @@ impl fmt::Display for Why {
     }
 }
 
-/// A reply that cannot be believed.
+/// A reply that does not answer the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unbelieved {
+pub enum InvalidReply {
     /// Something else than Elasticsearch, or a reply that was cut.
     #[error("its reply is not one to a bulk request ({0}); is url that of an Elasticsearch or OpenSearch?")]
     NotBulk(String),
     /// Another number of items, or other ones.
     #[error("its reply does not fit what it was sent ({0})")]
-    Misfit(String),
+    Mismatch(String),
 }
 
-/// Hears what the server says of each record that was sent; `sent` gives their ids.
-pub fn read(
+/// Parses the reply `body`; calls `each` for each record of `sent`, in order.
+pub fn parse(
     body: &[u8],
     sent: &mut dyn Iterator<Item = RecordId>,
-    each: &mut dyn FnMut(usize, Verdict, Why),
-) -> Result<(), Unbelieved> {
+    each: &mut dyn FnMut(usize, ItemStatus, ErrorReason),
+) -> Result<(), InvalidReply> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let mut misfit = None;
-    let whole = Whole { sent, each, misfit: &mut misfit };
+    let mut mismatch = None;
+    let whole = ReplyVisitor { sent, each, mismatch: &mut mismatch };
     let read = whole.deserialize(&mut reader).and_then(|()| reader.end());
-    match (misfit, read) {
-        (Some(misfit), _) => Err(Unbelieved::Misfit(misfit)),
-        (None, Err(error)) => Err(Unbelieved::NotBulk(error.to_string())),
+    match (mismatch, read) {
+        (Some(mismatch), _) => Err(InvalidReply::Mismatch(mismatch)),
+        (None, Err(error)) => Err(InvalidReply::NotBulk(error.to_string())),
         (None, Ok(())) => Ok(()),
     }
 }
 
 /// The reply: an object that has `items`.
-struct Whole<'a> {
+struct ReplyVisitor<'a> {
     sent: &'a mut dyn Iterator<Item = RecordId>,
-    each: &'a mut dyn FnMut(usize, Verdict, Why),
-    misfit: &'a mut Option<String>,
+    each: &'a mut dyn FnMut(usize, ItemStatus, ErrorReason),
+    mismatch: &'a mut Option<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Whole<'_> {
+impl<'de> DeserializeSeed<'de> for ReplyVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -94,7 +94,7 @@ impl<'de> DeserializeSeed<'de> for Whole<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Whole<'_> {
+impl<'de> Visitor<'de> for ReplyVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,29 +102,29 @@ impl<'de> Visitor<'de> for Whole<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = false;
-        let Whole { sent, each, misfit } = self;
+        let mut found_items = false;
+        let ReplyVisitor { sent, each, mismatch } = self;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if key == "items" && !seen {
-                seen = true;
-                let items = Items { sent: &mut *sent, each: &mut *each, misfit: &mut *misfit };
+            if key == "items" && !found_items {
+                found_items = true;
+                let items = ItemsVisitor { sent: &mut *sent, each: &mut *each, mismatch: &mut *mismatch };
                 map.next_value_seed(items)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        if seen { Ok(()) } else { Err(A::Error::custom("it has no items")) }
+        if found_items { Ok(()) } else { Err(A::Error::custom("it has no items")) }
     }
 }
 
 /// The list `items`.
-struct Items<'a> {
+struct ItemsVisitor<'a> {
     sent: &'a mut dyn Iterator<Item = RecordId>,
-    each: &'a mut dyn FnMut(usize, Verdict, Why),
-    misfit: &'a mut Option<String>,
+    each: &'a mut dyn FnMut(usize, ItemStatus, ErrorReason),
+    mismatch: &'a mut Option<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
+impl<'de> DeserializeSeed<'de> for ItemsVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -132,7 +132,7 @@ impl<'de> DeserializeSeed<'de> for Items<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de> Visitor<'de> for ItemsVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,19 +142,19 @@ impl<'de> Visitor<'de> for Items<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut index = 0;
         let mut wrong = |words: String| {
-            *self.misfit = Some(words.clone());
+            *self.mismatch = Some(words.clone());
             Err(A::Error::custom(words))
         };
         while let Some(item) = list.next_element::<Item<'de>>()? {
             let Some(id) = self.sent.next() else { return wrong(format!("more than {index} items")) };
-            let Some(told) = item.create.or(item.index) else {
+            let Some(result) = item.create.or(item.index) else {
                 return wrong(format!("item {index} is of another action"));
             };
-            let named = told.id.parse().ok();
+            let named = result.id.parse().ok();
             if named != Some(id) {
                 return wrong(format!("item {index} is not {id}"));
             }
-            (self.each)(index, told.verdict(), told.why());
+            (self.each)(index, result.item_status(), result.why());
             index += 1;
         }
         match self.sent.next() {
@@ -167,23 +167,23 @@ impl<'de> Visitor<'de> for Items<'_> {
 #[derive(Deserialize)]
 struct Item<'a> {
     #[serde(borrow, default)]
-    create: Option<Told<'a>>,
+    create: Option<ItemResult<'a>>,
     /// As some proxies and older servers call it.
     #[serde(borrow, default)]
-    index: Option<Told<'a>>,
+    index: Option<ItemResult<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Told<'a> {
+struct ItemResult<'a> {
     #[serde(borrow, rename = "_id")]
     id: Cow<'a, str>,
     status: u16,
     #[serde(borrow, default)]
-    error: Option<Fault<'a>>,
+    error: Option<ErrorBody<'a>>,
 }
 
 #[derive(Deserialize, Default)]
-struct Fault<'a> {
+struct ErrorBody<'a> {
     #[serde(borrow, rename = "type", default)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -208,43 +208,45 @@ const NOT_THE_DOCUMENTS: [&str; 5] = [
     "cluster_block_exception",
 ];
 
-impl Told<'_> {
-    fn verdict(&self) -> Verdict {
+impl ItemResult<'_> {
+    fn item_status(&self) -> ItemStatus {
         let kind = self.error.as_ref().and_then(|error| error.kind.as_deref()).unwrap_or_default();
         let reason = self.error.as_ref().and_then(|error| error.reason.as_deref()).unwrap_or_default();
         match self.status {
-            200..=299 => Verdict::Created,
-            409 => Verdict::Duplicate,
-            408 | 429 | 500..=599 => Verdict::Busy,
-            401 | 403 | 404 => Verdict::Refused,
-            _ if NOT_THE_DOCUMENTS.contains(&kind) || reason.contains("write index") => Verdict::Refused,
-            _ => Verdict::Rejected,
+            200..=299 => ItemStatus::Created,
+            409 => ItemStatus::Duplicate,
+            408 | 429 | 500..=599 => ItemStatus::Busy,
+            401 | 403 | 404 => ItemStatus::Refused,
+            _ if NOT_THE_DOCUMENTS.contains(&kind) || reason.contains("write index") => ItemStatus::Refused,
+            _ => ItemStatus::Rejected,
         }
     }
 
-    fn why(&self) -> Why {
-        let Some(error) = &self.error else { return Why { status: self.status, ..Why::default() } };
+    fn why(&self) -> ErrorReason {
+        let Some(error) = &self.error else {
+            return ErrorReason { status: self.status, ..ErrorReason::default() };
+        };
         let mut reason = cut(error.reason.as_deref().unwrap_or_default());
         // What is wrong with the value is in there.
         if let Some(cause) = error.caused_by.as_ref().and_then(|cause| cause.reason.as_deref()) {
             reason = format!("{reason}: {}", cut(cause));
         }
-        Why { status: self.status, kind: cut(error.kind.as_deref().unwrap_or_default()), reason }
+        ErrorReason { status: self.status, kind: cut(error.kind.as_deref().unwrap_or_default()), reason }
     }
 }
 
-/// Why a request was not taken at all: its status, and what its body says of it, if it does.
+/// Why a whole request was refused: its status, and the error in its body, if there is one.
 #[must_use]
-pub fn whole(status: u16, body: &[u8]) -> Why {
+pub fn request_error(status: u16, body: &[u8]) -> ErrorReason {
     #[derive(Deserialize)]
-    struct Whole<'a> {
+    struct ReplyVisitor<'a> {
         #[serde(borrow)]
-        error: Fault<'a>,
+        error: ErrorBody<'a>,
     }
-    match serde_json::from_slice::<Whole<'_>>(body) {
-        Ok(Whole { error }) => Told { id: Cow::Borrowed(""), status, error: Some(error) }.why(),
+    match serde_json::from_slice::<ReplyVisitor<'_>>(body) {
+        Ok(ReplyVisitor { error }) => ItemResult { id: Cow::Borrowed(""), status, error: Some(error) }.why(),
         // A proxy's page says little, and some of it says much.
-        Err(_) => Why { status, ..Why::default() },
+        Err(_) => ErrorReason { status, ..ErrorReason::default() },
     }
 }
 
@@ -263,12 +265,12 @@ mod tests {
         (0..count).map(|seq| RecordId { log: Id([0; 8]), seq })
     }
 
-    fn told(body: &str, sent: u64) -> Result<Vec<(usize, Verdict, String)>, Unbelieved> {
-        let mut heard = Vec::new();
-        read(body.as_bytes(), &mut ids(sent), &mut |index, verdict, why| {
-            heard.push((index, verdict, why.to_string()));
+    fn told(body: &str, sent: u64) -> Result<Vec<(usize, ItemStatus, String)>, InvalidReply> {
+        let mut statuses = Vec::new();
+        parse(body.as_bytes(), &mut ids(sent), &mut |index, status, why| {
+            statuses.push((index, status, why.to_string()));
         })?;
-        Ok(heard)
+        Ok(statuses)
     }
 
     fn item(seq: u64, rest: &str) -> String {
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn each_record_has_its_own_verdict() {
+    fn each_record_gets_its_own_item_status() {
         let items = [
             item(0, "\"status\":201,\"result\":\"created\",\"_shards\":{\"total\":2}"),
             item(
@@ -307,15 +309,15 @@ mod tests {
             item(8, "\"status\":413"),
         ];
         let body = format!("{{\"took\":3,\"errors\":true,\"items\":[{}]}}", items.join(","));
-        let heard = told(&body, 9).unwrap();
-        let verdicts: Vec<Verdict> = heard.iter().map(|(_, verdict, _)| *verdict).collect();
-        use Verdict::{Busy, Created, Duplicate, Refused, Rejected};
+        let statuses = told(&body, 9).unwrap();
+        let verdicts: Vec<ItemStatus> = statuses.iter().map(|(_, status, _)| *status).collect();
+        use ItemStatus::{Busy, Created, Duplicate, Refused, Rejected};
         assert_eq!(verdicts, [Created, Duplicate, Rejected, Busy, Busy, Refused, Refused, Refused, Rejected]);
-        assert_eq!(heard[2].2, "HTTP 400 mapper_parsing_exception: field [a]: For input \"b\"");
+        assert_eq!(statuses[2].2, "HTTP 400 mapper_parsing_exception: field [a]: For input \"b\"");
     }
 
     #[test]
-    fn a_reply_that_does_not_fit_is_not_believed() {
+    fn a_bulk_reply_that_does_not_match_its_request_is_invalid() {
         let good = |seq| item(seq, "\"status\":201");
         for (body, what) in [
             (format!("{{\"items\":[{}]}}", good(0)), "too few"),
@@ -324,7 +326,7 @@ mod tests {
             (format!("{{\"items\":[{},{{\"delete\":{{}}}}]}}", good(0)), "another action"),
             ("{\"items\":[]}".into(), "none"),
         ] {
-            assert!(matches!(told(&body, 2), Err(Unbelieved::Misfit(_))), "{what}: {:?}", told(&body, 2));
+            assert!(matches!(told(&body, 2), Err(InvalidReply::Mismatch(_))), "{what}: {:?}", told(&body, 2));
         }
         for body in
             ["", "null", "[]", "{}", "{\"items\":{}}", "<html>", "{\"items\":[{\"create\":{\"_id\":\"x\""]
@@ -332,17 +334,17 @@ mod tests {
             assert!(told(body, 2).is_err(), "{body}");
         }
         let trailing = format!("{{\"items\":[{},{}]}}x", good(0), good(1));
-        assert!(matches!(told(&trailing, 2), Err(Unbelieved::NotBulk(_))));
+        assert!(matches!(told(&trailing, 2), Err(InvalidReply::NotBulk(_))));
     }
 
     #[test]
-    fn long_and_strange_words_of_a_server_are_cut() {
+    fn long_error_reasons_of_a_server_are_truncated() {
         let reason = "\\n".repeat(5000);
         let body = format!(
             "{{\"items\":[{}]}}",
             item(0, &format!("\"status\":400,\"error\":{{\"type\":\"t\",\"reason\":\"{reason}\"}}"))
         );
-        let heard = told(&body, 1).unwrap();
-        assert!(heard[0].2.len() < 2 * REASON_MAX && !heard[0].2.contains('\n'));
+        let statuses = told(&body, 1).unwrap();
+        assert!(statuses[0].2.len() < 2 * REASON_MAX && !statuses[0].2.contains('\n'));
     }
 }

@@ -1,4 +1,4 @@
-//! The play: a server, a clock and a log of the test's own.
+//! The fake: a server, a clock and a log of the test's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::config;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) const TERMS: Terms =
-    Terms { flush: SECOND, batch: 64 << 10, retry: Duration::from_secs(60), catch_up: 0 };
+pub(super) const BATCH_SETTINGS: BatchSettings =
+    BatchSettings { flush: SECOND, batch: 64 << 10, retry: Duration::from_secs(60), catch_up: 0 };
 
 /// What a server answers: a status, `Retry-After`, a body; or no answer at all.
-type Answered = Result<(u16, Option<&'static str>, String), &'static str>;
+type FakeReply = Result<(u16, Option<&'static str>, String), &'static str>;
 
 /// A record as the server gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Sent {
 }
 
 /// A request as the server sees it.
-pub(super) struct Asked<'a> {
+pub(super) struct FakeRequest<'a> {
     pub(super) at: Duration,
     pub(super) sent: &'a [Sent],
     pub(super) bytes: usize,
@@ -39,22 +39,22 @@ pub(super) struct Asked<'a> {
     pub(super) before: usize,
 }
 
-type Server = Box<dyn FnMut(&Asked<'_>, &mut Vec<String>) -> Answered>;
+type Server = Box<dyn FnMut(&FakeRequest<'_>, &mut Vec<String>) -> FakeReply>;
 
 /// A folder with a log that goes away with the test.
-pub(super) struct Desk {
+pub(super) struct TestLog {
     pub(super) dir: PathBuf,
     config: config::Log,
 }
 
-impl Desk {
-    pub(super) fn new(segment: u64, budget: u64) -> Desk {
+impl TestLog {
+    pub(super) fn new(segment: u64, budget: u64) -> TestLog {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("onset-shipper-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let config = config::Log { dir: dir.clone(), segment, budget, document: 16 << 10, sync: SECOND };
-        Desk { dir, config }
+        TestLog { dir, config }
     }
 
     pub(super) fn writer(&self) -> Writer {
@@ -62,21 +62,21 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for TestLog {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
 /// The transport of a test: its clock stands still but for what is waited for.
-pub(super) struct Play {
+pub(super) struct FakeTransport {
     pub(super) clock: Duration,
     server: Server,
     /// The ids that the server has, in the order in which they came.
     pub(super) index: Vec<String>,
     /// When each request came, and how many records it had.
     pub(super) requests: Vec<(Duration, usize)>,
-    pub(super) said: Vec<String>,
+    pub(super) log_lines: Vec<String>,
     /// When the agent leaves.
     pub(super) leave_at: Duration,
     /// What happens while it waits: a step up to that time at most. Returns the time it came to, and
@@ -84,38 +84,41 @@ pub(super) struct Play {
     pub(super) passes: Box<dyn FnMut(Duration, Option<Duration>) -> (Duration, bool)>,
 }
 
-impl Play {
-    pub(super) fn new(server: impl FnMut(&Asked<'_>, &mut Vec<String>) -> Answered + 'static) -> Play {
-        Play {
+impl FakeTransport {
+    pub(super) fn new(
+        server: impl FnMut(&FakeRequest<'_>, &mut Vec<String>) -> FakeReply + 'static,
+    ) -> FakeTransport {
+        FakeTransport {
             clock: Duration::from_secs(1000),
             server: Box::new(server),
             index: Vec::new(),
             requests: Vec::new(),
-            said: Vec::new(),
+            log_lines: Vec::new(),
             leave_at: Duration::from_secs(100_000),
             passes: Box::new(|now, until| (until.unwrap_or(now), false)),
         }
     }
 }
 
-impl Transport for &mut Play {
+impl Transport for &mut FakeTransport {
     fn now(&self) -> Now {
         let since = u64::try_from(self.clock.as_millis()).unwrap();
         Now { mono: self.clock, wall: Wall(1_795_452_413_007 + since) }
     }
 
-    fn wait(&mut self, until: Option<Duration>) -> News {
+    fn wait(&mut self, until: Option<Duration>) -> Wakeup {
         let until = Some(until.map_or(self.leave_at, |at| at.min(self.leave_at)));
         let (clock, records) = (self.passes)(self.clock, until);
         self.clock = clock.max(self.clock);
-        News { records, terms: None, leave: self.clock >= self.leave_at }
+        Wakeup { records, batch_settings: None, leave: self.clock >= self.leave_at }
     }
 
     fn post(&mut self, body: &[u8], reply: &mut Vec<u8>, limit: usize) -> Result<Reply, String> {
         let sent = read(body);
-        let asked = Asked { at: self.clock, sent: &sent, bytes: body.len(), before: self.requests.len() };
+        let request =
+            FakeRequest { at: self.clock, sent: &sent, bytes: body.len(), before: self.requests.len() };
         self.requests.push((self.clock, sent.len()));
-        let (status, retry_after, text) = (self.server)(&asked, &mut self.index)?;
+        let (status, retry_after, text) = (self.server)(&request, &mut self.index)?;
         assert!(text.len() <= limit, "a reply of {} bytes to {} records", text.len(), sent.len());
         *reply = text.into_bytes();
         Ok(Reply { status, retry_after: retry_after.map(str::to_owned) })
@@ -126,7 +129,7 @@ impl Transport for &mut Play {
     }
 
     fn say(&mut self, line: &str) {
-        self.said.push(line.to_owned());
+        self.log_lines.push(line.to_owned());
     }
 }
 
@@ -145,11 +148,11 @@ fn read(body: &[u8]) -> Vec<Sent> {
 /// Answers as a real server does, with a status for each record: 201 or 409 as the index has it,
 /// unless `fate` says otherwise.
 pub(super) fn answer(
-    asked: &Asked<'_>,
+    request: &FakeRequest<'_>,
     index: &mut Vec<String>,
     fate: impl Fn(usize, &Sent) -> Option<u16>,
-) -> Answered {
-    let items: Vec<String> = asked
+) -> FakeReply {
+    let items: Vec<String> = request
         .sent
         .iter()
         .enumerate()
@@ -189,11 +192,16 @@ pub(super) fn write(writer: &mut Writer, from: u32, count: u32) -> Vec<String> {
         .collect()
 }
 
-/// Runs a shipper to the end of the play. Returns what it counted.
-pub(super) fn run(play: &mut Play, dir: &Path, mark: &Arc<Mark>, terms: Terms) -> Arc<OutputStats> {
+/// Runs a shipper to the end of the script. Returns what it counted.
+pub(super) fn run(
+    fake: &mut FakeTransport,
+    dir: &Path,
+    progress: &Arc<Progress>,
+    batch_settings: BatchSettings,
+) -> Arc<OutputStats> {
     let stats = Arc::new(OutputStats::default());
-    let position = Position::open(dir, mark, &stats).unwrap();
-    Shipper::new(play, position, terms, 42).run();
+    let position = Position::open(dir, progress, &stats).unwrap();
+    Shipper::new(fake, position, batch_settings, 42).run();
     stats
 }
 

@@ -12,28 +12,28 @@ const SLOW: Duration = Duration::from_secs(60);
 /// A server that asks for more patience than this is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Why a request is to be sent again.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Setback {
-    /// It will pass: overload, a restart, a broken connection.
-    Passing,
-    /// It will not pass by itself: rights, a missing index, a wrong address.
-    Lasting,
+pub enum Failure {
+    /// It passes by itself: overload, a restart, a broken connection.
+    Transient,
+    /// It does not pass by itself: rights, a missing index, a wrong address.
+    Persistent,
 }
 
-/// Pauses between attempts.
+/// Exponential back-off: the pauses between attempts.
 #[derive(Debug)]
-pub struct Pace {
+pub struct Backoff {
     random: u64,
     longest: Duration,
     failures: u32,
 }
 
-impl Pace {
+impl Backoff {
     /// `seed` differs between agents; `longest` is the longest pause after what will pass.
     #[must_use]
-    pub fn new(seed: u64, longest: Duration) -> Pace {
-        Pace { random: seed | 1, longest, failures: 0 }
+    pub fn new(seed: u64, longest: Duration) -> Backoff {
+        Backoff { random: seed | 1, longest, failures: 0 }
     }
 
     /// Changes the longest pause.
@@ -41,18 +41,18 @@ impl Pace {
         self.longest = longest;
     }
 
-    /// All is well: the next failure is the first.
-    pub fn well(&mut self) {
+    /// A request succeeded: the next failure is the first one.
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// How long to wait after one more failure.
-    pub fn pause(&mut self, setback: Setback, retry_after: Option<Duration>) -> Duration {
+    pub fn pause(&mut self, failure: Failure, retry_after: Option<Duration>) -> Duration {
         let doubled = FIRST.saturating_mul(1 << self.failures.min(20));
         self.failures = self.failures.saturating_add(1);
-        let own = match setback {
-            Setback::Passing => doubled.min(self.longest),
-            Setback::Lasting => SLOW,
+        let own = match failure {
+            Failure::Transient => doubled.min(self.longest),
+            Failure::Persistent => SLOW,
         };
         let asked = retry_after.map_or(Duration::ZERO, |asked| asked.min(RETRY_AFTER_MAX));
         if asked >= own {
@@ -71,18 +71,18 @@ impl Pace {
     }
 }
 
-/// A cap on bytes per second; what was sent is paid for by waiting.
+/// A limit on bytes per second: after each request the next one waits.
 #[derive(Debug)]
-pub struct Cap {
+pub struct RateLimit {
     bytes_per_second: u64,
     free_at: Duration,
 }
 
-impl Cap {
-    /// No more than this; 0 is no cap.
+impl RateLimit {
+    /// No more than this; 0 is no rate_limit.
     #[must_use]
-    pub fn new(bytes_per_second: u64) -> Cap {
-        Cap { bytes_per_second, free_at: Duration::ZERO }
+    pub fn new(bytes_per_second: u64) -> RateLimit {
+        RateLimit { bytes_per_second, free_at: Duration::ZERO }
     }
 
     /// When the next request may be sent.
@@ -91,7 +91,7 @@ impl Cap {
         self.free_at
     }
 
-    /// So many bytes were sent.
+    /// `bytes` were sent at `now`.
     pub fn sent(&mut self, now: Duration, bytes: usize) {
         if self.bytes_per_second > 0 {
             let nanoseconds = (bytes as u128 * 1_000_000_000) / u128::from(self.bytes_per_second);
@@ -131,26 +131,26 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_begin_again_when_all_is_well() {
-        let mut pace = Pace::new(42, MINUTE);
+    fn pauses_double_up_to_the_longest_and_reset_after_success() {
+        let mut backoff = Backoff::new(42, MINUTE);
         for round in 0..2 {
             for step in 0..40 {
                 let whole = FIRST.saturating_mul(1 << step.min(20)).min(MINUTE);
-                let pause = pace.pause(Setback::Passing, None);
+                let pause = backoff.pause(Failure::Transient, None);
                 assert!(pause >= whole / 2 && pause <= whole, "{round} {step}: {pause:?} of {whole:?}");
             }
-            pace.well();
+            backoff.reset();
         }
     }
 
     #[test]
-    fn a_fleet_does_not_come_back_at_once() {
+    fn jitter_spreads_the_retries_of_a_fleet() {
         let pauses = (0..10_000_u64).map(|agent| {
-            let mut pace = Pace::new(agent.wrapping_mul(0x9e37_79b9_7f4a_7c15), MINUTE);
+            let mut backoff = Backoff::new(agent.wrapping_mul(0x9e37_79b9_7f4a_7c15), MINUTE);
             for _ in 0..10 {
-                let _ = pace.pause(Setback::Passing, None);
+                let _ = backoff.pause(Failure::Transient, None);
             }
-            pace.pause(Setback::Passing, None)
+            backoff.pause(Failure::Transient, None)
         });
         // Over the 30 s in which they come back, no second has twice its share.
         let mut seconds = [0; 61];
@@ -159,36 +159,40 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_not_asked_before_it_wants_to_be_and_not_never() {
-        let mut pace = Pace::new(7, MINUTE);
+    fn retry_after_is_honoured_up_to_a_bound() {
+        let mut backoff = Backoff::new(7, MINUTE);
         for seconds in [1, 5, 90, 3000] {
             let asked = Duration::from_secs(seconds);
-            for setback in [Setback::Passing, Setback::Lasting] {
-                assert!(pace.pause(setback, Some(asked)) >= asked);
+            for failure in [Failure::Transient, Failure::Persistent] {
+                assert!(backoff.pause(failure, Some(asked)) >= asked);
             }
         }
-        let pause = pace.pause(Setback::Passing, Some(Duration::from_secs(u64::MAX / 4)));
+        let pause = backoff.pause(Failure::Transient, Some(Duration::from_secs(u64::MAX / 4)));
         assert!(pause <= RETRY_AFTER_MAX * 2, "{pause:?}");
     }
 
     #[test]
-    fn what_only_a_person_can_mend_is_tried_slowly_from_the_first() {
-        let pause = Pace::new(7, MINUTE).pause(Setback::Lasting, None);
+    fn a_persistent_failure_is_retried_slowly_from_the_first() {
+        let pause = Backoff::new(7, MINUTE).pause(Failure::Persistent, None);
         assert!(pause >= SLOW / 2 && pause <= SLOW);
     }
 
     #[test]
-    fn catching_up_keeps_to_its_rate() {
-        let mut cap = Cap::new(1000);
+    fn the_rate_limit_spaces_requests() {
+        let mut rate_limit = RateLimit::new(1000);
         let mut now = Duration::from_secs(100);
         for _ in 0..10 {
-            now = now.max(cap.free_at());
-            cap.sent(now, 500);
+            now = now.max(rate_limit.free_at());
+            rate_limit.sent(now, 500);
         }
-        assert_eq!(cap.free_at(), Duration::from_secs(105), "5000 bytes in 5 s");
-        cap.sent(Duration::from_secs(200), 100);
-        assert_eq!(cap.free_at(), Duration::from_millis(200_100), "time that was not used is not saved up");
-        let mut none = Cap::new(0);
+        assert_eq!(rate_limit.free_at(), Duration::from_secs(105), "5000 bytes in 5 s");
+        rate_limit.sent(Duration::from_secs(200), 100);
+        assert_eq!(
+            rate_limit.free_at(),
+            Duration::from_millis(200_100),
+            "time that was not used is not saved up"
+        );
+        let mut none = RateLimit::new(0);
         none.sent(now, usize::MAX);
         assert_eq!(none.free_at(), Duration::ZERO);
     }

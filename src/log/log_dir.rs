@@ -1,4 +1,4 @@
-//! The log's folder: made and locked for one writer, and listed for anyone.
+//! The log's directory: created and locked for one writer, and listed for anyone.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -9,26 +9,27 @@ use std::time::{Duration, Instant};
 
 use super::record::SEQ_END;
 use super::{Error, calls};
+use crate::takeover;
 
-/// What a segment is called before it has its name.
+/// The name of a segment before its first record.
 pub(super) const NEXT: &str = "next";
 const LOCK: &str = "lock";
 const SUFFIX: &str = ".seg";
 /// 16 hex digits and the suffix.
 const NAME: usize = 20;
 
-/// The name of the segment that begins with this number, without a heap.
+/// The name of the segment whose first record is `first`, without a heap allocation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Name([u8; NAME]);
+pub(super) struct SegmentName([u8; NAME]);
 
-impl Name {
-    pub(super) fn new(first: u64) -> Name {
+impl SegmentName {
+    pub(super) fn new(first: u64) -> SegmentName {
         let mut name = *b"0000000000000000.seg";
         for (at, digit) in name.iter_mut().take(16).enumerate() {
             let nibble = first >> (60 - 4 * at) & 15;
             *digit = b"0123456789abcdef".get(usize::try_from(nibble).unwrap_or(0)).copied().unwrap_or(b'0');
         }
-        Name(name)
+        SegmentName(name)
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -42,23 +43,23 @@ impl Name {
     }
 }
 
-/// A segment as the folder shows it.
+/// A segment as the directory lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct SegmentFile {
     /// The number in its name.
     pub(super) first: u64,
     /// Its size in bytes.
     pub(super) size: u64,
 }
 
-/// The segments in a folder, oldest first.
-pub(super) fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
+/// The segments in a directory, oldest first.
+pub(super) fn list(dir: &Path) -> Result<Vec<SegmentFile>, Error> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
-        let Some(first) = entry.file_name().to_str().and_then(Name::parse) else { continue };
+        let Some(first) = entry.file_name().to_str().and_then(SegmentName::parse) else { continue };
         match entry.metadata() {
-            Ok(data) if data.is_file() => segments.push(Listed { first, size: data.len() }),
+            Ok(data) if data.is_file() => segments.push(SegmentFile { first, size: data.len() }),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {} // deleted meanwhile
             Err(error) => return Err(Error::io("look at", &entry.path())(error)),
@@ -68,90 +69,81 @@ pub(super) fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
     Ok(segments)
 }
 
-/// A folder's stamps are of a coarse clock: of two changes within this the later may not show.
+/// A directory's change time comes from a coarse clock: of two changes within this time the later may not show.
 const COARSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
 
-/// After this many looks in a row at an unchanged folder it is listed again.
-const BELIEVED: u32 = 64;
+/// After this many looks in a row that found a directory unchanged, it is listed again.
+const LOOKS_MAX: u32 = 64;
 
-/// What a folder says of its last change: its inode, and a stamp that is compared and never read as a time.
-type Stamp = [i64; 4];
+/// A directory's device, inode and change time; it is only compared, never read as a time.
+type DirStamp = [i64; 4];
 
-/// A folder in which nothing was found. While it says that no name in it came or went, it need not be
-/// listed again.
+/// A directory in which nothing new was found. While its change time stays, no name in it came or went, and it need not
+/// be listed again.
 #[derive(Debug)]
-pub(super) struct Calm {
-    stamp: Stamp,
+pub(super) struct UnchangedDir {
+    stamp: DirStamp,
     since: Instant,
-    /// It was listed when its last change was so long ago that the next one shows.
+    /// It was listed long enough after its last change for the next change to show.
     sure: bool,
-    asked: u32,
+    looks: u32,
 }
 
-impl Calm {
-    /// Whether nothing can be new in it; `calm` is then what is to be kept if nothing is found in it.
-    pub(super) fn is_still(calm: &mut Option<Calm>, dir: &Path) -> bool {
-        let Some(stamp) = Calm::stamp(dir) else {
-            *calm = None;
+impl UnchangedDir {
+    /// Whether `dir` has not changed since it was last listed. Else `unchanged` describes it as it is now, to be kept if
+    /// nothing new is found in it.
+    pub(super) fn is_unchanged(unchanged: &mut Option<UnchangedDir>, dir: &Path) -> bool {
+        let Some(stamp) = UnchangedDir::stamp(dir) else {
+            *unchanged = None;
             return false;
         };
-        match calm {
-            Some(calm) if calm.stamp == stamp => {
-                calm.asked += 1;
-                if calm.sure && calm.asked < BELIEVED {
+        match unchanged {
+            Some(unchanged) if unchanged.stamp == stamp => {
+                unchanged.looks += 1;
+                if unchanged.sure && unchanged.looks < LOOKS_MAX {
                     return true;
                 }
-                (calm.sure, calm.asked) = (calm.since.elapsed() > COARSE, 0);
+                (unchanged.sure, unchanged.looks) = (unchanged.since.elapsed() > COARSE, 0);
             }
-            _ => *calm = Some(Calm { stamp, since: Instant::now(), sure: false, asked: 0 }),
+            _ => *unchanged = Some(UnchangedDir { stamp, since: Instant::now(), sure: false, looks: 0 }),
         }
         false
     }
 
-    fn stamp(dir: &Path) -> Option<Stamp> {
+    fn stamp(dir: &Path) -> Option<DirStamp> {
         let data = std::fs::metadata(dir).ok()?;
         let [dev, ino] = [data.dev(), data.ino()].map(u64::cast_signed);
         Some([dev, ino, data.ctime(), data.ctime_nsec()])
     }
 
-    /// Whether the next look spares the list.
+    /// Whether the next look needs no listing.
     #[cfg(test)]
     pub(super) fn is_sure(&self) -> bool {
         self.sure
     }
 }
 
-/// The path of the segment that begins with this number.
-pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
-    dir.join(Name::new(first).as_str())
+/// The path of the segment whose first record is `first`.
+pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(SegmentName::new(first).as_str())
 }
 
-/// How long the holder of a lock may take to be gone, and how often that is looked at.
-const LEAVING: Duration = Duration::from_millis(500);
-const AGAIN: Duration = Duration::from_millis(10);
-
-/// A folder that is locked for one writer.
+/// A log's directory, locked for one writer.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct LogDir {
     dir: PathBuf,
     lock: File,
 }
 
-impl Folder {
-    /// Makes the folder where it is missing, and locks it. One that is held is tried again for a
-    /// moment: an agent that is leaving lets go of it soon, and so does a child between fork and exec.
-    pub(super) fn take(dir: &Path) -> Result<Folder, Error> {
-        let began = Instant::now();
-        loop {
-            match Folder::hold(dir) {
-                Err(Error::Held { .. }) if began.elapsed() < LEAVING => std::thread::sleep(AGAIN),
-                held => return held,
-            }
-        }
+impl LogDir {
+    /// Creates the directory where it is missing, and locks it. Waits for an agent that is exiting, and for a child of it
+    /// between fork and exec.
+    pub(super) fn lock(dir: &Path) -> Result<LogDir, Error> {
+        takeover::take(|error| matches!(error, Error::Held { .. }), || LogDir::try_lock(dir))
     }
 
-    /// Makes the folder where it is missing, and locks it. Does not wait.
-    fn hold(dir: &Path) -> Result<Folder, Error> {
+    /// Creates the directory where it is missing, and locks it. Does not wait.
+    fn try_lock(dir: &Path) -> Result<LogDir, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("make", dir))?;
         let path = dir.join(LOCK);
         let open =
@@ -168,19 +160,19 @@ impl Folder {
         let _ = writeln!(pid, "{}", std::process::id());
         // Only for the message that another onset shows, so a full disk is no reason to give up.
         let _ = lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes()));
-        Ok(Folder { dir: dir.to_owned(), lock })
+        Ok(LogDir { dir: dir.to_owned(), lock })
     }
 
-    /// Makes and locks the folder again if it was taken away.
+    /// Creates and locks the directory again if it was deleted or moved.
     pub(super) fn renew(&mut self) -> Result<(), Error> {
-        if !self.held() {
-            *self = Folder::hold(&self.dir)?;
+        if !self.is_in_place() {
+            *self = LogDir::try_lock(&self.dir)?;
         }
         Ok(())
     }
 
-    /// Whether the folder in its place is still the one that is locked.
-    pub(super) fn held(&self) -> bool {
+    /// Whether its path still names the directory that is locked.
+    pub(super) fn is_in_place(&self) -> bool {
         let there = std::fs::symlink_metadata(self.dir.join(LOCK));
         match (self.lock.metadata(), there) {
             (Ok(ours), Ok(there)) => ours.dev() == there.dev() && ours.ino() == there.ino(),
@@ -189,7 +181,7 @@ impl Folder {
     }
 
     /// Where it is.
-    pub(super) fn dir(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.dir
     }
 
