@@ -8,7 +8,7 @@ use onset::config::Config;
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{MetricKind, Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, TRACERS, Tracer, World};
+use onset::tracer::{About, Capacity, Cause, Data, Emitted, Event, Executor, Out, TRACERS, Tracer};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::Scratch;
@@ -23,8 +23,8 @@ const BUDGET: Budget = Budget::Us(1000.0);
 /// Captures are begun and never over; events are kept.
 struct Calm(u32);
 
-impl World for Calm {
-    fn capture(&mut self, _: Request) -> Ticket {
+impl Executor for Calm {
+    fn capture(&mut self, _: Request, _: Cause) -> Ticket {
         self.0 += 1;
         Ticket(self.0)
     }

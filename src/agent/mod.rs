@@ -3,6 +3,7 @@
 //! helper threads that wake the poll. After `ready` faults are counted and the loop goes on.
 
 mod budget;
+mod capture_ledger;
 mod control_requests;
 mod hooks;
 mod host_name;
@@ -171,7 +172,7 @@ impl Agent {
         let more = self.backlog
             || self.scanning
             || self.renamed.is_some()
-            || self.shared.pending()
+            || self.shared.ledger.has_refused()
             || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
@@ -349,6 +350,7 @@ impl Agent {
             if let Some(counts) = self.shared.counts.get_mut(open.slot) {
                 counts.captured(answer.as_ref().err().copied());
             }
+            self.shared.ledger.answered(&open, &answer);
             let input = match &answer {
                 Ok(capture) => Input::Captured(open.ticket, capture),
                 Err(refusal) => Input::Refused(open.ticket, *refusal),

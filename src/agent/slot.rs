@@ -8,8 +8,9 @@ use crate::clock::Wall;
 use crate::host::{ContainerId, Facts, Snapshot};
 use crate::log::RecordId;
 use crate::sys::Timer;
-use crate::tracer::{Settings, Spec, Tracer};
+use crate::tracer::{Settings, Spec, Tracer, Trigger};
 
+use super::capture_ledger::EventCaptures;
 use super::pressure::PsiTrigger;
 use super::rings::Records;
 
@@ -93,6 +94,11 @@ pub(super) fn outcome(refusal: Option<Refusal>) -> usize {
     }
 }
 
+/// How a capture ended that was done, or was refused.
+pub(super) fn outcome_name(refusal: Option<Refusal>) -> &'static str {
+    OUTCOMES.get(outcome(refusal)).copied().unwrap_or_default()
+}
+
 /// The last event of a tracer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastEvent {
@@ -103,6 +109,10 @@ pub(super) struct LastEvent {
     pub(super) time: Wall,
     /// Its `container_id`; its container may be gone when someone asks.
     pub(super) container: Option<ContainerId>,
+    /// The rule that fired.
+    pub(super) trigger: Trigger,
+    /// The captures that it was made of.
+    pub(super) captures: EventCaptures,
 }
 
 /// Kinds of faults that are told apart; a tracer names them in its source, so this is plenty.

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bpf;
+use crate::capture_data::Scope;
 use crate::clock::{Now, Wall};
 use crate::confine;
 use crate::control::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
+    BudgetStatus, EventCaptureStatus, LastEvent, LogStatus, LoopStatus, OpenCaptureStatus, ProgramStatus,
+    ShipStatus, Status, TracerStatus,
 };
 use crate::output::OutputStats;
 use crate::ship;
 
 use super::Agent;
 use super::budget::Budget;
+use super::capture_ledger::AnsweredCapture;
 use super::slot::OUTCOMES;
 
 /// Faults of the agent, each with its name and count.
@@ -21,6 +24,25 @@ pub(super) type NamedFaults = [(&'static str, u64); 17];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is looked at, for a person: a device by its numbers.
+fn scope(scope: Scope) -> String {
+    match scope {
+        Scope::Host => "host".into(),
+        Scope::Container(_) => "container".into(),
+        Scope::Device(device) => format!("device {}:{}", device.major, device.minor),
+    }
+}
+
+fn event_capture(capture: &AnsweredCapture) -> EventCaptureStatus {
+    EventCaptureStatus {
+        kind: capture.kind.name().into(),
+        scope: scope(capture.scope),
+        outcome: capture.outcome.into(),
+        began: capture.window.map(|(began, _)| began.wall.to_string()),
+        lasted_ms: capture.window.map(|(_, lasted)| millis(lasted)),
+    }
 }
 
 fn program_statuses() -> Vec<ProgramStatus> {
@@ -55,6 +77,8 @@ impl Agent {
                 id: last.id.to_string(),
                 time: last.time.to_string(),
                 container_id: last.container.map(|id| id.to_string()),
+                trigger: Some(last.trigger.name().into()),
+                captures: last.captures.iter().flatten().map(event_capture).collect(),
             }),
         });
         Status {
@@ -75,11 +99,35 @@ impl Agent {
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
             programs: program_statuses(),
-            captures_open: self.shared.open() as u64,
+            captures_open: self.shared.ledger.open().len() as u64,
+            open_captures: self.open_captures(now),
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
         }
+    }
+
+    /// The captures that are under way, each with what asked for it.
+    fn open_captures(&self, now: Now) -> Vec<OpenCaptureStatus> {
+        let containers = self.reader.containers();
+        let id = |key| containers.get(key).map(|container| container.own_id().to_string());
+        let each = self.shared.ledger.open().iter().map(|open| {
+            let whose = match open.scope {
+                Scope::Container(key) => Some(key),
+                Scope::Host | Scope::Device(_) => open.cause.subject,
+            };
+            let ahead = millis(open.until.saturating_sub(now.mono));
+            OpenCaptureStatus {
+                kind: open.kind.name().into(),
+                scope: scope(open.scope),
+                container_id: whose.and_then(id),
+                tracer: self.slots.get(open.slot).map_or_else(String::new, |slot| slot.spec.name.into()),
+                trigger: open.cause.trigger.map(|trigger| trigger.name().into()),
+                since: open.cause.at.wall.to_string(),
+                until: Wall(now.wall.0.saturating_add(ahead)).to_string(),
+            }
+        });
+        each.collect()
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {

@@ -44,7 +44,7 @@ mod windowed_min;
 pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
-pub use out::{About, Data, Emitted, Out, Shrink, World};
+pub use out::{About, Cause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
 pub use pending::PENDING_MAX;
 pub use trigger::Trigger;
 
