@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use onset::capture_data::{Request, Ticket};
-use onset::config::Config;
+use onset::config::{Config, ConfiguredTracer};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{MetricKind, Mishaps, Scrape};
@@ -48,9 +48,8 @@ impl Fed {
     pub fn new(scratch: &Scratch) -> Fed {
         let config = Config::parse("", TRACERS).expect("the defaults");
         let capacity = Capacity { containers: CONTAINERS };
-        let built = TRACERS.iter().zip(&config.tracers);
         let mut tracers: Vec<Box<dyn Tracer>> =
-            built.map(|(spec, settings)| (spec.build)(settings, capacity)).collect();
+            config.tracers.iter().map(|it| (it.spec.build)(&it.settings, capacity)).collect();
         let mut tree = Tree::new(&scratch.0, CONTAINERS);
         let facts = TRACERS
             .iter()
@@ -73,7 +72,7 @@ impl Fed {
     pub fn scrape(&mut self) -> usize {
         let Fed { tree, tracers, config, page } = self;
         page.clear();
-        for ((tracer, spec), settings) in tracers.iter().zip(TRACERS).zip(&config.tracers) {
+        for (tracer, ConfiguredTracer { spec, settings }) in tracers.iter().zip(&config.tracers) {
             let mut scrape = Scrape::new(page, spec.metrics);
             tracer.scrape(Watched::new(tree.reader.containers(), settings.filter()), &mut scrape);
             assert_eq!(scrape.mishaps(), Mishaps::default());

@@ -12,7 +12,8 @@ use crate::sys;
 
 use super::outputs::{self, Outputs};
 use super::process::Process;
-use super::slot::{OUTCOMES, Slot, State};
+use super::slot::{OUTCOMES, State};
+use super::slots::Slots;
 use super::status::NamedFaults;
 use super::tracer_context::SharedState;
 
@@ -190,7 +191,7 @@ const OVERFLOWS: Metric = metric(
 
 /// All that is shown.
 pub(super) struct View<'a> {
-    pub(super) slots: &'a [Slot],
+    pub(super) slots: &'a Slots,
     pub(super) shared: &'a SharedState,
     pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,
@@ -216,7 +217,7 @@ impl View<'_> {
         let mut scrape = Scrape::new(page, &outputs::METRICS);
         self.outputs.scrape(&mut scrape);
         mishaps.add(scrape.mishaps());
-        for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
+        for slot in self.slots.named().filter(|slot| slot.state == State::Active) {
             let mut scrape = Scrape::new(page, slot.spec.metrics);
             let watched = Watched::new(self.containers, slot.settings.filter());
             slot.tracer.scrape(watched, &mut scrape);
@@ -230,7 +231,7 @@ impl View<'_> {
         scrape.family(&BUILD, |to| to.sample(&[env!("CARGO_PKG_VERSION")], 1_u64));
         scrape.family(&LOST, |to| {
             self.shared.captures.lost(&mut |source, lost| to.sample(&[source], lost));
-            for records in self.slots.iter().filter_map(|slot| slot.records.as_ref()) {
+            for records in self.slots.all().filter_map(|slot| slot.records.as_ref()) {
                 to.sample(&[records.source().name()], records.lost());
             }
         });
@@ -272,9 +273,9 @@ impl View<'_> {
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {
-        let each = || self.slots.iter().zip(&self.shared.counts);
+        let each = || self.slots.named().map(|slot| (slot, &slot.counts));
         scrape.family(&STATE, |to| {
-            for slot in self.slots {
+            for slot in self.slots.named() {
                 for state in State::NAMES {
                     to.sample(&[slot.spec.name, state], slot.state.name() == state);
                 }

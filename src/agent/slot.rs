@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::bpf::Hook;
 use crate::capture_data::Refusal;
 use crate::clock::Wall;
+use crate::config::ConfiguredTracer;
 use crate::host::{ContainerId, Facts, Snapshot};
 use crate::log::RecordId;
 use crate::sys::Timer;
-use crate::tracer::{Settings, Spec, Tracer, Trigger};
+use crate::tracer::{Capacity, Settings, Spec, Tracer, Trigger};
 
 use super::capture_ledger::EventCaptures;
 use super::pressure::PsiTrigger;
@@ -161,6 +162,7 @@ pub(super) struct Slot {
     pub(super) settings: Settings,
     pub(super) state: State,
     pub(super) tracer: Box<dyn Tracer>,
+    pub(super) counts: Counts,
     pub(super) timer: Timer,
     pub(super) pressure: Option<PsiTrigger>,
     /// Its hook's, while it is attached.
@@ -169,9 +171,34 @@ pub(super) struct Slot {
     pub(super) due: bool,
     /// Looks in a row at which something that it reads was not there.
     pub(super) misses: u32,
+    /// The config names it no more: it goes when its last capture is answered.
+    pub(super) retired: bool,
 }
 
 impl Slot {
+    /// One that is not fed yet: nothing wakes the loop for it.
+    pub(super) fn new(tracer: &ConfiguredTracer, state: State, capacity: Capacity) -> std::io::Result<Slot> {
+        let ConfiguredTracer { spec, settings } = tracer;
+        Ok(Slot {
+            spec,
+            settings: settings.clone(),
+            state,
+            tracer: (spec.build)(settings, capacity),
+            counts: Counts::new(),
+            timer: Timer::new()?,
+            pressure: None,
+            records: None,
+            due: false,
+            misses: 0,
+            retired: false,
+        })
+    }
+
+    /// Whether the tracer that this spec is of is this one: it may have other metrics or captures now, and goes on.
+    pub(super) fn is(&self, spec: &Spec) -> bool {
+        self.spec.name == spec.name && std::ptr::fn_addr_eq(self.spec.build, spec.build)
+    }
+
     /// Sets its timer on the phase that all equal intervals share.
     pub(super) fn arm(&self, now: Duration) -> std::io::Result<()> {
         if !self.state.ticks() {

@@ -60,27 +60,28 @@ fn program_statuses() -> Vec<ProgramStatus> {
 impl Agent {
     pub(super) fn status(&self, now: Now) -> Status {
         let log = self.shared.log.counters();
-        let tracers = self.slots.iter().zip(&self.shared.counts).map(|(slot, counts)| TracerStatus {
-            name: slot.spec.name.into(),
-            state: slot.state.name().into(),
-            reason: slot.state.reason().map(Into::into),
-            samples: counts.samples,
-            events: counts.events,
-            captures: OUTCOMES
-                .iter()
-                .zip(counts.captures)
-                .map(|(name, count)| ((*name).into(), count))
-                .collect(),
-            refused: counts.captures.iter().skip(1).sum(),
-            faults: counts.faults.iter().map(|(_, count)| count).sum(),
-            last_event: counts.last.map(|last| LastEvent {
-                id: last.id.to_string(),
-                time: last.time.to_string(),
-                container_id: last.container.map(|id| id.to_string()),
-                trigger: Some(last.trigger.name().into()),
-                captures: last.captures.iter().flatten().map(event_capture).collect(),
-            }),
-        });
+        let tracers =
+            self.slots.named().map(|slot| (slot, &slot.counts)).map(|(slot, counts)| TracerStatus {
+                name: slot.spec.name.into(),
+                state: slot.state.name().into(),
+                reason: slot.state.reason().map(Into::into),
+                samples: counts.samples,
+                events: counts.events,
+                captures: OUTCOMES
+                    .iter()
+                    .zip(counts.captures)
+                    .map(|(name, count)| ((*name).into(), count))
+                    .collect(),
+                refused: counts.captures.iter().skip(1).sum(),
+                faults: counts.faults.iter().map(|(_, count)| count).sum(),
+                last_event: counts.last.map(|last| LastEvent {
+                    id: last.id.to_string(),
+                    time: last.time.to_string(),
+                    container_id: last.container.map(|id| id.to_string()),
+                    trigger: Some(last.trigger.name().into()),
+                    captures: last.captures.iter().flatten().map(event_capture).collect(),
+                }),
+            });
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),

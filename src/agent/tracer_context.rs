@@ -24,8 +24,6 @@ pub(super) struct SharedState {
     pub(super) region: String,
     pub(super) budget: Budget,
     pub(super) ledger: CaptureLedger,
-    /// By slot.
-    pub(super) counts: Vec<Counts>,
     /// The log could not take an event; said once until it can again.
     log_fails: bool,
 }
@@ -46,7 +44,6 @@ impl SharedState {
             region,
             budget: Budget::new(percent),
             ledger: CaptureLedger::new(slots),
-            counts: std::iter::repeat_with(Counts::new).take(slots).collect(),
             log_fails: false,
         }
     }
@@ -74,6 +71,8 @@ pub(super) struct TracerContext<'a> {
     pub(super) now: Now,
     pub(super) slot: usize,
     pub(super) tracer: &'static str,
+    /// What it did since start.
+    pub(super) counts: &'a mut Counts,
     /// Whether the config has it run. One that is off tells what its captures bring, and asks for no more.
     pub(super) enabled: bool,
     /// Whether the kernel tells it of its events.
@@ -131,8 +130,8 @@ impl Executor for TracerContext<'_> {
         if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
             return Emitted::Unwatched;
         }
-        let SharedState { log, hostname, region, counts, log_fails, ledger, .. } = &mut *self.shared;
-        let Some(counts) = counts.get_mut(self.slot) else { return Emitted::Failed };
+        let SharedState { log, hostname, region, log_fails, ledger, .. } = &mut *self.shared;
+        let counts = &mut *self.counts;
         let mut too_large = false;
         let appended = log.append(|id, to| {
             let envelope = document::Envelope {
@@ -187,9 +186,7 @@ impl Executor for TracerContext<'_> {
     }
 
     fn fault(&mut self, fault: &'static str) {
-        if let Some(counts) = self.shared.counts.get_mut(self.slot) {
-            counts.fault(fault);
-        }
+        self.counts.fault(fault);
     }
 }
 

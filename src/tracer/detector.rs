@@ -19,6 +19,10 @@ pub trait Detector {
     /// The capture that it asks for.
     const CAPTURE: CaptureKind;
 
+    /// The capture that this one asks for, where its settings choose.
+    fn capture(&self) -> CaptureKind {
+        Self::CAPTURE
+    }
     /// Takes its own keys anew; what it remembers stays.
     fn reconfigure(&mut self, settings: &Settings);
     /// What its capture is to look at.
@@ -195,7 +199,8 @@ impl<D: Detector> DetectorTracer<D> {
         out: &'a mut Out<'o>,
     ) -> (&'a mut D, Sampler<'a, 'o, D::Readings>) {
         let DetectorTracer { detector, pending, rule, .. } = self;
-        (detector, Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting, pending, out })
+        let kind = detector.capture();
+        (detector, Sampler { now, rule, kind, scope: D::scope, lasting, pending, out })
     }
 
     fn recorded(&mut self, now: Now, record: &[u8], out: &mut Out<'_>) {

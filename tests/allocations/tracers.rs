@@ -248,9 +248,9 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let (mut sheet, mut page) = (vec![0; 32 << 10], FixedBuf::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
     let (capture, probe) = (capture(spec.captures[0]), capture(CaptureKind::Probe));
-    let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
+    let mut tracer = (spec.build)(&config.tracers[place].settings, Capacity { containers: CONTAINERS });
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
-    let filter = config.tracers[place].filter();
+    let filter = config.tracers[place].settings.filter();
     let mut bench = Bench {
         spec,
         containers: &containers,

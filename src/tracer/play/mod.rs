@@ -14,7 +14,7 @@ use super::{
 };
 use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
-use crate::config::Config;
+use crate::config::{Config, ConfiguredTracer};
 use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
@@ -130,11 +130,16 @@ impl Play {
 
     /// This tracer, registered or not, configured by this TOML, with `document` bytes for a document.
     pub fn of(spec: &'static Spec, config: &str, document: usize) -> Play {
-        let settings = match Config::parse(config, &[spec]) {
+        let tracer = match Config::parse(config, &[spec]) {
             Ok(config) => config.tracers.into_iter().next(),
             Err(error) => panic!("{error}"),
         };
-        let Some(settings) = settings else { panic!("no settings of {}", spec.name) };
+        let Some(tracer) = tracer else { panic!("no settings of {}", spec.name) };
+        Play::configured(tracer, document)
+    }
+
+    /// This tracer with its settings, with `document` bytes for a document.
+    pub fn configured(ConfiguredTracer { spec, settings }: ConfiguredTracer, document: usize) -> Play {
         let now = Now { mono: Duration::from_secs(1000), wall: Wall(1_700_000_000_000) };
         let seen = Recorder {
             open: Vec::new(),

@@ -14,6 +14,7 @@ mod reconfigured;
 mod specs;
 mod uniform;
 mod waitrate;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
