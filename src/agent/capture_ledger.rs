@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::control::Caller;
 use crate::tracer::{Cause, PENDING_MAX, TICKETS_MAX, Tickets};
 
-use super::slot::outcome_name;
+use super::outcome::outcome_name;
 
 /// A capture that was asked for and is not yet answered.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,10 @@ use crate::output::OutputStats;
 use crate::ship;
 use crate::sys;
 
+use super::outcome::OUTCOMES;
 use super::outputs::{self, Outputs};
 use super::process::Process;
-use super::slot::{OUTCOMES, State};
+use super::slot::State;
 use super::slots::Slots;
 use super::status::NamedFaults;
 use super::tracer_context::SharedState;
@@ -281,7 +282,7 @@ impl View<'_> {
                 }
             }
         });
-        let per_tracer = |to: &mut Family<'_>, value: fn(&super::slot::Counts) -> u64| {
+        let per_tracer = |to: &mut Family<'_>, value: fn(&super::counts::Counts) -> u64| {
             each().for_each(|(slot, counts)| to.sample(&[slot.spec.name], value(counts)));
         };
         scrape.family(&SAMPLES, |to| per_tracer(to, |counts| counts.samples));

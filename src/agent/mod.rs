@@ -5,10 +5,12 @@
 mod budget;
 mod capture_ledger;
 mod control_requests;
+mod counts;
 mod hooks;
 mod host_name;
 mod metrics;
 mod names;
+mod outcome;
 mod outputs;
 mod pages;
 mod pressure;
@@ -380,3 +382,6 @@ impl Agent {
         with(http, &mut View { slots, shared, outputs, containers, agent_faults, turns, process, mishaps });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::ship;
 use super::Agent;
 use super::budget::Budget;
 use super::capture_ledger::AnsweredCapture;
-use super::slot::OUTCOMES;
+use super::outcome::OUTCOMES;
 
 /// Faults of the agent, each with its name and count.
 pub(super) type NamedFaults = [(&'static str, u64); 17];

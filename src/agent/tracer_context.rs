@@ -13,8 +13,8 @@ use crate::tracer::{About, Cause, Data, Emitted, Executor, Trigger, document};
 
 use super::budget::Budget;
 use super::capture_ledger::{CaptureLedger, OpenCapture};
+use super::counts::{Counts, LastEvent};
 use super::host_name::HostName;
-use super::slot::{Counts, LastEvent};
 
 /// Everything that outlives a turn and that all tracers act on.
 pub(super) struct SharedState {

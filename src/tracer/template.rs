@@ -23,7 +23,8 @@ pub struct TracerTemplate {
     pub describe: fn(&Settings) -> Result<Description, String>,
 }
 
-/// What one tracer is, beside what its template says.
+/// What one tracer is, beside what its template says. What a reload may change again and again, as a threshold, is no
+/// part of it: there is a limit to different ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// What it is for: one phrase.

@@ -80,7 +80,7 @@ fn describe(settings: &Settings) -> Result<Description, String> {
     let (_, facts, _) = found.ok_or_else(|| format!("reading: there is no \"{reading}\""))?;
     let metric = if values.text("metric").is_empty() { values.text("name") } else { values.text("metric") };
     Ok(Description {
-        about: format!("{reading} above {}", values.number("above")),
+        about: format!("{reading} past its limit"),
         facts: *facts,
         captures: vec![evidence(settings)?],
         metrics: vec![MetricDescription {
@@ -205,7 +205,7 @@ const TWO: &str = "[[watch]]\nname = \"busy\"\nreading = \"host_load\"\nabove = 
 fn two_tracers_that_a_config_makes_have_names_facts_captures_and_metrics_of_their_own() {
     let [busy, full] = made(TWO).try_into().expect("two");
     assert_eq!([busy.spec.name, full.spec.name], ["busy", "full"]);
-    assert_eq!(busy.spec.about, "host_load above 5");
+    assert_eq!(busy.spec.about, "host_load past its limit");
     assert!(busy.spec.facts.load && !busy.spec.facts.memory && full.spec.facts.memory);
     assert_eq!([busy.spec.captures, full.spec.captures], [[CaptureKind::Memory], [CaptureKind::Tasks]]);
     let again = made(TWO);
@@ -281,12 +281,8 @@ fn a_made_tracer_whose_rule_changes_goes_on_with_what_it_remembers() {
         play.tick(&Host { load: Some(Load { one, ..Load::default() }), ..Host::default() }, &[]);
     };
     tick(&mut play, 6.0);
-    let changed =
-        made(
-            &TWO.replace("evidence", "above = 50\nevidence")
-                .replacen("above = 5\n", "above = 7\n", 1)
-                .replacen("above = 50\n", "", 1),
-        );
+    let changed = made(&TWO.replacen("above = 5\n", "above = 7\n", 1));
+    assert!(std::ptr::eq(changed[0].spec, play.spec), "a threshold is no other tracer");
     play.reconfigure(&changed[0].settings);
     tick(&mut play, 6.5);
     assert!(play.seen.asked.is_empty(), "it is not high any more");
