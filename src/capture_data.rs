@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Now;
 use crate::host::Key;
 
 /// Names one request from the moment it is made to its single answer.
@@ -101,6 +102,8 @@ pub enum Refusal {
 pub struct Capture {
     /// What it looked at.
     pub scope: Scope,
+    /// When it began: it may have been under way before anyone asked for it.
+    pub began: Now,
     /// How long it really lasted.
     pub lasted: Duration,
     /// Samples that the kernel could not hand over: their share of the evidence is missing.

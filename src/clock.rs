@@ -12,6 +12,25 @@ pub struct Now {
     pub wall: Wall,
 }
 
+impl Now {
+    /// The moment that lies `past` before this one.
+    #[must_use]
+    pub fn minus(self, past: Duration) -> Now {
+        let ms = u64::try_from(past.as_millis()).unwrap_or(u64::MAX);
+        Now { mono: self.mono.saturating_sub(past), wall: Wall(self.wall.0.saturating_sub(ms)) }
+    }
+
+    /// How many milliseconds this moment lies after `other`; less than 0: before it.
+    #[must_use]
+    pub fn ms_after(self, other: Now) -> i64 {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        match self.mono.checked_sub(other.mono) {
+            Some(after) => ms(after),
+            None => -ms(other.mono.saturating_sub(self.mono)),
+        }
+    }
+}
+
 /// A calendar time in milliseconds since 1970, shown as RFC 3339 in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wall(pub u64);
@@ -94,6 +113,18 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_may_lie_before_another_or_after_it() {
+        let now = Now { mono: Duration::from_secs(60), wall: Wall(1_700_000_000_000) };
+        let before = now.minus(Duration::from_millis(1500));
+        assert_eq!(before, Now { mono: Duration::from_millis(58_500), wall: Wall(1_699_999_998_500) });
+        assert_eq!((before.ms_after(now), now.ms_after(before), now.ms_after(now)), (-1500, 1500, 0));
+        let boot = now.minus(Duration::MAX);
+        assert_eq!((boot, boot.ms_after(now)), (Now { mono: Duration::ZERO, wall: Wall(0) }, -60_000));
+        let never = Now { mono: Duration::MAX, ..now };
+        assert_eq!((never.ms_after(boot), boot.ms_after(never)), (i64::MAX, -i64::MAX));
+    }
 
     #[test]
     fn a_calendar_time_is_written_as_rfc_3339_and_read_back() {

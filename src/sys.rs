@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::{Now, Wall};
 
@@ -39,6 +39,21 @@ pub fn now() -> Now {
 #[must_use]
 pub fn monotonic() -> Duration {
     clock(libc::CLOCK_MONOTONIC)
+}
+
+/// The moment at which `instant` was taken.
+#[must_use]
+pub fn at(instant: Instant) -> Now {
+    // In this order, it is never found to lie before itself.
+    let past = instant.elapsed();
+    now().minus(past)
+}
+
+/// The moment at which CLOCK_MONOTONIC was at `time`, which is past.
+#[must_use]
+pub fn at_monotonic(time: Duration) -> Now {
+    let now = now();
+    now.minus(now.mono.saturating_sub(time))
 }
 
 /// CPU time this whole process has used so far.

@@ -4,11 +4,11 @@
 use std::hint::black_box;
 
 use onset::capture_data::{Request, Ticket};
-use onset::config::Config;
+use onset::config::{Config, ConfiguredTracer};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{MetricKind, Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, TRACERS, Tracer, World};
+use onset::tracer::{About, Capacity, Cause, Data, Emitted, Event, Executor, Out, TRACERS, Tracer};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::Scratch;
@@ -23,8 +23,8 @@ const BUDGET: Budget = Budget::Us(1000.0);
 /// Captures are begun and never over; events are kept.
 struct Calm(u32);
 
-impl World for Calm {
-    fn capture(&mut self, _: Request) -> Ticket {
+impl Executor for Calm {
+    fn capture(&mut self, _: Request, _: Cause) -> Ticket {
         self.0 += 1;
         Ticket(self.0)
     }
@@ -48,9 +48,8 @@ impl Fed {
     pub fn new(scratch: &Scratch) -> Fed {
         let config = Config::parse("", TRACERS).expect("the defaults");
         let capacity = Capacity { containers: CONTAINERS };
-        let built = TRACERS.iter().zip(&config.tracers);
         let mut tracers: Vec<Box<dyn Tracer>> =
-            built.map(|(spec, settings)| (spec.build)(settings, capacity)).collect();
+            config.tracers.iter().map(|it| (it.spec.build)(&it.settings, capacity)).collect();
         let mut tree = Tree::new(&scratch.0, CONTAINERS);
         let facts = TRACERS
             .iter()
@@ -73,7 +72,7 @@ impl Fed {
     pub fn scrape(&mut self) -> usize {
         let Fed { tree, tracers, config, page } = self;
         page.clear();
-        for ((tracer, spec), settings) in tracers.iter().zip(TRACERS).zip(&config.tracers) {
+        for (tracer, ConfiguredTracer { spec, settings }) in tracers.iter().zip(&config.tracers) {
             let mut scrape = Scrape::new(page, spec.metrics);
             tracer.scrape(Watched::new(tree.reader.containers(), settings.filter()), &mut scrape);
             assert_eq!(scrape.mishaps(), Mishaps::default());

@@ -113,7 +113,7 @@ impl Detector for Iowait {
         if tasks.is_empty() && completed.pending.trigger != Trigger::Manual {
             return false; // It passed: a capture is asked for again while the level holds.
         }
-        let head = Head::new(completed.pending.trigger, completed.capture);
+        let head = Head::new(completed.pending, completed.capture);
         sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &[]))
     }
 

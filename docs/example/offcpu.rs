@@ -13,6 +13,7 @@ use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::capture_data::{CaptureData, Refusal};
 use crate::stacks::{Row, fold};
+use crate::sys;
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -134,7 +135,7 @@ impl Running {
             kernel: vec![function],
         });
         let profile = fold(HZ, rows);
-        self.open.finish(self.began.elapsed(), self.lost, CaptureData::Stacks(profile));
+        self.open.finish(sys::at(self.began), self.began.elapsed(), self.lost, CaptureData::Stacks(profile));
     }
 }
 

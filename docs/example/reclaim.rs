@@ -142,7 +142,7 @@ impl Detector for Reclaim {
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
         let CaptureData::Memory(top) = &completed.capture.seen else { return sink.foreign() };
-        let head = Head::new(completed.pending.trigger, completed.capture);
+        let head = Head::new(completed.pending, completed.capture);
         sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), top })
     }
 

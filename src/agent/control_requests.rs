@@ -48,8 +48,8 @@ impl Agent {
         container: Option<&str>,
         seconds: Option<u64>,
     ) -> Result<(), String> {
-        let Some(index) = self.slots.iter().position(|slot| slot.spec.name == tracer) else {
-            return Err(no_tracer(tracer));
+        let Some(index) = self.slots.place_of(tracer) else {
+            return Err(no_tracer(tracer, self.slots.named().map(|slot| slot.spec)));
         };
         let Some(slot) = self.slots.get(index) else { return Err("there is no such tracer".into()) };
         match &slot.state {

@@ -53,7 +53,7 @@ mod tests {
     use crate::tracer::{HookKnob, KnobSource, RECLAIM, Spec, TRACERS};
 
     fn settings(spec: &'static Spec, config: &str) -> Settings {
-        Config::parse(config, &[spec]).expect("valid").tracers.remove(0)
+        Config::parse(config, &[spec]).expect("valid").tracers.remove(0).settings
     }
 
     /// The largest value that a variable can be given.

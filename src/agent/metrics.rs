@@ -10,9 +10,11 @@ use crate::output::OutputStats;
 use crate::ship;
 use crate::sys;
 
+use super::outcome::OUTCOMES;
 use super::outputs::{self, Outputs};
 use super::process::Process;
-use super::slot::{OUTCOMES, Slot, State};
+use super::slot::State;
+use super::slots::Slots;
 use super::status::NamedFaults;
 use super::tracer_context::SharedState;
 
@@ -190,7 +192,7 @@ const OVERFLOWS: Metric = metric(
 
 /// All that is shown.
 pub(super) struct View<'a> {
-    pub(super) slots: &'a [Slot],
+    pub(super) slots: &'a Slots,
     pub(super) shared: &'a SharedState,
     pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,
@@ -216,7 +218,7 @@ impl View<'_> {
         let mut scrape = Scrape::new(page, &outputs::METRICS);
         self.outputs.scrape(&mut scrape);
         mishaps.add(scrape.mishaps());
-        for slot in self.slots.iter().filter(|slot| slot.state == State::Active) {
+        for slot in self.slots.named().filter(|slot| slot.state == State::Active) {
             let mut scrape = Scrape::new(page, slot.spec.metrics);
             let watched = Watched::new(self.containers, slot.settings.filter());
             slot.tracer.scrape(watched, &mut scrape);
@@ -230,7 +232,7 @@ impl View<'_> {
         scrape.family(&BUILD, |to| to.sample(&[env!("CARGO_PKG_VERSION")], 1_u64));
         scrape.family(&LOST, |to| {
             self.shared.captures.lost(&mut |source, lost| to.sample(&[source], lost));
-            for records in self.slots.iter().filter_map(|slot| slot.records.as_ref()) {
+            for records in self.slots.all().filter_map(|slot| slot.records.as_ref()) {
                 to.sample(&[records.source().name()], records.lost());
             }
         });
@@ -272,15 +274,15 @@ impl View<'_> {
     }
 
     fn tracers(&self, scrape: &mut Scrape<'_>) {
-        let each = || self.slots.iter().zip(&self.shared.counts);
+        let each = || self.slots.named().map(|slot| (slot, &slot.counts));
         scrape.family(&STATE, |to| {
-            for slot in self.slots {
+            for slot in self.slots.named() {
                 for state in State::NAMES {
                     to.sample(&[slot.spec.name, state], slot.state.name() == state);
                 }
             }
         });
-        let per_tracer = |to: &mut Family<'_>, value: fn(&super::slot::Counts) -> u64| {
+        let per_tracer = |to: &mut Family<'_>, value: fn(&super::counts::Counts) -> u64| {
             each().for_each(|(slot, counts)| to.sample(&[slot.spec.name], value(counts)));
         };
         scrape.family(&SAMPLES, |to| per_tracer(to, |counts| counts.samples));

@@ -3,11 +3,14 @@
 //! helper threads that wake the poll. After `ready` faults are counted and the loop goes on.
 
 mod budget;
+mod capture_ledger;
 mod control_requests;
+mod counts;
 mod hooks;
 mod host_name;
 mod metrics;
 mod names;
+mod outcome;
 mod outputs;
 mod pages;
 mod pressure;
@@ -15,6 +18,7 @@ mod process;
 mod reload;
 mod rings;
 mod slot;
+mod slots;
 mod start;
 mod status;
 mod support;
@@ -38,7 +42,7 @@ use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
 use crate::sys::{self, Signals};
-use crate::tracer::{Event, Out};
+use crate::tracer::{Event, Out, Registry};
 
 pub use start::Error;
 pub use support::{Support, supports};
@@ -48,7 +52,7 @@ pub use test_harness::TestHarness;
 use metrics::{Turns, View};
 use outputs::Outputs;
 use process::Process;
-use slot::Slot;
+use slots::{SLOTS_MAX, Slots};
 use tracer_context::{SharedState, TracerContext};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
@@ -69,10 +73,10 @@ const SIGNALS: Token = Token(1);
 const CONTAINERS: Token = Token(2);
 const HOST_NAME: Token = Token(3);
 const TIMERS: usize = 100;
-const PRESSURES: usize = 200;
-const HOOKS: usize = 250;
-const HTTP: usize = 300;
-const CONTROL: usize = 400;
+const PRESSURES: usize = TIMERS + SLOTS_MAX;
+const HOOKS: usize = PRESSURES + SLOTS_MAX;
+const HTTP: usize = HOOKS + SLOTS_MAX;
+const CONTROL: usize = HTTP + 100;
 
 /// The agent, from its start on.
 pub struct Agent {
@@ -82,11 +86,13 @@ pub struct Agent {
     resolver: NameResolver,
     shared: SharedState,
     outputs: Outputs,
-    slots: Vec<Slot>,
+    slots: Slots,
     http: http::Server,
     control: control::Server,
     config: Config,
     config_file: Option<PathBuf>,
+    /// The tracers that a config may have.
+    registry: Registry<'static>,
     process: Process,
     started: Now,
     turns: Turns,
@@ -171,7 +177,7 @@ impl Agent {
         let more = self.backlog
             || self.scanning
             || self.renamed.is_some()
-            || self.shared.pending()
+            || self.shared.ledger.has_refused()
             || self.records_wait();
         if more || self.http.pending() || self.control.pending() {
             return Some(Duration::ZERO);
@@ -203,6 +209,7 @@ impl Agent {
         self.look(now);
         self.hand_out_records(now);
         self.answers(now);
+        self.remove_retired();
         self.http_view(|http, view| {
             http.resume(now.mono, view);
             http.expire(now.mono);
@@ -274,9 +281,9 @@ impl Agent {
 
     /// Reads what the tracers whose time has come need, once for all, and feeds them.
     fn look(&mut self, now: Now) {
-        let due = self.slots.iter().filter(|slot| slot.due);
+        let due = self.slots.all().filter(|slot| slot.due);
         let facts = due.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts));
-        if !self.slots.iter().any(|slot| slot.due) {
+        if !self.slots.all().any(|slot| slot.due) {
             return;
         }
         self.reader.read(facts, now);
@@ -284,7 +291,7 @@ impl Agent {
             let captures = &mut self.shared.captures;
             self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
         }
-        for index in 0..self.slots.len() {
+        for index in self.slots.places() {
             let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.due) else { continue };
             slot.due = false;
             if !slot.state.ticks() {
@@ -293,16 +300,12 @@ impl Agent {
             match slot::missing(slot.spec.facts, &self.reader.snapshot()) {
                 None => {
                     slot.reads();
-                    if let Some(counts) = self.shared.counts.get_mut(index) {
-                        counts.samples += 1;
-                    }
+                    slot.counts.samples += 1;
                     self.feed(index, now, None, &Input::Tick);
                 }
                 Some(reason) => {
                     slot.fails(reason);
-                    if let Some(counts) = self.shared.counts.get_mut(index) {
-                        counts.fault("facts_missing");
-                    }
+                    slot.counts.fault("facts_missing");
                 }
             }
         }
@@ -326,7 +329,8 @@ impl Agent {
             filter: slot.settings.filter(),
             slot: index,
             tracer: slot.spec.name,
-            enabled: slot.settings.enabled(),
+            enabled: slot.settings.enabled() && !slot.retired,
+            counts: &mut slot.counts,
             event: slot.spec.hook.is_some(),
             caller,
             kept: None,
@@ -352,9 +356,10 @@ impl Agent {
                 self.backlog = false;
                 return;
             };
-            if let Some(counts) = self.shared.counts.get_mut(open.slot) {
-                counts.captured(answer.as_ref().err().copied());
+            if let Some(slot) = self.slots.get_mut(open.slot) {
+                slot.counts.captured(answer.as_ref().err().copied());
             }
+            self.shared.ledger.answered(&open, &answer);
             let input = match &answer {
                 Ok(capture) => Input::Captured(open.ticket, capture),
                 Err(refusal) => Input::Refused(open.ticket, *refusal),
@@ -383,3 +388,6 @@ impl Agent {
         with(http, &mut View { slots, shared, outputs, containers, agent_faults, turns, process, mishaps });
     }
 }
+
+#[cfg(test)]
+mod tests;

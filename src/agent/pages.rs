@@ -41,7 +41,7 @@ impl View<'_> {
     /// Each tracer's state on a line; 503 while one has failed.
     fn ready(&self, to: &mut FixedBuf) -> (u16, &'static str) {
         let mut status = 200;
-        for slot in self.slots {
+        for slot in self.slots.named() {
             if matches!(slot.state, State::Failed(_)) {
                 status = 503;
             }

@@ -1,13 +1,12 @@
 //! SIGHUP: the config is read again. A bad one is refused whole; a good one takes effect at once,
 //! but for the keys that only a start reads, which are named. Nothing is built anew: a tracer whose
-//! keys changed keeps what it remembers, and the others are not touched.
+//! keys changed keeps what it remembers, and the others are not touched. Tracers that the config makes come and go with it.
 
 use std::thread::Builder;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::config::Config;
-use crate::tracer::{Settings, TRACERS};
+use crate::config::{Config, ConfiguredTracer};
 
 use super::hooks::attach_hook;
 use super::slot::State;
@@ -21,7 +20,7 @@ impl Agent {
         self.shared.hostname.follow();
         // Who asks for the config to be read anew has names looked at, too.
         self.rescan = Duration::ZERO;
-        match Config::load(self.config_file.as_deref(), TRACERS) {
+        match Config::load(self.config_file.as_deref(), self.registry) {
             Ok(config) => self.adopt(now, config),
             Err(error) => {
                 self.faults.reloads += 1;
@@ -37,13 +36,10 @@ impl Agent {
             eprintln!("onset: these changes need a restart: {}", fixed.join(", "));
         }
         let mut changed = self.config.changed_at_once(&config);
-        for (index, settings) in config.tracers.iter().enumerate() {
-            let Some(slot) = self.slots.get(index) else { continue };
-            if slot.settings.values() != settings.values() {
-                changed.push(slot.spec.name);
-            }
-            if slot.settings != *settings {
-                self.reconfigure(now, index, settings);
+        self.retire_unnamed(now, &config, &mut changed);
+        for tracer in &config.tracers {
+            if self.take_up(now, tracer) {
+                changed.push(tracer.spec.name);
             }
         }
         self.shared.budget.set(config.capture_percent);
@@ -61,9 +57,80 @@ impl Agent {
         }
     }
 
+    /// Tracers that the config names no more ask for nothing more; they are there until their captures are over.
+    fn retire_unnamed(&mut self, now: Now, config: &Config, changed: &mut Vec<&'static str>) {
+        for index in self.slots.places() {
+            let Some(slot) = self.slots.get_mut(index).filter(|slot| !slot.retired) else { continue };
+            if config.tracers.iter().any(|tracer| slot.is(tracer.spec)) {
+                continue;
+            }
+            changed.push(slot.spec.name);
+            let ran = slot.state.ticks();
+            if ran {
+                self.hand_out_last(now, index);
+            }
+            if let Some(slot) = self.slots.get_mut(index) {
+                (slot.state, slot.retired) = (State::Disabled, true);
+            }
+            self.begin_or_end_looks(now, index, ran);
+        }
+    }
+
+    /// Lets go of those whose captures are over by now.
+    pub(super) fn remove_retired(&mut self) {
+        for index in self.slots.places() {
+            let retired = self.slots.get(index).is_some_and(|slot| slot.retired);
+            if retired && !self.shared.ledger.waits(index) {
+                self.slots.take(index);
+            }
+        }
+    }
+
+    /// Gives a tracer its settings, be it there already or not. Returns whether its own keys are other ones now.
+    fn take_up(&mut self, now: Now, tracer: &ConfiguredTracer) -> bool {
+        let Some(index) = self.slots.place_of_same(tracer) else {
+            self.add(now, tracer);
+            return true;
+        };
+        let Some(slot) = self.slots.get(index) else { return false };
+        let other = slot.retired || !std::ptr::eq(slot.spec, tracer.spec);
+        let changed = other || slot.settings.values() != tracer.settings.values();
+        if other || slot.settings != tracer.settings {
+            self.reconfigure(now, index, tracer);
+        }
+        changed
+    }
+
+    /// One more tracer.
+    fn add(&mut self, now: Now, tracer: &ConfiguredTracer) {
+        let Agent { slots, shared, poll, config, .. } = self;
+        let Some(place) = slots.free_place() else {
+            self.faults.reloads += 1;
+            eprintln!(
+                "onset: {} is not added: others wait for their last captures; reload again when they are over",
+                tracer.spec.name
+            );
+            return;
+        };
+        match start::open_slot(config, &mut shared.captures, poll, place, tracer, now.mono) {
+            Ok(slot) => {
+                if let Some(reason) = slot.state.reason() {
+                    eprintln!("onset: {} off: {reason}", slot.spec.name);
+                }
+                slots.put(place, slot);
+                shared.ledger.make_room(slots.places().len());
+            }
+            Err(error) => {
+                self.faults.reloads += 1;
+                eprintln!("onset: {} is not added: {error}", tracer.spec.name);
+            }
+        }
+    }
+
     /// Gives one tracer other settings. It goes on with all that it remembers, and its captures with it:
     /// those of one that is disabled end in events, too.
-    fn reconfigure(&mut self, now: Now, index: usize, settings: &Settings) {
+    fn reconfigure(&mut self, now: Now, index: usize, tracer: &ConfiguredTracer) {
+        let ConfiguredTracer { spec, settings } = tracer;
         let Some(slot) = self.slots.get(index) else { return };
         let (before, every) = (slot.state.clone(), slot.settings.every());
         let ran = before.ticks();
@@ -71,11 +138,13 @@ impl Agent {
             self.hand_out_last(now, index);
         }
         let Some(slot) = self.slots.get_mut(index) else { return };
+        // What it is may need other captures.
+        let other = !std::ptr::eq(slot.spec, *spec);
         slot.tracer.reconfigure(settings);
-        slot.settings = settings.clone();
+        (slot.spec, slot.settings, slot.retired) = (spec, settings.clone(), false);
         if settings.enabled() {
-            if !ran {
-                slot.state = support::state(slot.spec, settings, &self.shared.captures);
+            if !ran || other {
+                slot.state = support::state(spec, settings, &self.shared.captures);
             }
             // One that is attached is loaded anew only where its knobs changed.
             attach_hook(&self.poll, &mut self.shared.captures, index, slot);

@@ -93,19 +93,19 @@ impl<S: Source> Records<S> {
 impl Agent {
     /// Whether records wait that the poll does not tell of.
     pub(super) fn records_wait(&self) -> bool {
-        self.slots.iter().filter_map(|slot| slot.records.as_ref()).any(Records::waits)
+        self.slots.all().filter_map(|slot| slot.records.as_ref()).any(Records::waits)
     }
 
     /// Has the facts read in this turn that records are told with.
     pub(super) fn read_for_records(&mut self) {
-        for slot in &mut self.slots {
+        for slot in self.slots.all_mut() {
             slot.due |= slot.records.as_ref().is_some_and(Records::waits);
         }
     }
 
     /// Hands the records that wait to their tracers, which have been fed with this turn's facts.
     pub(super) fn hand_out_records(&mut self, now: Now) {
-        for index in 0..self.slots.len() {
+        for index in self.slots.places() {
             self.hand_out_some(now, index);
         }
     }

@@ -1,15 +1,14 @@
-//! One registered tracer in the loop: its state, its timer, its counters.
+//! One tracer in the loop: its state, its timer, what it is fed by.
 
 use std::time::Duration;
 
 use crate::bpf::Hook;
-use crate::capture_data::Refusal;
-use crate::clock::Wall;
-use crate::host::{ContainerId, Facts, Snapshot};
-use crate::log::RecordId;
+use crate::config::ConfiguredTracer;
+use crate::host::{Facts, Snapshot};
 use crate::sys::Timer;
-use crate::tracer::{Settings, Spec, Tracer};
+use crate::tracer::{Capacity, Settings, Spec, Tracer};
 
+use super::counts::Counts;
 use super::pressure::PsiTrigger;
 use super::rings::Records;
 
@@ -78,79 +77,13 @@ impl Slot {
     }
 }
 
-/// How captures ended, by name.
-pub(super) const OUTCOMES: [&str; 6] = ["done", "busy", "unsupported", "over_budget", "gone", "failed"];
-
-/// The place in `OUTCOMES` of a capture that was done, or was refused.
-pub(super) fn outcome(refusal: Option<Refusal>) -> usize {
-    match refusal {
-        None => 0,
-        Some(Refusal::Busy) => 1,
-        Some(Refusal::Unsupported(_)) => 2,
-        Some(Refusal::OverBudget) => 3,
-        Some(Refusal::Gone) => 4,
-        Some(Refusal::Failed(_)) => 5,
-    }
-}
-
-/// The last event of a tracer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastEvent {
-    pub(super) id: RecordId,
-    /// When it was put into the log.
-    pub(super) at: Wall,
-    /// Its `tracer_time`.
-    pub(super) time: Wall,
-    /// Its `container_id`; its container may be gone when someone asks.
-    pub(super) container: Option<ContainerId>,
-}
-
-/// Kinds of faults that are told apart; a tracer names them in its source, so this is plenty.
-const FAULTS_MAX: usize = 16;
-
-/// What a tracer did since start.
-#[derive(Debug)]
-pub(super) struct Counts {
-    pub(super) samples: u64,
-    pub(super) events: u64,
-    pub(super) captures: [u64; OUTCOMES.len()],
-    pub(super) faults: Vec<(&'static str, u64)>,
-    pub(super) last: Option<LastEvent>,
-}
-
-impl Counts {
-    pub(super) fn new() -> Counts {
-        Counts {
-            samples: 0,
-            events: 0,
-            captures: [0; OUTCOMES.len()],
-            faults: Vec::with_capacity(FAULTS_MAX),
-            last: None,
-        }
-    }
-
-    /// Counts a fault under its name.
-    pub(super) fn fault(&mut self, fault: &'static str) {
-        if let Some((_, count)) = self.faults.iter_mut().find(|(name, _)| *name == fault) {
-            *count += 1;
-        } else if self.faults.len() < FAULTS_MAX {
-            self.faults.push((fault, 1));
-        }
-    }
-
-    pub(super) fn captured(&mut self, refusal: Option<Refusal>) {
-        if let Some(count) = self.captures.get_mut(outcome(refusal)) {
-            *count += 1;
-        }
-    }
-}
-
 /// One tracer.
 pub(super) struct Slot {
     pub(super) spec: &'static Spec,
     pub(super) settings: Settings,
     pub(super) state: State,
     pub(super) tracer: Box<dyn Tracer>,
+    pub(super) counts: Counts,
     pub(super) timer: Timer,
     pub(super) pressure: Option<PsiTrigger>,
     /// Its hook's, while it is attached.
@@ -159,9 +92,34 @@ pub(super) struct Slot {
     pub(super) due: bool,
     /// Looks in a row at which something that it reads was not there.
     pub(super) misses: u32,
+    /// The config names it no more: it goes when its last capture is answered.
+    pub(super) retired: bool,
 }
 
 impl Slot {
+    /// One that is not fed yet: nothing wakes the loop for it.
+    pub(super) fn new(tracer: &ConfiguredTracer, state: State, capacity: Capacity) -> std::io::Result<Slot> {
+        let ConfiguredTracer { spec, settings } = tracer;
+        Ok(Slot {
+            spec,
+            settings: settings.clone(),
+            state,
+            tracer: (spec.build)(settings, capacity),
+            counts: Counts::new(),
+            timer: Timer::new()?,
+            pressure: None,
+            records: None,
+            due: false,
+            misses: 0,
+            retired: false,
+        })
+    }
+
+    /// Whether the tracer that this spec is of is this one: it may have other metrics or captures now, and goes on.
+    pub(super) fn is(&self, spec: &Spec) -> bool {
+        self.spec.name == spec.name && std::ptr::fn_addr_eq(self.spec.build, spec.build)
+    }
+
     /// Sets its timer on the phase that all equal intervals share.
     pub(super) fn arm(&self, now: Duration) -> std::io::Result<()> {
         if !self.state.ticks() {
@@ -203,18 +161,5 @@ mod tests {
         assert_eq!(next_on_phase(ms(14_999), ms(5000)), ms(15_000));
         assert_eq!(next_on_phase(ms(15_000), ms(5000)), ms(20_000), "not now, but next");
         assert_eq!(next_on_phase(ms(12_345), ms(10_000)), ms(20_000), "10 s fall on every second 5 s");
-    }
-
-    #[test]
-    fn a_fault_is_counted_under_its_name_and_names_are_bounded() {
-        let mut counts = Counts::new();
-        counts.fault("a");
-        counts.fault("b");
-        counts.fault("a");
-        assert_eq!(counts.faults, [("a", 2), ("b", 1)]);
-        for number in 0..100 {
-            counts.fault(Box::leak(format!("{number}").into_boxed_str()));
-        }
-        assert_eq!(counts.faults.len(), FAULTS_MAX);
     }
 }

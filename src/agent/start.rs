@@ -2,6 +2,7 @@
 //! the remedy; after `ready` nothing does.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,14 +11,14 @@ use mio::{Interest, Poll, Token, Waker};
 
 use crate::capture::{Captures, Hierarchy};
 use crate::capture_data::CaptureKind;
-use crate::config::Config;
+use crate::config::{Config, ConfiguredTracer};
 use crate::confine;
 use crate::container_names::NameResolver;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
-use crate::sys::{self, Signals, Timer};
-use crate::tracer::{Capacity, Settings, Spec, TRACERS};
+use crate::sys::{self, Signals};
+use crate::tracer::{Capacity, REGISTRY, Registry};
 use crate::{control, host, http, log};
 
 use super::hooks::attach_hook;
@@ -26,6 +27,7 @@ use super::outputs::{OUTPUTS, Outputs};
 use super::pressure::PsiTrigger;
 use super::process::Process;
 use super::slot::{Slot, State};
+use super::slots::Slots;
 use super::tracer_context::SharedState;
 use super::{
     Agent, AgentFaults, CONTAINERS, CONTROL, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
@@ -73,6 +75,15 @@ impl Agent {
     /// its rights away, before it starts a thread or opens the log: what could not be done without
     /// them later fails now.
     pub fn start(config: Config, config_file: Option<PathBuf>) -> Result<Agent, Error> {
+        Agent::start_with(config, config_file, REGISTRY)
+    }
+
+    /// The same, with the tracers of this registry; a reload reads the config by it, too.
+    pub(super) fn start_with(
+        config: Config,
+        config_file: Option<PathBuf>,
+        registry: Registry<'static>,
+    ) -> Result<Agent, Error> {
         let started = sys::now();
         // Signals first: threads that are started later must not take them.
         let signals =
@@ -80,26 +91,12 @@ impl Agent {
         // A refusal leaves the old limit, and what does not fit that is counted as a fault.
         let _ = sys::raise_open_files();
         let poll = Poll::new().map_err(kernel("an epoll"))?;
-        let registry = poll.registry();
-        let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 1 + HTTP_MAX, PAGE_MAX)?;
-        let control = control::Server::bind(
-            &config.socket,
-            config.socket_group.as_deref(),
-            registry,
-            CONTROL..CONTROL + 1 + CONTROL_MAX,
-        )?;
+        let (http, control) = listen(&config, &poll)?;
         let reader = Reader::open(&config.paths, config.containers)?;
         register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
-        register(&poll, std::os::fd::AsRawFd::as_raw_fd(&signals), SIGNALS, Interest::READABLE)?;
-        let hostname = HostName::new(&config.hostname, &config.paths.proc);
-        if let Some(fd) = hostname.fd() {
-            register(&poll, fd, HOST_NAME, Interest::PRIORITY)?;
-        }
-        let waker = Waker::new(registry, WAKE).map_err(kernel("an eventfd"))?;
-        let wake = Arc::new(move || {
-            // An eventfd that is full wakes as well.
-            let _ = waker.wake();
-        });
+        register(&poll, signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
+        let hostname = host_name(&config, &poll)?;
+        let wake = wake(&poll)?;
         let unified = reader.mode() == Mode::V2;
         let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified };
         let mut captures = Captures::load(&config.paths, hierarchy, config.containers, wake.clone());
@@ -108,14 +105,9 @@ impl Agent {
         confine(&captures);
         captures.begin_threads();
         let (log, recovered) = Writer::open(&config.log)?;
-        let shared = SharedState::new(
-            captures,
-            log,
-            hostname,
-            config.region.clone(),
-            config.capture_percent,
-            slots.len(),
-        );
+        let places = slots.places().len();
+        let shared =
+            SharedState::new(captures, log, hostname, config.region.clone(), config.capture_percent, places);
         let outputs = Outputs::new(OUTPUTS, &config, &shared.log);
         let mut agent = Agent {
             poll,
@@ -140,6 +132,7 @@ impl Agent {
             faults: AgentFaults::default(),
             config,
             config_file,
+            registry,
         };
         agent.follow();
         agent.outputs.configure(&agent.config);
@@ -154,13 +147,17 @@ impl Agent {
                 recovered.torn_bytes, recovered.bad_records
             );
         }
-        for slot in &self.slots {
+        for slot in self.slots.named() {
             if let State::Unsupported(reason) = &slot.state {
                 eprintln!("onset: {} off: {reason}", slot.spec.name);
             }
         }
-        let active: Vec<_> =
-            self.slots.iter().filter(|slot| slot.state == State::Active).map(|slot| slot.spec.name).collect();
+        let active: Vec<_> = self
+            .slots
+            .named()
+            .filter(|slot| slot.state == State::Active)
+            .map(|slot| slot.spec.name)
+            .collect();
         eprintln!(
             "onset {} ready: {}; {} containers; http://{}/metrics; log {}",
             env!("CARGO_PKG_VERSION"),
@@ -185,35 +182,68 @@ fn register(poll: &Poll, fd: std::os::fd::RawFd, token: Token, interest: Interes
     poll.registry().register(&mut SourceFd(&fd), token, interest).map_err(kernel("an entry in the epoll"))
 }
 
+/// The endpoint and the socket.
+fn listen(config: &Config, poll: &Poll) -> Result<(http::Server, control::Server), Error> {
+    let registry = poll.registry();
+    let http = http::Server::bind(config.listen, registry, HTTP..HTTP + 1 + HTTP_MAX, PAGE_MAX)?;
+    let control = control::Server::bind(
+        &config.socket,
+        config.socket_group.as_deref(),
+        registry,
+        CONTROL..CONTROL + 1 + CONTROL_MAX,
+    )?;
+    Ok((http, control))
+}
+
+fn host_name(config: &Config, poll: &Poll) -> Result<HostName, Error> {
+    let hostname = HostName::new(&config.hostname, &config.paths.proc);
+    if let Some(fd) = hostname.fd() {
+        register(poll, fd, HOST_NAME, Interest::PRIORITY)?;
+    }
+    Ok(hostname)
+}
+
+/// What wakes the loop from another thread.
+fn wake(poll: &Poll) -> Result<Arc<dyn Fn() + Send + Sync>, Error> {
+    let waker = Waker::new(poll.registry(), WAKE).map_err(kernel("an eventfd"))?;
+    Ok(Arc::new(move || {
+        // An eventfd that is full wakes as well.
+        let _ = waker.wake();
+    }))
+}
+
 fn slots(
     config: &Config,
     captures: &mut Captures,
     poll: &Poll,
     now: std::time::Duration,
-) -> Result<Vec<Slot>, Error> {
+) -> Result<Slots, Error> {
+    let mut slots = Slots::default();
+    for (place, tracer) in config.tracers.iter().enumerate() {
+        slots.put(place, open_slot(config, captures, poll, place, tracer, now)?);
+    }
+    Ok(slots)
+}
+
+/// Makes a tracer for this place, and has the poll tell of what it is fed by. May take memory.
+pub(super) fn open_slot(
+    config: &Config,
+    captures: &mut Captures,
+    poll: &Poll,
+    place: usize,
+    tracer: &ConfiguredTracer,
+    now: std::time::Duration,
+) -> Result<Slot, Error> {
     let capacity = Capacity { containers: Containers::slots_for(config.containers) };
-    let make = |(index, (spec, settings)): (usize, (&&'static Spec, &Settings))| {
-        let timer = Timer::new().map_err(kernel("a timerfd"))?;
-        register(poll, std::os::fd::AsRawFd::as_raw_fd(&timer), Token(TIMERS + index), Interest::READABLE)?;
-        let mut slot = Slot {
-            spec,
-            settings: settings.clone(),
-            state: support::state(spec, settings, captures),
-            tracer: (spec.build)(settings, capacity),
-            timer,
-            pressure: None,
-            records: None,
-            due: false,
-            misses: 0,
-        };
-        attach_hook(poll, captures, index, &mut slot);
-        // The first look is at once: a rate needs two.
-        slot.due = slot.state.ticks();
-        slot.arm(now).map_err(kernel("a timer go"))?;
-        watch_pressure(poll, &config.paths.proc, index, &mut slot);
-        Ok(slot)
-    };
-    TRACERS.iter().zip(&config.tracers).enumerate().map(make).collect()
+    let state = support::state(tracer.spec, &tracer.settings, captures);
+    let mut slot = Slot::new(tracer, state, capacity).map_err(kernel("a timerfd"))?;
+    register(poll, slot.timer.as_raw_fd(), Token(TIMERS + place), Interest::READABLE)?;
+    attach_hook(poll, captures, place, &mut slot);
+    // The first look is at once: a rate needs two.
+    slot.due = slot.state.ticks();
+    slot.arm(now).map_err(kernel("a timer go"))?;
+    watch_pressure(poll, &config.paths.proc, place, &mut slot);
+    Ok(slot)
 }
 
 /// Arms the pressure that a tracer wants to be woken by; without it, it looks at its interval.

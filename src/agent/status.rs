@@ -4,23 +4,45 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bpf;
+use crate::capture_data::Scope;
 use crate::clock::{Now, Wall};
 use crate::confine;
 use crate::control::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
+    BudgetStatus, EventCaptureStatus, LastEvent, LogStatus, LoopStatus, OpenCaptureStatus, ProgramStatus,
+    ShipStatus, Status, TracerStatus,
 };
 use crate::output::OutputStats;
 use crate::ship;
 
 use super::Agent;
 use super::budget::Budget;
-use super::slot::OUTCOMES;
+use super::capture_ledger::AnsweredCapture;
+use super::outcome::OUTCOMES;
 
 /// Faults of the agent, each with its name and count.
 pub(super) type NamedFaults = [(&'static str, u64); 17];
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is looked at, for a person: a device by its numbers.
+fn scope(scope: Scope) -> String {
+    match scope {
+        Scope::Host => "host".into(),
+        Scope::Container(_) => "container".into(),
+        Scope::Device(device) => format!("device {}:{}", device.major, device.minor),
+    }
+}
+
+fn event_capture(capture: &AnsweredCapture) -> EventCaptureStatus {
+    EventCaptureStatus {
+        kind: capture.kind.name().into(),
+        scope: scope(capture.scope),
+        outcome: capture.outcome.into(),
+        began: capture.window.map(|(began, _)| began.wall.to_string()),
+        lasted_ms: capture.window.map(|(_, lasted)| millis(lasted)),
+    }
 }
 
 fn program_statuses() -> Vec<ProgramStatus> {
@@ -38,25 +60,28 @@ fn program_statuses() -> Vec<ProgramStatus> {
 impl Agent {
     pub(super) fn status(&self, now: Now) -> Status {
         let log = self.shared.log.counters();
-        let tracers = self.slots.iter().zip(&self.shared.counts).map(|(slot, counts)| TracerStatus {
-            name: slot.spec.name.into(),
-            state: slot.state.name().into(),
-            reason: slot.state.reason().map(Into::into),
-            samples: counts.samples,
-            events: counts.events,
-            captures: OUTCOMES
-                .iter()
-                .zip(counts.captures)
-                .map(|(name, count)| ((*name).into(), count))
-                .collect(),
-            refused: counts.captures.iter().skip(1).sum(),
-            faults: counts.faults.iter().map(|(_, count)| count).sum(),
-            last_event: counts.last.map(|last| LastEvent {
-                id: last.id.to_string(),
-                time: last.time.to_string(),
-                container_id: last.container.map(|id| id.to_string()),
-            }),
-        });
+        let tracers =
+            self.slots.named().map(|slot| (slot, &slot.counts)).map(|(slot, counts)| TracerStatus {
+                name: slot.spec.name.into(),
+                state: slot.state.name().into(),
+                reason: slot.state.reason().map(Into::into),
+                samples: counts.samples,
+                events: counts.events,
+                captures: OUTCOMES
+                    .iter()
+                    .zip(counts.captures)
+                    .map(|(name, count)| ((*name).into(), count))
+                    .collect(),
+                refused: counts.captures.iter().skip(1).sum(),
+                faults: counts.faults.iter().map(|(_, count)| count).sum(),
+                last_event: counts.last.map(|last| LastEvent {
+                    id: last.id.to_string(),
+                    time: last.time.to_string(),
+                    container_id: last.container.map(|id| id.to_string()),
+                    trigger: Some(last.trigger.name().into()),
+                    captures: last.captures.iter().flatten().map(event_capture).collect(),
+                }),
+            });
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -75,11 +100,35 @@ impl Agent {
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
             programs: program_statuses(),
-            captures_open: self.shared.open() as u64,
+            captures_open: self.shared.ledger.open().len() as u64,
+            open_captures: self.open_captures(now),
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
         }
+    }
+
+    /// The captures that are under way, each with what asked for it.
+    fn open_captures(&self, now: Now) -> Vec<OpenCaptureStatus> {
+        let containers = self.reader.containers();
+        let id = |key| containers.get(key).map(|container| container.own_id().to_string());
+        let each = self.shared.ledger.open().iter().map(|open| {
+            let whose = match open.scope {
+                Scope::Container(key) => Some(key),
+                Scope::Host | Scope::Device(_) => open.cause.subject,
+            };
+            let ahead = millis(open.until.saturating_sub(now.mono));
+            OpenCaptureStatus {
+                kind: open.kind.name().into(),
+                scope: scope(open.scope),
+                container_id: whose.and_then(id),
+                tracer: self.slots.get(open.slot).map_or_else(String::new, |slot| slot.spec.name.into()),
+                trigger: open.cause.trigger.map(|trigger| trigger.name().into()),
+                since: open.cause.at.wall.to_string(),
+                until: Wall(now.wall.0.saturating_add(ahead)).to_string(),
+            }
+        });
+        each.collect()
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {

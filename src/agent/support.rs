@@ -1,6 +1,7 @@
 //! Whether a tracer can run here, and if not, why: what the agent starts by and `onset doctor` shows.
 
 use crate::capture::Captures;
+use crate::config::ConfiguredTracer;
 use crate::tracer::{Settings, Spec};
 
 use super::hooks::knobs;
@@ -26,14 +27,15 @@ pub struct Support {
 /// Looks at every tracer. `pressure` says whether the kernel has PSI, `of_cgroups` whether it tells
 /// that of each cgroup.
 #[must_use]
-pub fn supports<'a>(
-    tracers: impl Iterator<Item = (&'static Spec, &'a Settings)>,
+pub fn supports(
+    tracers: &[ConfiguredTracer],
     captures: &mut Captures,
     pressure: bool,
     of_cgroups: bool,
 ) -> Vec<Support> {
     tracers
-        .map(|(spec, settings)| {
+        .iter()
+        .map(|ConfiguredTracer { spec, settings }| {
             let mut support = Support {
                 tracer: spec.name,
                 about: spec.about,

@@ -26,7 +26,7 @@ impl TestHarness {
     /// One turn, without waiting, in which the tracers of these names look, besides those whose
     /// time has come. False: the agent is to leave.
     pub fn turn(&mut self, due: impl Fn(&str) -> bool) -> bool {
-        for slot in &mut self.agent.slots {
+        for slot in self.agent.slots.all_mut() {
             slot.due |= slot.state.ticks() && due(slot.spec.name);
         }
         self.agent.once(&mut self.events, Some(Duration::ZERO)).is_continue()
@@ -34,14 +34,14 @@ impl TestHarness {
 
     /// Hands a record to a tracer, as one of its hook's ring is. False: there is no such tracer.
     pub fn record(&mut self, tracer: &str, record: &[u8]) -> bool {
-        let Some(index) = self.place(tracer) else { return false };
+        let Some(index) = self.agent.slots.place_of(tracer) else { return false };
         self.agent.feed(index, sys::now(), None, &Input::Record(record)).is_some()
     }
 
     /// Asks a tracer for a capture, of this container or of the host, as the socket would for a
     /// person who does not wait. False: there is no such tracer or container, or it asked for none.
     pub fn ask(&mut self, tracer: &str, container: Option<&str>, lasting: Duration) -> bool {
-        let Some(index) = self.place(tracer) else { return false };
+        let Some(index) = self.agent.slots.place_of(tracer) else { return false };
         let key = match container.map(|id| self.agent.reader.containers().find(id)) {
             None => None,
             Some(Ok(key)) => Some(key),
@@ -54,9 +54,5 @@ impl TestHarness {
     /// The agent leaves as it does for a signal.
     pub fn leave(self) -> Result<(), super::Error> {
         self.agent.leave()
-    }
-
-    fn place(&self, tracer: &str) -> Option<usize> {
-        self.agent.slots.iter().position(|slot| slot.spec.name == tracer)
     }
 }

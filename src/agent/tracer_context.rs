@@ -1,34 +1,20 @@
 //! A tracer's context carries out what the tracer asks for: captures begin or are refused, events go into the log, faults
 //! are counted. Every capture asked for is answered exactly once, by a later event.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::capture::{Captures, OPEN_ALL_MAX};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture::Captures;
+use crate::capture_data::{Capture, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::ConnectionId;
 use crate::host::{Container, Containers, Filter};
 use crate::log::{RecordId, Writer};
-use crate::tracer::{About, Data, Emitted, PENDING_MAX, Trigger, World, document};
+use crate::tracer::{About, Cause, Data, Emitted, Executor, Trigger, document};
 
 use super::budget::Budget;
+use super::capture_ledger::{CaptureLedger, OpenCapture};
+use super::counts::{Counts, LastEvent};
 use super::host_name::HostName;
-use super::slot::{Counts, LastEvent};
-
-/// A capture that was asked for and is not yet answered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OpenCapture {
-    pub(super) ticket: Ticket,
-    /// Which tracer's.
-    pub(super) slot: usize,
-    /// Who waits for it on the socket.
-    pub(super) caller: Option<ConnectionId>,
-    kind: CaptureKind,
-    scope: Scope,
-    /// When it is over; of one that was refused as busy, when the one in its way is.
-    until: Duration,
-}
 
 /// Everything that outlives a turn and that all tracers act on.
 pub(super) struct SharedState {
@@ -37,13 +23,9 @@ pub(super) struct SharedState {
     pub(super) hostname: HostName,
     pub(super) region: String,
     pub(super) budget: Budget,
-    /// By slot.
-    pub(super) counts: Vec<Counts>,
+    pub(super) ledger: CaptureLedger,
     /// The log could not take an event; said once until it can again.
     log_fails: bool,
-    tickets: u32,
-    open: Vec<OpenCapture>,
-    refused: VecDeque<(OpenCapture, Refusal)>,
 }
 
 impl SharedState {
@@ -61,47 +43,22 @@ impl SharedState {
             hostname,
             region,
             budget: Budget::new(percent),
-            counts: std::iter::repeat_with(Counts::new).take(slots).collect(),
+            ledger: CaptureLedger::new(slots),
             log_fails: false,
-            tickets: 0,
-            open: Vec::with_capacity(OPEN_ALL_MAX),
-            // Each is of a case; one that ended may have been opened anew in the same turn.
-            refused: VecDeque::with_capacity(slots * 2 * PENDING_MAX),
         }
     }
 
     /// The next answer, and the capture that it answers. An answer that nobody waits for any more is dropped.
     pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<Capture, Refusal>)> {
-        if let Some((open, refusal)) = self.refused.pop_front() {
+        if let Some((open, refusal)) = self.ledger.next_refused() {
             return Some((open, Err(refusal)));
         }
         loop {
             let (ticket, answer) = self.captures.finished()?;
-            if let Some(place) = self.open.iter().position(|open| open.ticket == ticket) {
-                return Some((self.open.swap_remove(place), answer));
+            if let Some(open) = self.ledger.close(ticket) {
+                return Some((open, answer));
             }
         }
-    }
-
-    /// Whether answers wait that the poll does not know of.
-    pub(super) fn pending(&self) -> bool {
-        !self.refused.is_empty()
-    }
-
-    /// Captures that are not answered yet.
-    pub(super) fn open(&self) -> usize {
-        self.open.len()
-    }
-
-    /// When the capture ends that is in the way of a capture of `kind` in `scope`: one of the same scope, else of the same
-    /// kind where too many of that kind run, else any.
-    fn busy_until(&self, kind: CaptureKind, scope: Scope) -> Option<Duration> {
-        let first = |alike: &dyn Fn(&&OpenCapture) -> bool| {
-            self.open.iter().filter(alike).map(|open| open.until).min()
-        };
-        first(&|open| open.kind == kind && open.scope == scope)
-            .or_else(|| first(&|open| open.kind == kind))
-            .or_else(|| first(&|_| true))
     }
 }
 
@@ -114,6 +71,8 @@ pub(super) struct TracerContext<'a> {
     pub(super) now: Now,
     pub(super) slot: usize,
     pub(super) tracer: &'static str,
+    /// What it did since start.
+    pub(super) counts: &'a mut Counts,
     /// Whether the config has it run. One that is off tells what its captures bring, and asks for no more.
     pub(super) enabled: bool,
     /// Whether the kernel tells it of its events.
@@ -144,24 +103,21 @@ impl TracerContext<'_> {
     }
 }
 
-impl World for TracerContext<'_> {
-    fn capture(&mut self, request: Request) -> Ticket {
-        self.shared.tickets = self.shared.tickets.wrapping_add(1);
-        let ticket = Ticket(self.shared.tickets);
+impl Executor for TracerContext<'_> {
+    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+        let ticket = self.shared.ledger.next_ticket();
         self.asked += 1;
         let Request { kind, scope, lasting } = request;
         let until = self.now.mono.saturating_add(lasting);
-        let open = OpenCapture { ticket, slot: self.slot, caller: self.caller, kind, scope, until };
-        let begun = if self.shared.open.len() >= OPEN_ALL_MAX {
-            Err(Refusal::Busy)
-        } else {
-            self.begin(ticket, request)
-        };
+        let open = OpenCapture { ticket, slot: self.slot, caller: self.caller, cause, kind, scope, until };
+        let begun =
+            if self.shared.ledger.is_full() { Err(Refusal::Busy) } else { self.begin(ticket, request) };
+        let ledger = &mut self.shared.ledger;
         match begun {
-            Ok(()) => self.shared.open.push(open),
+            Ok(()) => ledger.begin(open),
             Err(refusal) => {
-                let until = self.shared.busy_until(kind, scope).unwrap_or(until);
-                self.shared.refused.push_back((OpenCapture { until, ..open }, refusal));
+                let until = ledger.busy_until(kind, scope).unwrap_or(until);
+                ledger.refuse(OpenCapture { until, ..open }, refusal);
             }
         }
         ticket
@@ -174,8 +130,8 @@ impl World for TracerContext<'_> {
         if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
             return Emitted::Unwatched;
         }
-        let SharedState { log, hostname, region, counts, log_fails, .. } = &mut *self.shared;
-        let Some(counts) = counts.get_mut(self.slot) else { return Emitted::Failed };
+        let SharedState { log, hostname, region, log_fails, ledger, .. } = &mut *self.shared;
+        let counts = &mut *self.counts;
         let mut too_large = false;
         let appended = log.append(|id, to| {
             let envelope = document::Envelope {
@@ -203,6 +159,8 @@ impl World for TracerContext<'_> {
                     at: self.now.wall,
                     time: about.time,
                     container: container.map(Container::own_id),
+                    trigger: about.trigger,
+                    captures: ledger.made_of(&about.captures),
                 });
                 // Whoever asked waits for that event, whatever else the tracer makes of its input.
                 if about.trigger == Trigger::Manual {
@@ -228,9 +186,7 @@ impl World for TracerContext<'_> {
     }
 
     fn fault(&mut self, fault: &'static str) {
-        if let Some(counts) = self.shared.counts.get_mut(self.slot) {
-            counts.fault(fault);
-        }
+        self.counts.fault(fault);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watche
 use crate::capture_data::{CaptureData, Device, DeviceIo, DiskIo, Refusal, Scope};
 use crate::host::Disk;
 use crate::host::proc::diskstats;
+use crate::sys;
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -335,7 +336,7 @@ impl Running {
         self.waits.truncate(STALLS_MAX);
         let stalls = stalls(self.waits, names.proc);
         let seen = CaptureData::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
-        self.open.finish(lasted, lost, seen);
+        self.open.finish(sys::at(self.began), lasted, lost, seen);
     }
 }
 

@@ -9,6 +9,7 @@ use super::open_request::OpenRequest;
 use super::sampled::Sampled;
 use crate::bpf;
 use crate::capture_data::{CaptureData, Faults, Resident};
+use crate::clock::Now;
 use crate::stacks::fold;
 use crate::symbol::{Image, Stack, Symbolizer};
 use crate::thread_spawner::Worker;
@@ -20,6 +21,7 @@ const NAMING_MAX: Duration = Duration::from_secs(20);
 /// A request that is over: only its names are missing.
 pub(super) struct Ended {
     pub(super) open: OpenRequest,
+    pub(super) began: Now,
     pub(super) lasted: Duration,
     pub(super) lost: u64,
     pub(super) stacks: Vec<Counted>,
@@ -64,7 +66,7 @@ impl Worker for Namer {
 
 impl Ended {
     fn name(self, sampled: Sampled) {
-        let Ended { open, lasted, lost, stacks: counted, symbols, resident } = self;
+        let Ended { open, began, lasted, lost, stacks: counted, symbols, resident } = self;
         let comms = newest_names(&counted);
         let stack = |counted: &Counted| Stack {
             image: counted.sent.image,
@@ -80,7 +82,7 @@ impl Ended {
             Sampled::Running => CaptureData::Stacks(profile),
             Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top: resident }),
         };
-        open.finish(lasted, lost, seen);
+        open.finish(began, lasted, lost, seen);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use crate::capture_data::{Capture, CaptureData, Refusal, Request, Scope, Ticket};
+use crate::clock::Now;
 
 /// A ticket with its answer.
 pub(super) type Answered = (Ticket, Result<Capture, Refusal>);
@@ -45,9 +46,9 @@ impl OpenRequest {
         self.request.lasting
     }
 
-    /// Answers with what was seen.
-    pub(super) fn finish(mut self, lasted: Duration, lost: u64, seen: CaptureData) {
-        self.send(Ok(Capture { scope: self.request.scope, lasted, lost, seen }));
+    /// Answers with what was seen from `began` on.
+    pub(super) fn finish(mut self, began: Now, lasted: Duration, lost: u64, seen: CaptureData) {
+        self.send(Ok(Capture { scope: self.request.scope, began, lasted, lost, seen }));
     }
 
     /// Answers that there is no capture, and why.

@@ -16,6 +16,7 @@ use crate::capture_data::{CaptureData, Resident, Scope};
 use crate::host::Text;
 use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
+use crate::sys;
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -112,7 +113,7 @@ impl Worker for Residents {
         jobs.each(|Job { open, members }| {
             let began = Instant::now();
             let seen = CaptureData::Memory(top(&self.proc, &members, page_bytes().into()));
-            open.finish(began.elapsed(), 0, seen);
+            open.finish(sys::at(began), began.elapsed(), 0, seen);
         });
     }
 }

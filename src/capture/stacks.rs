@@ -340,7 +340,8 @@ impl StacksSession<'_> {
         }
         let lost = lost.saturating_add(self.sampler.sampled.samples(nameless));
         let lasted = ended.saturating_sub(began);
-        let ended = Ended { open, lasted, lost, stacks, symbols, resident };
+        let began = sys::at_monotonic(began);
+        let ended = Ended { open, began, lasted, lost, stacks, symbols, resident };
         push_from_thread(&self.sampler.namer, ended);
     }
 }

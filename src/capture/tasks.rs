@@ -15,6 +15,7 @@ use crate::bpf;
 use crate::capture_data::{CaptureData, Refusal, Scope, Task};
 use crate::host::{Containers, Key, TaskSample, TaskState};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
+use crate::sys;
 use crate::thread_spawner::{ThreadSpawner, Worker};
 use crate::work_queue::{Next, WorkQueue, WorkerGuard};
 
@@ -103,9 +104,9 @@ impl Worker for Looker {
 type Kept = (Vec<Task>, u64);
 
 /// Answers with the tasks of a look, or that it broke off.
-fn finish(open: OpenRequest, lasted: Duration, kept: io::Result<Kept>) {
+fn finish(open: OpenRequest, began: Instant, lasted: Duration, kept: io::Result<Kept>) {
     match kept {
-        Ok((tasks, lost)) => open.finish(lasted, lost, CaptureData::Tasks(tasks)),
+        Ok((tasks, lost)) => open.finish(sys::at(began), lasted, lost, CaptureData::Tasks(tasks)),
         Err(error) => {
             bpf::Failed::Read.count("the list of tasks", &error);
             open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));
@@ -123,6 +124,7 @@ fn is_within(scope: Scope, container: Option<Key>) -> bool {
 /// A request whose tasks were seen, but not named yet.
 struct Looked {
     open: OpenRequest,
+    began: Instant,
     lasted: Duration,
     seen: io::Result<(Vec<bpf::Stuck>, u64)>,
 }
@@ -141,7 +143,7 @@ impl Looked {
             }
         });
         found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
-        Looked { open, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
+        Looked { open, began, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
     }
 }
 
@@ -156,9 +158,9 @@ fn name_all(mut looked: Vec<Looked>, proc: &Path) {
     }
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
     let mut stacks = stacks.iter();
-    for Looked { open, lasted, seen } in looked {
+    for Looked { open, began, lasted, seen } in looked {
         let kept = seen.map(|(tasks, lost)| (named(tasks, &names, &mut stacks), lost));
-        finish(open, lasted, kept);
+        finish(open, began, lasted, kept);
     }
 }
 
@@ -274,7 +276,7 @@ impl Worker for Walks {
                     let began = Instant::now();
                     let containers = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     let kept = walked(&mut walker, &containers, open.scope());
-                    finish(open, began.elapsed(), kept);
+                    finish(open, began, began.elapsed(), kept);
                 }
                 Next::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
                 Next::Nothing => {}

@@ -16,6 +16,7 @@ use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::bpf::{self, Failed, Group, Tally};
 use crate::capture_data::{CaptureData, CaptureKind, Culprit, Refusal, Scope, Waited, Waiter, Waits, Who};
+use crate::sys;
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -51,6 +52,7 @@ struct Running {
 /// A request that is over: only the names are missing.
 struct Ended {
     open: OpenRequest,
+    began: Instant,
     lasted: Duration,
     sums: Tally,
 }
@@ -183,7 +185,7 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
     let end = |Running { open, began, before, .. }: Running| match &read {
         Ok(sums) => {
             let lasted = sums.at.unwrap_or(now).saturating_duration_since(began);
-            Some(Ended { open, lasted, sums: since(sums, &before) })
+            Some(Ended { open, began, lasted, sums: since(sums, &before) })
         }
         Err(_) => {
             open.refuse(UNREADABLE);
@@ -218,7 +220,7 @@ fn name_all(ended: Vec<Ended>, root: &Path) {
     let found: Vec<_> = ended.into_iter().map(|ended| (Rows::of(&ended), ended)).collect();
     let nameless = found.iter().flat_map(|(rows, _)| rows.cgroups()).collect();
     let names = cgroup_names(root, nameless);
-    for (rows, Ended { open, lasted, sums }) in found {
+    for (rows, Ended { open, began, lasted, sums }) in found {
         let probe = is_probe(&open);
         if probe && sums.unread_cpus > 0 {
             // It is to judge by: without a part of what ran, all waits seem to be long.
@@ -230,7 +232,7 @@ fn name_all(ended: Vec<Ended>, root: &Path) {
         } else {
             CaptureData::Waits(rows.named(&names))
         };
-        open.finish(lasted, sums.lost, seen);
+        open.finish(sys::at(began), lasted, sums.lost, seen);
     }
 }
 

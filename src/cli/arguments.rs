@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser};
 
 use super::{Done, Failure};
 use crate::config::Config;
-use crate::tracer::TRACERS;
+use crate::tracer::REGISTRY;
 
 /// One command.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ impl Given {
 
     /// The config that is named, or the default one.
     pub fn config(&self) -> Result<Config, Failure> {
-        Ok(Config::load(self.path(CONFIG.long).as_deref(), TRACERS)?)
+        Ok(Config::load(self.path(CONFIG.long).as_deref(), REGISTRY)?)
     }
 
     /// The log's folder: the one named, else the config's, which is then read.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{Command, Done, Failure, Given};
 use crate::config::Config;
-use crate::tracer::TRACERS;
+use crate::tracer::REGISTRY;
 
 pub(super) const COMMAND: Command = Command {
     name: "config",
@@ -15,6 +15,6 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(_: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    out.write_all(Config::default_text(TRACERS).as_bytes())?;
+    out.write_all(Config::default_text(REGISTRY).as_bytes())?;
     Ok(Done::Well)
 }

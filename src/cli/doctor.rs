@@ -14,7 +14,6 @@ use crate::confine::{self, Host, RIGHTS};
 use crate::host::Paths;
 use crate::host::{MissingController, Mode, Reader};
 use crate::sys;
-use crate::tracer::TRACERS;
 
 pub(super) const COMMAND: Command = Command {
     name: "doctor",
@@ -59,12 +58,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let hierarchy = Hierarchy { root: &config.paths.cgroup, unified: mode == Some(Mode::V2) };
     let mut captures = Captures::load(&config.paths, hierarchy, config.containers, Arc::new(|| ()));
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
-    let tracers = supports(
-        TRACERS.iter().copied().zip(&config.tracers),
-        &mut captures,
-        psi,
-        psi && mode == Some(Mode::V2),
-    );
+    let tracers = supports(&config.tracers, &mut captures, psi, psi && mode == Some(Mode::V2));
     captures.try_attach();
     let findings = Findings {
         kernel: release.trim().to_owned(),

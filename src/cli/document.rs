@@ -99,7 +99,8 @@ impl Document {
 
 /// Fields that explain others, and those that are shown elsewhere.
 fn is_minor(name: &str) -> bool {
-    const ELSEWHERE: [&str; 5] = ["trigger", "known_issue", "duration_ms", "lost_samples", "stack"];
+    const ELSEWHERE: [&str; 6] =
+        ["trigger", "known_issue", "duration_ms", "capture_began_ms", "lost_samples", "stack"];
     name.ends_with("_threshold") || name.ends_with("_delta") || ELSEWHERE.contains(&name)
 }
 

@@ -13,7 +13,7 @@ use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, Opt};
 use crate::config;
 use crate::ship::Settings;
-use crate::tracer::{TRACERS, mapping};
+use crate::tracer::{REGISTRY, mapping};
 use plan::{Flavor, Plan};
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) use server::fuzz;
@@ -71,7 +71,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         name: settings.index().to_owned(),
         plain,
         retention: retention(given, plain)?,
-        mapping: mapping(TRACERS).map_err(|conflict| Failure::Failed(conflict.to_string()))?,
+        mapping: mapping(REGISTRY.kinds()).map_err(|conflict| Failure::Failed(conflict.to_string()))?,
     };
     match (apply, given.flag(JSON.long)) {
         (true, _) => install(plan, flavor.is_some(), &settings, out),

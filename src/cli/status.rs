@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
 use super::{Command, Done, Failure, Given};
-use crate::control::{self, ControlRequest, Outcome, OutputStatus, ShipStatus, Status, TracerStatus};
+use crate::control::{
+    self, ControlRequest, OpenCaptureStatus, Outcome, OutputStatus, ShipStatus, Status, TracerStatus,
+};
 
 /// The agent answers within a turn of its loop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +70,24 @@ fn output(output: &OutputStatus, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is captured now, and what asked for it.
+fn open_captures(captures: &[OpenCaptureStatus], out: &mut dyn Write) -> Result<(), Failure> {
+    if captures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut rows = vec![["capture", "of", "container", "for", "trigger", "since", "until"].map(String::from)];
+    rows.extend(captures.iter().map(|open| {
+        let container = open.container_id.as_deref().map_or("", super::document::short).to_owned();
+        let trigger = open.trigger.clone().unwrap_or_else(|| "none yet".into());
+        let [kind, scope, tracer, since, until] =
+            [&open.kind, &open.scope, &open.tracer, &open.since, &open.until].map(Clone::clone);
+        [kind, scope, container, tracer, trigger, since, until]
+    }));
+    text::table("", &rows, out)?;
+    Ok(())
+}
+
 pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let ms = |ms: u64| quantity("ms", &ms.into());
     let config = status.config.as_deref().unwrap_or("the built-in defaults");
@@ -118,6 +138,7 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
         [tracer.name.clone(), tracer.state.clone(), events, captures, refused, faults, last]
     }));
     text::table("", &rows, out)?;
+    open_captures(&status.open_captures, out)?;
     for program in &status.programs {
         if let Some(reason) = &program.reason {
             writeln!(out, "{}: {}: {}", line(&program.program), line(&program.state), line(reason))?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::{BudgetStatus, ControlRequest, LastEvent, Outcome, ProgramStatus, Status, TracerStatus};
+use crate::control::{
+    BudgetStatus, ControlRequest, LastEvent, OpenCaptureStatus, Outcome, ProgramStatus, Status, TracerStatus,
+};
 use desk::Desk;
 
 mod desk;
@@ -137,7 +139,7 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
                 state: "active".into(),
                 events: 3,
                 captures: [("done".to_owned(), 4), ("failed".to_owned(), 1)].into(),
-                last_event: Some(LastEvent { id: "abc".into(), time: "noon".into(), container_id: None }),
+                last_event: Some(LastEvent { id: "abc".into(), time: "noon".into(), ..LastEvent::default() }),
                 ..TracerStatus::default()
             },
             TracerStatus {
@@ -147,6 +149,15 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
                 ..TracerStatus::default()
             },
         ],
+        open_captures: vec![OpenCaptureStatus {
+            kind: "tasks".into(),
+            scope: "container".into(),
+            container_id: Some("0123456789abcdef".into()),
+            tracer: "dload".into(),
+            trigger: Some("stuck\u{7}".into()),
+            since: "noon".into(),
+            until: "night".into(),
+        }],
         ..Status::default()
     };
     let reply = serde_json::to_value(&status).expect("JSON");
@@ -165,6 +176,8 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
         "tracer   state        events  captures  refused  faults  last event\n",
         "dload    active       3       5         0        0       noon host abc\n",
         "cpuidle  unsupported  0       0         0        0       none\n",
+        "capture  of         container     for    trigger  since  until\n",
+        "tasks    container  0123456789ab  dload  stuck?   noon   night\n",
         "cpuidle: no BTF?\n",
         "rq_issued: refused: no room?\n",
         "captures    12.0 s of 60.0 s that they may run in 10.0 min; one was refused, which has room again from one on\n",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Command, Done, Failure, Given, Opt, text};
 use crate::control::{self, ControlRequest, Outcome};
-use crate::tracer::{TRACERS, no_tracer};
+use crate::tracer::no_tracer;
 
 /// The agent itself gives up a little sooner.
 const PATIENCE: Duration = Duration::from_secs(130);
@@ -33,8 +33,10 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let (name, container) = (given.operand(0)?, given.text("container")?);
-    let Some(tracer) = TRACERS.iter().find(|spec| spec.name == name) else {
-        return Err(Failure::Usage(no_tracer(name)));
+    let config = given.config()?;
+    let specs = || config.tracers.iter().map(|tracer| tracer.spec);
+    let Some(tracer) = specs().find(|spec| spec.name == name) else {
+        return Err(Failure::Usage(no_tracer(name, specs())));
     };
     if container.is_some() && !tracer.containers {
         return Err(Failure::Usage(format!("{name} is about the host: it takes no --container")));
@@ -44,7 +46,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         container: container.map(str::to_owned),
         seconds: given.number("seconds")?,
     };
-    let reply = control::ask(&given.config()?.socket, &request, PATIENCE)?;
+    let reply = control::ask(&config.socket, &request, PATIENCE)?;
     match serde_json::from_str(&reply) {
         Ok(Outcome::Id(id)) => {
             writeln!(out, "{}", text::line(&id))?;

@@ -10,6 +10,7 @@ pub mod fuzz;
 mod issues;
 mod names;
 mod sections;
+mod tracers;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -21,9 +22,10 @@ pub use names::{Kubelet, Names};
 use toml::{Table, Value as Toml};
 
 pub use crate::host::Paths;
-use crate::tracer::{Settings, Spec};
+use crate::tracer::{NAME, Registry};
 use issues::known_issues;
 use sections::{SECTIONS, TOP};
+pub use tracers::ConfiguredTracer;
 
 /// Where the config is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/onset/onset.toml";
@@ -72,8 +74,8 @@ pub struct Config {
     pub names: Names,
     /// Share of wall time, in percent over ten minutes, that captures may run.
     pub capture_percent: u32,
-    /// One for each registered tracer, in the registry's order.
-    pub tracers: Vec<Settings>,
+    /// Each tracer of the registry, in its order, and then those that this config makes.
+    pub tracers: Vec<ConfiguredTracer>,
 }
 
 /// The local log.
@@ -93,51 +95,39 @@ pub struct Log {
 
 impl Config {
     /// Reads a file; with none named, `/etc/onset/onset.toml` where it exists, else the defaults.
-    pub fn load(named: Option<&Path>, specs: &[&'static Spec]) -> Result<Config, Error> {
+    pub fn load<'r>(named: Option<&Path>, registry: impl Into<Registry<'r>>) -> Result<Config, Error> {
         let path = named.unwrap_or(Path::new(DEFAULT_PATH));
         match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(&text, specs),
+            Ok(text) => Config::parse(&text, registry),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                Config::parse("", specs)
+                Config::parse("", registry)
             }
             Err(source) => Err(Error::Unreadable { path: path.to_owned(), source }),
         }
     }
 
     /// Reads the text of a file.
-    pub fn parse(text: &str, specs: &[&'static Spec]) -> Result<Config, Error> {
+    pub fn parse<'r>(text: &str, registry: impl Into<Registry<'r>>) -> Result<Config, Error> {
+        let registry = registry.into();
         let mut file: Table =
             text.parse().map_err(|error: toml::de::Error| Error::Syntax(syntax(text, &error)))?;
         let mut errors = Vec::new();
         let issues = known_issues(&mut file, &mut errors);
-        let mut tables = take_table(&mut file, "tracer", "tracer", &mut errors);
         let [paths, log, http, elasticsearch, containers, capture] = SECTIONS.map(|section| {
             let table = take_table(&mut file, section.name, section.name, &mut errors);
             values(table, section.name, &[section.knobs], &mut errors)
         });
-        let tracers = specs.iter().map(|spec| {
-            let path = format!("tracer.{}", spec.name);
-            let table = take_table(&mut tables, spec.name, &path, &mut errors);
-            let values = values(table, &path, &[&spec.common_knobs(), spec.knobs], &mut errors);
-            Settings::new(values, issues.clone())
-        });
-        let tracers = tracers.collect();
-        for name in tables.keys() {
-            let known: Vec<_> = specs.iter().map(|spec| spec.name).collect();
-            errors.push(format!("tracer.{name}: there is no such tracer; there are {}", known.join(", ")));
-        }
-        let top = values(file, "", &[TOP.knobs], &mut errors);
-        let listen = http.text("listen").parse().unwrap_or_else(|_| {
-            errors.push(format!(
-                "http.listen: must be an address and a port such as \"127.0.0.1:9710\", not \"{}\"",
-                http.text("listen")
-            ));
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        });
-        let percent = capture.number("budget_percent");
-        if percent > 100.0 {
-            errors.push(format!("capture.budget_percent: must be from 0 to 100, not {percent}"));
-        }
+        let tracers = tracers::read(&mut file, registry, &issues, &mut errors);
+        let tables = registry.templates.iter().map(|template| template.section);
+        let tables: Vec<_> = SECTIONS
+            .iter()
+            .map(|section| section.name)
+            .chain(["known_issue", "tracer"])
+            .chain(tables)
+            .collect();
+        let top = values_beside(file, "", &[TOP.knobs], &tables, &mut errors);
+        let listen = listen(&http, &mut errors);
+        let capture_percent = capture_percent(&capture, &mut errors);
         let names = names::read(&containers, Path::new(paths.text("root")), &mut errors);
         let log = read_log(&log, &mut errors);
         elasticsearch::check(&elasticsearch, &mut errors);
@@ -160,15 +150,15 @@ impl Config {
             elasticsearch,
             containers: containers.len("capacity"),
             names,
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100, as checked above
-            capture_percent: percent as u32,
+            capture_percent,
             tracers,
         })
     }
 
     /// The whole default config, commented, as TOML.
     #[must_use]
-    pub fn default_text(specs: &[&'static Spec]) -> String {
+    pub fn default_text<'r>(registry: impl Into<Registry<'r>>) -> String {
+        let registry = registry.into();
         let mut text =
             String::from("# onset's configuration: every key with its default. Unknown keys are errors.\n");
         section(&mut text, TOP.name, TOP.about, &[TOP.knobs]);
@@ -180,7 +170,7 @@ impl Config {
              # hold these words in this order, innermost first.\n\
              # [[known_issue]]\n# name = \"nfs server gone\"\n# frames = [\"nfs_wait_bit_killable\", \"rpc_\"]\n",
         );
-        for spec in specs {
+        for spec in registry.tracers {
             section(
                 &mut text,
                 &format!("tracer.{}", spec.name),
@@ -188,13 +178,24 @@ impl Config {
                 &[&spec.common_knobs(), spec.knobs],
             );
         }
+        for template in registry.templates {
+            let mut example = String::new();
+            let knobs: &[&[_]] = &[&[NAME], &template.base.common_knobs(), template.base.knobs];
+            section(&mut example, &format!("[{}]", template.section), template.base.about, knobs);
+            // It makes nothing by itself: whoever wants one says what it is.
+            text.push('\n');
+            for line in example.lines().filter(|line| !line.is_empty()) {
+                let _ = writeln!(text, "# {}", line.trim_start_matches("# "));
+            }
+        }
         text
     }
 
     /// What differs from `newer`, beside the tracers' own keys, and takes effect without a restart.
     #[must_use]
     pub fn changed_at_once(&self, newer: &Config) -> Vec<&'static str> {
-        let issues = |config: &Config| config.tracers.first().map(|tracer| tracer.known_issues().to_vec());
+        let issues =
+            |config: &Config| config.tracers.first().map(|tracer| tracer.settings.known_issues().to_vec());
         [
             ("[capture]", self.capture_percent != newer.capture_percent),
             ("[elasticsearch]", self.elasticsearch != newer.elasticsearch),
@@ -254,7 +255,39 @@ fn take_table(from: &mut Table, key: &str, path: &str, errors: &mut Vec<String>)
     }
 }
 
-fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<String>) -> Values {
+/// Where the endpoint is to listen.
+fn listen(http: &Values, errors: &mut Vec<String>) -> SocketAddr {
+    http.text("listen").parse().unwrap_or_else(|_| {
+        errors.push(format!(
+            "http.listen: must be an address and a port such as \"127.0.0.1:9710\", not \"{}\"",
+            http.text("listen")
+        ));
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    })
+}
+
+fn capture_percent(capture: &Values, errors: &mut Vec<String>) -> u32 {
+    let percent = capture.number("budget_percent");
+    if percent > 100.0 {
+        errors.push(format!("capture.budget_percent: must be from 0 to 100, not {percent}"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100, or it is refused
+    let percent = percent as u32;
+    percent
+}
+
+fn values(table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<String>) -> Values {
+    values_beside(table, path, knobs, &[], errors)
+}
+
+/// The values of a table that holds others, which were taken out of it before.
+fn values_beside(
+    mut table: Table,
+    path: &str,
+    knobs: &[&[Knob]],
+    tables: &[&str],
+    errors: &mut Vec<String>,
+) -> Values {
     let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     let known = knobs.iter().copied().flatten();
     let read = known.clone().map(|knob| {
@@ -267,10 +300,7 @@ fn values(mut table: Table, path: &str, knobs: &[&[Knob]], errors: &mut Vec<Stri
     let read = Values(read.collect());
     for key in table.keys() {
         let mut names: Vec<_> = known.clone().map(|knob| knob.key).collect();
-        if path.is_empty() {
-            names.extend(SECTIONS.map(|section| section.name));
-            names.extend(["known_issue", "tracer"]);
-        }
+        names.extend(tables);
         errors.push(format!("{}: unknown key; here are {}", full(key), names.join(", ")));
     }
     read

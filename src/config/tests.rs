@@ -24,7 +24,7 @@ fn the_example_known_issue_is_valid_when_uncommented() {
     let text =
         "[[known_issue]]\nname = \"nfs server gone\"\nframes = [\"nfs_wait_bit_killable\", \"rpc_\"]\n";
     let config = Config::parse(text, TRACERS).expect("valid");
-    assert!(config.tracers.iter().all(|settings| settings.known_issues().len() == 1));
+    assert!(config.tracers.iter().all(|tracer| tracer.settings.known_issues().len() == 1));
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub struct Status {
     /// Captures that are under way.
     #[serde(default)]
     pub captures_open: u64,
+    /// Each of them, with what asked for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open_captures: Vec<OpenCaptureStatus>,
     /// How much of their time captures have had.
     #[serde(default)]
     pub capture_budget: BudgetStatus,
@@ -182,6 +185,44 @@ pub struct TracerStatus {
     pub last_event: Option<LastEvent>,
 }
 
+/// A capture that is under way, and what asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenCaptureStatus {
+    /// What is captured.
+    pub kind: String,
+    /// Of what: the host, a container, or a device by its numbers.
+    pub scope: String,
+    /// The container that is looked at, or that the event will be about; `None`: the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Which tracer asked for it.
+    pub tracer: String,
+    /// The rule that fired; `None`: the tracer looks closer before it judges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// When that was, in RFC 3339.
+    pub since: String,
+    /// When it will be over, in RFC 3339.
+    pub until: String,
+}
+
+/// A capture that an event was made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCaptureStatus {
+    /// What was captured.
+    pub kind: String,
+    /// Of what.
+    pub scope: String,
+    /// How it ended: a label of `onset_captures_total`.
+    pub outcome: String,
+    /// When it began, in RFC 3339: it may be before the rule fired. `None`: it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<String>,
+    /// How long it lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_ms: Option<u64>,
+}
+
 /// An event by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEvent {
@@ -192,4 +233,10 @@ pub struct LastEvent {
     /// The container it was about; `None`: the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
+    /// The rule that fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// The captures that it was made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<EventCaptureStatus>,
 }

@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::*;
+use crate::fixed_buf::FixedBuf;
 
 const LOAD: Metric = Metric {
     name: "onset_load",
@@ -147,20 +149,6 @@ fn what_is_written_fast_is_what_is_written_slowly() {
 }
 
 #[test]
-fn texts_are_the_same_only_if_every_byte_is() {
-    let text: Vec<u8> = (0..40).collect();
-    for len in 0..text.len() {
-        let one = &text[..len];
-        assert!(same(one, one) && !same(one, &text[..len + 1]));
-        for at in 0..len {
-            let mut other = one.to_vec();
-            other[at] ^= 0x80;
-            assert!(!same(one, &other), "byte {at} of {len}");
-        }
-    }
-}
-
-#[test]
 fn a_family_that_does_not_fit_is_left_out_whole_and_a_later_smaller_one_is_not() {
     let (whole, _) = scraped(all_kinds);
     let heads: Vec<usize> = whole.match_indices("# HELP").map(|(at, _)| at).chain([whole.len()]).collect();
@@ -222,6 +210,17 @@ fn a_family_that_was_declared_and_not_scraped_is_missing_but_one_without_samples
     scrape.family(&TURN, |_| ());
     assert_eq!(scrape.missing().count(), 0);
     assert_eq!(text(&buf), "");
+}
+
+#[test]
+fn a_family_may_be_named_by_its_place_in_the_declaration() {
+    let (page, mishaps) = scraped(|scrape| {
+        scrape.nth(1, |family| family.value(7_u64));
+        scrape.nth(1, |family| family.value(8_u64));
+        scrape.nth(ALL.len(), |family| family.value(9_u64));
+    });
+    assert!(page.ends_with("\nonset_events_total 7\n") && page.lines().count() == 3, "{page}");
+    assert_eq!(mishaps, Mishaps { undeclared: 2, ..Mishaps::default() });
 }
 
 #[test]

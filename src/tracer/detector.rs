@@ -10,7 +10,7 @@ use crate::metric::Scrape;
 
 use super::pending::{PendingCapture, PendingCaptures};
 use super::trigger::{Rule, Trigger, TriggerState};
-use super::{About, Data, Event, Out, Settings, Tracer};
+use super::{About, Cause, Data, Event, Out, Settings, Tracer};
 
 /// One tracer's own part.
 pub trait Detector {
@@ -19,6 +19,10 @@ pub trait Detector {
     /// The capture that it asks for.
     const CAPTURE: CaptureKind;
 
+    /// The capture that this one asks for, where its settings choose.
+    fn capture(&self) -> CaptureKind {
+        Self::CAPTURE
+    }
     /// Takes its own keys anew; what it remembers stays.
     fn reconfigure(&mut self, settings: &Settings);
     /// What its capture is to look at.
@@ -145,7 +149,8 @@ impl<T> Sampler<'_, '_, T> {
 
     /// Asks for a look that is to judge by, and no event; `Detector::looked` gets its answer.
     pub fn look(&mut self, request: Request) -> Ticket {
-        self.out.capture(request)
+        let cause = Cause { subject: None, trigger: None, at: self.now };
+        self.out.capture(request, cause)
     }
 
     /// Counts a look of a kind that was not asked for.
@@ -159,8 +164,10 @@ impl<T> Sampler<'_, '_, T> {
             return false;
         }
         let scope = (self.scope)(subject, &readings);
-        let ticket = self.out.capture(Request { kind: self.kind, scope, lasting: self.lasting });
-        self.pending.open(ticket, PendingCapture { subject, trigger, began: self.now, readings });
+        let request = Request { kind: self.kind, scope, lasting: self.lasting };
+        let cause = Cause { subject, trigger: Some(trigger), at: self.now };
+        let ticket = self.out.capture(request, cause);
+        self.pending.open(ticket, PendingCapture { subject, trigger, fired: self.now, readings });
         true
     }
 }
@@ -192,7 +199,8 @@ impl<D: Detector> DetectorTracer<D> {
         out: &'a mut Out<'o>,
     ) -> (&'a mut D, Sampler<'a, 'o, D::Readings>) {
         let DetectorTracer { detector, pending, rule, .. } = self;
-        (detector, Sampler { now, rule, kind: D::CAPTURE, scope: D::scope, lasting, pending, out })
+        let kind = detector.capture();
+        (detector, Sampler { now, rule, kind, scope: D::scope, lasting, pending, out })
     }
 
     fn recorded(&mut self, now: Now, record: &[u8], out: &mut Out<'_>) {
@@ -205,7 +213,8 @@ impl<D: Detector> DetectorTracer<D> {
         }
         let (_, mut sampler) = self.split(now, self.lasting, out);
         if !sampler.ask(subject, trigger, readings) {
-            self.close(now, &PendingCapture { subject, trigger, began: now, readings }, None, out);
+            let pending = PendingCapture { subject, trigger, fired: now, readings };
+            self.close(now, &pending, None, None, out);
         }
     }
 
@@ -215,21 +224,23 @@ impl<D: Detector> DetectorTracer<D> {
             return;
         }
         match self.pending.close(ticket) {
-            Some(pending) => self.close(now, &pending, answer, out),
+            Some(pending) => self.close(now, &pending, Some(ticket), answer, out),
             None => out.fault("unknown_ticket"),
         }
     }
 
-    /// Makes an event of a capture that was answered, or of what was known without it.
+    /// Makes an event of the capture that `answer` to `ticket` brought, or of what was known without it.
     fn close(
         &mut self,
         now: Now,
         pending: &PendingCapture<D::Readings>,
+        ticket: Option<Ticket>,
         answer: Answer<'_>,
         out: &mut Out<'_>,
     ) {
-        let PendingCapture { subject, trigger, began, ref readings } = *pending;
-        let mut sink = EventSink { about: About { subject, trigger, time: began.wall }, out };
+        let PendingCapture { subject, trigger, fired, ref readings } = *pending;
+        let captures = ticket.into_iter().collect();
+        let mut sink = EventSink { about: About { subject, trigger, time: fired.wall, captures }, out };
         let kept = match answer {
             Some((capture, containers)) => {
                 self.detector.build_event(&Completed { pending, capture, containers }, &mut sink)

@@ -199,7 +199,7 @@ impl Detector for Dload {
         if tasks.is_empty() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(trigger, completed.capture);
+        let head = Head::new(completed.pending, completed.capture);
         let numbers = Numbers::new(self.threshold, &completed.pending.readings);
         sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &self.known_issues))
     }

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::pending::PendingCapture;
 use super::trigger::Trigger;
 use super::{Field, FieldKind, Shrink};
 use crate::capture_data::Capture;
@@ -11,30 +12,38 @@ use crate::capture_data::Capture;
 pub struct Head {
     trigger: Trigger,
     duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture_began_ms: Option<i64>,
     lost_samples: u64,
 }
 
 impl Head {
     /// Of an event that has no capture.
     pub fn alone(trigger: Trigger) -> Head {
-        Head { trigger, duration_ms: 0, lost_samples: 0 }
+        Head { trigger, duration_ms: 0, capture_began_ms: None, lost_samples: 0 }
     }
 
-    /// Of an event that this trigger and this capture made.
-    pub fn new(trigger: Trigger, capture: &Capture) -> Head {
+    /// Of an event that `capture` made, which was asked for as `pending` says and may have begun before that.
+    pub fn new<T>(pending: &PendingCapture<T>, capture: &Capture) -> Head {
         let duration_ms = u64::try_from(capture.lasted.as_millis()).unwrap_or(u64::MAX);
-        Head { trigger, duration_ms, lost_samples: capture.lost }
+        let capture_began_ms = Some(capture.began.ms_after(pending.fired));
+        Head { trigger: pending.trigger, duration_ms, capture_began_ms, lost_samples: capture.lost }
     }
 }
 
 /// `Head`, and what all documents end with.
-pub const COMMON: [Field; 8] = [
+pub const COMMON: [Field; 9] = [
     field(
         "trigger",
         FieldKind::Keyword,
         "The rule that fired: surge, sustained, stuck, predicted, kill, manual",
     ),
     field("duration_ms", FieldKind::Long, "How long the capture lasted, in milliseconds"),
+    field(
+        "capture_began_ms",
+        FieldKind::Long,
+        "When the capture began, in milliseconds after tracer_time; less than 0: before it",
+    ),
     field("lost_samples", FieldKind::Long, "Samples that the kernel could not hand over"),
     field("truncated", FieldKind::Long, "Frames, rows and tasks that were left out"),
     field("truncated_lists.list", FieldKind::Keyword, "A list that is not whole"),

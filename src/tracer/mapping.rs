@@ -23,7 +23,7 @@ pub struct Conflict {
 }
 
 /// The mapping for the documents of all these tracers.
-pub fn mapping(specs: &[&Spec]) -> Result<Value, Conflict> {
+pub fn mapping<'s>(specs: impl IntoIterator<Item = &'s Spec>) -> Result<Value, Conflict> {
     let mut root = Map::new();
     for field in document::FIELDS {
         place(&mut root, field.name, field)?;
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_field_that_a_tracer_declares_has_its_type_and_no_other_has_one() {
-        let mapping = mapping(TRACERS).expect("no field has two types");
+        let mapping = mapping(TRACERS.iter().copied()).expect("no field has two types");
         assert_eq!(mapping["dynamic"], false);
         let mut found = Vec::new();
         leaves("", &mapping, &mut found);

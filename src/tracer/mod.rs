@@ -1,5 +1,6 @@
 //! Tracers: pure machines that turn events into requests. A tracer sees no fd, clock or file;
-//! the loop feeds it and carries out what it asks for. `TRACERS` is the only registry.
+//! the loop feeds it and carries out what it asks for. `TRACERS` is the registry of the program's own, and `TEMPLATES`
+//! make others of what the config says.
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ mod percents;
 pub mod play;
 mod profile;
 mod subjects;
+mod template;
 mod trigger;
 mod waiting;
 mod waitrate;
@@ -44,8 +46,9 @@ mod windowed_min;
 pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
-pub use out::{About, Data, Emitted, Out, Shrink, World};
+pub use out::{About, Cause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
 pub use pending::PENDING_MAX;
+pub use template::{Description, MetricDescription, NAME, TracerTemplate};
 pub use trigger::Trigger;
 
 use crate::clock::Now;
@@ -61,6 +64,45 @@ pub const TRACERS: &[&Spec] = &[
     &oom::SPEC,
 ];
 
+/// What makes tracers of what the config says.
+pub const TEMPLATES: &[&TracerTemplate] = &[];
+
+/// All tracers that there may be.
+pub const REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: TEMPLATES };
+
+/// Tracers that there may be at once: each has a timer, counters and lines on each page.
+pub const TRACERS_MAX: usize = 64;
+
+/// The tracers that a program has, and what makes others of its config.
+#[derive(Clone, Copy, Debug)]
+pub struct Registry<'a> {
+    /// Its own.
+    pub tracers: &'a [&'static Spec],
+    /// What makes others.
+    pub templates: &'a [&'static TracerTemplate],
+}
+
+impl<'a> Registry<'a> {
+    /// What documents may be of: its own tracers, and what all tracers of each template are.
+    pub fn kinds(self) -> impl Iterator<Item = &'static Spec> + 'a {
+        self.tracers.iter().copied().chain(self.templates.iter().map(|template| &template.base))
+    }
+}
+
+/// Without templates.
+impl<'a> From<&'a [&'static Spec]> for Registry<'a> {
+    fn from(tracers: &'a [&'static Spec]) -> Registry<'a> {
+        Registry { tracers, templates: &[] }
+    }
+}
+
+/// Without templates.
+impl<'a, const N: usize> From<&'a [&'static Spec; N]> for Registry<'a> {
+    fn from(tracers: &'a [&'static Spec; N]) -> Registry<'a> {
+        Registry::from(&tracers[..])
+    }
+}
+
 /// Turns events into requests. Must not block, read a clock, or touch the OS.
 pub trait Tracer {
     /// Takes one event in. Cannot fail: what is wrong is counted by `out.fault`.
@@ -72,10 +114,9 @@ pub trait Tracer {
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
-/// What to say to someone who names a tracer that is none.
-#[must_use]
-pub fn no_tracer(name: &str) -> String {
-    let names: Vec<_> = TRACERS.iter().map(|spec| spec.name).collect();
+/// What to say to someone who names a tracer that is none of `specs`.
+pub fn no_tracer<'a>(name: &str, specs: impl IntoIterator<Item = &'a Spec>) -> String {
+    let names: Vec<_> = specs.into_iter().map(|spec| spec.name).collect();
     format!("there is no tracer {name}; there are {}", names.join(", "))
 }
 
@@ -280,4 +321,4 @@ mod reclaim;
 #[cfg(test)]
 pub(crate) use reclaim::SPEC as RECLAIM;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,20 +3,32 @@
 use std::io;
 
 use crate::capture_data::{Request, Ticket};
-use crate::clock::Wall;
+use crate::clock::{Now, Wall};
 use crate::host::Key;
 use crate::record_id::RecordId;
 
 use super::trigger::Trigger;
 
-/// Whoever carries out what tracers ask for: the loop, or a test.
-pub trait World {
-    /// Begins a capture, or has it refused: either way one later event answers the ticket.
-    fn capture(&mut self, request: Request) -> Ticket;
+/// Carries out what tracers ask for: the loop does, and so does a test.
+pub trait Executor {
+    /// Begins a capture that `cause` calls for, or has it refused: either way one later event answers the
+    /// ticket.
+    fn capture(&mut self, request: Request, cause: Cause) -> Ticket;
     /// Keeps an event for good.
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted;
     /// Counts something that went wrong, under this name in `onset_faults_total`.
     fn fault(&mut self, fault: &'static str);
+}
+
+/// Why a tracer asks for a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Whose sample or record it was; `None` is the host.
+    pub subject: Option<Key>,
+    /// The rule that fired. `None`: the tracer looks closer before it judges.
+    pub trigger: Option<Trigger>,
+    /// When that was.
+    pub at: Now,
 }
 
 /// What became of an event.
@@ -47,6 +59,31 @@ pub struct About {
     pub trigger: Trigger,
     /// When it fired: `tracer_time`.
     pub time: Wall,
+    /// The captures that it was made of, or would have been if they had not been refused.
+    pub captures: Tickets,
+}
+
+/// No event is made of more captures.
+pub const TICKETS_MAX: usize = 4;
+
+/// The captures that an event is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tickets([Option<Ticket>; TICKETS_MAX]);
+
+impl Tickets {
+    /// Each, in the order in which they were answered.
+    pub fn iter(&self) -> impl Iterator<Item = Ticket> + '_ {
+        self.0.iter().flatten().copied()
+    }
+}
+
+/// What is beyond the first `TICKETS_MAX` is left out.
+impl FromIterator<Ticket> for Tickets {
+    fn from_iter<I: IntoIterator<Item = Ticket>>(all: I) -> Tickets {
+        let mut tickets = Tickets::default();
+        tickets.0.iter_mut().zip(all).for_each(|(place, ticket)| *place = Some(ticket));
+        tickets
+    }
 }
 
 /// An event's `tracer_data`, as JSON of any length that is asked for.
@@ -103,17 +140,17 @@ impl Shrink {
 }
 
 /// What a tracer holds while it takes an event in.
-pub struct Out<'a>(&'a mut dyn World);
+pub struct Out<'a>(&'a mut dyn Executor);
 
 impl<'a> Out<'a> {
-    /// To this world.
-    pub fn new(world: &'a mut dyn World) -> Out<'a> {
-        Out(world)
+    /// What is asked for is carried out by `executor`.
+    pub fn new(executor: &'a mut dyn Executor) -> Out<'a> {
+        Out(executor)
     }
 
-    /// Asks for a capture; one later event answers the ticket.
-    pub fn capture(&mut self, request: Request) -> Ticket {
-        self.0.capture(request)
+    /// Asks for a capture that `cause` calls for; one later event answers the ticket.
+    pub fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+        self.0.capture(request, cause)
     }
 
     /// Keeps an event.

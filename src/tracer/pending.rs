@@ -14,10 +14,10 @@ pub const PENDING_MAX: usize = 64;
 pub struct PendingCapture<T> {
     /// Whose it is; `None` is the host.
     pub subject: Option<Key>,
-    /// Why.
+    /// The rule that fired.
     pub trigger: Trigger,
-    /// When.
-    pub began: Now,
+    /// When it fired.
+    pub fired: Now,
     /// The readings that led to it.
     pub readings: T,
 }

@@ -62,7 +62,7 @@ pub fn build_event<T>(
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;
     }
-    sink.emit(&Profiled { head: Head::new(trigger, completed.capture), readings, profile })
+    sink.emit(&Profiled { head: Head::new(completed.pending, completed.capture), readings, profile })
 }
 
 struct Profiled<'a, R> {

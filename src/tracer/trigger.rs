@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::clock::Now;
 
 /// The rule that asked for a capture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// The level rose past its threshold, or too fast.
     Surge,
@@ -21,6 +20,27 @@ pub enum Trigger {
     Kill,
     /// Someone asked.
     Manual,
+}
+
+impl Trigger {
+    /// What documents call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Trigger::Surge => "surge",
+            Trigger::Sustained => "sustained",
+            Trigger::Stuck => "stuck",
+            Trigger::Predicted => "predicted",
+            Trigger::Kill => "kill",
+            Trigger::Manual => "manual",
+        }
+    }
+}
+
+impl serde::Serialize for Trigger {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
 }
 
 /// How a subject is judged.

@@ -239,7 +239,7 @@ impl Detector for Waitrate {
         if waits.whole.all.is_zero() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(trigger, completed.capture);
+        let head = Head::new(completed.pending, completed.capture);
         let readings = Numbers::from(completed.pending.readings);
         sink.emit(&Waiting { head, readings, waits, containers: completed.containers })
     }

@@ -17,7 +17,9 @@ use onset::host::{
 };
 use onset::log::{Id, RecordId};
 use onset::metric::{Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, World, document};
+use onset::tracer::{
+    About, Capacity, Cause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, document,
+};
 
 use crate::ALLOCATIONS;
 
@@ -37,8 +39,8 @@ struct Bench<'a> {
     kept: u32,
 }
 
-impl World for Bench<'_> {
-    fn capture(&mut self, request: Request) -> Ticket {
+impl Executor for Bench<'_> {
+    fn capture(&mut self, request: Request, _: Cause) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         if let Some(place) = self.open.iter_mut().find(|place| place.is_none()) {
@@ -112,7 +114,8 @@ fn capture(kind: CaptureKind) -> Capture {
         }
         CaptureKind::Io => CaptureData::Io(disk_io()),
     };
-    Capture { scope: Scope::Host, lasted: Duration::from_secs(10), lost: 0, seen }
+    let began = Now { mono: Duration::from_secs(40), wall: Wall(1_699_999_990_000) };
+    Capture { scope: Scope::Host, began, lasted: TEN, lost: 0, seen }
 }
 
 fn disk_io() -> DiskIo {
@@ -245,9 +248,9 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let (mut sheet, mut page) = (vec![0; 32 << 10], FixedBuf::new(1 << 20));
     let mut readings = vec![Reading::default(); CONTAINERS];
     let (capture, probe) = (capture(spec.captures[0]), capture(CaptureKind::Probe));
-    let mut tracer = (spec.build)(&config.tracers[place], Capacity { containers: CONTAINERS });
+    let mut tracer = (spec.build)(&config.tracers[place].settings, Capacity { containers: CONTAINERS });
     let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
-    let filter = config.tracers[place].filter();
+    let filter = config.tracers[place].settings.filter();
     let mut bench = Bench {
         spec,
         containers: &containers,

@@ -77,7 +77,8 @@ fn captured<const N: usize>(
         (id, reader.join().unwrap())
     });
     let event = agent.events().into_iter().find(|event| event["tracer_id"] == id.trim()).unwrap();
-    let began = Wall::parse(text(&event, "/tracer_time")).unwrap().0 as f64;
+    let asked = Wall::parse(text(&event, "/tracer_time")).unwrap().0 as f64;
+    let began = asked + number(&event, "/tracer_data/capture_began_ms");
     let ended = began + number(&event, "/tracer_data/duration_ms");
     let at = |when: f64| {
         let after = readings.iter().position(|(time, _)| *time >= when).unwrap();

@@ -12,6 +12,7 @@ use crate::bpf::tests::{alone, root};
 use crate::capture_data::CaptureData;
 use crate::config;
 use crate::host::TaskCounts;
+use crate::sys;
 
 mod faults;
 mod images;
@@ -260,4 +261,31 @@ fn more_requests_than_there_is_room_for_answers_are_refused_as_busy() {
         while captures.finished().is_some() {}
         (captures.running() == 0).then_some(())
     });
+}
+
+#[test]
+fn every_capture_says_when_it_began_between_its_request_and_its_answer() {
+    if !root() {
+        return;
+    }
+    let mut captures = load(false);
+    let mut seen = 0;
+    for kind in BACKENDS.iter().flat_map(|line| line.kinds).copied() {
+        if unsupported(&captures, kind).is_some() {
+            continue;
+        }
+        let asked = sys::now();
+        begin(&mut captures, 1, Request { kind, scope: Scope::Host, lasting: Duration::from_millis(200) });
+        let (_, Capture { began, lasted, .. }) = answer(&mut captures);
+        let answered = sys::now();
+        assert!(asked.mono <= began.mono, "{kind:?} began {began:?} before {asked:?}");
+        assert!(
+            began.mono + lasted <= answered.mono,
+            "{kind:?} began {began:?}, lasted {lasted:?}: {answered:?}"
+        );
+        let (wall, mono) = (began.wall.0.abs_diff(asked.wall.0), began.ms_after(asked).unsigned_abs());
+        assert!(wall.abs_diff(mono) <= 2, "{kind:?} began {began:?}: its two clocks disagree");
+        seen += 1;
+    }
+    assert!(seen >= 2, "what is walked over can be had everywhere");
 }

@@ -9,7 +9,7 @@ use crate::cli::{Failure, Given};
 use crate::clock::Wall;
 use crate::host::Reader as Host;
 use crate::host::containers::NotFound;
-use crate::tracer::{TRACERS, no_tracer};
+use crate::tracer::{Spec, TRACERS, no_tracer};
 
 /// What is asked for, and what of it was seen.
 pub(super) struct Choice<'a> {
@@ -56,9 +56,9 @@ impl<'a> Choice<'a> {
     /// Once all events were seen: why none can fit the container. An unknown tracer is a misuse.
     pub(super) fn nothing(&self, given: &Given) -> Result<Option<String>, Failure> {
         if let Some(name) = self.tracer.filter(|_| !self.tracer_seen.get())
-            && !TRACERS.iter().any(|spec| spec.name == name)
+            && !specs(given).iter().any(|spec| spec.name == name)
         {
-            return Err(Failure::Usage(no_tracer(name)));
+            return Err(Failure::Usage(no_tracer(name, specs(given))));
         }
         Ok(self.container.filter(|id| !self.container_seen.get() && !is_there(id, given)).map(|id| {
             format!("no event in the log names a container {id}, and there is none here; onset containers lists them")
@@ -84,6 +84,14 @@ fn names(bytes: &[u8], wanted: &str) -> bool {
     bytes.windows(key.len()).any(|some| some == key)
         && Document::read(bytes)
             .is_some_and(|document| document.data().values().any(|value| any(value, wanted)))
+}
+
+/// The tracers that there are: those of the config, or of the program where none can be read.
+fn specs(given: &Given) -> Vec<&'static Spec> {
+    match given.config() {
+        Ok(config) => config.tracers.iter().map(|tracer| tracer.spec).collect(),
+        Err(_) => TRACERS.to_vec(),
+    }
 }
 
 /// Whether a container of this id is on this host now.

@@ -5,6 +5,7 @@ use crate::capture_data::{
     Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
     ProcessIo, Profile, Resident, Scope, Stall, Target, Task, Times, TopProcess, Waited, Waiter, Waits, Who,
 };
+use crate::clock::{Now, Wall};
 use crate::host::Key;
 
 impl Bytes<'_> {
@@ -23,7 +24,10 @@ impl Bytes<'_> {
             }
             CaptureKind::Io => CaptureData::Io(self.disk_io(many)),
         };
-        Capture { scope, lasted: self.time(), lost: self.number(), seen }
+        // Some begin before whatever they are asked for, some long after it.
+        let lasted = self.time();
+        let began = Now { mono: lasted, wall: Wall(0) };
+        Capture { scope, began, lasted, lost: self.number(), seen }
     }
 
     /// Mostly no tree at all.

@@ -20,7 +20,7 @@ pub(super) fn build_event(
 ) -> bool {
     let CaptureData::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
     let scope = if completed.pending.subject.is_some() { "container" } else { "host" };
-    let head = Head::new(completed.pending.trigger, completed.capture);
+    let head = Head::new(completed.pending, completed.capture);
     sink.emit(&MemburstEvent { head, scope, growth: completed.pending.readings, faults, top })
 }
 

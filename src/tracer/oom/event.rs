@@ -67,7 +67,7 @@ impl<'a> OomEvent<'a> {
         let Completed { pending, capture, containers } = *completed;
         let CaptureData::Memory(residents) = &capture.seen else { return None };
         Some(OomEvent {
-            head: Head::new(pending.trigger, capture),
+            head: Head::new(pending, capture),
             known: &pending.readings,
             containers: Some(containers),
             top: residents.get(..top.min(residents.len())).unwrap_or_default(),

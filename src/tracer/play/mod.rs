@@ -1,4 +1,4 @@
-//! A world for tests and fuzzing: it plays events to one tracer, records what the tracer asks
+//! A stage for tests and fuzzing: it plays events to one tracer, records what the tracer asks
 //! for, and holds every document and scrape against what its spec declares, and the tracer to its
 //! promise to take no memory. It panics on a breach.
 
@@ -9,20 +9,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
+use super::{
+    About, Capacity, Cause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, Trigger, document,
+};
 use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
-use crate::config::Config;
+use crate::config::{Config, ConfiguredTracer};
 use crate::fixed_buf::FixedBuf;
 use crate::fuzz::heap;
 use crate::host::{Containers, Disk, HostCpu, Key, Load, Memory, Reading, Snapshot, TaskCounts, Watched};
 use crate::metric::Scrape;
 use crate::record_id::{Id, RecordId};
 
-/// A container's slots in this world.
+/// Slots of the table of containers.
 pub const CAPACITY: usize = 8;
 
-/// One tracer in its world.
+/// One tracer on its stage.
 pub struct Play {
     /// The tracer's spec.
     pub spec: &'static Spec,
@@ -59,6 +61,8 @@ pub struct Recorder {
     pub open: Vec<(Ticket, Request)>,
     /// All captures asked for so far.
     pub asked: Vec<Request>,
+    /// Why each of them was asked for.
+    pub causes: Vec<(Ticket, Cause)>,
     /// All events kept so far: their triggers and documents.
     pub events: Vec<(About, Value)>,
     /// All faults counted so far.
@@ -73,14 +77,16 @@ pub struct Recorder {
     sheet: Vec<u8>,
 }
 
-impl World for Recorder {
-    fn capture(&mut self, request: Request) -> Ticket {
+impl Executor for Recorder {
+    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+        assert_eq!(cause.at, self.now, "{request:?} is asked for by what happens now");
         assert!(self.spec.captures.contains(&request.kind), "{request:?} is not declared");
         let ticket = Ticket(self.next);
         self.next += 1;
         heap::aside(|| {
             self.open.push((ticket, request));
             self.asked.push(request);
+            self.causes.push((ticket, cause));
         });
         ticket
     }
@@ -124,15 +130,21 @@ impl Play {
 
     /// This tracer, registered or not, configured by this TOML, with `document` bytes for a document.
     pub fn of(spec: &'static Spec, config: &str, document: usize) -> Play {
-        let settings = match Config::parse(config, &[spec]) {
+        let tracer = match Config::parse(config, &[spec]) {
             Ok(config) => config.tracers.into_iter().next(),
             Err(error) => panic!("{error}"),
         };
-        let Some(settings) = settings else { panic!("no settings of {}", spec.name) };
+        let Some(tracer) = tracer else { panic!("no settings of {}", spec.name) };
+        Play::configured(tracer, document)
+    }
+
+    /// This tracer with its settings, with `document` bytes for a document.
+    pub fn configured(ConfiguredTracer { spec, settings }: ConfiguredTracer, document: usize) -> Play {
         let now = Now { mono: Duration::from_secs(1000), wall: Wall(1_700_000_000_000) };
         let seen = Recorder {
             open: Vec::new(),
             asked: Vec::new(),
+            causes: Vec::new(),
             events: Vec::new(),
             faults: Vec::new(),
             keeps: true,
@@ -229,7 +241,18 @@ impl Play {
             Err(refusal) => Event::Refused(ticket, refusal),
         });
         assert!(self.seen.events.len() <= before + 1, "one capture is one event");
-        self.seen.events.get(before).map(|(about, _)| about.trigger)
+        let (about, _) = self.seen.events.get(before)?;
+        self.is_linked(ticket, about);
+        Some(about.trigger)
+    }
+
+    /// An event names the capture that it was made of, which was asked for by what the event is about.
+    fn is_linked(&self, ticket: Ticket, about: &About) {
+        assert!(about.captures.iter().eq([ticket]), "{about:?} is made of the answer to {ticket:?}");
+        let cause = self.seen.causes.iter().rev().find(|(asked, _)| *asked == ticket);
+        let of_event = |cause: &Cause| (cause.subject, cause.trigger, cause.at.wall);
+        let want = (about.subject, Some(about.trigger), about.time);
+        assert_eq!(cause.map(|(_, cause)| of_event(cause)), Some(want));
     }
 
     /// Scrapes the tracer: the families of its spec, all of them and no others. Returns the text.

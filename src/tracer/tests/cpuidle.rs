@@ -105,7 +105,7 @@ fn an_event_says_what_was_read_and_against_what() {
     assert_eq!(document["tracer_type"], "autotracing");
     assert_eq!(document["tracer_time"], fired.to_string());
     let want = serde_json::json!({
-        "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0, "capacity_cores": 0.5,
+        "trigger": "surge", "duration_ms": 10_000, "capture_began_ms": -40_000, "lost_samples": 3, "truncated": 0, "capacity_cores": 0.5,
         "user_percent": 80.0, "user_percent_threshold": 75.0,
         "user_percent_delta": 50.0, "user_percent_delta_threshold": 40.0,
         "system_percent": 10.0, "system_percent_threshold": 45.0,

@@ -104,7 +104,7 @@ fn an_event_says_who_is_blocked_where() {
     tick(&mut play, Duration::from_secs(6000), &[blocked(6)]);
     assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
     let want = serde_json::json!({
-        "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0, "threshold": 5.0,
+        "trigger": "surge", "duration_ms": 10_000, "capture_began_ms": -6_015_000, "lost_samples": 3, "truncated": 0, "threshold": 5.0,
         "nr_sleeping": 30, "nr_running": 2, "nr_stopped": 1, "nr_uninterruptible": 6, "nr_iowait": 1,
         "load_avg": 12.5, "dload_avg": 6.0, "known_issue": "nfs",
         "stack": "dd[7] blocked 61.2 s\n    io_schedule\n    rpc_wait\ndd[8] blocked 61.2 s\n    io_schedule\n",

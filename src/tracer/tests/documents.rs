@@ -5,7 +5,7 @@ use crate::capture_data::Ticket;
 use crate::clock::{Now, Wall};
 use crate::host::containers::claim::Maker;
 use crate::host::{Container, Containers, Identity, Role, Text};
-use crate::tracer::{About, Data, Shrink, document};
+use crate::tracer::{About, Data, Shrink, Tickets, document};
 
 struct List(Vec<u32>);
 
@@ -26,7 +26,7 @@ fn written(
     list: usize,
     to: &mut [u8],
 ) -> Option<usize> {
-    let about = About { subject: None, trigger, time: Wall(1_000) };
+    let about = About { subject: None, trigger, time: Wall(1_000), captures: Tickets::default() };
     let envelope = document::Envelope {
         hostname: "h\"\u{1f}",
         region: "",
@@ -196,7 +196,8 @@ fn a_document_is_written_a_few_times_at_most() {
     }
     let mut page = vec![0; 64 << 10];
     for list in [0, 1, 100, 5_000, 7_000, 100_000, 1 << 20] {
-        let about = About { subject: None, trigger: Trigger::Surge, time: Wall(1_000) };
+        let about =
+            About { subject: None, trigger: Trigger::Surge, time: Wall(1_000), captures: Tickets::default() };
         let envelope = document::Envelope {
             hostname: "h",
             region: "",

@@ -96,6 +96,7 @@ fn who_is_not_watched_is_still_to_blame() {
     };
     let found = Capture {
         scope: Scope::Container(Play::key(0)),
+        began: BEGAN,
         lasted: TEN,
         lost: 0,
         seen: CaptureData::Waits(waits),

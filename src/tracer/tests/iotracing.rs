@@ -186,7 +186,7 @@ fn an_event_says_why_and_its_rows_add_up_to_what_the_device_did() {
     let mut direct = file(true, false, 10_000, 50_000);
     direct["fs_read_bps"] = 10_000.into();
     let want = serde_json::json!({
-        "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0, "stalls_seen": 1,
+        "trigger": "surge", "duration_ms": 10_000, "capture_began_ms": -25_000, "lost_samples": 3, "truncated": 0, "stalls_seen": 1,
         "reason_snapshot": {
             "type": "io_util", "device": "sda", "major_num": 8, "minor_num": 0,
             "iostatus": {

@@ -134,7 +134,7 @@ fn an_event_of_a_container_says_what_grew_and_when_it_will_end() {
     assert_eq!((about.subject, about.time), (Some(Play::key(0)), fired));
     assert_eq!(document["container_id"], "a");
     let want = serde_json::json!({
-        "trigger": "predicted", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
+        "trigger": "predicted", "duration_ms": 10_000, "capture_began_ms": -20_000, "lost_samples": 3, "truncated": 0,
         "scope": "container", "anon_bytes": 30 * MIB, "anon_bytes_before": 10 * MIB, "window_ms": 5000,
         "unreclaimable_bytes": 30 * MIB, "unreclaimable_bytes_before": 10 * MIB,
         "shmem_bytes": 0, "shmem_bytes_before": 0, "locked_bytes": 0, "locked_bytes_before": 0,

@@ -1,5 +1,6 @@
 //! Stories of tracers: events in, requests out.
 
+mod captures;
 mod cpuidle;
 mod cpusys;
 mod dload;
@@ -13,6 +14,7 @@ mod reconfigured;
 mod specs;
 mod uniform;
 mod waitrate;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -21,11 +23,15 @@ use super::play::Play;
 use crate::capture_data::{
     Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Scope, Task, TopProcess,
 };
+use crate::clock::{Now, Wall};
 
 /// A document's usual size.
 const SIZE: usize = 1 << 20;
 
 const TEN: Duration = Duration::from_secs(10);
+
+/// When captures begin in these stories: the longest before any rule fires.
+const BEGAN: Now = Now { mono: Duration::from_secs(990), wall: Wall(1_699_999_990_000) };
 
 /// What a capture of this kind brings in these stories.
 fn capture(kind: CaptureKind, scope: Scope) -> Capture {
@@ -49,7 +55,7 @@ fn capture(kind: CaptureKind, scope: Scope) -> Capture {
         CaptureKind::Probe => CaptureData::Probe(Vec::new()),
         CaptureKind::Io => CaptureData::Io(iotracing::found()),
     };
-    Capture { scope, lasted: TEN, lost: 3, seen }
+    Capture { scope, began: BEGAN, lasted: TEN, lost: 3, seen }
 }
 
 fn residents() -> Vec<Resident> {

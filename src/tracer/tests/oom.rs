@@ -13,7 +13,7 @@ fn start() -> Play {
     play
 }
 
-fn kill(play: &mut Play, key: Option<Key>, limit_bytes: u64) {
+pub(super) fn kill(play: &mut Play, key: Option<Key>, limit_bytes: u64) {
     play.event(Event::Record(&record(key, limit_bytes, &["docker", "a"])));
 }
 
@@ -29,7 +29,7 @@ fn an_event_names_the_victim_the_killer_and_the_limit() {
     let document = &play.seen.events[0].1;
     assert_eq!((&document["container_id"], &document["tracer_type"]), (&"a".into(), &"event".into()));
     let want = serde_json::json!({
-        "trigger": "kill", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
+        "trigger": "kill", "duration_ms": 10_000, "capture_began_ms": -10_000, "lost_samples": 3, "truncated": 0,
         "victim": { "pid": 77, "comm": "victim", "rss_bytes": 4_500, "container_id": "a" },
         "killer": { "pid": 78, "comm": "kill", "container_id": "a" },
         "oom_cgroup_path": "/docker/a", "limit_bytes": 6_000, "usage_bytes": 5_000,

@@ -258,7 +258,7 @@ fn an_event_says_who_is_to_blame_by_container_and_by_cgroup() {
     assert_eq!(about.subject, Some(Play::key(0)));
     assert_eq!(document["container_id"], "a");
     let want = serde_json::json!({
-        "trigger": "surge", "duration_ms": 10_000, "lost_samples": 3, "truncated": 0,
+        "trigger": "surge", "duration_ms": 10_000, "capture_began_ms": -130_000, "lost_samples": 3, "truncated": 0,
         "curr_waitrate": 75.0, "source": "probe", "pressure_percent": 10.0, "rel_waitrate_thres": 20.0,
         "baseline": "history", "baseline_samples": 11, "mean": 0.0, "std": 0.0,
         "curr_slope": 450.0, "slope_thres": 120.0,
