@@ -106,6 +106,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 512 * 1024);
 } frames SEC(".maps");
+RECORD_OF(frames, stack);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -23,6 +23,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 64 * 1024);
 } events SEC(".maps");
+RECORD_OF(events, reclaim);
 
 /* By thread: when its reclaim began. */
 struct {

@@ -19,6 +19,7 @@ use crate::capture_data::{CaptureData, CaptureKind, Resident};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::host::{Facts, Key, Snapshot, Text, Watched};
+use crate::layout::reclaim as layout;
 use crate::metric::{Metric, MetricKind, Scrape};
 
 const SLOW: Metric = Metric {
@@ -91,19 +92,14 @@ struct Stall {
 impl Stall {
     /// Reads a record. `None` for one that is too short.
     fn parse(record: &[u8]) -> Option<Stall> {
-        let (container, rest) = record.split_first_chunk()?;
-        let (took_ns, rest) = rest.split_first_chunk()?;
-        let (pages, rest) = rest.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (tid, rest) = rest.split_first_chunk()?;
-        let comm: &[u8; 16] = rest.first_chunk()?;
-        let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (reclaim, _) = layout::Reclaim::read(record)?;
+        let comm = reclaim.comm.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Stall {
-            container: Key::from_bits(u64::from_ne_bytes(*container)),
-            took: Duration::from_nanos(u64::from_ne_bytes(*took_ns)),
-            pages: u64::from_ne_bytes(*pages),
-            pid: u32::from_ne_bytes(*pid),
-            tid: u32::from_ne_bytes(*tid),
+            container: Key::from_bits(reclaim.container),
+            took: Duration::from_nanos(reclaim.took_ns),
+            pages: reclaim.pages,
+            pid: reclaim.pid,
+            tid: reclaim.tid,
             comm: Text::cut(std::str::from_utf8(comm).unwrap_or_default()),
         })
     }

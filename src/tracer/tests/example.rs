@@ -30,12 +30,15 @@ fn the_example_fires_where_its_rule_says_and_tells_who_is_blocked() {
 
 /// A record of docs/example/reclaim.bpf.c: `struct reclaim`.
 fn stall(container: Option<Key>, took: Duration) -> Vec<u8> {
-    let took_ns = u64::try_from(took.as_nanos()).expect("short");
-    let numbers = [container.map_or(0, Key::to_bits), took_ns, 32];
-    let mut record: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
-    record.extend([7_u32, 9].iter().flat_map(|number| number.to_ne_bytes()));
-    record.extend(b"dd\0garbage!!!!!!");
-    record
+    let record = crate::layout::reclaim::Reclaim {
+        container: container.map_or(0, Key::to_bits),
+        took_ns: u64::try_from(took.as_nanos()).expect("short"),
+        pages: 32,
+        pid: 7,
+        tid: 9,
+        comm: *b"dd\0garbage!!!!!!",
+    };
+    record.bytes().to_vec()
 }
 
 #[test]
