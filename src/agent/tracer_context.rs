@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::capture::{Captures, OPEN_ALL_MAX};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Scope, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::Caller;
 use crate::host::{Container, Containers, Filter};
@@ -127,7 +127,12 @@ pub(super) struct TracerContext<'a> {
 }
 
 impl TracerContext<'_> {
-    fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
+    fn begin(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        stack: Option<&RecordStack>,
+    ) -> Result<(), Refusal> {
         if !self.enabled {
             return Err(Refusal::Unsupported("the tracer is disabled in the config"));
         }
@@ -136,16 +141,17 @@ impl TracerContext<'_> {
         if self.caller.is_none() && !self.shared.budget.take(self.now.mono, lasting) {
             return Err(Refusal::OverBudget);
         }
-        self.shared.captures.begin(ticket, request, self.containers)?;
+        match stack {
+            Some(stack) => self.shared.captures.name(ticket, request, stack)?,
+            None => self.shared.captures.begin(ticket, request, self.containers)?,
+        }
         if self.caller.is_some() {
             self.shared.budget.add(self.now.mono, lasting);
         }
         Ok(())
     }
-}
 
-impl World for TracerContext<'_> {
-    fn capture(&mut self, request: Request) -> Ticket {
+    fn ask(&mut self, request: Request, stack: Option<&RecordStack>) -> Ticket {
         self.shared.tickets = self.shared.tickets.wrapping_add(1);
         let ticket = Ticket(self.shared.tickets);
         self.asked += 1;
@@ -155,7 +161,7 @@ impl World for TracerContext<'_> {
         let begun = if self.shared.open.len() >= OPEN_ALL_MAX {
             Err(Refusal::Busy)
         } else {
-            self.begin(ticket, request)
+            self.begin(ticket, request, stack)
         };
         match begun {
             Ok(()) => self.shared.open.push(open),
@@ -165,6 +171,16 @@ impl World for TracerContext<'_> {
             }
         }
         ticket
+    }
+}
+
+impl World for TracerContext<'_> {
+    fn capture(&mut self, request: Request) -> Ticket {
+        self.ask(request, None)
+    }
+
+    fn name(&mut self, request: Request, stack: &RecordStack) -> Ticket {
+        self.ask(request, Some(stack))
     }
 
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::capture_data::{Request, Ticket};
+use crate::capture_data::{RecordStack, Request, Ticket};
 use crate::clock::Wall;
 use crate::host::Key;
 use crate::record_id::RecordId;
@@ -13,6 +13,11 @@ use super::trigger::Trigger;
 pub trait World {
     /// Begins a capture, or has it refused: either way one later event answers the ticket.
     fn capture(&mut self, request: Request) -> Ticket;
+    /// The same for a capture of `CaptureKind::Names`, of this stack.
+    fn name(&mut self, request: Request, stack: &RecordStack) -> Ticket {
+        let _ = stack;
+        self.capture(request)
+    }
     /// Keeps an event for good.
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted;
     /// Counts something that went wrong, under this name in `onset_faults_total`.
@@ -114,6 +119,11 @@ impl<'a> Out<'a> {
     /// Asks for a capture; one later event answers the ticket.
     pub fn capture(&mut self, request: Request) -> Ticket {
         self.0.capture(request)
+    }
+
+    /// Asks for the names of a stack; one later event answers the ticket.
+    pub fn name(&mut self, request: Request, stack: &RecordStack) -> Ticket {
+        self.0.name(request, stack)
     }
 
     /// Keeps an event.

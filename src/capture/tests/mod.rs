@@ -16,6 +16,7 @@ use crate::host::TaskCounts;
 mod faults;
 mod images;
 mod io;
+mod names;
 mod stacks;
 mod table;
 mod tasks;

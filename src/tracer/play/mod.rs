@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{About, Capacity, Data, Emitted, Event, Out, Spec, TRACERS, Tracer, Trigger, World, document};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Ticket};
+use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::fixed_buf::FixedBuf;
@@ -59,6 +59,8 @@ pub struct Recorder {
     pub open: Vec<(Ticket, Request)>,
     /// All captures asked for so far.
     pub asked: Vec<Request>,
+    /// The stacks among them that were to be named.
+    pub stacks: Vec<RecordStack>,
     /// All events kept so far: their triggers and documents.
     pub events: Vec<(About, Value)>,
     /// All faults counted so far.
@@ -83,6 +85,12 @@ impl World for Recorder {
             self.asked.push(request);
         });
         ticket
+    }
+
+    fn name(&mut self, request: Request, stack: &RecordStack) -> Ticket {
+        assert_eq!(request.kind, CaptureKind::Names, "a capture of another kind names nothing");
+        heap::aside(|| self.stacks.push(*stack));
+        self.capture(request)
     }
 
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
@@ -133,6 +141,7 @@ impl Play {
         let seen = Recorder {
             open: Vec::new(),
             asked: Vec::new(),
+            stacks: Vec::new(),
             events: Vec::new(),
             faults: Vec::new(),
             keeps: true,
