@@ -1,8 +1,15 @@
 //! Compiles every bpf/*.bpf.c to a skeleton: adding a program adds no line here. An object that has a
 //! ring buffer `events` is a hook: it is listed by its file's name, with the variables that it can be given.
-//! The programs of docs/example are compiled the same way, for tests alone.
+//! What each object shares with userspace is laid out in Rust, too (build/layouts.rs). The programs of
+//! docs/example, and those that tests have, are compiled the same way, for tests alone.
+
+#[path = "build/layouts.rs"]
+mod layouts;
+#[path = "build/rust.rs"]
+mod rust;
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,10 +20,13 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{DataSec, Var};
 use libbpf_rs::{AsRawLibbpf as _, Linker, MapType, ObjectBuilder, OpenObject};
 
+use layouts::{Layouts, Source};
+
 const SUFFIX: &str = ".bpf.c";
 
 /// Where the programs are, and the attribute of what is made of them.
-const FOLDERS: [(&str, &str); 2] = [("bpf", ""), ("docs/example", "#[cfg(test)]")];
+const FOLDERS: [(&str, &str); 3] =
+    [("bpf", ""), ("docs/example", "#[cfg(test)]"), ("src/layout", "#[cfg(test)]")];
 
 /// The ring that makes an object a hook.
 const RING: &str = "events";
@@ -40,8 +50,9 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let (mut modules, mut hooks) = (String::new(), String::new());
+    let (mut modules, mut hooks, mut shared) = (String::new(), String::new(), Shared::default());
     for (folder, attribute) in FOLDERS {
         println!("cargo:rerun-if-changed={folder}");
         for source in sources(Path::new(folder))? {
@@ -51,6 +62,8 @@ fn generate() -> Result<(), Box<dyn Error>> {
             let mut builder = SkeletonBuilder::new();
             builder.source(&source).obj(&object).clang_args(["-Wall", "-Werror", "-Ibpf"]);
             builder.build().map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
+            let hook = read(&object, name, attribute, &mut shared);
+            let hook = hook.map_err(|error| format!("{}: {error}", source.display()))?;
             // Who debugs a program reads the verifier's log with its lines; a release has no use for them.
             if env::var("PROFILE").as_deref() == Ok("release") {
                 drop_lines(&object).map_err(|error| format!("{}: {error}", object.display()))?;
@@ -62,13 +75,8 @@ fn generate() -> Result<(), Box<dyn Error>> {
                  #[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
                  pub mod {name} {{ include!({skeleton:?}); }}"
             )?;
-            let variables = hook(&object).map_err(|error| format!("{}: {error}", source.display()))?;
-            if let Some(variables) = variables {
-                writeln!(
-                    hooks,
-                    "{attribute} super::hook::Program {{ name: {name:?}, what: \"the {name} program\", \
-                     object: include_bytes!({object:?}), variables: &[{variables}] }},"
-                )?;
+            if let Some(hook) = hook {
+                writeln!(hooks, "{attribute} {hook},")?;
             }
         }
     }
@@ -77,12 +85,61 @@ fn generate() -> Result<(), Box<dyn Error>> {
         "/// The hooks by their files' names.\npub(super) static HOOKS: &[super::hook::Program] = &[{hooks}];"
     )?;
     fs::write(out.join("skeletons.rs"), modules)?;
+    fs::write(out.join("layouts.rs"), shared.text)?;
     Ok(())
 }
 
-/// The variables that a hook can be given, as the items of a list. `None`: the object is no hook.
-fn hook(object: &Path) -> Result<Option<String>, Box<dyn Error>> {
+/// What objects share with userspace.
+#[derive(Default)]
+struct Shared {
+    /// A module for each object.
+    text: String,
+    /// The structures of those that are part of the agent.
+    layouts: Vec<(String, Layouts)>,
+}
+
+/// Adds what an object shares, and gives the item of `HOOKS` if it is a hook.
+fn read(
+    object: &Path,
+    name: &str,
+    attribute: &str,
+    shared: &mut Shared,
+) -> Result<Option<String>, Box<dyn Error>> {
     let open = ObjectBuilder::default().open_file(object)?;
+    // SAFETY: `open` owns the object, and outlives this reference to it.
+    let raw = unsafe { open.as_libbpf_object().as_ref() };
+    let btf = Btf::from_bpf_object(raw)?.ok_or("it has no BTF")?;
+    let layouts = layouts::of(&btf, &record_sources(&open))?;
+    let module = rust::module(&layouts, &shared.layouts)?;
+    let what = "/// What it shares; much of it with itself alone.\n#[allow(unused, clippy::all)]";
+    writeln!(shared.text, "{attribute}\n{what}\npub mod {name} {{\n{module}}}")?;
+    let hook = if is_hook(&open)? {
+        let (variables, bytes) = (variables(&btf)?, layouts::longest(&btf, &layouts, RING));
+        Some(format!(
+            "super::hook::Program {{ name: {name:?}, what: \"the {name} program\", \
+             object: include_bytes!({object:?}), variables: &[{variables}], record_bytes: {bytes} }}"
+        ))
+    } else {
+        None
+    };
+    if attribute.is_empty() {
+        shared.layouts.push((name.to_owned(), layouts));
+    }
+    Ok(hook)
+}
+
+/// The ring buffers and iterators of an object.
+fn record_sources(open: &OpenObject) -> Vec<Source> {
+    let name = |name: &OsStr| name.to_string_lossy().into_owned();
+    let rings = open.maps().filter(|map| map.map_type() == MapType::RingBuf);
+    let rings = rings.map(|map| Source { name: name(map.name()), what: "the ring buffer" });
+    let iterators = open.progs().filter(|program| program.section().to_string_lossy().starts_with("iter/"));
+    let iterators = iterators.map(|program| Source { name: name(program.name()), what: "the iterator" });
+    rings.chain(iterators).collect()
+}
+
+/// Whether an object is a hook. An error: it is meant to be one, and lacks something.
+fn is_hook(open: &OpenObject) -> Result<bool, Box<dyn Error>> {
     let maps: Vec<_> = open.maps().map(|map| (map.name().to_owned(), map.map_type())).collect();
     let has = |wanted: &str| maps.iter().find(|(name, _)| name.to_str() == Some(wanted));
     match has(RING) {
@@ -90,22 +147,19 @@ fn hook(object: &Path) -> Result<Option<String>, Box<dyn Error>> {
         Some((_, other)) => {
             return Err(format!("the map `{RING}` is for a hook's records: it must be a ring buffer, not {other:?}; give another map another name").into());
         }
-        None => return Ok(None),
+        None => return Ok(false),
     }
-    if let Some((map, header)) = MAPS.into_iter().find(|(map, _)| has(map).is_none()) {
-        return Err(format!(
+    match MAPS.into_iter().find(|(map, _)| has(map).is_none()) {
+        None => Ok(true),
+        Some((map, header)) => Err(format!(
             "it has a ring buffer `{RING}`, so it is a hook, and a hook needs the map `{map}`: use what {header} brings"
         )
-        .into());
+        .into()),
     }
-    variables(&open).map(Some)
 }
 
-/// Name, offset and size of each `const volatile` variable of one number.
-fn variables(open: &OpenObject) -> Result<String, Box<dyn Error>> {
-    // SAFETY: `open` owns the object, and outlives this reference to it.
-    let raw = unsafe { open.as_libbpf_object().as_ref() };
-    let btf = Btf::from_bpf_object(raw)?.ok_or("it has no BTF")?;
+/// Name, offset and size of each `const volatile` variable of one number, as the items of a list.
+fn variables(btf: &Btf<'_>) -> Result<String, Box<dyn Error>> {
     let mut list = String::new();
     let Some(section) = btf.type_by_name::<DataSec<'_>>(".rodata") else { return Ok(list) };
     for place in section.iter() {

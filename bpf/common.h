@@ -8,6 +8,13 @@
 #include <bpf/bpf_core_read.h>
 
 /*
+ * Declares what a program hands to userspace through a ring buffer, or an iterator by its program's name:
+ * build.rs finds it among the object's types, and writes the Rust side. Keys and values of maps it knows by
+ * themselves. The section is loaded nowhere.
+ */
+#define RECORD_OF(source, record) struct record *source##__##record SEC(".records")
+
+/*
  * How to follow pointers, READ(a, b, c) being a->b->c. A program that is given a pointer whose type
  * the verifier knows may follow it by plain loads, which are ten times faster: it says so.
  */

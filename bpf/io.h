@@ -99,7 +99,12 @@ struct path_record {
 	__u32 bytes;
 	__u32 deleted;
 	char names[NAMES_MAX + NAME_ROOM];
-	struct dentry *next; /* whose name is read next: not handed over */
+};
+
+/* A path in the making, and whose name is read next. */
+struct path_walk {
+	struct path_record record;
+	struct dentry *next;
 };
 
 struct stall_record {
@@ -114,8 +119,6 @@ struct stall_record {
 	char comm[16];
 	__u64 stack[FRAMES_MAX];
 };
-_Static_assert(__builtin_offsetof(struct stall_record, stack) == 56,
-	       "src/bpf/io_record.rs reads it byte by byte");
 
 struct control {
 	__u64 stall_ns;
@@ -183,13 +186,15 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct path_record);
+	__type(value, struct path_walk);
 } scratch SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } records SEC(".maps");
+RECORD_OF(records, path_record);
+RECORD_OF(records, stall_record);
 
 /*
  * Where btrfs keeps what subvolume an inode is of: the inode in its own, the root in that, the number in the

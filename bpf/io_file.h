@@ -36,7 +36,7 @@ static __always_inline struct dentry *dentry_of(struct inode *inode)
 __noinline int read_name(void)
 {
 	struct dentry *dentry, *parent;
-	struct path_record *path;
+	struct path_walk *path;
 	const unsigned char *name;
 	__u32 bytes, zero = 0;
 	long length;
@@ -47,15 +47,15 @@ __noinline int read_name(void)
 	dentry = path->next;
 	parent = BPF_CORE_READ(dentry, d_parent);
 	name = BPF_CORE_READ(dentry, d_name.name);
-	path->whole = parent == dentry;
+	path->record.whole = parent == dentry;
 	/* Read here: older verifiers forget the bound of what is kept over a call. */
-	bytes = path->bytes;
+	bytes = path->record.bytes;
 	if (!parent || parent == dentry || bytes >= NAMES_MAX)
 		return 0;
-	length = bpf_probe_read_kernel_str(path->names + bytes, NAME_ROOM, name);
+	length = bpf_probe_read_kernel_str(path->record.names + bytes, NAME_ROOM, name);
 	if (length <= 0)
 		return 0;
-	path->bytes = bytes + length;
+	path->record.bytes = bytes + length;
 	path->next = parent;
 	return 1;
 }
@@ -86,7 +86,7 @@ static __always_inline void tell_path(struct file_id *file, struct dentry *dentr
 {
 	struct told *before = bpf_map_lookup_elem(&told, file);
 	struct told now = {.run = run, .at_ns = bpf_ktime_get_ns()};
-	struct path_record *path;
+	struct path_walk *path;
 	__u32 zero = 0;
 	bool deleted;
 	__u64 size;
@@ -102,16 +102,16 @@ static __always_inline void tell_path(struct file_id *file, struct dentry *dentr
 	path = bpf_map_lookup_elem(&scratch, &zero);
 	if (!path)
 		return;
-	path->kind = RECORD_PATH;
-	path->file = *file;
-	path->deleted = deleted;
-	path->whole = 0;
-	path->bytes = 0;
+	path->record.kind = RECORD_PATH;
+	path->record.file = *file;
+	path->record.deleted = deleted;
+	path->record.whole = 0;
+	path->record.bytes = 0;
 	path->next = dentry;
 	read_names();
-	size = __builtin_offsetof(struct path_record, names) + path->bytes;
-	if (size > __builtin_offsetof(struct path_record, next) ||
-	    bpf_ringbuf_output(&records, path, size, BPF_RB_NO_WAKEUP))
+	size = __builtin_offsetof(struct path_record, names) + path->record.bytes;
+	if (size > sizeof(path->record) ||
+	    bpf_ringbuf_output(&records, &path->record, size, BPF_RB_NO_WAKEUP))
 		return count_lost();
 	/* Should this fail, it is told again. */
 	bpf_map_update_elem(&told, file, &now, BPF_ANY);

@@ -56,6 +56,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 128 * 1024);
 } events SEC(".maps");
+RECORD_OF(events, kill);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -6,7 +6,7 @@
 #ifndef ONSET_SAMPLED_H
 #define ONSET_SAMPLED_H
 
-#include "common.h"
+#include "layout.h"
 #include "lost.h"
 
 #define USER_FRAMES_MAX	  127
@@ -35,16 +35,6 @@ struct control {
 	/* Whether the whole host is sampled, else only the containers in `targets`. */
 	__u32 host;
 	__u32 unused;
-};
-
-/*
- * Where a process's program, and its first stack, lie: /proc/PID/stat tells the same. It is random
- * for each exec, so userspace knows by it whether it looks at the program that was sampled.
- */
-struct layout {
-	__u64 start_code;
-	__u64 end_code;
-	__u64 start_stack;
 };
 
 /* A stack as it is sent; its kernel frames come first, then its user frames. */
@@ -106,6 +96,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 512 * 1024);
 } frames SEC(".maps");
+RECORD_OF(frames, stack);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -199,15 +190,6 @@ static __always_inline __u64 hash_of(struct stack *stack, __u32 words, __u64 see
 		hash = mix(hash, stack->words[i]);
 	}
 	return hash;
-}
-
-static __always_inline void read_layout(struct layout *layout, struct task_struct *task)
-{
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-
-	layout->start_code = BPF_CORE_READ(mm, start_code);
-	layout->end_code = BPF_CORE_READ(mm, end_code);
-	layout->start_stack = BPF_CORE_READ(mm, start_stack);
 }
 
 /* Sends a stack unless it was. False: the ring is full. */

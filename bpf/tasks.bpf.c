@@ -24,7 +24,7 @@ struct passing {
 	__u8 blocked;
 	__u8 in_iowait;
 };
-_Static_assert(sizeof(struct passing) == 24, "src/bpf/tasks.rs reads it byte by byte");
+RECORD_OF(pass_tasks, passing);
 
 /* A task in D state. */
 struct stuck {
@@ -37,6 +37,7 @@ struct stuck {
 	char comm[16];
 	__u64 stack[FRAMES_MAX];
 };
+RECORD_OF(stuck_tasks, stuck);
 
 /* One reader at a time: userspace sees to it. */
 struct {

@@ -1,7 +1,11 @@
 //! What a tracer asks of a capture, and what the capture brings back. Plain data: tracers read
 //! it, captures make it, neither knows the other.
 
+mod record_stack;
+
 use std::time::Duration;
+
+pub use record_stack::{FRAMES_MAX, ProgramPlace, RecordStack, StackNames};
 
 use crate::clock::Now;
 use crate::host::Key;
@@ -27,6 +31,8 @@ pub enum CaptureKind {
     Probe,
     /// Who reads and writes which files of a disk, and who waits for long.
     Io,
+    /// Names of the stack that a hook's record brings as addresses.
+    Names,
 }
 
 impl CaptureKind {
@@ -41,13 +47,14 @@ impl CaptureKind {
             CaptureKind::Waits => "waits",
             CaptureKind::Probe => "probe",
             CaptureKind::Io => "io",
+            CaptureKind::Names => "names",
         }
     }
 
     /// Whether it is one look rather than some seconds of tracing: it uses up no budget.
     #[must_use]
     pub const fn is_instant(self) -> bool {
-        matches!(self, CaptureKind::Tasks | CaptureKind::Memory | CaptureKind::Probe)
+        matches!(self, CaptureKind::Tasks | CaptureKind::Memory | CaptureKind::Probe | CaptureKind::Names)
     }
 }
 
@@ -129,6 +136,8 @@ pub enum CaptureData {
     Probe(Vec<(Key, Waited)>),
     /// Of `CaptureKind::Io`.
     Io(DiskIo),
+    /// Of `CaptureKind::Names`.
+    Names(StackNames),
 }
 
 /// How tasks ran, and how they waited to; times of several tasks add up.

@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod host;
 pub mod http;
 pub mod knob;
+mod layout;
 pub mod log;
 pub mod metric;
 pub mod net;

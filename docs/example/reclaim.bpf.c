@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reclaims that held a task up: it asked for memory, and had to free some before it got any. What took
- * no longer than `slow_ns` is not sent.
+ * Reclaims that held a task up: it asked for memory, and had to free some before it got any. Each is sent
+ * with the stack that asked. What took no longer than `slow_ns` is not sent.
  */
-#include "common.h"
+#include "layout.h"
 #include "lost.h"
+
+#define FRAMES_MAX 64
 
 /* The config key `slow`. */
 const volatile __u64 slow_ns = 0;
@@ -17,12 +19,18 @@ struct reclaim {
 	__u32 pid;
 	__u32 tid;
 	char comm[16];
+	struct layout layout;
+	__u32 kernel_bytes;
+	__u32 user_bytes;
+	__u64 kernel[FRAMES_MAX];
+	__u64 user[FRAMES_MAX];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 64 * 1024);
+	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
+RECORD_OF(events, reclaim);
 
 /* By thread: when its reclaim began. */
 struct {
@@ -40,21 +48,41 @@ static __always_inline int begin(void)
 	return 0;
 }
 
-static __always_inline int end(__u64 pages)
+static __always_inline void read_stacks(void *ctx, struct reclaim *record)
 {
-	__u64 thread = bpf_get_current_pid_tgid(), *at = bpf_map_lookup_elem(&begun, &thread);
-	struct reclaim record = {.pages = pages, .pid = thread >> 32, .tid = thread};
+	long kernel = bpf_get_stack(ctx, record->kernel, sizeof(record->kernel), 0);
+	long user = bpf_get_stack(ctx, record->user, sizeof(record->user), BPF_F_USER_STACK);
+
+	record->kernel_bytes = kernel > 0 ? kernel : 0;
+	record->user_bytes = user > 0 ? user : 0;
+}
+
+static __always_inline int end(void *ctx, __u64 pages)
+{
+	__u64 thread = bpf_get_current_pid_tgid(), *at = bpf_map_lookup_elem(&begun, &thread), took;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct reclaim *record;
 
 	if (!at)
 		return 0;
-	record.took_ns = bpf_ktime_get_ns() - *at;
+	took = bpf_ktime_get_ns() - *at;
 	bpf_map_delete_elem(&begun, &thread);
-	if (record.took_ns <= slow_ns)
+	if (took <= slow_ns)
 		return 0;
-	record.container = container_of_task((void *)bpf_get_current_task());
-	bpf_get_current_comm(record.comm, sizeof(record.comm));
-	if (bpf_ringbuf_output(&events, &record, sizeof(record), 0))
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
 		count_lost();
+		return 0;
+	}
+	record->container = container_of_task(task);
+	record->took_ns = took;
+	record->pages = pages;
+	record->pid = thread >> 32;
+	record->tid = thread;
+	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	read_layout(&record->layout, task);
+	read_stacks(ctx, record);
+	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
 
@@ -67,7 +95,7 @@ int direct_reclaim_begin(__u64 *ctx)
 SEC("tp_btf/mm_vmscan_direct_reclaim_end")
 int direct_reclaim_end(__u64 *ctx)
 {
-	return end(ctx[0]);
+	return end(ctx, ctx[0]);
 }
 
 SEC("tp_btf/mm_vmscan_memcg_reclaim_begin")
@@ -79,5 +107,5 @@ int memcg_reclaim_begin(__u64 *ctx)
 SEC("tp_btf/mm_vmscan_memcg_reclaim_end")
 int memcg_reclaim_end(__u64 *ctx)
 {
-	return end(ctx[0]);
+	return end(ctx, ctx[0]);
 }

@@ -1,5 +1,5 @@
 //! reclaim: a task asked for memory and had to free some first. The kernel tells of each time that
-//! took longer than `slow`; the event says who was held up, and who holds the memory.
+//! took longer than `slow`; the event says who was held up, and what asked for the memory.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +15,11 @@ use super::trigger::{Trigger, TriggerState};
 use super::{
     Capacity, Data, Field, FieldKind, HookKnob, HookSpec, KnobSource, Settings, Shrink, Spec, Tracer,
 };
-use crate::capture_data::{CaptureData, CaptureKind, Resident};
+use crate::capture_data::{CaptureData, CaptureKind, ProgramPlace, RecordStack, StackNames};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::host::{Facts, Key, Snapshot, Text, Watched};
+use crate::layout::{numbers, reclaim as layout};
 use crate::metric::{Metric, MetricKind, Scrape};
 
 const SLOW: Metric = Metric {
@@ -33,7 +34,7 @@ pub const SPEC: Spec = Spec {
     name: "reclaim",
     about: "Tasks that had to free memory before they got any, and for how long",
     facts: Facts::NONE,
-    captures: &[CaptureKind::Memory],
+    captures: &[CaptureKind::Names],
     containers: true,
     hook: Some(HookSpec {
         name: "reclaim",
@@ -53,15 +54,14 @@ pub const SPEC: Spec = Spec {
 
 const FIELDS: [Field; COMMON.len() + OWN.len()] = all(&[&COMMON, &OWN]);
 
-const OWN: [Field; 8] = [
+const OWN: [Field; 7] = [
     field("pid", FieldKind::Long, "The process that was held up, by its id on the host"),
     field("tid", FieldKind::Long, "Its thread"),
     field("comm", FieldKind::Keyword, "The thread's name"),
     field("held_up_ms", FieldKind::Double, "For how long, in milliseconds"),
     field("reclaimed_pages", FieldKind::Long, "Pages of memory that it freed"),
-    field("top_memory_usage.pid", FieldKind::Long, "Process id on the host; most memory first"),
-    field("top_memory_usage.comm", FieldKind::Keyword, "Name of the process"),
-    field("top_memory_usage.rss_bytes", FieldKind::Long, "Its resident memory just after"),
+    field("kernel_stack", FieldKind::Keyword, "Frames of the kernel that asked, innermost first"),
+    field("user_stack", FieldKind::Keyword, "Frames of the process that called the kernel, innermost first"),
 ];
 
 fn build(settings: &Settings, capacity: Capacity) -> Box<dyn Tracer> {
@@ -86,25 +86,27 @@ struct Stall {
     pid: u32,
     tid: u32,
     comm: Text<64>,
+    stack: RecordStack,
 }
 
 impl Stall {
     /// Reads a record. `None` for one that is too short.
     fn parse(record: &[u8]) -> Option<Stall> {
-        let (container, rest) = record.split_first_chunk()?;
-        let (took_ns, rest) = rest.split_first_chunk()?;
-        let (pages, rest) = rest.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (tid, rest) = rest.split_first_chunk()?;
-        let comm: &[u8; 16] = rest.first_chunk()?;
-        let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (reclaim, user) = layout::Reclaim::read(record)?;
+        let frames = |bytes: u32| usize::try_from(bytes).unwrap_or(0) / size_of::<u64>();
+        let kernel = numbers(&reclaim.kernel).take(frames(reclaim.kernel_bytes));
+        let user = numbers(user).take(frames(reclaim.user_bytes));
+        let layout::Layout { start_code, end_code, start_stack } = reclaim.layout;
+        let program = ProgramPlace { start_code, end_code, start_stack };
+        let comm = reclaim.comm.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Stall {
-            container: Key::from_bits(u64::from_ne_bytes(*container)),
-            took: Duration::from_nanos(u64::from_ne_bytes(*took_ns)),
-            pages: u64::from_ne_bytes(*pages),
-            pid: u32::from_ne_bytes(*pid),
-            tid: u32::from_ne_bytes(*tid),
+            container: Key::from_bits(reclaim.container),
+            took: Duration::from_nanos(reclaim.took_ns),
+            pages: reclaim.pages,
+            pid: reclaim.pid,
+            tid: reclaim.tid,
             comm: Text::cut(std::str::from_utf8(comm).unwrap_or_default()),
+            stack: RecordStack::new(reclaim.pid, program, kernel, user),
         })
     }
 }
@@ -112,7 +114,11 @@ impl Stall {
 impl Detector for Reclaim {
     /// `None`: someone asked.
     type Readings = Option<Stall>;
-    const CAPTURE: CaptureKind = CaptureKind::Memory;
+    const CAPTURE: CaptureKind = CaptureKind::Names;
+
+    fn stack(stall: &Option<Stall>) -> Option<&RecordStack> {
+        stall.as_ref().map(|stall| &stall.stack)
+    }
 
     /// Its own key is the hook's.
     fn reconfigure(&mut self, _: &Settings) {}
@@ -141,19 +147,19 @@ impl Detector for Reclaim {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Memory(top) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Names(names) = &completed.capture.seen else { return sink.foreign() };
         let head = Head::new(completed.pending, completed.capture);
-        sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), top })
+        sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), names: Some(names) })
     }
 
-    /// It has happened, whoever holds the memory.
+    /// It has happened, whatever its frames are called.
     fn build_event_without_capture(
         &self,
         pending: &PendingCapture<Option<Stall>>,
         sink: &mut EventSink<'_, '_>,
     ) -> bool {
         let head = Head::alone(pending.trigger);
-        sink.emit(&StallEvent { head, stall: pending.readings.as_ref(), top: &[] })
+        sink.emit(&StallEvent { head, stall: pending.readings.as_ref(), names: None })
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {
@@ -165,7 +171,7 @@ impl Detector for Reclaim {
 struct StallEvent<'a> {
     head: Head,
     stall: Option<&'a Stall>,
-    top: &'a [Resident],
+    names: Option<&'a StackNames>,
 }
 
 #[derive(Serialize)]
@@ -176,7 +182,10 @@ struct Body<'a> {
     stall: Option<Numbers<'a>>,
     #[serde(flatten)]
     truncated: Truncated,
-    top_memory_usage: &'a [Resident],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    kernel_stack: &'a [Box<str>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    user_stack: &'a [Box<str>],
 }
 
 #[derive(Serialize)]
@@ -190,24 +199,25 @@ struct Numbers<'a> {
 
 impl Data for StallEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
-        let top_memory_usage = self.top.get(..shrink.keep(self.top.len())).unwrap_or_default();
-        let body = Body {
-            head: self.head,
-            stall: self.stall.map(|stall| Numbers {
-                pid: stall.pid,
-                tid: stall.tid,
-                comm: &stall.comm,
-                held_up_ms: stall.took.as_secs_f64() * 1e3,
-                reclaimed_pages: stall.pages,
-            }),
-            truncated: Truncated::of(shrink).and(
-                "top_memory_usage",
-                self.top.len(),
-                CAPTURED,
-                top_memory_usage.len(),
-            ),
-            top_memory_usage,
-        };
+        let all = |of: fn(&StackNames) -> &[Box<str>]| self.names.map_or(&[][..], of);
+        let (kernel, user) = (all(|names| &names.kernel), all(|names| &names.user));
+        let kept = |all: &'_ [Box<str>]| shrink.keep(all.len());
+        let body =
+            Body {
+                head: self.head,
+                stall: self.stall.map(|stall| Numbers {
+                    pid: stall.pid,
+                    tid: stall.tid,
+                    comm: &stall.comm,
+                    held_up_ms: stall.took.as_secs_f64() * 1e3,
+                    reclaimed_pages: stall.pages,
+                }),
+                truncated: Truncated::of(shrink)
+                    .and("kernel_stack", kernel.len(), CAPTURED, kept(kernel))
+                    .and("user_stack", user.len(), CAPTURED, kept(user)),
+                kernel_stack: kernel.get(..kept(kernel)).unwrap_or_default(),
+                user_stack: user.get(..kept(user)).unwrap_or_default(),
+            };
         serde_json::to_writer(to, &body)
     }
 }

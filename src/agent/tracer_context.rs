@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::capture::Captures;
-use crate::capture_data::{Capture, Refusal, Request, Ticket};
+use crate::capture_data::{Capture, RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::ConnectionId;
 use crate::host::{Container, Containers, Filter};
@@ -86,7 +86,12 @@ pub(super) struct TracerContext<'a> {
 }
 
 impl TracerContext<'_> {
-    fn begin(&mut self, ticket: Ticket, request: Request) -> Result<(), Refusal> {
+    fn begin(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        stack: Option<&RecordStack>,
+    ) -> Result<(), Refusal> {
         if !self.enabled {
             return Err(Refusal::Unsupported("the tracer is disabled in the config"));
         }
@@ -95,23 +100,27 @@ impl TracerContext<'_> {
         if self.caller.is_none() && !self.shared.budget.take(self.now.mono, lasting) {
             return Err(Refusal::OverBudget);
         }
-        self.shared.captures.begin(ticket, request, self.containers)?;
+        match stack {
+            Some(stack) => self.shared.captures.name(ticket, request, stack)?,
+            None => self.shared.captures.begin(ticket, request, self.containers)?,
+        }
         if self.caller.is_some() {
             self.shared.budget.add(self.now.mono, lasting);
         }
         Ok(())
     }
-}
 
-impl Executor for TracerContext<'_> {
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    fn ask(&mut self, request: Request, cause: Cause, stack: Option<&RecordStack>) -> Ticket {
         let ticket = self.shared.ledger.next_ticket();
         self.asked += 1;
         let Request { kind, scope, lasting } = request;
         let until = self.now.mono.saturating_add(lasting);
         let open = OpenCapture { ticket, slot: self.slot, caller: self.caller, cause, kind, scope, until };
-        let begun =
-            if self.shared.ledger.is_full() { Err(Refusal::Busy) } else { self.begin(ticket, request) };
+        let begun = if self.shared.ledger.is_full() {
+            Err(Refusal::Busy)
+        } else {
+            self.begin(ticket, request, stack)
+        };
         let ledger = &mut self.shared.ledger;
         match begun {
             Ok(()) => ledger.begin(open),
@@ -121,6 +130,16 @@ impl Executor for TracerContext<'_> {
             }
         }
         ticket
+    }
+}
+
+impl Executor for TracerContext<'_> {
+    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+        self.ask(request, cause, None)
+    }
+
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+        self.ask(request, cause, Some(stack))
     }
 
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {

@@ -10,6 +10,7 @@ use super::tasks::{Passing, Stuck, each_record};
 use super::waits::{Group, Tally};
 use crate::fuzz::heap;
 use crate::host::{Key, TaskCounts};
+use crate::layout;
 use crate::symbol::UserFrame;
 
 /// A name of 16 bytes that is no UTF-8 grows when it is made fit to be shown.
@@ -45,9 +46,11 @@ fn stream<const SIZE: usize>(data: &[u8], room: usize, mut each: impl FnMut(&[u8
 /// All tasks in passing, out of the task iterator: each is counted once, and none takes memory.
 pub fn passing(data: &[u8]) {
     let (mut counts, mut dead, mut all) = (TaskCounts::default(), 0, 0);
-    stream(data, 64, |record| {
-        let task = heap::untouched(|| Passing::parse(record).sample());
-        assert_eq!(task.container, Key::from_bits(word(record, 0)));
+    stream(data, 64, |record: &[u8; layout::tasks::Passing::SIZE]| {
+        let task = heap::untouched(|| read_before(Passing::parse(record)).sample());
+        let (raw, _) = read_before(layout::tasks::Passing::read(record));
+        assert_eq!(&raw.bytes(), record, "its fields are all of it");
+        assert_eq!(task.container, Key::from_bits(raw.container));
         let before = counts;
         counts.add(&task);
         dead += u32::from(before == counts && task.state == crate::host::TaskState::Dead);
@@ -60,16 +63,13 @@ pub fn passing(data: &[u8]) {
 
 /// Tasks in D state with their stacks, out of the task iterator.
 pub fn stuck(data: &[u8]) {
-    stream(data, super::tasks::STUCK + 100, |record| {
+    stream(data, layout::tasks::Stuck::WHOLE + 100, |record: &[u8; layout::tasks::Stuck::WHOLE]| {
         let Some(task) = Stuck::parse(record) else { panic!("a whole record is a task") };
+        let (head, stack) = read_before(layout::tasks::Stuck::read(record));
         check_comm(&task.comm);
-        assert!(task.kernel.len() <= (record.len() - 48) / 8, "more frames than there is room for");
-        let mut again = *record;
-        for (frame, raw) in task.kernel.iter().zip(again.get_mut(48..).unwrap_or_default().chunks_mut(8)) {
-            raw.copy_from_slice(&frame.to_ne_bytes());
-        }
-        assert_eq!(again, *record, "frames are what is in it, in its order");
-        assert_eq!(task.container, Key::from_bits(word(record, 0)));
+        assert!(task.kernel.len() <= stack.len() / 8, "more frames than there is room for");
+        assert!(starts_with_frames(stack, &task.kernel), "frames are what is in it, in its order");
+        assert_eq!(task.container, Key::from_bits(head.container));
     });
 }
 
@@ -77,10 +77,11 @@ pub fn stuck(data: &[u8]) {
 pub fn stack(data: &[u8]) {
     let Some(stack) = Sent::parse(data) else { return };
     check_comm(&stack.comm);
-    let (kernel, user) = (half(data, 44), half(data, 46));
+    let (head, _) = read_before(layout::stacks::Stack::read(data));
+    let (kernel, user) = (usize::from(head.kernel_bytes), usize::from(head.user_bytes));
     assert_eq!(stack.kernel.len(), kernel / 8);
     assert!(stack.user.len() <= user / UserFrame::SIZE);
-    let whole = 72 + kernel + user;
+    let whole = layout::stacks::Stack::SIZE + kernel + user;
     let cut = data.get(..whole - 1).unwrap_or_default();
     assert_eq!(Sent::parse(cut), None, "a stack that lacks a byte is none");
     let padded = [data.get(..whole).unwrap_or_default(), &[0xff; 7]].concat();
@@ -98,52 +99,56 @@ pub fn sums(data: &[u8]) {
 }
 
 fn count(data: &[u8]) {
-    let Some((key, sum)) = data.split_at_checked(24) else { return };
+    use layout::stacks::{Counted, Sum};
+    let Some((key, sum)) = data.split_at_checked(Counted::SIZE) else { return };
     let Some(count) = Count::parse(key, sum) else { return };
-    let bits = count.container.map_or(word(key, 0), Key::to_bits);
-    let last = u64::try_from(count.last.as_nanos()).unwrap_or(0);
-    let again = [bits, count.hash, count.pid.into(), count.weight, last].map(u64::to_ne_bytes).concat();
-    assert_eq!(Some(&*again), data.get(..40));
+    let ((counted, _), (summed, rest)) = (read_before(Counted::read(key)), read_before(Sum::read(sum)));
+    let container = count.container.map_or(counted.container, Key::to_bits);
+    assert_eq!(counted, Counted { container, hash: count.hash, tgid: count.pid.into() });
+    assert_eq!(summed, Sum { weight: count.weight, last: u64::try_from(count.last.as_nanos()).unwrap_or(0) });
+    assert_eq!([&counted.bytes()[..], &summed.bytes(), rest].concat(), data);
 }
 
 /// A group's account on each CPU: all that is whole is added, and never less for more.
 fn waited(data: &[u8]) {
-    let Some((key, values)) = data.split_at_checked(8) else { return };
+    use layout::waits::Account;
+    let Some((key, values)) = data.split_at_checked(size_of::<u64>()) else { return };
     let mut tally = Tally::default();
-    tally.waited(key, &mut values.chunks(56));
+    tally.waited(key, &mut values.chunks(Account::SIZE));
     let Some((group, sum)) = tally.groups.iter().next() else { panic!("a key is a group") };
     let bits = match group {
         Group::Container(key) => key.to_bits(),
         Group::Cgroup(id) => *id,
     };
-    assert_eq!((bits, tally.groups.len()), (word(key, 0), 1));
-    let column = |at: usize| {
-        let whole = values.chunks_exact(56).map(|account| u128::from(word(account, at)));
-        whole.sum::<u128>()
-    };
-    let most = u128::from(u64::MAX);
-    assert_eq!(u128::from(sum.waits), column(48).min(most));
-    let times = [sum.ran, sum.all, sum.inner, sum.external, sum.throttled, sum.unheld];
-    for (place, time) in times.iter().enumerate() {
-        assert_eq!(time.as_nanos(), column(place * 8));
-    }
+    assert_eq!((Some(bits), tally.groups.len()), (layout::numbers(key).next(), 1));
+    let accounts = || values.chunks_exact(Account::SIZE).filter_map(Account::read);
+    let column =
+        |of: fn(&Account) -> u64| accounts().map(|(account, _)| u128::from(of(&account))).sum::<u128>();
+    assert_eq!(u128::from(sum.waits), column(|account| account.waits).min(u64::MAX.into()));
+    assert_eq!(sum.ran.as_nanos(), column(|account| account.ran));
+    assert_eq!(sum.all.as_nanos(), column(|account| account.waited));
+    assert_eq!(sum.inner.as_nanos(), column(|account| account.inner));
+    assert_eq!(sum.external.as_nanos(), column(|account| account.external));
+    assert_eq!(sum.throttled.as_nanos(), column(|account| account.throttled));
+    assert_eq!(sum.unheld.as_nanos(), column(|account| account.unheld));
 }
 
 /// A pair's times on each CPU.
 fn culprits(data: &[u8]) {
-    let Some((key, values)) = data.split_at_checked(16) else { return };
+    let Some((key, values)) = data.split_at_checked(layout::waits::Pair::SIZE) else { return };
     let mut tally = Tally::default();
     tally.held_up(key, &mut values.chunks(8));
     assert_eq!(tally.culprits.len(), 1, "a key is a pair");
-    let whole = values.chunks_exact(8).map(|value| u128::from(word(value, 0))).sum::<u128>();
+    let (times, _) = values.as_chunks();
+    let whole = times.iter().map(|time| u128::from(u64::from_ne_bytes(*time))).sum::<u128>();
     let held = tally.culprits.values().next().map(std::time::Duration::as_nanos);
     assert_eq!(held, Some(whole.min(u64::MAX.into())));
 }
 
 /// As it lies in a record.
-fn same_file(file: IoFile, raw: &[u8]) {
-    assert_eq!([file.superblock, file.inode, file.tree], [word(raw, 0), word(raw, 8), word(raw, 16)]);
-    assert_eq!((pack(file.filesystem), file.generation), (quarter(raw, 24), quarter(raw, 28)));
+fn same_file(file: IoFile, raw: layout::io::FileId) {
+    let IoFile { filesystem, superblock, inode, tree, generation } = file;
+    assert_eq!(layout::io::FileId { superblock, inode, tree, filesystem: pack(filesystem), generation }, raw);
 }
 
 /// A path or a stall, out of the ring of the io program.
@@ -151,28 +156,26 @@ pub fn io_record(data: &[u8]) {
     match IoRecord::parse(data) {
         None => {}
         Some(IoRecord::Path { file, path }) => {
-            same_file(file, data.get(8..).unwrap_or_default());
+            let (head, _) = read_before(layout::io::PathRecord::read(data));
+            same_file(file, head.file);
             assert!(path.starts_with('/') && !path.contains('\0'));
             if data.contains(&b'/') {
                 return; // no name holds one: none could be looked up
             }
             assert!(*path == *"/" || !path.contains("//"));
             // The same path, as the program would send it.
-            let mut record = data.get(..4).unwrap_or_default().to_vec();
-            record.extend(1_u32.to_ne_bytes());
-            record.extend(data.get(8..40).unwrap_or_default());
             let names = path.trim_start_matches('/').rsplit('/').collect::<Vec<_>>().join("\0");
-            record.extend(u32::try_from(names.len()).unwrap_or(0).to_ne_bytes());
-            record.extend(0_u32.to_ne_bytes());
-            record.extend(names.bytes());
+            let bytes = u32::try_from(names.len()).unwrap_or(0);
+            let record = layout::io::PathRecord { whole: 1, bytes, deleted: 0, ..head }.bytes();
+            let record = [&record[..], names.as_bytes()].concat();
             assert_eq!(IoRecord::parse(&record), Some(IoRecord::Path { file, path }));
         }
         Some(IoRecord::Stall(stall)) => {
             check_comm(&stall.comm);
-            assert!(stall.kernel.len() * 8 + 56 <= data.len());
-            let tail: Vec<u8> = stall.kernel.iter().flat_map(|frame| frame.to_ne_bytes()).collect();
-            assert_eq!(data.get(56..56 + tail.len()), Some(&*tail), "frames are what is in it, in its order");
-            let padded = [data.get(..56 + tail.len()).unwrap_or_default(), &[0xff; 7]].concat();
+            let (_, stack) = read_before(layout::io::StallRecord::read(data));
+            assert!(starts_with_frames(stack, &stall.kernel), "frames are what is in it, in its order");
+            let used = data.len() - stack.len() + stall.kernel.len() * 8;
+            let padded = [data.get(..used).unwrap_or_default(), &[0xff; 7]].concat();
             assert_eq!(IoRecord::parse(&padded), Some(IoRecord::Stall(stall)));
         }
     }
@@ -182,20 +185,21 @@ pub fn io_record(data: &[u8]) {
 pub fn io_row(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let Some(key) = IoKey::parse(data) else { return };
-    assert_eq!(key.container, Key::from_bits(word(data, 0)));
-    assert_eq!((key.pid, pack(key.disk)), (quarter(data, 40), quarter(data, 44)));
+    let (raw, value) = read_before(layout::io::RowKey::read(data));
+    assert_eq!(key.container, Key::from_bits(raw.container));
+    assert_eq!((key.pid, pack(key.disk)), (raw.tgid, raw.disk));
     match key.target {
-        IoTarget::File(file) => same_file(file, data.get(8..).unwrap_or_default()),
-        IoTarget::Disk(device) => assert_eq!(pack(device), quarter(data, 32)),
+        IoTarget::File(file) => same_file(file, raw.file),
+        IoTarget::Disk(device) => assert_eq!(pack(device), raw.file.filesystem),
         IoTarget::Unknown => {}
     }
     if kind % 2 == 0 {
-        let value = data.get(56..).unwrap_or_default();
         let Some(row) = IoRow::parse(value) else { return };
+        let (raw, _) = read_before(layout::io::Row::read(value));
         check_comm(&row.comm);
         let times = [row.whole.0, row.whole.1].map(|time| u64::try_from(time.as_nanos()).unwrap_or(0));
-        assert_eq!(times, [word(value, 32), word(value, 40)]);
-        assert_eq!((row.fs_written, row.finished, row.in_flight), (word(value, 0), word(value, 24), 0));
+        assert_eq!(times, [raw.q2c_ns, raw.q2c_max_ns]);
+        assert_eq!((row.fs_written, row.finished, row.in_flight), (raw.fs_written, raw.bios, 0));
     } else {
         const NOW: u64 = 1 << 40;
         let Some((again, row)) = IoRow::of_flight(data, NOW) else { return };
@@ -231,21 +235,13 @@ fn check_comm(comm: &str) {
     assert!(comm.len() <= COMM_MAX && !comm.contains(char::is_control), "{comm:?}");
 }
 
-fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let Some(part) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
-        panic!("it was read, so it is there")
-    };
-    *part
+/// What a parser has read from the same bytes already.
+fn read_before<T>(read: Option<T>) -> T {
+    read.unwrap_or_else(|| panic!("it was read before"))
 }
 
-fn half(bytes: &[u8], at: usize) -> usize {
-    u16::from_ne_bytes(part(bytes, at)).into()
-}
-
-fn quarter(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes(part(bytes, at))
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_ne_bytes(part(bytes, at))
+/// Whether these addresses are what the bytes of a stack begin with.
+fn starts_with_frames(stack: &[u8], frames: &[u64]) -> bool {
+    let frames: Vec<u8> = frames.iter().flat_map(|frame| frame.to_ne_bytes()).collect();
+    stack.starts_with(&frames)
 }

@@ -15,10 +15,7 @@ use super::ring::{Drained, Ring};
 use super::skeletons::HOOKS;
 use super::stacks::{Site, number};
 
-/// A record is no longer than this; memory for so many of them is set aside at start.
-pub(super) const RECORD_BYTES: usize = 4608;
-
-/// Records that one drain takes at most.
+/// Records that one drain takes at most; memory for so many of the longest is set aside at start.
 pub const RECORDS_MAX: u32 = 16;
 
 /// Whether cgroup ids are those of v2: a variable of common.h, which comes with `containers`.
@@ -33,6 +30,8 @@ pub(super) struct Program {
     pub(super) object: &'static [u8],
     /// What it can be given before it is loaded.
     pub(super) variables: &'static [Variable],
+    /// The longest record.
+    pub(super) record_bytes: usize,
 }
 
 /// A `const volatile` variable of a hook: `size` bytes at `offset` in its section.
@@ -125,7 +124,7 @@ impl Hook {
         )?;
         let (ring, links) = attempt(program.what, || {
             let mut ring = Ring::open(&records)?;
-            ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), RECORD_BYTES);
+            ring.reserve(usize::try_from(RECORDS_MAX).unwrap_or(0), program.record_bytes);
             // Last, so that the ring is there for the first event.
             let links = object.progs_mut().map(|program| program.attach()).collect::<Result<_, _>>()?;
             Ok((ring, links))

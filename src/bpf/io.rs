@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
@@ -20,10 +19,11 @@ use super::io_record::{IoKey, IoRecord, IoRow, pack};
 use super::meter::Meter;
 use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
-use super::skeletons::io::{IoSkel, IoSkelBuilder, types};
+use super::skeletons::io::{IoSkel, IoSkelBuilder};
 use super::stacks::number;
 use super::{btf, place};
 use crate::capture_data::Device;
+use crate::layout::io as layout;
 
 /// Captures that are told apart at a time.
 pub const SLOTS: u32 = 8;
@@ -269,8 +269,8 @@ impl IoArmed<'_> {
     }
 
     fn keys_of(&self, slot: u32) -> Vec<Vec<u8>> {
-        let at = offset_of!(types::row_key, slot);
-        let is = |raw: &Vec<u8>| raw.get(at).is_some_and(|byte| u32::from(*byte) == slot);
+        let is =
+            |raw: &Vec<u8>| layout::RowKey::read(raw).is_some_and(|(key, _)| u32::from(key.slot) == slot);
         self.program.skeleton.maps.rows.keys().filter(is).collect()
     }
 
@@ -299,12 +299,17 @@ impl IoArmed<'_> {
             .filesystems
             .each_ref()
             .map(|(_, tracepoint)| u32::from(matches!(tracepoint, Tracepoint::Attached(_))));
-        let fields = [stall_ns, self.program.runs, self.program.direct_end.unwrap_or(0)];
-        let tell = [delayed & written, xfs];
-        let fields = fields.iter().flat_map(|field| field.to_ne_bytes());
-        let value: Vec<u8> = fields.chain(tell.iter().flat_map(|tells| tells.to_ne_bytes())).collect();
+        let value = layout::Control {
+            stall_ns,
+            run: self.program.runs,
+            direct_end: self.program.direct_end.unwrap_or(0),
+            ext4_tells: delayed & written,
+            xfs_tells: xfs,
+        };
         let control = &self.program.skeleton.maps.control;
-        attempt("steering the io program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
+        attempt("steering the io program", || {
+            control.update(&0_u32.to_ne_bytes(), &value.bytes(), MapFlags::ANY)
+        })
     }
 
     /// Attaches the programs, if they are not. They see nothing until a device is named, so that all of

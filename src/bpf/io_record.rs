@@ -1,12 +1,11 @@
 //! What the io programs hand over, read field by field: rows, bios under way, paths, waits.
 
-use std::mem::offset_of;
 use std::time::Duration;
 
 use super::comm;
-use super::skeletons::io::types;
 use crate::capture_data::Device;
 use crate::host::Key;
+use crate::layout::{io as layout, numbers};
 
 /// Whose I/O to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,49 +123,15 @@ fn unpack_device(raw: u32) -> Device {
     Device { major: raw >> MINOR_BITS, minor: raw & ((1 << MINOR_BITS) - 1) }
 }
 
-// The parsers below read these, field by field.
-const _: () = assert!(
-    size_of::<types::row_key>() == 56
-        && offset_of!(types::row_key, slot) == 51
-        && size_of::<types::row>() == 88
-        && size_of::<types::flight>() == 104
-        && size_of::<types::control>() == 32
-        && offset_of!(types::path_record, names) == 48
-);
-
-/// Fields of a record, one after the other.
-struct Fields<'r>(&'r [u8]);
-
-impl<'r> Fields<'r> {
-    fn take<const N: usize>(&mut self) -> Option<&'r [u8; N]> {
-        let (field, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(field)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| *byte)
-    }
-
-    fn word(&mut self) -> Option<u32> {
-        self.take().map(|raw| u32::from_ne_bytes(*raw))
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(|raw| u64::from_ne_bytes(*raw))
-    }
-
-    fn time(&mut self) -> Option<Duration> {
-        self.long().map(Duration::from_nanos)
-    }
-}
-
 impl IoFile {
-    /// Reads a `struct file_id`.
-    fn take(fields: &mut Fields<'_>) -> Option<IoFile> {
-        let (superblock, inode, tree) = (fields.long()?, fields.long()?, fields.long()?);
-        let (filesystem, generation) = (unpack_device(fields.word()?), fields.word()?);
-        Some(IoFile { filesystem, superblock, inode, tree, generation })
+    fn of(file: &layout::FileId) -> IoFile {
+        IoFile {
+            filesystem: unpack_device(file.filesystem),
+            superblock: file.superblock,
+            inode: file.inode,
+            tree: file.tree,
+            generation: file.generation,
+        }
     }
 }
 
@@ -174,19 +139,27 @@ impl IoKey {
     /// Reads a `struct row_key`.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<IoKey> {
+        layout::RowKey::read(raw).map(|(key, _)| IoKey::of(&key))
+    }
+
+    fn of(key: &layout::RowKey) -> IoKey {
         const FILE: u8 = 1;
         const DISK: u8 = 2;
-        let mut fields = Fields(raw);
-        let (container, file) = (Key::from_bits(fields.long()?), IoFile::take(&mut fields)?);
-        let (pid, disk) = (fields.word()?, unpack_device(fields.word()?));
-        let target = match fields.byte()? {
+        let file = IoFile::of(&key.file);
+        let target = match key.target {
             FILE => IoTarget::File(file),
             DISK => IoTarget::Disk(file.filesystem),
             _ => IoTarget::Unknown,
         };
-        let (direct, earlier, _slot) = (fields.byte()? != 0, fields.byte()? != 0, fields.byte()?);
-        let shared = fields.byte()? != 0;
-        Some(IoKey { container, pid, disk, target, direct, earlier, shared })
+        IoKey {
+            container: Key::from_bits(key.container),
+            pid: key.tgid,
+            disk: unpack_device(key.disk),
+            target,
+            direct: key.direct != 0,
+            earlier: key.earlier != 0,
+            shared: key.shared != 0,
+        }
     }
 }
 
@@ -194,17 +167,18 @@ impl IoRow {
     /// Reads a `struct row`.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<IoRow> {
-        let mut fields = Fields(raw);
+        let (row, _) = layout::Row::read(raw)?;
+        let time = Duration::from_nanos;
         Some(IoRow {
-            fs_written: fields.long()?,
-            read: fields.long()?,
-            written: fields.long()?,
-            finished: fields.long()?,
+            fs_written: row.fs_written,
+            read: row.read,
+            written: row.written,
+            finished: row.bios,
             in_flight: 0,
-            whole: (fields.time()?, fields.time()?),
-            issued: fields.long()?,
-            device: (fields.time()?, fields.time()?),
-            comm: comm(fields.take()?),
+            whole: (time(row.q2c_ns), time(row.q2c_max_ns)),
+            issued: row.issued,
+            device: (time(row.d2c_ns), time(row.d2c_max_ns)),
+            comm: comm(&row.comm),
         })
     }
 
@@ -212,18 +186,16 @@ impl IoRow {
     pub(super) fn of_flight(raw: &[u8], now: u64) -> Option<(IoKey, IoRow)> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_io_row", &[&[1], raw]);
-        let (key, rest) = raw.split_at_checked(size_of::<types::row_key>())?;
-        let mut fields = Fields(rest);
+        let (flight, _) = layout::Flight::read(raw)?;
         let since = |at: u64| Duration::from_nanos(if at == 0 { 0 } else { now.saturating_sub(at) });
-        let (queued, issued) = (since(fields.long()?), since(fields.long()?));
-        fields.take::<8>()?;
+        let (queued, issued) = (since(flight.queued_ns), since(flight.issued_ns));
         let row = IoRow {
-            comm: comm(fields.take()?),
+            comm: comm(&flight.comm),
             whole: (queued, queued),
             device: (issued, issued),
             ..IoRow::default()
         };
-        Some((IoKey::parse(key)?, row))
+        Some((IoKey::of(&flight.key), row))
     }
 }
 
@@ -235,10 +207,9 @@ impl IoRecord {
         crate::fuzz::record::note("bpf_io_record", &[raw]);
         const PATH: u32 = 1;
         const STALL: u32 = 2;
-        let mut fields = Fields(raw);
-        match fields.word()? {
-            PATH => path(fields),
-            STALL => stall(fields).map(IoRecord::Stall),
+        match raw.first_chunk().map(|kind| u32::from_ne_bytes(*kind))? {
+            PATH => path(raw),
+            STALL => stall(raw).map(IoRecord::Stall),
             _ => None,
         }
     }
@@ -247,13 +218,13 @@ impl IoRecord {
 /// What the kernel puts after a name that is gone, in /proc/PID/maps too.
 const DELETED: &str = " (deleted)";
 
-fn path(mut fields: Fields<'_>) -> Option<IoRecord> {
-    let (whole, file) = (fields.word()? != 0, IoFile::take(&mut fields)?);
-    let (bytes, deleted) = (usize::try_from(fields.word()?).ok()?, fields.word()? != 0);
-    let names = fields.0.get(..bytes)?;
+fn path(raw: &[u8]) -> Option<IoRecord> {
+    let (record, names) = layout::PathRecord::read(raw)?;
+    let bytes = usize::try_from(record.bytes).ok()?;
+    let names = names.get(..bytes)?;
     let names: Vec<&[u8]> = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
     let mut path = String::with_capacity(bytes + 4);
-    if !whole {
+    if record.whole == 0 {
         path.push_str("/...");
     }
     for name in names.iter().rev() {
@@ -263,35 +234,39 @@ fn path(mut fields: Fields<'_>) -> Option<IoRecord> {
     if path.is_empty() {
         path.push('/');
     }
-    if deleted {
+    if record.deleted != 0 {
         path.push_str(DELETED);
     }
-    Some(IoRecord::Path { file, path: path.into() })
+    Some(IoRecord::Path { file: IoFile::of(&record.file), path: path.into() })
 }
 
-fn stall(mut fields: Fields<'_>) -> Option<IoStall> {
-    let (pid, tid, cpu) = (fields.word()?, fields.word()?, fields.word()?);
-    let (container, blocked) = (Key::from_bits(fields.long()?), fields.time()?);
-    let (in_iowait, bytes) = (fields.word()? != 0, usize::try_from(fields.word()?).ok()?);
-    let comm = comm(fields.take()?);
-    let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
-    let kernel = fields.0.chunks_exact(8).take(bytes / 8).filter_map(address).collect();
-    Some(IoStall { pid, tid, cpu, container, blocked, in_iowait, comm, kernel })
+fn stall(raw: &[u8]) -> Option<IoStall> {
+    let (record, stack) = layout::StallRecord::read(raw)?;
+    let frames = usize::try_from(record.stack_bytes).ok()? / 8;
+    Some(IoStall {
+        pid: record.tgid,
+        tid: record.pid,
+        cpu: record.cpu,
+        container: Key::from_bits(record.container),
+        blocked: Duration::from_nanos(record.blocked_ns),
+        in_iowait: record.in_iowait != 0,
+        comm: comm(&record.comm),
+        kernel: numbers(stack).take(frames).collect(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(words: &[u32], tail: &[u8]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_ne_bytes()).chain(tail.iter().copied()).collect()
-    }
-
     #[test]
     fn a_path_record_is_read_backwards_and_marks_a_missing_beginning() {
         let names = b"file\0b\0a\0garbage";
+        let file =
+            layout::FileId { superblock: 6, inode: 12, tree: 256, filesystem: 7 << 20 | 3, generation: 77 };
         let at = |whole: u32, bytes: u32, deleted: u32| {
-            record(&[1, whole, 6, 0, 12, 0, 256, 0, 7 << 20 | 3, 77, bytes, deleted], names)
+            let record = layout::PathRecord { kind: 1, whole, file, bytes, deleted };
+            [&record.bytes()[..], names].concat()
         };
         let path = |raw: &[u8]| match IoRecord::parse(raw) {
             Some(IoRecord::Path { file, path }) => {
@@ -311,21 +286,29 @@ mod tests {
 
     #[test]
     fn a_truncated_record_or_one_of_unknown_kind_is_refused() {
-        let mut stall = record(&[2, 7, 8, 1, 0, 0, 1_500_000_000, 0, 1, 8], b"dd\0garbage!!!!!!");
-        stall.truncate(56);
-        assert_eq!(stall.len(), 56);
-        stall.extend(0xffff_ffff_8100_0000_u64.to_ne_bytes());
-        stall.extend([0xff; 16]);
+        let head = layout::StallRecord {
+            kind: 2,
+            tgid: 7,
+            pid: 8,
+            cpu: 1,
+            container: 0,
+            blocked_ns: 1_500_000_000,
+            in_iowait: 1,
+            stack_bytes: 8,
+            comm: *b"dd\0garbage!!!!!!",
+        };
+        let frame = 0xffff_ffff_8100_0000_u64.to_ne_bytes();
+        let stall = [&head.bytes()[..], &frame, &[0xff; 16]].concat();
         let Some(IoRecord::Stall(read)) = IoRecord::parse(&stall) else { panic!("a whole record") };
         assert_eq!((read.pid, read.tid, read.cpu, read.in_iowait), (7, 8, 1, true));
         assert_eq!((read.blocked, &*read.comm), (Duration::from_millis(1500), "dd"));
         assert_eq!(read.kernel, [0xffff_ffff_8100_0000]);
-        for len in 0..56 {
+        for len in 0..layout::StallRecord::SIZE {
             assert_eq!(IoRecord::parse(stall.get(..len).expect("shorter")), None, "{len} bytes");
         }
-        assert_eq!(IoRecord::parse(&record(&[9; 30], b"")), None);
-        assert_eq!(IoKey::parse(&[0; 52]), None);
-        assert_eq!(IoRow::parse(&[0; 60]), None);
+        assert_eq!(IoRecord::parse(&[9; 120]), None);
+        assert_eq!(IoKey::parse(&[0; layout::RowKey::SIZE - 1]), None);
+        assert_eq!(IoRow::parse(&[0; layout::Row::SIZE - 1]), None);
     }
 
     #[test]

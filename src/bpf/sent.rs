@@ -1,11 +1,10 @@
 //! What the programs of bpf/sampled.h send: stacks, and how much each weighed.
 
-use std::mem::offset_of;
 use std::time::Duration;
 
 use super::comm;
-use super::skeletons::stacks::types;
 use crate::host::Key;
+use crate::layout::{numbers, stacks as layout};
 use crate::symbol::{Image, Layout, UserFrame};
 
 /// A stack, when it is new.
@@ -42,45 +41,25 @@ pub struct Count {
     pub last: Duration,
 }
 
-// The parsers below read these, field by field.
-const _: () = assert!(
-    size_of::<types::counted>() == 24
-        && size_of::<types::sum>() == 16
-        && size_of::<types::control>() == 32
-        && offset_of!(types::stack, layout) == 16
-        && offset_of!(types::stack, tgid) == 40
-        && offset_of!(types::stack, comm) == 48
-        && offset_of!(types::stack, execs) == 64
-        && offset_of!(types::stack, words) == 72
-);
-
 impl Sent {
     /// Reads a `struct stack`.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Sent> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_stack", &[record]);
-        let (hash, rest) = record.split_first_chunk()?;
-        let (image, rest) = rest.split_first_chunk()?;
-        let (layout, rest) = rest.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (kernel_bytes, rest) = rest.split_first_chunk()?;
-        let (user_bytes, rest) = rest.split_first_chunk()?;
-        let (name, rest) = rest.split_first_chunk()?;
-        let (execs, rest) = rest.split_first_chunk()?;
-        let (_unused, rest) = rest.split_at_checked(4)?;
-        let (kernel, rest) = rest.split_at_checked(usize::from(u16::from_ne_bytes(*kernel_bytes)))?;
-        let user = rest.get(..usize::from(u16::from_ne_bytes(*user_bytes)))?;
-        let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
+        let (stack, words) = layout::Stack::read(record)?;
+        let (kernel, rest) = words.split_at_checked(stack.kernel_bytes.into())?;
+        let user = rest.get(..stack.user_bytes.into())?;
         let frame = |raw: &[u8]| raw.first_chunk().and_then(UserFrame::parse);
+        let layout::Layout { start_code, end_code, start_stack } = stack.layout;
         Some(Sent {
-            hash: u64::from_ne_bytes(*hash),
-            image: Image { pid: u32::from_ne_bytes(*pid), id: u64::from_ne_bytes(*image) },
-            layout: Layout::parse(layout),
-            comm: comm(name),
-            execs: u32::from_ne_bytes(*execs) != 0,
+            hash: stack.hash,
+            image: Image { pid: stack.tgid, id: stack.image },
+            layout: Layout { start_code, end_code, start_stack },
+            comm: comm(&stack.comm),
+            execs: stack.execs != 0,
             user: user.chunks_exact(UserFrame::SIZE).filter_map(frame).collect(),
-            kernel: kernel.chunks_exact(8).filter_map(address).collect(),
+            kernel: numbers(kernel).collect(),
         })
     }
 }
@@ -90,15 +69,13 @@ impl Count {
     pub(super) fn parse(key: &[u8], sum: &[u8]) -> Option<Count> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_sums", &[&[0], key, sum]);
-        let (weight, last) = sum.split_first_chunk()?;
-        let (container, rest) = key.split_first_chunk()?;
-        let (hash, rest) = rest.split_first_chunk()?;
+        let ((counted, _), (sum, _)) = (layout::Counted::read(key)?, layout::Sum::read(sum)?);
         Some(Count {
-            container: Key::from_bits(u64::from_ne_bytes(*container)),
-            hash: u64::from_ne_bytes(*hash),
-            pid: u32::try_from(u64::from_ne_bytes(*rest.first_chunk()?)).ok()?,
-            weight: u64::from_ne_bytes(*weight),
-            last: Duration::from_nanos(u64::from_ne_bytes(*last.first_chunk()?)),
+            container: Key::from_bits(counted.container),
+            hash: counted.hash,
+            pid: u32::try_from(counted.tgid).ok()?,
+            weight: sum.weight,
+            last: Duration::from_nanos(sum.last),
         })
     }
 }

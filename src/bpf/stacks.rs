@@ -21,6 +21,7 @@ use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
 use super::{btf, cpus, perf, place, sums};
 use crate::host::Key;
+use crate::layout::stacks as layout;
 use crate::sys;
 
 /// Samples a second on each CPU: not 100, so that what happens each 10 ms is neither always nor
@@ -53,6 +54,9 @@ const COUNTS_SPARE: u32 = 1024;
 
 /// A turn that the kernel does not take by itself.
 const NEVER: Duration = Duration::from_nanos(u64::MAX);
+
+// Both programs share bpf/sampled.h, and userspace reads what either sends by the types of one.
+const _: fn(crate::layout::faults::Stack) -> layout::Stack = |same| same;
 
 /// Stacks of each CPU that need not be sent again.
 const KNOWN_EACH: u32 = 256;
@@ -403,16 +407,18 @@ impl Armed<'_> {
 
     fn control(&self) -> Result<(), Error> {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let words = [
+        let value = layout::Control {
             // bpf/sampled.h: the lowest bit is the side's.
-            nanos(self.due) & !1 | u64::from(self.side),
-            nanos(self.end),
-            self.program.runs,
-            u64::from(self.host),
-        ];
-        let value: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            turn: nanos(self.due) & !1 | u64::from(self.side),
+            end: nanos(self.end),
+            seed: self.program.runs,
+            host: self.host.into(),
+            unused: 0,
+        };
         let control = &self.program.maps.control;
-        attempt("steering the stacks program", || control.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY))
+        attempt("steering the stacks program", || {
+            control.update(&0_u32.to_ne_bytes(), &value.bytes(), MapFlags::ANY)
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _};
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +14,10 @@ use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::meter::Meter;
 use super::programs;
-use super::skeletons::tasks::{TasksSkelBuilder, types};
+use super::skeletons::tasks::TasksSkelBuilder;
 use super::{btf, comm, place};
 use crate::host::{Key, TaskSample, TaskState};
+use crate::layout::{numbers, tasks as layout};
 
 const WHAT: &str = "the task iterator";
 
@@ -129,7 +129,11 @@ impl Passers {
     /// Hands out every task of the host. Allocates nothing.
     pub fn look(&mut self, mut each: impl FnMut(Passing)) -> io::Result<()> {
         let mut tasks = begin(&self.link)?;
-        each_record(&mut tasks, &mut self.buffer, |record| each(Passing::parse(record)))
+        each_record(&mut tasks, &mut self.buffer, |record: &[u8; layout::Passing::SIZE]| {
+            if let Some(task) = Passing::parse(record) {
+                each(task);
+            }
+        })
     }
 }
 
@@ -137,7 +141,7 @@ impl StuckTasks {
     /// Hands out every task in D state.
     pub fn look(&mut self, mut each: impl FnMut(Stuck)) -> io::Result<()> {
         let mut tasks = begin(&self.link)?;
-        each_record(&mut tasks, &mut self.buffer, |record| {
+        each_record(&mut tasks, &mut self.buffer, |record: &[u8; layout::Stuck::WHOLE]| {
             if let Some(task) = Stuck::parse(record) {
                 each(task);
             }
@@ -184,31 +188,19 @@ pub(super) fn each_record<const SIZE: usize>(
     }
 }
 
-/// `struct passing`, which stands in no map; the C side asserts its size.
-const PASSING: usize = 24;
-pub(super) const STUCK: usize = size_of::<types::stuck>();
-
-// The parsers below read these, field by field.
-const _: () = assert!(
-    offset_of!(types::stuck, tgid) == 16
-        && offset_of!(types::stuck, comm) == 32
-        && offset_of!(types::stuck, stack) == 48
-);
-
 impl Passing {
-    pub(super) fn parse(record: &[u8; PASSING]) -> Passing {
+    pub(super) fn parse(record: &[u8]) -> Option<Passing> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_passing", &[record]);
-        let [c0, c1, c2, c3, c4, c5, c6, c7, b0, b1, b2, b3, b4, b5, b6, b7, rest @ ..] = *record;
-        let [s0, s1, s2, s3, e0, e1, blocked, in_iowait] = rest;
-        Passing {
-            container: Key::from_bits(u64::from_ne_bytes([c0, c1, c2, c3, c4, c5, c6, c7])),
-            blocked_for: Duration::from_nanos(u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7])),
-            state: u32::from_ne_bytes([s0, s1, s2, s3]),
-            exit_state: u16::from_ne_bytes([e0, e1]),
-            blocked: blocked != 0,
-            in_iowait: in_iowait != 0,
-        }
+        let (task, _) = layout::Passing::read(record)?;
+        Some(Passing {
+            container: Key::from_bits(task.container),
+            blocked_for: Duration::from_nanos(task.blocked_ns),
+            state: task.state,
+            exit_state: task.exit_state,
+            blocked: task.blocked != 0,
+            in_iowait: task.in_iowait != 0,
+        })
     }
 
     /// What a tracer needs of it.
@@ -242,26 +234,19 @@ impl Passing {
 }
 
 impl Stuck {
-    pub(super) fn parse(record: &[u8; STUCK]) -> Option<Stuck> {
+    pub(super) fn parse(record: &[u8]) -> Option<Stuck> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_stuck", &[record]);
-        let (container, rest) = record.split_first_chunk()?;
-        let (blocked, rest) = rest.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (tid, rest) = rest.split_first_chunk()?;
-        let (in_iowait, rest) = rest.split_first_chunk()?;
-        let (stack_bytes, rest) = rest.split_first_chunk()?;
-        let (name, stack) = rest.split_first_chunk()?;
-        let frames = usize::try_from(u32::from_ne_bytes(*stack_bytes)).ok()? / 8;
-        let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
+        let (task, stack) = layout::Stuck::read(record)?;
+        let frames = usize::try_from(task.stack_bytes).ok()? / 8;
         Some(Stuck {
-            container: Key::from_bits(u64::from_ne_bytes(*container)),
-            blocked: Duration::from_nanos(u64::from_ne_bytes(*blocked)),
-            pid: u32::from_ne_bytes(*pid),
-            tid: u32::from_ne_bytes(*tid),
-            in_iowait: u32::from_ne_bytes(*in_iowait) != 0,
-            comm: comm(name),
-            kernel: stack.chunks_exact(8).take(frames).filter_map(address).collect(),
+            container: Key::from_bits(task.container),
+            blocked: Duration::from_nanos(task.blocked_ns),
+            pid: task.tgid,
+            tid: task.pid,
+            in_iowait: task.in_iowait != 0,
+            comm: comm(&task.comm),
+            kernel: numbers(stack).take(frames).collect(),
         })
     }
 }

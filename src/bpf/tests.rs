@@ -11,6 +11,7 @@ use super::fuzz::Portions;
 use super::tasks::each_record;
 use super::*;
 use crate::host::Key;
+use crate::layout::{oom::Kill, reclaim::Reclaim};
 use crate::symbol::{Image, Layout, UserFrame};
 
 mod samples;
@@ -64,15 +65,20 @@ fn an_iterator_that_ends_within_a_record_is_an_error() {
     assert_eq!(count, 2);
 }
 
-fn sent(kernel: u16, user: u16, tail: &[u8]) -> Vec<u8> {
-    let mut record = [9, 5, 0x1000, 0x2000, 0x7ffc_0000_0010_u64].map(u64::to_ne_bytes).concat();
-    record.extend(77_u32.to_ne_bytes());
-    record.extend(kernel.to_ne_bytes());
-    record.extend(user.to_ne_bytes());
-    record.extend(b"worker\x1b\0garbage!");
-    record.extend([1_u32, 0].map(u32::to_ne_bytes).concat());
-    record.extend(tail);
-    record
+fn sent(kernel_bytes: u16, user_bytes: u16, tail: &[u8]) -> Vec<u8> {
+    use crate::layout::stacks as layout;
+    let record = layout::Stack {
+        hash: 9,
+        image: 5,
+        layout: layout::Layout { start_code: 0x1000, end_code: 0x2000, start_stack: 0x7ffc_0000_0010 },
+        tgid: 77,
+        kernel_bytes,
+        user_bytes,
+        comm: *b"worker\x1b\0garbage!",
+        execs: 1,
+        unused: 0,
+    };
+    [&record.bytes()[..], tail].concat()
 }
 
 #[test]
@@ -84,8 +90,8 @@ fn a_stack_sample_is_parsed_as_the_bpf_program_lays_it_out() {
     let stack = Sent::parse(&sent(8, 32, &frames)).expect("a whole record");
     let image = Image { pid: 77, id: 5 };
     assert_eq!((stack.hash, stack.image, &*stack.comm, stack.execs), (9, image, "worker?", true));
-    let layout = [0x1000, 0x2000, 0x7ffc_0000_0010_u64].map(u64::to_ne_bytes).concat();
-    assert_eq!(stack.layout, Layout::parse(layout.first_chunk().expect("24 bytes")));
+    let layout = Layout { start_code: 0x1000, end_code: 0x2000, start_stack: 0x7ffc_0000_0010 };
+    assert_eq!(stack.layout, layout);
     assert_eq!(*stack.kernel, [0xffff_ffff_8100_0000]);
     assert_eq!(*stack.user, [UserFrame::Address(0x40_1000)]);
     // The kernel rounds a record up: what comes after is not its own.
@@ -186,22 +192,6 @@ fn a_hook_is_detached_when_dropped_and_a_missing_one_is_an_error() {
     assert!(error.to_string().contains("bpf/none.bpf.c is missing"), "{error}");
 }
 
-// What the oom tracer reads, field by field.
-const _: () = {
-    use std::mem::offset_of;
-
-    use super::skeletons::oom::types;
-    assert!(
-        offset_of!(types::kill, victim_pid) == 32
-            && offset_of!(types::kill, victim_comm) == 40
-            && offset_of!(types::kill, victim_rss_bytes) == 72
-            && offset_of!(types::kill, names_bytes) == 80
-            && offset_of!(types::kill, cut) == 84
-            && offset_of!(types::kill, names) == 88
-            && size_of::<types::kill>() <= hook::RECORD_BYTES
-    );
-};
-
 /// A cgroup with so little memory that whoever takes more is killed; gone when the test is.
 struct Small(std::path::PathBuf);
 
@@ -243,11 +233,11 @@ fn an_oom_kill_reaches_the_ring_with_its_victim_and_cgroup() {
     child.wait().expect("it is killed");
     let mut records = Vec::new();
     hook.drain(|record| records.push(record.to_vec()));
-    let pid = child.id().to_ne_bytes();
-    let own: Vec<_> = records.iter().filter(|record| record.get(32..36) == Some(&pid[..])).collect();
-    let [record] = own[..] else { panic!("{} records tell of it", own.len()) };
+    let kills = records.iter().map(|record| (record, Kill::read(record).expect("a whole record")));
+    let own: Vec<_> = kills.filter(|(_, (kill, _))| kill.victim_pid == child.id()).collect();
+    let [(record, (kill, names))] = own[..] else { panic!("{} records tell of it", own.len()) };
     crate::fuzz::record::note("oom_kill", &[record]);
-    assert_eq!((&record[40..45], &record[88..94]), (&b"tail\0"[..], &b"small\0"[..]));
+    assert_eq!((&kill.victim_comm[..5], &names[..6]), (&b"tail\0"[..], &b"small\0"[..]));
 }
 
 #[test]
@@ -278,13 +268,11 @@ fn a_hooks_threshold_filters_in_the_kernel() {
     any.detach();
     let mut records = Vec::new();
     while any.drain(|record| records.push(record.to_vec())) == Drained::More {}
+    let all = records.iter().map(|record| Reclaim::read(record).expect("a whole record").0);
     // Its process and its only thread are one number.
-    let pid = [dd.id().to_ne_bytes(); 2].concat();
-    let own: Vec<_> = records.iter().filter(|record| record.get(24..32) == Some(&pid[..])).collect();
+    let own: Vec<_> = all.filter(|one| (one.pid, one.tid) == (dd.id(), dd.id())).collect();
     assert!(!own.is_empty(), "it had to free what it had written before");
-    assert!(
-        own.iter().all(|record| record.len() == 48 && record[8..16] != [0; 8] && record[32..35] == *b"dd\0")
-    );
+    assert!(own.iter().all(|one| one.took_ns > 0 && one.comm.starts_with(b"dd\0")), "{own:?}");
     let mut past = 0;
     while slow.drain(|_| past += 1) == Drained::More {}
     assert_eq!((past, slow.lost()), (0, 0), "none took an hour");

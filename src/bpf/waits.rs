@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,11 +16,12 @@ use super::error::{Error, attempt};
 use super::failed::{Attached, Failed};
 use super::meter::Meter;
 use super::programs;
-use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder, types};
+use super::skeletons::waits::{WaitsSkel, WaitsSkelBuilder};
 use super::stacks::{Lost, number};
 use super::{btf, place};
 use crate::capture_data::Waited;
 use crate::host::Key;
+use crate::layout::waits as layout;
 
 const WHAT: &str = "the run-queue programs";
 
@@ -50,9 +50,12 @@ pub enum Group {
 }
 
 impl Group {
+    fn of(bits: u64) -> Group {
+        Key::from_bits(bits).map_or(Group::Cgroup(bits), Group::Container)
+    }
+
     fn parse(raw: &[u8]) -> Option<Group> {
-        let raw = u64::from_ne_bytes(*raw.first_chunk()?);
-        Some(Key::from_bits(raw).map_or(Group::Cgroup(raw), Group::Container))
+        raw.first_chunk().map(|raw| Group::of(u64::from_ne_bytes(*raw)))
     }
 }
 
@@ -82,9 +85,8 @@ impl Tally {
     pub(super) fn held_up(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
         let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
         let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
-        let pair = key
-            .split_at_checked(8)
-            .and_then(|(victim, culprit)| Some((Group::parse(victim)?, Group::parse(culprit)?)));
+        let pair = layout::Pair::read(key);
+        let pair = pair.map(|(pair, _)| (Group::of(pair.victim), Group::of(pair.culprit)));
         self.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
     }
 }
@@ -149,7 +151,7 @@ fn load(followed: &Followed, unified: bool, in_tasks: bool) -> Result<WaitsSkel<
 /// What an earlier run left behind.
 fn forget_old(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
     let maps = &skeleton.maps;
-    let fresh = vec![0; size_of::<types::cpu>()];
+    let fresh = vec![0; layout::Cpu::WHOLE];
     for cpu in 0..maps.cpus.max_entries() {
         maps.cpus.update(&cpu.to_ne_bytes(), &fresh, MapFlags::ANY)?;
     }
@@ -254,29 +256,17 @@ fn each_value(
     Ok(())
 }
 
-// The parser below reads it, field by field.
-const _: () = assert!(
-    size_of::<types::account>() == 56
-        && offset_of!(types::account, waited) == 8
-        && offset_of!(types::account, inner) == 16
-        && offset_of!(types::account, external) == 24
-        && offset_of!(types::account, throttled) == 32
-        && offset_of!(types::account, unheld) == 40
-        && offset_of!(types::account, waits) == 48
-);
-
 /// Reads a `struct account`.
 fn parse(raw: &[u8]) -> Option<Waited> {
-    let (words, _) = raw.as_chunks::<8>();
-    let [ran, all, inner, external, throttled, unheld, waits] = *words.first_chunk()?;
-    let time = |word| Duration::from_nanos(u64::from_ne_bytes(word));
+    let (account, _) = layout::Account::read(raw)?;
+    let time = Duration::from_nanos;
     Some(Waited {
-        ran: time(ran),
-        all: time(all),
-        inner: time(inner),
-        external: time(external),
-        throttled: time(throttled),
-        unheld: time(unheld),
-        waits: u64::from_ne_bytes(waits),
+        ran: time(account.ran),
+        all: time(account.waited),
+        inner: time(account.inner),
+        external: time(account.external),
+        throttled: time(account.throttled),
+        unheld: time(account.unheld),
+        waits: account.waits,
     })
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::load::release;
 use super::open_request::OpenRequest;
 use crate::bpf::{Followed, Meter, Site};
-use crate::capture_data::CaptureKind;
+use crate::capture_data::{CaptureKind, RecordStack};
 use crate::config;
 use crate::host::{Containers, Key, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
@@ -65,6 +65,8 @@ pub(super) struct Submission<'s> {
     pub(super) spawner: &'s ThreadSpawner,
     /// The containers that there are now.
     pub(super) containers: Cgroups<'s>,
+    /// Of `CaptureKind::Names`: what is to be named.
+    pub(super) stack: Option<&'s RecordStack>,
 }
 
 /// Calls back with each container: the path of its cgroup, and its key.

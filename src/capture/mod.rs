@@ -10,6 +10,7 @@ pub mod fuzz;
 mod io;
 mod io_rows;
 mod load;
+mod names;
 mod naming;
 mod open_request;
 mod proc_task;
@@ -35,7 +36,7 @@ use open_request::{Answered, OpenRequest, Wake};
 use table::BACKENDS;
 
 use crate::bpf::{self, Followed, Meter};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Scope, Ticket};
 use crate::config;
 use crate::host::{Containers, Key, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
@@ -193,7 +194,22 @@ impl Captures {
         })
     }
 
+    /// The same for the names of a stack. Whose it was may be gone: its addresses can still be named.
+    pub fn name(&mut self, ticket: Ticket, request: Request, stack: &RecordStack) -> Result<(), Refusal> {
+        self.submit(ticket, request, &|_| (), Some(stack))
+    }
+
     fn start(&mut self, ticket: Ticket, request: Request, containers: Cgroups<'_>) -> Result<(), Refusal> {
+        self.submit(ticket, request, containers, None)
+    }
+
+    fn submit(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        containers: Cgroups<'_>,
+        stack: Option<&RecordStack>,
+    ) -> Result<(), Refusal> {
         let backend = self.backend(request.kind).map_err(Refusal::Unsupported)?;
         let alike = self.open.iter().filter(|(_, open)| open.kind == request.kind);
         let twice = backend.one_per_scope() && alike.clone().any(|(_, open)| open.scope == request.scope);
@@ -202,7 +218,7 @@ impl Captures {
         }
         // From here on a request is answered even if it is dropped, for want of a thread.
         let open = OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake));
-        let from = Submission { spawner: &self.spawner, containers };
+        let from = Submission { spawner: &self.spawner, containers, stack };
         Arc::clone(backend).submit(open, &from);
         self.open.push((ticket, request));
         Ok(())

@@ -1,6 +1,8 @@
-//! The end of a capture of sampled stacks: all names are found, and the answer is given.
+//! The end of a capture of sampled stacks: all names are found, and the answer is given. Stacks of records are
+//! named here, too.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +10,10 @@ use super::backend::OPEN_MAX;
 use super::open_request::OpenRequest;
 use super::sampled::Sampled;
 use crate::bpf;
-use crate::capture_data::{CaptureData, Faults, Resident};
+use crate::capture_data::{CaptureData, Faults, ProgramPlace, RecordStack, Resident, StackNames};
 use crate::clock::Now;
 use crate::stacks::fold;
-use crate::symbol::{Image, Stack, Symbolizer};
+use crate::symbol::{Image, Layout, Stack, Symbolizer, UserFrame};
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -86,6 +88,20 @@ impl Ended {
     }
 }
 
+/// Names a stack of a record: the one place where addresses of hooks become names.
+pub(super) fn of_record(proc: &Path, record: &RecordStack) -> StackNames {
+    let ProgramPlace { start_code, end_code, start_stack } = record.program;
+    let image = Image { pid: record.pid, id: 0 };
+    let user: Vec<UserFrame> = record.user().iter().map(|address| UserFrame::Address(*address)).collect();
+    let mut symbols = Symbolizer::new(proc);
+    symbols.sight(image, Layout { start_code, end_code, start_stack }, &user, Instant::now());
+    let stack = Stack { image, weight: 1, user, kernel: record.kernel().to_vec() };
+    let names = symbols.resolve(std::slice::from_ref(&stack), Instant::now() + NAMING_MAX);
+    let row = names.row(&stack, "");
+    let owned = |names: &[&str]| names.iter().copied().map(Box::from).collect();
+    StackNames { kernel: owned(&row.kernel), user: owned(&row.user) }
+}
+
 /// What each program was called when it was last sampled. While it executes another one it may be called
 /// like that already, so such a sample counts only where there is no other.
 fn newest_names(counted: &[Counted]) -> HashMap<Image, &str> {
@@ -101,7 +117,6 @@ fn newest_names(counted: &[Counted]) -> HashMap<Image, &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbol::Layout;
 
     fn counted(image: Image, comm: &str, execs: bool, last: u64) -> Counted {
         let (user, kernel) = (Box::default(), Box::default());

@@ -1,7 +1,7 @@
 //! All backends there are.
 
 use super::backend::Registration;
-use super::{io, resident, stacks, tasks, waits};
+use super::{io, names, resident, stacks, tasks, waits};
 use crate::capture_data::CaptureKind;
 
 /// A line for each backend, with the kinds of capture that it makes. They are loaded in this order.
@@ -12,4 +12,5 @@ pub(super) const BACKENDS: &[Registration] = &[
     Registration { kinds: &[CaptureKind::Memory], load: resident::load },
     Registration { kinds: &[CaptureKind::Waits, CaptureKind::Probe], load: waits::load },
     Registration { kinds: &[CaptureKind::Io], load: io::load },
+    Registration { kinds: &[CaptureKind::Names], load: names::load },
 ];

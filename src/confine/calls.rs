@@ -125,41 +125,46 @@ pub(super) struct Bounded {
 
 pub(super) enum Allowed {
     /// One of these values.
-    OneOf(&'static [u32]),
-    /// This process's id, or none.
-    Ourselves,
+    OneOf(&'static [Value]),
+    /// This process's id.
+    OwnPid,
     /// A set of bits that has one of the first and none of the second.
     Bits(u32, u32),
 }
 
+/// A value of an argument: what it is called, and its number.
+type Value = (&'static str, u32);
+
 /// From <linux/bpf.h>: what libbpf does to load, attach, read and write what is ours. A tracer that is
 /// enabled by SIGHUP loads its hook then. Not there: pinning, and opening other people's maps and programs
-/// by their ids.
-const BPF_COMMANDS: &[u32] = &[
-    0,  // BPF_MAP_CREATE
-    1,  // BPF_MAP_LOOKUP_ELEM
-    2,  // BPF_MAP_UPDATE_ELEM
-    3,  // BPF_MAP_DELETE_ELEM
-    4,  // BPF_MAP_GET_NEXT_KEY
-    5,  // BPF_PROG_LOAD
-    10, // BPF_PROG_TEST_RUN: run-queue sums are brought up to date by a program that runs on each CPU
-    15, // BPF_OBJ_GET_INFO_BY_FD
-    17, // BPF_RAW_TRACEPOINT_OPEN
-    18, // BPF_BTF_LOAD
-    21, // BPF_MAP_LOOKUP_AND_DELETE_ELEM
-    22, // BPF_MAP_FREEZE
-    24, // BPF_MAP_LOOKUP_BATCH
-    25, // BPF_MAP_LOOKUP_AND_DELETE_BATCH
-    26, // BPF_MAP_UPDATE_BATCH
-    27, // BPF_MAP_DELETE_BATCH
-    28, // BPF_LINK_CREATE
-    33, // BPF_ITER_CREATE
-    34, // BPF_LINK_DETACH
-    35, // BPF_PROG_BIND_MAP
+/// by their ids. tests/live/confined/calls.rs holds each line of this table and the next to be needed.
+const BPF_COMMANDS: &[Value] = &[
+    ("BPF_MAP_CREATE", 0),
+    ("BPF_MAP_LOOKUP_ELEM", 1),
+    ("BPF_MAP_UPDATE_ELEM", 2),
+    ("BPF_MAP_DELETE_ELEM", 3),
+    ("BPF_MAP_GET_NEXT_KEY", 4),
+    ("BPF_PROG_LOAD", 5),
+    // Run-queue sums are brought up to date by a program that runs on each CPU.
+    ("BPF_PROG_TEST_RUN", 10),
+    ("BPF_OBJ_GET_INFO_BY_FD", 15),
+    ("BPF_RAW_TRACEPOINT_OPEN", 17),
+    ("BPF_BTF_LOAD", 18),
+    // For a type that the kernel itself has not, libbpf looks through those of modules; without CAP_SYS_ADMIN
+    // the kernel refuses the first of these, and libbpf goes on.
+    ("BPF_BTF_GET_NEXT_ID", 23),
+    ("BPF_BTF_GET_FD_BY_ID", 19),
+    ("BPF_MAP_FREEZE", 22),
+    ("BPF_MAP_LOOKUP_AND_DELETE_BATCH", 25),
+    ("BPF_LINK_CREATE", 28),
+    ("BPF_ITER_CREATE", 33),
+    ("BPF_PROG_BIND_MAP", 35),
+    // libbpf asks for the rights that /sys/fs/bpf may delegate to a user namespace; outside one there are none.
+    ("BPF_TOKEN_CREATE", 36),
 ];
 
-/// AF_UNIX, AF_INET, AF_INET6, and AF_NETLINK: a resolver asks it for the host's addresses.
-const FAMILIES: &[u32] = &[1, 2, 10, 16];
+/// A resolver asks the last for the host's addresses.
+const FAMILIES: &[Value] = &[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16)];
 
 pub(super) const CLONE_THREAD: u32 = 0x0001_0000;
 /// Every CLONE_NEW flag: new namespaces.
@@ -175,16 +180,45 @@ pub(super) const BOUNDED: [Bounded; 6] = [
     Bounded { call: ("bpf", libc::SYS_bpf), argument: 0, allowed: Allowed::OneOf(BPF_COMMANDS) },
     Bounded { call: ("socket", libc::SYS_socket), argument: 0, allowed: Allowed::OneOf(FAMILIES) },
     // How glibc's abort(3) signals its own process.
-    Bounded { call: ("tgkill", libc::SYS_tgkill), argument: 0, allowed: Allowed::Ourselves },
+    Bounded { call: ("tgkill", libc::SYS_tgkill), argument: 0, allowed: Allowed::OwnPid },
     // musl's signals its own thread, whose id a filter cannot know before that thread is there: so the
     // signal is bound, and the kernel holds it to processes of the same user.
     Bounded {
         call: ("tkill", libc::SYS_tkill),
         argument: 1,
-        allowed: Allowed::OneOf(&[libc::SIGABRT.cast_unsigned()]),
+        allowed: Allowed::OneOf(&[("SIGABRT", libc::SIGABRT.cast_unsigned())]),
     },
-    Bounded { call: ("prlimit64", libc::SYS_prlimit64), argument: 0, allowed: Allowed::Ourselves },
+    Bounded {
+        call: ("prlimit64", libc::SYS_prlimit64),
+        argument: 0,
+        allowed: Allowed::OneOf(&[("this process", 0)]),
+    },
 ];
+
+/// What the filter lets through of a call whose argument it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// The call.
+    pub call: &'static str,
+    /// What is let through, in words.
+    pub what: &'static str,
+    /// Of the argument's lower half these bits ...
+    pub mask: u32,
+    /// ... are to be these; none: any of them is to be set.
+    pub value: Option<u32>,
+}
+
+/// Each argument that the filter lets through, of this process or of another with this id.
+pub fn allowances(pid: u32, each: &mut dyn FnMut(Allowance)) {
+    for Bounded { call: (call, _), allowed, .. } in &BOUNDED {
+        let mut is = |what, value| each(Allowance { call, what, mask: u32::MAX, value: Some(value) });
+        match *allowed {
+            Allowed::OneOf(values) => values.iter().for_each(|(what, value)| is(what, *value)),
+            Allowed::OwnPid => is("this process", pid),
+            Allowed::Bits(one, _) => each(Allowance { call, what: "a thread", mask: one, value: None }),
+        }
+    }
+}
 
 /// Refused without a signal, and so not counted: a libc makes them with all signals blocked (to start a
 /// process or a thread, to raise a signal, to change the user of all threads), and a SIGSYS that cannot be

@@ -74,11 +74,9 @@ impl Program {
         body.load(ARGUMENTS + 8 * call.argument);
         match call.allowed {
             Allowed::OneOf(values) => {
-                values.iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
+                values.iter().for_each(|(_, value)| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
             }
-            Allowed::Ourselves => {
-                [0, pid].iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
-            }
+            Allowed::OwnPid => body.when(IF_EQUAL, pid, libc::SECCOMP_RET_ALLOW),
             Allowed::Bits(one, none) => {
                 body.when(IF_ANY, none, refused);
                 body.when(IF_ANY, one, libc::SECCOMP_RET_ALLOW);

@@ -16,23 +16,15 @@ pub struct Image {
 /// /proc shows of a process is still the program that was sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    start_code: u64,
-    end_code: u64,
-    start_stack: u64,
+    /// The first byte of the program's code.
+    pub start_code: u64,
+    /// The first byte after it.
+    pub end_code: u64,
+    /// Where its first stack began.
+    pub start_stack: u64,
 }
 
 impl Layout {
-    /// How long `struct layout` of bpf/sampled.h is.
-    pub const SIZE: usize = 24;
-
-    /// Reads a `struct layout`.
-    #[must_use]
-    pub fn parse(raw: &[u8; Self::SIZE]) -> Layout {
-        let (words, _) = raw.as_chunks::<8>();
-        let word = |at: usize| words.get(at).map_or(0, |word| u64::from_ne_bytes(*word));
-        Layout { start_code: word(0), end_code: word(1), start_stack: word(2) }
-    }
-
     /// Of what a process runs now. `None` if it is gone, or for a kernel thread.
     #[must_use]
     pub fn now(proc: &Path, pid: u32) -> Option<Layout> {
@@ -63,8 +55,6 @@ mod tests {
     fn the_address_range_of_a_program_is_parsed_after_any_comm() {
         let layout = Layout { start_code: 4198400, end_code: 4211111, start_stack: 140736123456789 };
         assert_eq!(Layout::of_stat(STAT), Some(layout));
-        let raw: Vec<u8> = [4198400_u64, 4211111, 140736123456789].map(u64::to_ne_bytes).concat();
-        assert_eq!(Layout::parse(raw.first_chunk().expect("24 bytes")), layout);
     }
 
     #[test]

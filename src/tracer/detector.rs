@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::capture_data::{Capture, CaptureKind, Request, Scope, Ticket};
+use crate::capture_data::{Capture, CaptureKind, RecordStack, Request, Scope, Ticket};
 use crate::clock::Now;
 use crate::host::{Containers, Key, Snapshot, Watched};
 use crate::metric::Scrape;
@@ -28,6 +28,10 @@ pub trait Detector {
     /// What its capture is to look at.
     fn scope(subject: Option<Key>, _: &Self::Readings) -> Scope {
         subject.map_or(Scope::Host, Scope::Container)
+    }
+    /// The stack that a capture of `CaptureKind::Names` is to name, out of a record.
+    fn stack(_: &Self::Readings) -> Option<&RecordStack> {
+        None
     }
     /// Judges one snapshot: every subject in it, each through `sampler`.
     fn tick(&mut self, now: Now, snapshot: &Snapshot<'_>, sampler: &mut Sampler<'_, '_, Self::Readings>);
@@ -124,6 +128,7 @@ pub struct Sampler<'a, 'o, T> {
     rule: &'a Rule,
     kind: CaptureKind,
     scope: fn(Option<Key>, &T) -> Scope,
+    stack: fn(&T) -> Option<&RecordStack>,
     lasting: Duration,
     pending: &'a mut PendingCaptures<T>,
     out: &'a mut Out<'o>,
@@ -166,7 +171,10 @@ impl<T> Sampler<'_, '_, T> {
         let scope = (self.scope)(subject, &readings);
         let request = Request { kind: self.kind, scope, lasting: self.lasting };
         let cause = Cause { subject, trigger: Some(trigger), at: self.now };
-        let ticket = self.out.capture(request, cause);
+        let ticket = match (self.stack)(&readings) {
+            Some(stack) => self.out.name(request, stack, cause),
+            None => self.out.capture(request, cause),
+        };
         self.pending.open(ticket, PendingCapture { subject, trigger, fired: self.now, readings });
         true
     }
@@ -199,8 +207,8 @@ impl<D: Detector> DetectorTracer<D> {
         out: &'a mut Out<'o>,
     ) -> (&'a mut D, Sampler<'a, 'o, D::Readings>) {
         let DetectorTracer { detector, pending, rule, .. } = self;
-        let kind = detector.capture();
-        (detector, Sampler { now, rule, kind, scope: D::scope, lasting, pending, out })
+        let (kind, scope, stack) = (detector.capture(), D::scope, D::stack);
+        (detector, Sampler { now, rule, kind, scope, stack, lasting, pending, out })
     }
 
     fn recorded(&mut self, now: Now, record: &[u8], out: &mut Out<'_>) {

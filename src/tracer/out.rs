@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::capture_data::{Request, Ticket};
+use crate::capture_data::{RecordStack, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::host::Key;
 use crate::record_id::RecordId;
@@ -14,6 +14,11 @@ pub trait Executor {
     /// Begins a capture that `cause` calls for, or has it refused: either way one later event answers the
     /// ticket.
     fn capture(&mut self, request: Request, cause: Cause) -> Ticket;
+    /// The same for a capture of `CaptureKind::Names`, of this stack.
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+        let _ = stack;
+        self.capture(request, cause)
+    }
     /// Keeps an event for good.
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted;
     /// Counts something that went wrong, under this name in `onset_faults_total`.
@@ -151,6 +156,11 @@ impl<'a> Out<'a> {
     /// Asks for a capture that `cause` calls for; one later event answers the ticket.
     pub fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
         self.0.capture(request, cause)
+    }
+
+    /// Asks for the names of a stack, for `cause`; one later event answers the ticket.
+    pub fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+        self.0.name(request, stack, cause)
     }
 
     /// Keeps an event.

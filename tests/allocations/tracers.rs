@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use onset::capture_data::{
     Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    ProcessIo, Profile, Refusal, Request, Resident, Scope, Stall, Target, Task, Ticket, Times, TopProcess,
-    Waited, Waits, Who,
+    ProcessIo, Profile, Refusal, Request, Resident, Scope, StackNames, Stall, Target, Task, Ticket, Times,
+    TopProcess, Waited, Waits, Who,
 };
 use onset::clock::{Now, Wall};
 use onset::config::Config;
@@ -113,6 +113,10 @@ fn capture(kind: CaptureKind) -> Capture {
             CaptureData::Probe((0..100).map(|slot| (Key { slot, generation: 1 }, waited)).collect())
         }
         CaptureKind::Io => CaptureData::Io(disk_io()),
+        CaptureKind::Names => CaptureData::Names(StackNames {
+            kernel: vec!["shrink_node".into(); 64],
+            user: vec!["main".into(); 64],
+        }),
     };
     let began = Now { mono: Duration::from_secs(40), wall: Wall(1_699_999_990_000) };
     Capture { scope: Scope::Host, began, lasted: TEN, lost: 0, seen }

@@ -3,6 +3,7 @@
 //! it is for still works, and what it is not for the kernel refuses.
 
 mod attempts;
+mod calls;
 #[cfg(target_arch = "x86_64")]
 mod refused;
 
@@ -372,54 +373,4 @@ fn doctor_reports_whether_each_bpf_program_loads_and_attaches() {
     let findings: Value = serde_json::from_str(&few).unwrap();
     let refused = |one: &&Value| one["state"] == "refused" && one["reason"].is_string();
     assert!(findings["programs"].as_array().unwrap().iter().any(|one| refused(&one)), "{findings:#}");
-}
-
-/// What strace(1) wrote of the calls that were refused after the filter was laid over all threads.
-fn refused_by_the_filter(trace: &str) -> Vec<&str> {
-    let laid = trace.find("seccomp(SECCOMP_SET_MODE_FILTER").expect("the filter is laid");
-    let later = trace[laid..].lines().skip(1);
-    later
-        .filter(|line| line.contains("= -1 EPERM") || line.contains("resumed") && line.contains("EPERM"))
-        .collect()
-}
-
-#[test]
-fn no_call_that_the_agent_makes_is_refused_by_its_own_filter() {
-    if !root("strace") {
-        return;
-    }
-    let folder = Folder::new();
-    let trace = folder.0.join("trace");
-    let shipped_to = server::start();
-    let rest = format!(
-        "[tracer.waitrate]\nprobe_every = \"1s\"\nevery = \"1s\"\n[elasticsearch]\nurl = \"http://{shipped_to}\"\ncompress = false\n[capture]\nbudget_percent = 100\n"
-    );
-    let config = rig::config(&folder, "", &rest);
-    let mut by = command("strace");
-    by.args(["-D", "-f", "-qq", "--signal=none", "-e", "trace=all", "-o"]).arg(&trace).arg(ONSET);
-    let agent = Agent::start_by(&mut by, folder, config);
-    let (burning, eaten) = (Cgroup::new("traced"), Cgroup::new("traced-eaten"));
-    small(&eaten);
-    let work = Folder::new();
-    let _spinner = hidden_spinner(&work, &burning);
-    let mut made: Vec<_> = trigger_all(&agent, &burning).into_keys().collect();
-    eat(&eaten, &mut command(compile(&work, "eater", EATER)));
-    agent.event("the kill", SOON, |event| event["tracer_name"] == "oom");
-    made.push("oom");
-    assert_eq!(made.len(), onset::tracer::TRACERS.len(), "a capture of each kind: {made:?}");
-    await_that("all at the server", SOON, || {
-        agent.metric("onset_ship_documents_total{outcome=\"created\"}").filter(|created| *created >= 7.0)
-    });
-    agent.signal(libc::SIGHUP);
-    agent.said.wait("a reload", SOON, |line| line.contains("config unchanged").then_some(()));
-    let counted = agent.metric("onset_faults_total{tracer=\"onset\",fault=\"refused_syscall\"}");
-    assert_eq!(counted, Some(0.0));
-    agent.signal(libc::SIGTERM);
-    let text = await_that("its last call", SOON, || {
-        fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group("))
-    });
-    let probes = text.matches("bpf(BPF_PROG_TEST_RUN").count() + text.matches("bpf(BPF_PROG_RUN").count();
-    assert!(probes > 2, "run-queue sums are brought up to date: {probes} times");
-    let refused = refused_by_the_filter(&text);
-    assert!(refused.is_empty(), "{refused:#?}");
 }

@@ -68,9 +68,18 @@ fn modules_that_do_io_do_not_import_one_another() {
 
 #[test]
 fn pure_modules_import_no_io_module() {
-    for name in
-        ["host", "stacks", "metric", "clock", "capture_data", "fixed_buf", "knob", "config", "record_id"]
-    {
+    for name in [
+        "host",
+        "stacks",
+        "metric",
+        "clock",
+        "capture_data",
+        "fixed_buf",
+        "knob",
+        "config",
+        "layout",
+        "record_id",
+    ] {
         for (path, text) in sources(name) {
             let below = path.strip_prefix(root()).expect("below src").with_extension("");
             if IO.iter().any(|(name, _)| below.starts_with(name)) {
@@ -83,6 +92,27 @@ fn pure_modules_import_no_io_module() {
             }
         }
     }
+}
+
+#[test]
+fn how_a_bpf_object_lays_out_what_it_shares_is_written_in_c_alone() {
+    let hooks =
+        fs::read_dir(root().join("../bpf")).expect("programs").map(|entry| entry.expect("an entry").path());
+    let tracers = hooks
+        .filter_map(|path| Some(format!("tracer/{}", path.file_name()?.to_str()?.strip_suffix(".bpf.c")?)));
+    let mut files = 0;
+    for (path, text) in tracers.chain(["bpf".to_owned()]).flat_map(|module| sources(&module)) {
+        files += 1;
+        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for by_hand in ["offset_of!", "repr(C)", "split_first_chunk"] {
+            assert!(!code.contains(by_hand), "{}: {by_hand} is crate::layout's work", path.display());
+        }
+        let twin = imports(code, "super")
+            .into_iter()
+            .find(|import| within(import, "skeletons") && import.split('/').any(|part| part == "types"));
+        assert_eq!(twin, None, "{}: crate::layout has these types", path.display());
+    }
+    assert!(files > 15, "the readers of records are where this test looks for them: {files}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::sys;
 mod faults;
 mod images;
 mod io;
+mod names;
 mod stacks;
 mod table;
 mod tasks;

@@ -116,7 +116,7 @@ fn a_process_that_executed_another_program_is_skipped() {
     let flags = ["-Wl,--build-id=none", "-static", "-no-pie"];
     let spinner = Spinner::start(&mut Command::new(program(&dir, "one", "spin_here", &flags)));
     let frame = UserFrame::Address(spinner.address);
-    let sampled = Layout::parse(&[7; Layout::SIZE]);
+    let sampled = Layout { start_code: 7, end_code: 7, start_stack: 7 };
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     symbolizer.sight(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame], Instant::now());
     assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), [UNKNOWN]);

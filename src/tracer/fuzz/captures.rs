@@ -3,7 +3,8 @@
 use super::bytes::Bytes;
 use crate::capture_data::{
     Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    ProcessIo, Profile, Resident, Scope, Stall, Target, Task, Times, TopProcess, Waited, Waiter, Waits, Who,
+    ProcessIo, Profile, Resident, Scope, StackNames, Stall, Target, Task, Times, TopProcess, Waited, Waiter,
+    Waits, Who,
 };
 use crate::clock::{Now, Wall};
 use crate::host::Key;
@@ -23,6 +24,10 @@ impl Bytes<'_> {
                 CaptureData::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect())
             }
             CaptureKind::Io => CaptureData::Io(self.disk_io(many)),
+            CaptureKind::Names => {
+                let kernel = (0..self.below(16) * many).map(|_| self.text()).collect();
+                CaptureData::Names(StackNames { kernel, user: vec![self.text()] })
+            }
         };
         // Some begin before whatever they are asked for, some long after it.
         let lasted = self.time();

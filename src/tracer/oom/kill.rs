@@ -1,6 +1,7 @@
 //! A record of bpf/oom.bpf.c: `struct kill`.
 
 use crate::host::{Key, Text};
+use crate::layout::oom as layout;
 
 /// The kernel opens no longer path.
 const PATH_MAX: usize = 4096;
@@ -42,33 +43,17 @@ pub(super) struct Kill {
 impl Kill {
     /// Reads a record. `None` for one that is none.
     pub(super) fn parse(record: &[u8]) -> Option<Kill> {
-        let (victim_container, rest) = number(record)?;
-        let (killer_container, rest) = number(rest)?;
-        let (usage_bytes, rest) = number(rest)?;
-        let (limit_bytes, rest) = number(rest)?;
-        let (victim_pid, rest) = rest.split_first_chunk()?;
-        let (killer_pid, rest) = rest.split_first_chunk()?;
-        let (victim_comm, rest) = rest.split_first_chunk()?;
-        let (killer_comm, rest) = rest.split_first_chunk()?;
-        let (victim_rss_bytes, rest) = number(rest)?;
-        let (names_bytes, rest) = rest.split_first_chunk()?;
-        let (cut, rest) = rest.split_first_chunk()?;
-        let names = rest.get(..usize::try_from(u32::from_ne_bytes(*names_bytes)).ok()?)?;
-        let (cgroup_path, cut) = path(names, u32::from_ne_bytes(*cut) != 0);
+        let (kill, names) = layout::Kill::read(record)?;
+        let names = names.get(..usize::try_from(kill.names_bytes).ok()?)?;
+        let (cgroup_path, cut) = path(names, kill.cut != 0);
+        let party =
+            |pid, name, container| Party { pid, comm: comm(name), container: Key::from_bits(container) };
         Some(Kill {
-            victim: Party {
-                pid: u32::from_ne_bytes(*victim_pid),
-                comm: comm(victim_comm),
-                container: Key::from_bits(victim_container),
-            },
-            killer: Party {
-                pid: u32::from_ne_bytes(*killer_pid),
-                comm: comm(killer_comm),
-                container: Key::from_bits(killer_container),
-            },
-            victim_rss_bytes: Some(victim_rss_bytes).filter(|bytes| *bytes > 0),
-            usage_bytes,
-            limit_bytes: Some(limit_bytes).filter(|limit| *limit != NO_LIMIT),
+            victim: party(kill.victim_pid, &kill.victim_comm, kill.victim_container),
+            killer: party(kill.trigger_pid, &kill.trigger_comm, kill.trigger_container),
+            victim_rss_bytes: Some(kill.victim_rss_bytes).filter(|bytes| *bytes > 0),
+            usage_bytes: kill.usage_bytes,
+            limit_bytes: Some(kill.limit_bytes).filter(|limit| *limit != NO_LIMIT),
             cgroup_path,
             cut,
         })
@@ -79,7 +64,7 @@ impl Kill {
 #[cfg(any(test, feature = "fuzz"))]
 pub(in crate::tracer) fn fuzz(record: &[u8]) {
     let Some(kill) = crate::fuzz::heap::untouched(|| Kill::parse(record)) else { return };
-    assert!(record.len() >= 88, "a record was made up");
+    assert!(record.len() >= layout::Kill::SIZE, "a record was made up");
     let held = |name: &str| record.windows(name.len().max(1)).any(|bytes| bytes == name.as_bytes());
     for party in [&kill.victim, &kill.killer] {
         assert!(party.comm.len() <= 16 && !party.comm.contains('\0'));
@@ -92,11 +77,6 @@ pub(in crate::tracer) fn fuzz(record: &[u8]) {
     let more = [record, &[0xff; 7]].concat();
     let padded = Kill::parse(&more).map(|padded| (padded.victim.pid, padded.cgroup_path.len()));
     assert_eq!(padded, Some((kill.victim.pid, kill.cgroup_path.len())), "the ring rounds records up");
-}
-
-fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    Some((u64::from_ne_bytes(*number), rest))
 }
 
 /// What comes before the first zero, up to the first byte that is no UTF-8.
@@ -158,20 +138,29 @@ pub(in crate::tracer) mod tests {
 
     /// A record of a kill in a cgroup of these names, from the root's child down.
     pub(in crate::tracer) fn record(key: Option<Key>, limit_bytes: u64, names: &[&str]) -> Vec<u8> {
-        let key = key.map_or(0, Key::to_bits).to_ne_bytes();
-        let mut record: Vec<u8> = [key, key].concat();
-        record.extend(5_000_u64.to_ne_bytes());
-        record.extend(limit_bytes.to_ne_bytes());
-        record.extend(77_u32.to_ne_bytes());
-        record.extend(78_u32.to_ne_bytes());
-        record.extend(b"victim\0garbage!!");
-        record.extend(b"kill\xffer\0\0\0\0\0\0\0\0\0");
-        record.extend(4_500_u64.to_ne_bytes());
+        let container = key.map_or(0, Key::to_bits);
         let names: Vec<u8> = names.iter().rev().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
-        record.extend(u32::try_from(names.len()).expect("a path").to_ne_bytes());
-        record.extend(0_u32.to_ne_bytes());
-        record.extend(names);
-        record
+        let head = layout::Kill {
+            victim_container: container,
+            trigger_container: container,
+            usage_bytes: 5_000,
+            limit_bytes,
+            victim_pid: 77,
+            trigger_pid: 78,
+            victim_comm: *b"victim\0garbage!!",
+            trigger_comm: *b"kill\xffer\0\0\0\0\0\0\0\0\0",
+            victim_rss_bytes: 4_500,
+            names_bytes: u32::try_from(names.len()).expect("a path"),
+            cut: 0,
+        };
+        [&head.bytes()[..], &names].concat()
+    }
+
+    /// The same record with its head changed.
+    fn changed(record: &[u8], change: impl FnOnce(&mut layout::Kill)) -> Vec<u8> {
+        let (mut head, names) = layout::Kill::read(record).expect("a record");
+        change(&mut head);
+        [&head.bytes()[..], names].concat()
     }
 
     #[test]
@@ -192,8 +181,7 @@ pub(in crate::tracer) mod tests {
     fn a_record_that_is_cut_or_claims_more_than_it_has_is_refused() {
         let whole = record(None, 1, &["a", "b"]);
         assert!((0..whole.len()).all(|len| Kill::parse(&whole[..len]).is_none()));
-        let mut endless = whole;
-        endless[80..84].copy_from_slice(&u32::MAX.to_ne_bytes());
+        let endless = changed(&whole, |head| head.names_bytes = u32::MAX);
         assert!(Kill::parse(&endless).is_none());
     }
 
@@ -212,8 +200,7 @@ pub(in crate::tracer) mod tests {
 
     #[test]
     fn a_path_that_is_cut_says_so_and_keeps_its_end() {
-        let mut raw = record(None, 1, &["pods", "a"]);
-        raw[84] = 1;
+        let raw = changed(&record(None, 1, &["pods", "a"]), |head| head.cut = 1);
         let kill = Kill::parse(&raw).expect("a record");
         assert_eq!((&*kill.cgroup_path, kill.cut), (".../pods/a", true));
         let names: Vec<String> = (0..17).map(|level| format!("{level:0>255}")).collect();
@@ -232,7 +219,7 @@ pub(in crate::tracer) mod tests {
         // Each odd byte is shown by three, so a path of them is longer as text than in the kernel.
         let odd = |count: usize| {
             let mut raw = record(None, 1, &["docker", &"x".repeat(count)]);
-            raw[88..88 + count].fill(0xff);
+            raw[layout::Kill::SIZE..][..count].fill(0xff);
             Kill::parse(&raw).expect("a record")
         };
         let kill = odd(1300);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     About, Capacity, Cause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, Trigger, document,
 };
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Ticket};
+use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::config::{Config, ConfiguredTracer};
 use crate::fixed_buf::FixedBuf;
@@ -63,6 +63,8 @@ pub struct Recorder {
     pub asked: Vec<Request>,
     /// Why each of them was asked for.
     pub causes: Vec<(Ticket, Cause)>,
+    /// The stacks among them that were to be named.
+    pub stacks: Vec<RecordStack>,
     /// All events kept so far: their triggers and documents.
     pub events: Vec<(About, Value)>,
     /// All faults counted so far.
@@ -89,6 +91,12 @@ impl Executor for Recorder {
             self.causes.push((ticket, cause));
         });
         ticket
+    }
+
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+        assert_eq!(request.kind, CaptureKind::Names, "a capture of another kind names nothing");
+        heap::aside(|| self.stacks.push(*stack));
+        self.capture(request, cause)
     }
 
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted {
@@ -145,6 +153,7 @@ impl Play {
             open: Vec::new(),
             asked: Vec::new(),
             causes: Vec::new(),
+            stacks: Vec::new(),
             events: Vec::new(),
             faults: Vec::new(),
             keeps: true,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::capture_data::Refusal;
 use crate::host::{HostCpu, Key};
+use crate::layout::reclaim as layout;
 use crate::tracer::{Event, PENDING_MAX, iowait, play::Host, reclaim};
 
 #[test]
@@ -30,12 +31,19 @@ fn the_example_fires_where_its_rule_says_and_tells_who_is_blocked() {
 
 /// A record of docs/example/reclaim.bpf.c: `struct reclaim`.
 fn stall(container: Option<Key>, took: Duration) -> Vec<u8> {
-    let took_ns = u64::try_from(took.as_nanos()).expect("short");
-    let numbers = [container.map_or(0, Key::to_bits), took_ns, 32];
-    let mut record: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
-    record.extend([7_u32, 9].iter().flat_map(|number| number.to_ne_bytes()));
-    record.extend(b"dd\0garbage!!!!!!");
-    record
+    let record = layout::Reclaim {
+        container: container.map_or(0, Key::to_bits),
+        took_ns: u64::try_from(took.as_nanos()).expect("short"),
+        pages: 32,
+        pid: 7,
+        tid: 9,
+        comm: *b"dd\0garbage!!!!!!",
+        layout: layout::Layout { start_code: 1, end_code: 2, start_stack: 3 },
+        kernel_bytes: 16,
+        user_bytes: 8,
+        kernel: [0x81; 512],
+    };
+    [&record.bytes()[..], &[0x40; 512]].concat()
 }
 
 #[test]
@@ -52,7 +60,14 @@ fn an_event_tracer_asks_for_a_capture_of_what_its_hook_tells_and_keeps_its_coold
     assert_eq!((&document["container_id"], &document["tracer_type"]), (&"a".into(), &"event".into()));
     let data = &document["tracer_data"];
     assert_eq!((&data["comm"], &data["held_up_ms"]), (&"dd".into(), &250.0.into()));
-    assert_eq!((&data["reclaimed_pages"], &data["top_memory_usage"][0]["pid"]), (&32.into(), &7.into()));
+    assert_eq!((&data["reclaimed_pages"], &data["kernel_stack"][0]), (&32.into(), &"shrink_node".into()));
+    assert_eq!(data["user_stack"], serde_json::json!(["write", "main"]));
+    let [stack] = &play.seen.stacks[..] else { panic!("one is to be named: {:?}", play.seen.stacks) };
+    assert_eq!((stack.pid, stack.program.end_code), (7, 2));
+    assert_eq!(
+        (stack.kernel(), stack.user()),
+        (&[0x8181_8181_8181_8181; 2][..], &[0x4040_4040_4040_4040][..])
+    );
     play.event(Event::Record(&a));
     assert!(play.seen.open.is_empty(), "it is in its cooldown");
     play.event(Event::Record(&b));
@@ -74,7 +89,8 @@ fn an_event_of_a_hook_is_kept_though_its_capture_is_refused_or_there_is_no_room_
     play.event(Event::Record(&record));
     let (ticket, _) = play.seen.open[0];
     assert_eq!(play.answer(ticket, Err(Refusal::OverBudget)), Some(Trigger::Stuck));
-    assert_eq!(play.seen.events[0].1["tracer_data"]["top_memory_usage"], serde_json::json!([]));
+    let data = &play.seen.events[0].1["tracer_data"];
+    assert_eq!((data["comm"].as_str(), data.get("kernel_stack")), (Some("dd"), None));
     play.event(Event::Record(&record));
     assert_eq!((play.seen.open.len(), play.seen.events.len()), (0, 1), "the event began its cooldown");
     play.pass(Duration::from_secs(60));

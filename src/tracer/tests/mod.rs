@@ -21,7 +21,8 @@ use std::time::Duration;
 use super::Trigger;
 use super::play::Play;
 use crate::capture_data::{
-    Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Scope, Task, TopProcess,
+    Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Scope, StackNames, Task,
+    TopProcess,
 };
 use crate::clock::{Now, Wall};
 
@@ -54,6 +55,10 @@ fn capture(kind: CaptureKind, scope: Scope) -> Capture {
         CaptureKind::Waits => CaptureData::Waits(waitrate::waits()),
         CaptureKind::Probe => CaptureData::Probe(Vec::new()),
         CaptureKind::Io => CaptureData::Io(iotracing::found()),
+        CaptureKind::Names => CaptureData::Names(StackNames {
+            kernel: vec!["shrink_node".into(), "vfs_write".into()],
+            user: vec!["write".into(), "main".into()],
+        }),
     };
     Capture { scope, began: BEGAN, lasted: TEN, lost: 3, seen }
 }
