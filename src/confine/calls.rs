@@ -126,6 +126,8 @@ pub(super) struct Bounded {
 pub(super) enum Allowed {
     /// One of these values.
     OneOf(&'static [u32]),
+    /// One of the first; those of the second are refused without a word.
+    OneOfOrTried(&'static [u32], &'static [u32]),
     /// This process's id, or none.
     Ourselves,
     /// A set of bits that has one of the first and none of the second.
@@ -158,6 +160,13 @@ const BPF_COMMANDS: &[u32] = &[
     35, // BPF_PROG_BIND_MAP
 ];
 
+/// What libbpf asks for in passing while it loads something, and goes on without: a token to do so (none is
+/// needed), and the types of kernel modules, when those of the kernel itself lack one.
+const BPF_TRIED: &[u32] = &[
+    23, // BPF_BTF_GET_NEXT_ID
+    36, // BPF_TOKEN_CREATE
+];
+
 /// AF_UNIX, AF_INET, AF_INET6, and AF_NETLINK: a resolver asks it for the host's addresses.
 const FAMILIES: &[u32] = &[1, 2, 10, 16];
 
@@ -172,7 +181,11 @@ pub(super) const BOUNDED: [Bounded; 6] = [
         argument: 0,
         allowed: Allowed::Bits(CLONE_THREAD, CLONE_NEW),
     },
-    Bounded { call: ("bpf", libc::SYS_bpf), argument: 0, allowed: Allowed::OneOf(BPF_COMMANDS) },
+    Bounded {
+        call: ("bpf", libc::SYS_bpf),
+        argument: 0,
+        allowed: Allowed::OneOfOrTried(BPF_COMMANDS, BPF_TRIED),
+    },
     Bounded { call: ("socket", libc::SYS_socket), argument: 0, allowed: Allowed::OneOf(FAMILIES) },
     // How glibc's abort(3) signals its own process.
     Bounded { call: ("tgkill", libc::SYS_tgkill), argument: 0, allowed: Allowed::Ourselves },

@@ -76,6 +76,10 @@ impl Program {
             Allowed::OneOf(values) => {
                 values.iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
             }
+            Allowed::OneOfOrTried(values, tried) => {
+                values.iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
+                tried.iter().for_each(|value| body.when(IF_EQUAL, *value, REFUSED));
+            }
             Allowed::Ourselves => {
                 [0, pid].iter().for_each(|value| body.when(IF_EQUAL, *value, libc::SECCOMP_RET_ALLOW));
             }
@@ -279,6 +283,9 @@ mod tests {
         let names: std::collections::BTreeSet<_> = all().map(|call| call.0).collect();
         assert_eq!((names.len(), all().count()), (MANY, MANY), "each has a name of its own");
         assert_eq!(run(&program, ARCH, new::CLONE3, [0, 0]), UNKNOWN, "a libc tries it for each thread");
+        for command in [23, 36] {
+            assert_eq!(run(&program, ARCH, libc::SYS_bpf, [command, 0]), REFUSED, "libbpf tries it");
+        }
     }
 
     /// Ends itself from a thread other than its first, as `with` says, under the filter.
