@@ -135,6 +135,7 @@ impl Agent {
             requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
+            task_look: None,
             renamed: None,
             rename_from: 0,
             faults: AgentFaults::default(),

@@ -37,7 +37,7 @@ use table::BACKENDS;
 use crate::bpf::{self, Followed, Meter};
 use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::config;
-use crate::host::{Containers, Key, TaskSample};
+use crate::host::{Containers, Key, TaskLook, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
 
 /// Requests that may be open at once, of all kinds.
@@ -88,6 +88,7 @@ impl Captures {
             capacity,
             cpus: &cpus,
             followed: followed.as_ref().map_err(|why| *why),
+            wake: &wake,
             meter: &mut meter,
             tasks: None,
         };
@@ -221,11 +222,10 @@ impl Captures {
         self.open.len()
     }
 
-    /// The detector's look at all tasks. False: there is no look to be had now; where tasks are
-    /// walked over, each call gives the walk that the call before began.
-    pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
+    /// Begins the detectors' look at all tasks, or goes on with it: each call takes a small part of the loop's time.
+    pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> TaskLook {
         let Captures { tasks, spawner, .. } = self;
-        tasks.as_mut().is_some_and(|tasks| tasks.look(spawner, containers, each))
+        tasks.as_mut().map_or(TaskLook::Failed, |tasks| tasks.look(spawner, containers, each))
     }
 
     /// Each program's name, its run time and its runs as the kernel counts them: zero unless
