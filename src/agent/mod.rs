@@ -4,6 +4,7 @@
 
 mod budget;
 mod control_requests;
+mod elsewhere;
 mod hooks;
 mod host_name;
 mod metrics;
@@ -86,6 +87,8 @@ pub struct Agent {
     http: http::Server,
     control: control::Server,
     config: Config,
+    /// What the last reload has to say once the hooks are there that it takes.
+    reloaded: Option<String>,
     config_file: Option<PathBuf>,
     process: Process,
     started: Now,
@@ -202,6 +205,7 @@ impl Agent {
         self.look_for_renamed();
         self.follow();
         self.name();
+        self.take_hooks(now);
         self.read_for_records();
         self.look(now);
         self.hand_out_records(now);

@@ -136,6 +136,7 @@ impl Agent {
             backlog: false,
             scanning: false,
             task_look: None,
+            reloaded: None,
             renamed: None,
             rename_from: 0,
             faults: AgentFaults::default(),
@@ -204,6 +205,7 @@ fn slots(
             timer,
             pressure: None,
             records: None,
+            loading: false,
             due: false,
             misses: 0,
         };

@@ -41,7 +41,7 @@ impl Agent {
         let tracers = self.slots.iter().zip(&self.shared.counts).map(|(slot, counts)| TracerStatus {
             name: slot.spec.name.into(),
             state: slot.state.name().into(),
-            reason: slot.state.reason().map(Into::into),
+            reason: slot.reason().map(Into::into),
             samples: counts.samples,
             events: counts.events,
             captures: OUTCOMES
