@@ -46,6 +46,14 @@ struct kill {
 	char names[PATH_BYTES + NAME_BYTES];
 };
 
+/* A record that is being made, and how far the way up to the root was walked for it. */
+struct draft {
+	struct kill kill;
+	struct cgroup_subsys_state *next;
+	struct cgroup_subsys_state *tightest;
+	__u64 least_pages;
+};
+
 /* A process that is marked: each of its threads may be. */
 struct marked {
 	__u64 started;
@@ -87,7 +95,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct kill);
+	__type(value, struct draft);
 } scratch SEC(".maps");
 
 static __always_inline struct cgroup_subsys_state *memory_of(struct task_struct *task)
@@ -106,55 +114,85 @@ static __always_inline struct mem_cgroup *memcg_of(struct cgroup_subsys_state *c
 	return (void *)css - bpf_core_field_offset(((struct mem_cgroup *)0)->css);
 }
 
-/* The cgroup with least room below its limit, from here up; this one if none has a limit. */
-static __always_inline struct cgroup_subsys_state *tightest(struct cgroup_subsys_state *css,
-							    struct kill *kill)
+/*
+ * Compares one cgroup on the way up, in `scratch`, with the tightest below it. It has no state of its
+ * caller's, so the verifier goes through it once, and not for each level. 0: there is none above.
+ */
+__noinline int weigh(void)
 {
-	struct cgroup_subsys_state *found = css;
-	__u64 least = NO_LIMIT;
+	struct cgroup_subsys_state *css;
+	__u64 usage, max, room;
+	struct draft *draft;
+	__u32 zero = 0;
 
-	kill->limit_bytes = NO_LIMIT;
-	kill->usage_bytes = (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) * page_bytes;
-	for (int level = 0; level < LEVELS_MAX && css; level++) {
-		__u64 usage = BPF_CORE_READ(memcg_of(css), memory.usage.counter);
-		__u64 max = BPF_CORE_READ(memcg_of(css), memory.max);
-		__u64 room = usage < max ? max - usage : 0;
-
-		if (max < UNLIMITED_BYTES / page_bytes && room < least) {
-			least = room;
-			found = css;
-			kill->usage_bytes = usage * page_bytes;
-			kill->limit_bytes = max * page_bytes;
-		}
-		css = BPF_CORE_READ(css, parent);
+	draft = bpf_map_lookup_elem(&scratch, &zero);
+	if (!draft || !draft->next)
+		return 0;
+	css = draft->next;
+	usage = BPF_CORE_READ(memcg_of(css), memory.usage.counter);
+	max = BPF_CORE_READ(memcg_of(css), memory.max);
+	room = usage < max ? max - usage : 0;
+	if (max < UNLIMITED_BYTES / page_bytes && room < draft->least_pages) {
+		draft->least_pages = room;
+		draft->tightest = css;
+		draft->kill.usage_bytes = usage * page_bytes;
+		draft->kill.limit_bytes = max * page_bytes;
 	}
-	return found;
+	draft->next = BPF_CORE_READ(css, parent);
+	return draft->next != NULL;
 }
 
-/* The names of a cgroup and of those above it, the root's left out. */
-static __always_inline void read_path(struct cgroup_subsys_state *css, struct kill *kill)
+/* Finds the cgroup with least room below its limit, from here up; this one if none has a limit. */
+static __always_inline void find_tightest(struct cgroup_subsys_state *css, struct draft *draft)
 {
-	__u64 at = 0;
+	draft->kill.limit_bytes = NO_LIMIT;
+	draft->kill.usage_bytes = (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) * page_bytes;
+	draft->least_pages = NO_LIMIT;
+	draft->tightest = css;
+	draft->next = css;
+#pragma clang loop unroll(disable)
+	for (int level = 0; level < LEVELS_MAX; level++)
+		if (!weigh())
+			break;
+}
 
-	kill->cut = 1;
-	for (int level = 0; level < LEVELS_MAX; level++) {
-		struct cgroup_subsys_state *parent = BPF_CORE_READ(css, parent);
-		long bytes;
+/* Reads the name of one cgroup on the way up, in `scratch`. Apart as `weigh` is. 0: it was the last. */
+__noinline int read_name(void)
+{
+	struct cgroup_subsys_state *css, *parent;
+	struct draft *draft;
+	__u32 at, zero = 0;
+	long bytes;
 
-		if (!parent) {
-			kill->cut = 0;
+	draft = bpf_map_lookup_elem(&scratch, &zero);
+	if (!draft)
+		return 0;
+	css = draft->next;
+	parent = BPF_CORE_READ(css, parent);
+	/* The root's name is left out. */
+	draft->kill.cut = parent != NULL;
+	at = draft->kill.names_bytes;
+	if (!parent || at >= PATH_BYTES)
+		return 0;
+	bytes = bpf_probe_read_kernel_str(draft->kill.names + at, NAME_BYTES,
+					  BPF_CORE_READ(css, cgroup, kn, name));
+	if (bytes <= 0)
+		return 0;
+	draft->kill.names_bytes = at + bytes;
+	draft->next = parent;
+	return 1;
+}
+
+/* The names of the tightest cgroup and of those above it. */
+static __always_inline void read_path(struct draft *draft)
+{
+	draft->kill.names_bytes = 0;
+	draft->kill.cut = 1;
+	draft->next = draft->tightest;
+#pragma clang loop unroll(disable)
+	for (int level = 0; level < LEVELS_MAX; level++)
+		if (!read_name())
 			break;
-		}
-		if (at >= PATH_BYTES)
-			break;
-		bytes = bpf_probe_read_kernel_str(kill->names + at, NAME_BYTES,
-						  BPF_CORE_READ(css, cgroup, kn, name));
-		if (bytes <= 0)
-			break;
-		at += bytes;
-		css = parent;
-	}
-	kill->names_bytes = at;
 }
 
 /* Whether this process was told of before. */
@@ -186,13 +224,19 @@ static __always_inline __u64 resident_bytes(struct task_struct *task)
 	return (PAGES_OF(mm, 0) + PAGES_OF(mm, 1) + PAGES_OF(mm, 3)) * page_bytes;
 }
 
+/* The container of the task at this address. Apart as `weigh` is. */
+__noinline __u64 container_at(__u64 task)
+{
+	return container_of_task((void *)task);
+}
+
 static __always_inline void read_victim(struct task_struct *victim, struct kill *kill)
 {
 	struct task_struct *leader = BPF_CORE_READ(victim, group_leader);
 
 	kill->victim_pid = BPF_CORE_READ(victim, tgid);
 	BPF_CORE_READ_INTO(&kill->victim_comm, leader, comm);
-	kill->victim_container = container_of_task(victim);
+	kill->victim_container = container_at((__u64)victim);
 	kill->victim_rss_bytes = resident_bytes(victim);
 }
 
@@ -220,20 +264,23 @@ static __always_inline int tell(__u64 marked)
 {
 	struct task_struct *trigger = (void *)bpf_get_current_task(), *victim = killed(marked), *leader;
 	__u64 size = __builtin_offsetof(struct kill, names);
+	struct draft *draft;
 	struct kill *kill;
 	__u32 zero = 0;
 
-	kill = bpf_map_lookup_elem(&scratch, &zero);
-	if (!kill || !victim)
+	draft = bpf_map_lookup_elem(&scratch, &zero);
+	if (!draft || !victim)
 		return 0;
+	kill = &draft->kill;
 	read_victim(victim, kill);
 	if (is_told(BPF_CORE_READ(victim, group_leader), kill->victim_pid))
 		return 0;
 	leader = BPF_CORE_READ(trigger, group_leader);
 	kill->trigger_pid = BPF_CORE_READ(trigger, tgid);
 	BPF_CORE_READ_INTO(&kill->trigger_comm, leader, comm);
-	kill->trigger_container = container_of_task(trigger);
-	read_path(tightest(memory_of(victim), kill), kill);
+	kill->trigger_container = container_at((__u64)trigger);
+	find_tightest(memory_of(victim), draft);
+	read_path(draft);
 	size += kill->names_bytes;
 	if (size > sizeof(*kill) || bpf_ringbuf_output(&events, kill, size, 0))
 		count_lost();

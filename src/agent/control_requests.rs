@@ -53,7 +53,7 @@ impl Agent {
         };
         let Some(slot) = self.slots.get(index) else { return Err("there is no such tracer".into()) };
         match &slot.state {
-            State::Active | State::Failed(_) => {}
+            State::Active | State::Loading | State::Failed(_) => {}
             State::Disabled => {
                 return Err(format!("{tracer} is disabled in the config ([tracer.{tracer}] enabled)"));
             }

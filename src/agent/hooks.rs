@@ -1,17 +1,19 @@
 //! Hooks of tracers: loaded with what their tracer's settings say, attached while the tracer runs,
-//! and loaded anew when that changes.
+//! and loaded anew when that changes. After start a thread loads them, and the loop takes them.
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::bpf::{Hook, KnobValue};
-use crate::capture::Captures;
+use crate::capture::{Captures, LoadedHook};
+use crate::clock::Now;
 use crate::sys;
 use crate::tracer::{HookSpec, Settings};
 
-use super::HOOKS;
+use super::elsewhere::drop_elsewhere;
 use super::rings::Records;
 use super::slot::{Slot, State};
+use super::{Agent, HOOKS};
 
 /// What a hook's variables are set to under these settings.
 pub(super) fn knobs(hook: &HookSpec, settings: &Settings) -> Vec<KnobValue> {
@@ -19,22 +21,71 @@ pub(super) fn knobs(hook: &HookSpec, settings: &Settings) -> Vec<KnobValue> {
     hook.values(settings, page_bytes.unwrap_or(4096))
 }
 
-/// Attaches the hook that a tracer is fed by, if it runs, with what its settings say. Where it cannot be
-/// loaded anew, the tracer is off, and its records are still to be closed.
+/// The hook that a tracer is fed by, if it is to run, and the values that its settings give it.
+fn wanted(slot: &Slot) -> Option<(&'static str, Vec<KnobValue>)> {
+    let runs = slot.state.ticks() || slot.state == State::Loading;
+    slot.spec.hook.filter(|_| runs).map(|hook| (hook.name, knobs(&hook, &slot.settings)))
+}
+
+/// Attaches the hook that a tracer is fed by, on this thread: for the start, where nothing waits.
 pub(super) fn attach_hook(poll: &Poll, captures: &mut Captures, index: usize, slot: &mut Slot) {
-    let Some(hook) = slot.spec.hook else { return };
-    if !slot.state.ticks() {
-        return;
+    let Some((name, knobs)) = wanted(slot) else { return };
+    take(poll, index, slot, captures.hook(name, knobs));
+}
+
+/// Orders the hook that a tracer's settings ask for, unless it is attached, or another one is still to come: what
+/// is asked for then is seen to when it does. Until it comes, the hook before it goes on.
+pub(super) fn order_hook(captures: &mut Captures, index: usize, slot: &mut Slot) {
+    let Some((name, knobs)) = wanted(slot) else { return };
+    match &slot.records {
+        Some(records) if records.source().knobs() == knobs => return,
+        Some(_) => {}
+        None => slot.state = State::Loading,
     }
-    let knobs = knobs(&hook, &slot.settings);
-    if slot.records.as_ref().is_some_and(|records| records.source().knobs() == knobs) {
-        return;
+    if !std::mem::replace(&mut slot.loading, true) {
+        captures.order_hook(index, name, knobs);
     }
-    let attached = captures.hook(hook.name, knobs).and_then(|hook| register(poll, index, hook));
-    match (attached, &mut slot.records) {
+}
+
+/// Feeds a tracer by this hook from now on. Without one it is off, and its records are still to be closed.
+fn take(poll: &Poll, index: usize, slot: &mut Slot, hook: Result<Hook, &'static str>) {
+    match (hook.and_then(|hook| register(poll, index, hook)), &mut slot.records) {
         (Ok(hook), Some(records)) => records.replace(hook),
-        (Ok(hook), None) => slot.records = Some(Records::new(hook)),
+        (Ok(hook), None) => {
+            slot.records = Some(Records::new(hook));
+            slot.state = State::Active;
+        }
         (Err(reason), _) => slot.state = State::Unsupported(reason),
+    }
+}
+
+impl Agent {
+    /// Takes the hooks that have come, each if its tracer still wants it.
+    pub(super) fn take_hooks(&mut self, now: Now) {
+        while let Some(loaded) = self.shared.captures.loaded_hook() {
+            self.take_hook(now, loaded);
+        }
+    }
+
+    fn take_hook(&mut self, now: Now, loaded: LoadedHook) {
+        let LoadedHook { slot: index, knobs, hook, .. } = loaded;
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.loading = false;
+        let ran = slot.state.ticks();
+        if wanted(slot).is_some_and(|(_, wanted)| wanted == knobs) {
+            take(&self.poll, index, slot, hook);
+            if let State::Unsupported(reason) = slot.state {
+                eprintln!("onset: {} off: {reason}", slot.spec.name);
+            }
+        } else {
+            // The config changed meanwhile.
+            drop_elsewhere(hook);
+            order_hook(&mut self.shared.captures, index, slot);
+        }
+        if slot.state.ticks() != ran {
+            self.begin_or_end_looks(now, index, ran);
+        }
+        self.say_reloaded();
     }
 }
 

@@ -6,6 +6,7 @@ mod budget;
 mod capture_ledger;
 mod control_requests;
 mod counts;
+mod elsewhere;
 mod hooks;
 mod host_name;
 mod metrics;
@@ -37,7 +38,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::container_names::NameResolver;
 use crate::control::{self, ConnectionId, ControlRequest};
-use crate::host::{Facts, Key, Reader, Scan, Snapshot};
+use crate::host::{Facts, Key, Reader, Scan, Snapshot, TaskLook};
 use crate::http;
 use crate::log::RecordId;
 use crate::metric::Mishaps;
@@ -52,6 +53,7 @@ pub use test_harness::TestHarness;
 use metrics::{Turns, View};
 use outputs::Outputs;
 use process::Process;
+use slot::Slot;
 use slots::{SLOTS_MAX, Slots};
 use tracer_context::{SharedState, TracerContext};
 
@@ -90,6 +92,8 @@ pub struct Agent {
     http: http::Server,
     control: control::Server,
     config: Config,
+    /// What the last reload has to say once the hooks are there that it takes.
+    reloaded: Option<String>,
     config_file: Option<PathBuf>,
     /// The tracers that a config may have.
     registry: Registry<'static>,
@@ -103,6 +107,8 @@ pub struct Agent {
     backlog: bool,
     /// The cgroups were not looked through to the end.
     scanning: bool,
+    /// How far the look at all tasks has come.
+    task_look: Option<TaskLook>,
     /// From this slot on it is not seen to yet whether containers have other names.
     renamed: Option<usize>,
     /// The slot from which the next such look begins: the last one found no room there.
@@ -176,6 +182,7 @@ impl Agent {
     fn patience(&self, now: Duration) -> Option<Duration> {
         let more = self.backlog
             || self.scanning
+            || self.task_look == Some(TaskLook::Partial)
             || self.renamed.is_some()
             || self.shared.ledger.has_refused()
             || self.records_wait();
@@ -205,6 +212,7 @@ impl Agent {
         self.look_for_renamed();
         self.follow();
         self.name();
+        self.take_hooks(now);
         self.read_for_records();
         self.look(now);
         self.hand_out_records(now);
@@ -281,18 +289,16 @@ impl Agent {
 
     /// Reads what the tracers whose time has come need, once for all, and feeds them.
     fn look(&mut self, now: Now) {
-        let due = self.slots.all().filter(|slot| slot.due);
-        let facts = due.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts));
-        if !self.slots.all().any(|slot| slot.due) {
+        // Who is told of tasks waits until all were looked at; the others do not.
+        let counted = self.count_tasks(now);
+        let looks = |slot: &Slot| slot.due && (counted || !slot.spec.facts.tasks);
+        if !self.slots.all().any(looks) {
             return;
         }
-        self.reader.read(facts, now);
-        if facts.tasks {
-            let captures = &mut self.shared.captures;
-            self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
-        }
+        let facts = self.slots.all().filter(|slot| looks(slot));
+        self.reader.read(facts.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts)), now);
         for index in self.slots.places() {
-            let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.due) else { continue };
+            let Some(slot) = self.slots.get_mut(index).filter(|slot| looks(slot)) else { continue };
             slot.due = false;
             if !slot.state.ticks() {
                 continue;
@@ -309,6 +315,18 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Goes on with the look at all tasks, if a tracer is due for one or it has begun. False: more of it is to come.
+    fn count_tasks(&mut self, now: Now) -> bool {
+        let under_way = self.task_look.is_some_and(TaskLook::is_under_way);
+        if !under_way && !self.slots.all().any(|slot| slot.due && slot.spec.facts.tasks) {
+            return true;
+        }
+        let captures = &mut self.shared.captures;
+        let look = self.reader.count_tasks(now, |containers, each| captures.sample_tasks(containers, each));
+        self.task_look = Some(look);
+        !look.is_under_way()
     }
 
     /// Hands one event to one tracer, and carries out what it asks for.

@@ -38,11 +38,11 @@ fn text(to: &mut FixedBuf, text: &str, status: u16) -> Option<(u16, &'static str
 }
 
 impl View<'_> {
-    /// Each tracer's state on a line; 503 while one has failed.
+    /// Each tracer's state on a line; 503 while one has failed, or waits for its hook.
     fn ready(&self, to: &mut FixedBuf) -> (u16, &'static str) {
         let mut status = 200;
         for slot in self.slots.named() {
-            if matches!(slot.state, State::Failed(_)) {
+            if matches!(slot.state, State::Failed(_) | State::Loading) {
                 status = 503;
             }
             let (between, reason) = slot.state.reason().map_or(("", ""), |reason| (": ", reason));

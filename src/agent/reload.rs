@@ -2,18 +2,15 @@
 //! but for the keys that only a start reads, which are named. Nothing is built anew: a tracer whose
 //! keys changed keeps what it remembers, and the others are not touched. Tracers that the config makes come and go with it.
 
-use std::thread::Builder;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::{Config, ConfiguredTracer};
 
-use super::hooks::attach_hook;
+use super::elsewhere::drop_elsewhere;
+use super::hooks::order_hook;
 use super::slot::State;
 use super::{Agent, start, support};
-
-/// A thread that only closes descriptors needs little.
-const STACK: usize = 64 << 10;
 
 impl Agent {
     pub(super) fn reload(&mut self, now: Now) {
@@ -48,12 +45,26 @@ impl Agent {
         self.outputs.configure(&config);
         self.config.elasticsearch = config.elasticsearch;
         self.config.tracers = config.tracers;
-        if !changed.is_empty() {
-            eprintln!("onset: config reloaded; changed: {}", changed.join(", "));
+        // One before it may still wait for a hook: it is this one's to wait for now.
+        if let Some(before) = self.reloaded.take() {
+            eprintln!("onset: {before}");
+        }
+        self.reloaded = Some(if !changed.is_empty() {
+            format!("config reloaded; changed: {}", changed.join(", "))
         } else if fixed.is_empty() {
-            eprintln!("onset: config unchanged");
+            "config unchanged".to_owned()
         } else {
-            eprintln!("onset: config reloaded; nothing else changed");
+            "config reloaded; nothing else changed".to_owned()
+        });
+        self.say_reloaded();
+    }
+
+    /// Says what the last reload did, once all of it holds.
+    pub(super) fn say_reloaded(&mut self) {
+        if !self.slots.all().any(|slot| slot.loading)
+            && let Some(words) = self.reloaded.take()
+        {
+            eprintln!("onset: {words}");
         }
     }
 
@@ -76,10 +87,10 @@ impl Agent {
         }
     }
 
-    /// Lets go of those whose captures are over by now.
+    /// Lets go of those whose captures are over by now, and whose hook has come if one was ordered.
     pub(super) fn remove_retired(&mut self) {
         for index in self.slots.places() {
-            let retired = self.slots.get(index).is_some_and(|slot| slot.retired);
+            let retired = self.slots.get(index).is_some_and(|slot| slot.retired && !slot.loading);
             if retired && !self.shared.ledger.waits(index) {
                 self.slots.take(index);
             }
@@ -112,9 +123,12 @@ impl Agent {
             );
             return;
         };
-        match start::open_slot(config, &mut shared.captures, poll, place, tracer, now.mono) {
+        let order = |_: &_, captures: &mut _, place, slot: &mut _| order_hook(captures, place, slot);
+        match start::open_slot(config, &mut shared.captures, poll, place, tracer, now.mono, order) {
             Ok(slot) => {
-                if let Some(reason) = slot.state.reason() {
+                if slot.state != State::Loading
+                    && let Some(reason) = slot.state.reason()
+                {
                     eprintln!("onset: {} off: {reason}", slot.spec.name);
                 }
                 slots.put(place, slot);
@@ -147,11 +161,12 @@ impl Agent {
                 slot.state = support::state(spec, settings, &self.shared.captures);
             }
             // One that is attached is loaded anew only where its knobs changed.
-            attach_hook(&self.poll, &mut self.shared.captures, index, slot);
+            order_hook(&mut self.shared.captures, index, slot);
         } else {
             slot.state = State::Disabled;
         }
         if slot.state != before
+            && slot.state != State::Loading
             && let Some(reason) = slot.state.reason()
         {
             eprintln!("onset: {} off: {reason}", slot.spec.name);
@@ -162,7 +177,7 @@ impl Agent {
     }
 
     /// Arms a tracer's timer as its settings and its state say; `ran` is whether it looked until now.
-    fn begin_or_end_looks(&mut self, now: Now, index: usize, ran: bool) {
+    pub(super) fn begin_or_end_looks(&mut self, now: Now, index: usize, ran: bool) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.arm(now.mono).is_err() {
             self.faults.timers += 1;
@@ -181,10 +196,4 @@ impl Agent {
         // A hook that could not be loaded anew leaves the one before it.
         self.hand_out_last(now, index);
     }
-}
-
-/// The kernel takes its time to take back a PSI trigger (it waits until no CPU can be in it): that is waited
-/// for by a thread of its own, and only where there is none to be had by the loop.
-fn drop_elsewhere(things: impl Send + 'static) {
-    let _ = Builder::new().name("drop".to_owned()).stack_size(STACK).spawn(move || drop(things));
 }

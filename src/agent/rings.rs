@@ -4,6 +4,7 @@
 use crate::bpf::{Drained, Hook};
 use crate::clock::Now;
 
+use super::elsewhere::drop_elsewhere;
 use super::{Agent, Input};
 
 /// Where records come from.
@@ -12,7 +13,7 @@ pub(super) trait Source {
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Drained;
     /// Records that found no room, since its start.
     fn lost(&self) -> u64;
-    /// Sends no more: what it holds already can still be drained.
+    /// Soon sends no more: what it holds already can still be drained.
     fn stop(&mut self);
 }
 
@@ -26,7 +27,7 @@ impl Source for Hook {
     }
 
     fn stop(&mut self) {
-        self.detach();
+        drop_elsewhere(self.detach());
     }
 }
 
@@ -125,7 +126,7 @@ impl Agent {
         }
     }
 
-    /// Detaches a tracer's hook, hands it all that is in the ring, for that happened before, and closes it.
+    /// Hands a tracer all that is in its hook's ring, for that happened before, and closes it. A thread detaches the hook.
     pub(super) fn hand_out_last(&mut self, now: Now, index: usize) {
         let Some(records) = self.slots.get_mut(index).and_then(|slot| slot.records.as_mut()) else { return };
         records.source.stop();

@@ -19,19 +19,28 @@ pub(super) enum State {
     Disabled,
     /// It is fed.
     Active,
+    /// The hook that it is fed by is being loaded.
+    Loading,
     /// This kernel or these rights lack what it needs; the others run.
     Unsupported(&'static str),
     /// What it reads could not be read; tried again at its next tick.
     Failed(&'static str),
 }
 
+/// Said of a tracer until the hook that it is fed by is attached.
+const LOADING: &str = "its hook is being loaded";
+
+/// Said of a tracer that has other settings than its hook.
+const LOADING_ANEW: &str = "its hook is being loaded anew; until then the one before goes on";
+
 impl State {
     /// All names, for the metric that shows one of them as 1.
-    pub(super) const NAMES: [&'static str; 4] = ["active", "disabled", "unsupported", "failed"];
+    pub(super) const NAMES: [&'static str; 5] = ["active", "loading", "disabled", "unsupported", "failed"];
 
     pub(super) fn name(&self) -> &'static str {
         match self {
             State::Active => "active",
+            State::Loading => "loading",
             State::Disabled => "disabled",
             State::Unsupported(_) => "unsupported",
             State::Failed(_) => "failed",
@@ -41,6 +50,7 @@ impl State {
     pub(super) fn reason(&self) -> Option<&'static str> {
         match self {
             State::Unsupported(reason) | State::Failed(reason) => Some(reason),
+            State::Loading => Some(LOADING),
             State::Active | State::Disabled => None,
         }
     }
@@ -61,9 +71,7 @@ impl Slot {
         self.misses = 0;
     }
 
-    /// What it reads cannot be read. Said once, and tried again at its next tick.
-    ///
-    /// Once may be too early: what a helper thread reads is there from the second look on.
+    /// What it reads cannot be read. Said once, the second time in a row, and tried again at its next tick.
     pub(super) fn fails(&mut self, reason: &'static str) {
         self.misses = self.misses.saturating_add(1);
         if self.misses > 1 && self.state != State::Failed(reason) {
@@ -88,6 +96,8 @@ pub(super) struct Slot {
     pub(super) pressure: Option<PsiTrigger>,
     /// Its hook's, while it is attached.
     pub(super) records: Option<Records<Hook>>,
+    /// A hook was ordered for it, and has not come yet.
+    pub(super) loading: bool,
     /// It is to look in this turn.
     pub(super) due: bool,
     /// Looks in a row at which something that it reads was not there.
@@ -109,6 +119,7 @@ impl Slot {
             timer: Timer::new()?,
             pressure: None,
             records: None,
+            loading: false,
             due: false,
             misses: 0,
             retired: false,
@@ -118,6 +129,12 @@ impl Slot {
     /// Whether the tracer that this spec is of is this one: it may have other metrics or captures now, and goes on.
     pub(super) fn is(&self, spec: &Spec) -> bool {
         self.spec.name == spec.name && std::ptr::fn_addr_eq(self.spec.build, spec.build)
+    }
+
+    /// What a person is to know of its state.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        let anew = self.loading && self.state.ticks();
+        self.state.reason().or_else(|| anew.then_some(LOADING_ANEW))
     }
 
     /// Sets its timer on the phase that all equal intervals share.
@@ -145,7 +162,7 @@ pub(super) fn missing(facts: Facts, snapshot: &Snapshot<'_>) -> Option<&'static 
         (facts.load && snapshot.load.is_none(), "cannot read loadavg under [paths] proc"),
         (facts.memory && snapshot.memory.is_none(), "cannot read meminfo under [paths] proc"),
         (facts.disks && snapshot.disks.is_none(), "cannot read diskstats under [paths] proc"),
-        (facts.tasks && snapshot.tasks.is_none(), "cannot look at the host's tasks yet"),
+        (facts.tasks && snapshot.tasks.is_none(), "cannot look at the host's tasks"),
     ];
     lacks.into_iter().find_map(|(lacks, reason)| lacks.then_some(reason))
 }

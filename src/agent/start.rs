@@ -127,6 +127,8 @@ impl Agent {
             requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
+            task_look: None,
+            reloaded: None,
             renamed: None,
             rename_from: 0,
             faults: AgentFaults::default(),
@@ -220,12 +222,13 @@ fn slots(
 ) -> Result<Slots, Error> {
     let mut slots = Slots::default();
     for (place, tracer) in config.tracers.iter().enumerate() {
-        slots.put(place, open_slot(config, captures, poll, place, tracer, now)?);
+        slots.put(place, open_slot(config, captures, poll, place, tracer, now, attach_hook)?);
     }
     Ok(slots)
 }
 
-/// Makes a tracer for this place, and has the poll tell of what it is fed by. May take memory.
+/// Makes a tracer for this place, and has the poll tell of what it is fed by; `bring_hook` brings its hook, or
+/// orders it. May take memory.
 pub(super) fn open_slot(
     config: &Config,
     captures: &mut Captures,
@@ -233,12 +236,13 @@ pub(super) fn open_slot(
     place: usize,
     tracer: &ConfiguredTracer,
     now: std::time::Duration,
+    bring_hook: fn(&Poll, &mut Captures, usize, &mut Slot),
 ) -> Result<Slot, Error> {
     let capacity = Capacity { containers: Containers::slots_for(config.containers) };
     let state = support::state(tracer.spec, &tracer.settings, captures);
     let mut slot = Slot::new(tracer, state, capacity).map_err(kernel("a timerfd"))?;
     register(poll, slot.timer.as_raw_fd(), Token(TIMERS + place), Interest::READABLE)?;
-    attach_hook(poll, captures, place, &mut slot);
+    bring_hook(poll, captures, place, &mut slot);
     // The first look is at once: a rate needs two.
     slot.due = slot.state.ticks();
     slot.arm(now).map_err(kernel("a timer go"))?;

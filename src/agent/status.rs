@@ -64,7 +64,7 @@ impl Agent {
             self.slots.named().map(|slot| (slot, &slot.counts)).map(|(slot, counts)| TracerStatus {
                 name: slot.spec.name.into(),
                 state: slot.state.name().into(),
-                reason: slot.state.reason().map(Into::into),
+                reason: slot.reason().map(Into::into),
                 samples: counts.samples,
                 events: counts.events,
                 captures: OUTCOMES

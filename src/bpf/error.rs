@@ -1,8 +1,8 @@
 //! Why a program cannot run here, as a sentence with a remedy. libbpf's own words never reach
 //! stderr: what it warns of while something loads becomes part of that sentence.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::Mutex;
 
 use libbpf_rs::{ErrorKind, PrintLevel};
 
@@ -69,14 +69,17 @@ const WORDS_MAX: usize = 200;
 /// What libbpf warns of for every program of a release: build.rs took the source's lines out of it.
 const NO_LINES: &str = "missing .BTF.ext line info for the main program";
 
-static WORDS: Mutex<String> = Mutex::new(String::new());
+thread_local! {
+    /// libbpf warns on the thread that loads; others may load something else meanwhile.
+    static WORDS: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 fn keep(_: PrintLevel, line: String) {
-    if let Ok(mut words) = WORDS.lock()
-        && words.is_empty()
-    {
-        words.extend(reason(&line).chars().take(WORDS_MAX));
-    }
+    WORDS.with_borrow_mut(|words| {
+        if words.is_empty() {
+            words.extend(reason(&line).chars().take(WORDS_MAX));
+        }
+    });
 }
 
 /// The part of a warning that tells why a program is refused; nothing where it does not.
@@ -91,11 +94,9 @@ pub(super) fn attempt<T>(
     act: impl FnOnce() -> Result<T, libbpf_rs::Error>,
 ) -> Result<T, Error> {
     libbpf_rs::set_print(Some((PrintLevel::Warn, keep)));
-    if let Ok(mut words) = WORDS.lock() {
-        words.clear();
-    }
+    WORDS.with_borrow_mut(String::clear);
     act().map_err(|error| {
-        let said = WORDS.lock().map(|words| words.clone()).unwrap_or_default();
+        let said = WORDS.take();
         match error.kind() {
             // The verifier answers EACCES to what it does not accept: only the kernel's EPERM is about rights.
             ErrorKind::PermissionDenied if !said.contains("load failed: -EACCES") => {

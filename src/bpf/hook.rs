@@ -84,6 +84,10 @@ pub struct Hook {
     _object: Object,
 }
 
+/// Keeps the programs of a hook attached. The kernel may take milliseconds to detach them, as each CPU must have
+/// seen it.
+pub struct Attachment(#[allow(dead_code, reason = "it is there to be dropped")] Vec<Link>);
+
 impl Hook {
     /// Whether there is a hook of this name that can be given these values.
     pub fn check(name: &'static str, knobs: &[KnobValue]) -> Result<(), Error> {
@@ -145,9 +149,10 @@ impl Hook {
         &self.knobs
     }
 
-    /// Detaches its programs: no new record comes, and those in the ring can still be drained.
-    pub fn detach(&mut self) {
-        self.links.clear();
+    /// Gives away what keeps its programs attached: when that is dropped no new record comes. Those in the ring can
+    /// still be drained.
+    pub fn detach(&mut self) -> Attachment {
+        Attachment(std::mem::take(&mut self.links))
     }
 
     /// For the poll: readable when records came to a reader that had caught up.

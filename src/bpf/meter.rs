@@ -23,6 +23,12 @@ impl Meter {
         self.0.extend(fds.collect::<Result<Vec<_>, _>>().map(|fds| (name, fds)));
     }
 
+    /// Counts in what `other` does, each in place of one of that name that was there before.
+    pub fn take_in(&mut self, other: &mut Meter) {
+        self.0.retain(|(name, _)| !other.0.iter().any(|(new, _)| new == name));
+        self.0.append(&mut other.0);
+    }
+
     /// Each name, with the run time and the runs of its programs; zero unless the kernel counts them
     /// (kernel.bpf_stats_enabled).
     pub fn read(&self, each: &mut dyn FnMut(&str, Duration, u64)) {

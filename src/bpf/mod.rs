@@ -27,7 +27,7 @@ pub use containers::Followed;
 pub use error::Error;
 pub use failed::{Failed, failures};
 pub use floor::Floor;
-pub use hook::{Hook, KnobValue};
+pub use hook::{Attachment, Hook, KnobValue};
 pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
 pub use io_record::{IoFile, IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;

@@ -18,6 +18,7 @@ use super::skeletons::tasks::TasksSkelBuilder;
 use super::{btf, comm, place};
 use crate::host::{Key, TaskSample, TaskState};
 use crate::layout::{numbers, tasks as layout};
+use crate::sys;
 
 const WHAT: &str = "the task iterator";
 
@@ -43,6 +44,16 @@ pub struct Tasks {
 pub struct Passers {
     link: Link,
     buffer: Box<[u8]>,
+    under_way: Option<Look>,
+}
+
+/// A look that has begun.
+struct Look {
+    /// The tasks that are still to come.
+    tasks: File,
+    /// Bytes of a task of which the rest is still to come, at the buffer's begin.
+    held: usize,
+    began: Duration,
 }
 
 /// Looks at the tasks in D state.
@@ -119,20 +130,32 @@ fn load(
         let stuck = loaded.progs.stuck_tasks.attach_iter_with_opts(IterOpts::None)?;
         let buffer = || vec![0; BUFFER].into_boxed_slice();
         Ok(Tasks {
-            passers: Passers { link: passing, buffer: buffer() },
+            passers: Passers { link: passing, buffer: buffer(), under_way: None },
             stuck: StuckTasks { link: stuck, buffer: buffer() },
         })
     })
 }
 
 impl Passers {
-    /// Hands out every task of the host. Allocates nothing.
-    pub fn look(&mut self, mut each: impl FnMut(Passing)) -> io::Result<()> {
-        let mut tasks = begin(&self.link)?;
-        each_record(&mut tasks, &mut self.buffer, |record: &[u8; layout::Passing::SIZE]| {
+    /// Begins a look at every task of the host, or goes on with it, and hands out `most` tasks at most. Once all
+    /// were handed out it gives the time, on the monotonic clock, at which the look began. Allocates nothing.
+    pub fn look(&mut self, most: usize, mut each: impl FnMut(Passing)) -> io::Result<Option<Duration>> {
+        let mut look = match self.under_way.take() {
+            Some(look) => look,
+            None => Look { tasks: begin(&self.link)?, held: 0, began: sys::now().mono },
+        };
+        let each = |record: &[u8; layout::Passing::SIZE]| {
             if let Some(task) = Passing::parse(record) {
                 each(task);
             }
+        };
+        let whole = some_records(&mut look.tasks, &mut self.buffer, &mut look.held, most, each)?;
+        let began = look.began;
+        Ok(if whole {
+            Some(began)
+        } else {
+            self.under_way = Some(look);
+            None
         })
     }
 }
@@ -165,13 +188,25 @@ fn begin(link: &Link) -> io::Result<File> {
 pub(super) fn each_record<const SIZE: usize>(
     from: &mut impl Read,
     buffer: &mut [u8],
-    mut each: impl FnMut(&[u8; SIZE]),
+    each: impl FnMut(&[u8; SIZE]),
 ) -> io::Result<()> {
-    let mut held = 0;
-    loop {
-        let room = buffer.get_mut(held..).unwrap_or_default();
-        let got = match from.read(room) {
-            Ok(0) if held == 0 => return Ok(()),
+    some_records(from, buffer, &mut 0, usize::MAX, each).map(drop)
+}
+
+/// Reads on and hands out `most` records at most, each whole, though a read may end within one: `held` bytes of it
+/// then stay in `buffer` for the next call. True: that was the end.
+pub(super) fn some_records<const SIZE: usize>(
+    from: &mut impl Read,
+    buffer: &mut [u8],
+    held: &mut usize,
+    most: usize,
+    mut each: impl FnMut(&[u8; SIZE]),
+) -> io::Result<bool> {
+    let mut left = most;
+    while left > 0 {
+        let end = left.saturating_mul(SIZE).min(buffer.len());
+        let got = match from.read(buffer.get_mut(*held..end).unwrap_or_default()) {
+            Ok(0) if *held == 0 => return Ok(true),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(got) => got,
             // EAGAIN: the kernel paused after a million tasks that gave nothing.
@@ -183,9 +218,11 @@ pub(super) fn each_record<const SIZE: usize>(
         let filled = held.saturating_add(got).min(buffer.len());
         let (records, rest) = buffer.get(..filled).unwrap_or_default().as_chunks::<SIZE>();
         records.iter().for_each(&mut each);
-        held = rest.len();
-        buffer.copy_within(filled - held..filled, 0);
+        left = left.saturating_sub(records.len());
+        *held = rest.len();
+        buffer.copy_within(filled - *held..filled, 0);
     }
+    Ok(false)
 }
 
 impl Passing {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fuzz::Portions;
-use super::tasks::each_record;
+use super::tasks::{each_record, some_records};
 use super::*;
 use crate::host::Key;
 use crate::layout::{oom::Kill, reclaim::Reclaim};
@@ -54,6 +54,30 @@ fn iterator_records_are_parsed_whole_at_any_read_boundary() {
         each_record(&mut Portions(&bytes, 0), &mut vec![0; room], |record: &[u8; 8]| seen.extend(*record))
             .expect("15 records");
         assert_eq!(seen, bytes, "room for {room}");
+    }
+}
+
+#[test]
+fn a_long_list_is_read_in_parts_of_which_none_is_longer_than_was_asked_for() {
+    let bytes: Vec<u8> = (0..20_000_u32 * 2).flat_map(u32::to_ne_bytes).collect();
+    for (room, most) in [(8 << 10, 1024), (32 << 10, 1024), (13, 7), (64, 20_000), (64, 30_000), (9, 1)] {
+        let (mut list, mut buffer, mut held) = (Portions(&bytes, 0), vec![0; room], 0);
+        let (mut seen, mut parts) = (Vec::new(), 0);
+        loop {
+            let mut part = 0;
+            let whole = some_records(&mut list, &mut buffer, &mut held, most, |record: &[u8; 8]| {
+                part += 1;
+                seen.extend(*record);
+            })
+            .expect("20,000 records");
+            assert!(part == most || whole && part < most, "{part} of {most}");
+            parts += 1;
+            if whole {
+                break;
+            }
+        }
+        assert_eq!((seen.len(), parts), (bytes.len(), 20_000 / most + 1), "{room}, {most}");
+        assert!(seen == bytes, "in order: {room}, {most}");
     }
 }
 

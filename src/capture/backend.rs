@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::release;
-use super::open_request::OpenRequest;
+use super::open_request::{OpenRequest, Wake};
 use crate::bpf::{Followed, Meter, Site};
 use crate::capture_data::{CaptureKind, RecordStack};
 use crate::config;
-use crate::host::{Containers, Key, TaskSample};
+use crate::host::{Containers, Key, TaskLook, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
 
 /// Requests of one kind that may be open at once.
@@ -72,15 +72,19 @@ pub(super) struct Submission<'s> {
 /// Calls back with each container: the path of its cgroup, and its key.
 pub(super) type Cgroups<'c> = &'c dyn Fn(&mut dyn FnMut(&str, Key));
 
+/// Tasks that one call of `TaskSnapshot::look` tells of at most: each takes the kernel about a microsecond, twice that with
+/// cold caches, and the loop has other things to do.
+pub(super) const TASKS_AT_ONCE: usize = 1024;
+
 /// The detectors' look at all tasks, which the backend of captures of tasks has.
 pub(super) trait TaskSnapshot: Send {
-    /// False: there is no look to be had now.
+    /// Begins a look or goes on with it. Tells of `TASKS_AT_ONCE` tasks at most.
     fn look(
         &mut self,
         spawner: &ThreadSpawner,
         containers: &Containers,
         each: &mut dyn FnMut(TaskSample),
-    ) -> bool;
+    ) -> TaskLook;
 }
 
 /// A backend as loaded on this host, or why it cannot be.
@@ -103,6 +107,8 @@ pub(super) struct Loader<'l> {
     pub(super) cpus: &'l [u32],
     /// The map of containers, or why no BPF program can be loaded.
     pub(super) followed: Result<&'l Followed, &'static str>,
+    /// Wakes the loop.
+    pub(super) wake: &'l Wake,
     /// Is told of each program that is loaded.
     pub(super) meter: &'l mut Meter,
     /// Is set by the backend of captures of tasks.

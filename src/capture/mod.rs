@@ -7,6 +7,7 @@ mod disks;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod hook_loader;
 mod io;
 mod io_rows;
 mod load;
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 
 use backend::{Backend, Cgroups, Loaded, Loader, Registration, Submission, TaskSnapshot};
 pub use backend::{Hierarchy, Method, OPEN_MAX};
+use hook_loader::HookLoader;
+pub use hook_loader::LoadedHook;
 pub use load::release;
 use load::sentence;
 use open_request::{Answered, OpenRequest, Wake};
@@ -38,7 +41,7 @@ use table::BACKENDS;
 use crate::bpf::{self, Followed, Meter};
 use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Scope, Ticket};
 use crate::config;
-use crate::host::{Containers, Key, TaskSample};
+use crate::host::{Containers, Key, TaskLook, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
 
 /// Requests that may be open at once, of all kinds.
@@ -52,11 +55,11 @@ const NO_BACKEND: &str = "this build has no backend for it";
 
 /// All captures there are.
 pub struct Captures {
-    followed: Result<Followed, &'static str>,
+    followed: Result<Arc<Followed>, &'static str>,
     not_followed: u64,
     backends: Vec<(&'static [CaptureKind], Loaded)>,
     tasks: Option<Box<dyn TaskSnapshot>>,
-    unified: bool,
+    hooks: HookLoader,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<(Ticket, Request)>,
@@ -81,26 +84,29 @@ impl Captures {
         wake: Wake,
     ) -> Captures {
         let mut meter = Meter::default();
-        let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity)).map_err(sentence);
+        let followed = bpf::btf(&paths.sys).and_then(|()| Followed::create(capacity));
+        let followed = followed.map(Arc::new).map_err(sentence);
         let cpus = bpf::cpus::online_or_first(&paths.sys);
         let mut loader = Loader {
             paths,
             hierarchy,
             capacity,
             cpus: &cpus,
-            followed: followed.as_ref().map_err(|why| *why),
+            followed: followed.as_deref().map_err(|why| *why),
+            wake: &wake,
             meter: &mut meter,
             tasks: None,
         };
         let backends = table.iter().map(|line| (line.kinds, (line.load)(&mut loader))).collect();
         let tasks = loader.tasks;
         let (to, from) = sync_channel(OPEN_ALL_MAX);
+        let hooks = HookLoader::new(followed.clone(), hierarchy.unified, &paths.sys, Arc::clone(&wake));
         Captures {
             followed,
             not_followed: 0,
             backends,
             tasks,
-            unified: hierarchy.unified,
+            hooks,
             meter,
             sys: paths.sys.as_path().into(),
             open: Vec::with_capacity(OPEN_ALL_MAX),
@@ -156,9 +162,18 @@ impl Captures {
         name: &'static str,
         knobs: Vec<bpf::KnobValue>,
     ) -> Result<bpf::Hook, &'static str> {
-        let followed = self.followed.as_ref().map_err(|why| *why)?;
-        let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
-        bpf::Hook::attach(name, &site, knobs, &mut self.meter).map_err(sentence)
+        self.hooks.load(name, knobs, &mut self.meter)
+    }
+
+    /// Has a thread do that for the tracer of this slot: exactly one answer follows through `loaded_hook`. Never
+    /// blocks.
+    pub fn order_hook(&mut self, slot: usize, name: &'static str, knobs: Vec<bpf::KnobValue>) {
+        self.hooks.order(&self.spawner, slot, name, knobs);
+    }
+
+    /// The next hook that was ordered, if one waits.
+    pub fn loaded_hook(&mut self) -> Option<LoadedHook> {
+        self.hooks.loaded(&mut self.meter)
     }
 
     /// From now on this cgroup, and those below it, are that container.
@@ -237,11 +252,10 @@ impl Captures {
         self.open.len()
     }
 
-    /// The detector's look at all tasks. False: there is no look to be had now; where tasks are
-    /// walked over, each call gives the walk that the call before began.
-    pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
+    /// Begins the detectors' look at all tasks, or goes on with it: each call takes a small part of the loop's time.
+    pub fn sample_tasks(&mut self, containers: &Containers, each: &mut dyn FnMut(TaskSample)) -> TaskLook {
         let Captures { tasks, spawner, .. } = self;
-        tasks.as_mut().is_some_and(|tasks| tasks.look(spawner, containers, each))
+        tasks.as_mut().map_or(TaskLook::Failed, |tasks| tasks.look(spawner, containers, each))
     }
 
     /// Each program's name, its run time and its runs as the kernel counts them: zero unless
@@ -262,6 +276,7 @@ impl Drop for Captures {
         let deadline = Instant::now() + LEAVE;
         // A thread that is still there after this works for nobody, and ends with the process.
         self.loaded().for_each(|backend| backend.close(deadline));
+        self.hooks.close(deadline);
         // Last: it may have been about to start a thread that one of these waits for.
         self.spawner.close(deadline);
     }

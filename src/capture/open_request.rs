@@ -12,7 +12,8 @@ use crate::clock::Now;
 pub(super) type Answered = (Ticket, Result<Capture, Refusal>);
 
 /// What is said when nobody is left to say more.
-const BROKEN: &str = "its thread could not be started, or ended early; the limit of threads may be reached";
+pub(super) const BROKEN: &str =
+    "its thread could not be started, or ended early; the limit of threads may be reached";
 
 /// Called when an answer waits.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;

@@ -1,19 +1,19 @@
-//! Captures of the tasks in D state, and the detector's look at all tasks. With the kernel's task
-//! iterator a look at all tasks is short enough for the loop; stacks and names, and the walk over
-//! /proc where there is no iterator, have a thread.
+//! Captures of the tasks in D state, and the detectors' look at all tasks. With the kernel's task
+//! iterator the loop looks at some tasks in each turn; stacks and names, and the walk over /proc where
+//! there is no iterator, have a thread.
 
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission, TaskSnapshot};
+use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission, TASKS_AT_ONCE, TaskSnapshot};
 use super::load::sentence;
-use super::open_request::OpenRequest;
+use super::open_request::{OpenRequest, Wake};
 use super::walk::{Paths, Walker};
 use crate::bpf;
 use crate::capture_data::{CaptureData, Refusal, Scope, Task};
-use crate::host::{Containers, Key, TaskSample, TaskState};
+use crate::host::{Containers, Key, TaskLook, TaskSample, TaskState};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
 use crate::sys;
 use crate::thread_spawner::{ThreadSpawner, Worker};
@@ -54,8 +54,12 @@ fn iterator(loader: &mut Loader<'_>) -> Result<bpf::Tasks, &'static str> {
 }
 
 impl TaskSnapshot for bpf::Passers {
-    fn look(&mut self, _: &ThreadSpawner, _: &Containers, each: &mut dyn FnMut(TaskSample)) -> bool {
-        bpf::Passers::look(self, |task| each(task.sample())).is_ok()
+    fn look(&mut self, _: &ThreadSpawner, _: &Containers, each: &mut dyn FnMut(TaskSample)) -> TaskLook {
+        match bpf::Passers::look(self, TASKS_AT_ONCE, |task| each(task.sample())) {
+            Ok(Some(began)) => TaskLook::Whole(began),
+            Ok(None) => TaskLook::Partial,
+            Err(_) => TaskLook::Failed,
+        }
     }
 }
 
@@ -190,6 +194,8 @@ struct Walks {
     asked: Mutex<Paths>,
     proc: Box<Path>,
     unified: bool,
+    /// Tells the loop that a sample is ready.
+    wake: Wake,
     /// Why there is no iterator.
     why: &'static str,
 }
@@ -209,34 +215,62 @@ struct Sampled {
     state: SampleState,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy)]
 enum SampleState {
     Idle,
     Walking,
-    Ready,
+    /// The walk began at this time, and so many of its tasks were told of.
+    Ready(Duration, usize),
+    Failed,
 }
 
 impl TaskSnapshot for Arc<Walks> {
-    /// Hands out the last walk, if one was made since this was last called, and has the next made.
+    /// Has a walk made, and tells of its tasks once it is over.
     fn look(
         &mut self,
         spawner: &ThreadSpawner,
         containers: &Containers,
         each: &mut dyn FnMut(TaskSample),
-    ) -> bool {
+    ) -> TaskLook {
         // The thread holds this lock only to swap what it has.
         let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-        if sampled.state == SampleState::Walking && self.queue.has_worker() {
-            return false;
+        let (state, look) = match sampled.state {
+            SampleState::Idle => {
+                let each_path = |each: &mut dyn FnMut(&str, Key)| {
+                    containers.iter().for_each(|it| each(it.cgroup_path(), it.key()));
+                };
+                sampled.containers.fill(&each_path);
+                let taken = spawner.push(self, WalkJob::Sample);
+                if taken {
+                    (SampleState::Walking, TaskLook::Elsewhere)
+                } else {
+                    (SampleState::Idle, TaskLook::Failed)
+                }
+            }
+            SampleState::Walking if self.queue.has_worker() => (SampleState::Walking, TaskLook::Elsewhere),
+            SampleState::Walking | SampleState::Failed => (SampleState::Idle, TaskLook::Failed),
+            SampleState::Ready(began, told) => sampled.tell(began, told, each),
+        };
+        sampled.state = state;
+        look
+    }
+}
+
+impl Sampled {
+    /// Tells of some of its tasks, of which `told` were told of before.
+    fn tell(
+        &self,
+        began: Duration,
+        told: usize,
+        each: &mut dyn FnMut(TaskSample),
+    ) -> (SampleState, TaskLook) {
+        let rest = self.tasks.get(told..).unwrap_or_default();
+        rest.iter().copied().take(TASKS_AT_ONCE).for_each(each);
+        if rest.len() <= TASKS_AT_ONCE {
+            (SampleState::Idle, TaskLook::Whole(began))
+        } else {
+            (SampleState::Ready(began, told + TASKS_AT_ONCE), TaskLook::Partial)
         }
-        let ready = sampled.state == SampleState::Ready;
-        if ready {
-            sampled.tasks.iter().copied().for_each(each);
-        }
-        sampled.containers.fill(&|each| containers.iter().for_each(|it| each(it.cgroup_path(), it.key())));
-        let taken = spawner.push(self, WalkJob::Sample);
-        sampled.state = if taken { SampleState::Walking } else { SampleState::Idle };
-        ready
     }
 }
 
@@ -294,18 +328,21 @@ impl Walks {
         // One more than the requests: the sample.
         let queue = WorkQueue::new(OPEN_MAX + 1);
         let (proc, unified) = (loader.paths.proc.as_path().into(), loader.hierarchy.unified);
-        Walks { queue, sampled, asked, proc, unified, why }
+        Walks { queue, sampled, asked, proc, unified, wake: Arc::clone(loader.wake), why }
     }
 
     fn walk(&self, walker: &mut Walker, tasks: &mut Vec<TaskSample>) {
         let sampled = || self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
         let containers = std::mem::take(&mut sampled().containers);
         tasks.clear();
+        let began = sys::now().mono;
         let walked = walker.walk(&containers, |walked| tasks.push(walked.sample));
         let mut sampled = sampled();
         sampled.containers = containers;
         std::mem::swap(&mut sampled.tasks, tasks);
-        sampled.state = if walked.is_ok() { SampleState::Ready } else { SampleState::Idle };
+        sampled.state = if walked.is_ok() { SampleState::Ready(began, 0) } else { SampleState::Failed };
+        drop(sampled);
+        (self.wake)();
     }
 }
 

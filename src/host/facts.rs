@@ -270,9 +270,32 @@ pub struct TaskSample {
     pub in_iowait: bool,
 }
 
+/// How far a look at all tasks has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskLook {
+    /// Every task was told of; the look was begun at this time of the monotonic clock.
+    Whole(Duration),
+    /// Some tasks were told of; the next ones can be had at once.
+    Partial,
+    /// Others look, and wake the loop when they are done.
+    Elsewhere,
+    /// It cannot be made, or broke off.
+    Failed,
+}
+
+impl TaskLook {
+    /// Whether more of it is to come.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        matches!(self, TaskLook::Partial | TaskLook::Elsewhere)
+    }
+}
+
 /// Tasks by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCounts {
+    /// When the look at them was begun, on the monotonic clock.
+    pub at: Duration,
     /// R.
     pub running: u32,
     /// S and I.

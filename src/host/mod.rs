@@ -21,7 +21,7 @@ pub use containers::filter::Filter;
 pub use containers::{Container, ContainerId, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Load, Memory, Reading, Snapshot,
-    TaskCounts, TaskSample, TaskState, Throttling, Unreclaimable,
+    TaskCounts, TaskLook, TaskSample, TaskState, Throttling, Unreclaimable,
 };
 pub use identity::{Identity, NameReport, NameSource, Record, Role};
 pub use inline::Text;

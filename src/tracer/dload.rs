@@ -145,7 +145,7 @@ impl Subject {
         self.counts = reading.tasks;
         let counts = reading.tasks?;
         let before = self.average.value;
-        Some((counts, before, self.average.add(reading.at, counts.uninterruptible)))
+        Some((counts, before, self.average.add(counts.at, counts.uninterruptible)))
     }
 }
 

@@ -22,6 +22,7 @@ mod images;
 mod iotracing;
 mod kubelet;
 mod log_fire;
+mod many_tasks;
 mod memburst;
 mod oom;
 mod people;

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::cgroup::Cgroup;
 use crate::oom::{EATER, eat, small};
 use crate::rig::{
-    Agent, Folder, Killed, ONSET, SOON, await_that, command, compile, config, done, number, root, run, start,
+    Agent, Folder, Killed, ONSET, SOON, await_that, command, compile, config, done, number, only, root, run,
+    start,
 };
 
 /// Reloads while captures run, and then some more while none does: those must not cost any memory.
@@ -250,5 +251,133 @@ fn an_oom_kill_just_before_oom_is_disabled_is_reported() {
     assert_eq!(told, killed, "each while it is on, once, and none while it is off");
     assert_eq!(agent.metric("onset_oom_kills_total"), Some(4.0), "a count goes on");
     println!("longest turn {:?} s", agent.metric("onset_loop_longest_turn_seconds").unwrap());
+    assert_eq!(agent.leave(), Some(0));
+}
+
+/// A config with `oom` alone, on or off.
+fn oom(on: bool) -> String {
+    only("oom", &format!("enabled = {on}"))
+}
+
+/// Whether `oom` is in this state.
+fn is(agent: &Agent, state: &str) -> bool {
+    agent.metric(&format!("onset_tracer_state{{tracer=\"oom\",state=\"{state}\"}}")) == Some(1.0)
+}
+
+/// Calls that its own filter refused.
+fn refused_calls(agent: &Agent) -> Option<f64> {
+    agent.metric("onset_faults_total{tracer=\"onset\",fault=\"refused_syscall\"}")
+}
+
+/// Whether its programs are attached.
+fn attached(agent: &Agent) -> bool {
+    agent.metric("onset_bpf_program_state{program=\"oom\",state=\"attached\"}") == Some(1.0)
+}
+
+#[test]
+fn the_loop_goes_on_while_a_hook_is_loaded_and_the_reload_says_so_when_it_is_attached() {
+    if !root("a hook that is loaded later") {
+        return;
+    }
+    let folder = Folder::new();
+    let eater = compile(&folder, "eater", EATER);
+    let cgroup = Cgroup::new("later");
+    small(&cgroup);
+    let agent = Agent::start(&oom(false));
+    assert!(is(&agent, "disabled") && !attached(&agent));
+    let mut killed = Vec::new();
+    // Who asks may come too late to see it: then once more.
+    await_that("a look at the agent while the hook is loaded", SOON * 2, || {
+        reload(&agent, oom(true));
+        let mut loading = false;
+        await_that("the hook", SOON, || {
+            let (status, ready) = agent.get("/readyz");
+            if ready.contains("oom loading: its hook is being loaded") {
+                assert_eq!(status, 503, "{ready}");
+                loading = true;
+            }
+            (status == 200 && ready.contains("oom active")).then_some(())
+        });
+        agent.said.wait("the reload", SOON, |line| line.ends_with("changed: oom").then_some(()));
+        assert!(attached(&agent));
+        killed.push(eat(&cgroup, &mut command(&eater)));
+        reload(&agent, oom(false));
+        agent.said.wait("off", SOON, |line| line.ends_with("changed: oom").then_some(()));
+        assert!(is(&agent, "disabled") && !attached(&agent));
+        eat(&cgroup, &mut command(&eater));
+        loading.then_some(())
+    });
+    let told: Vec<Value> =
+        agent.events().iter().map(|event| event["tracer_data"]["victim"]["pid"].clone()).collect();
+    assert_eq!(told, killed, "each kill between two reloads that turn it on and off");
+    assert_eq!(refused_calls(&agent), Some(0.0));
+    println!("longest turn {:?} s", agent.metric("onset_loop_longest_turn_seconds").unwrap());
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn reloads_while_a_hook_is_loaded_end_with_what_the_last_config_says() {
+    if !root("reloads while a hook is loaded") {
+        return;
+    }
+    let folder = Folder::new();
+    let eater = compile(&folder, "eater", EATER);
+    let cgroup = Cgroup::new("last");
+    small(&cgroup);
+    let agent = Agent::start(&oom(false));
+    let files = || agent.metric("process_open_fds");
+    let mut held = None;
+    for round in 0..5 {
+        // Each is read while the hook of one before is still being loaded, if not at once with it.
+        for on in [true, false, true, false, true] {
+            reload(&agent, oom(on));
+            let (status, _) = agent.get("/healthz");
+            assert_eq!(status, 200);
+        }
+        await_that("the hook", SOON, || (is(&agent, "active") && attached(&agent)).then_some(()));
+        let killed = eat(&cgroup, &mut command(&eater));
+        let of = |event: &Value| event["tracer_data"]["victim"]["pid"] == killed;
+        agent.event("the kill", SOON, of);
+        assert_eq!(agent.events().len(), round + 1, "one event, however many hooks were loaded");
+        for on in [false, true, false] {
+            reload(&agent, oom(on));
+            agent.get("/healthz");
+        }
+        await_that("none", SOON, || (is(&agent, "disabled") && !attached(&agent)).then_some(()));
+        // What its programs cost is counted from the first one on, by descriptors that stay.
+        held = held.or_else(files);
+        await_that("its descriptors", SOON, || (files() <= held).then_some(()));
+    }
+    assert_eq!(refused_calls(&agent), Some(0.0));
+    assert_eq!(agent.leave(), Some(0));
+}
+
+#[test]
+fn a_hook_that_cannot_be_loaded_is_told_with_its_reason_and_can_be_later() {
+    if !root("a hook that cannot be loaded") {
+        return;
+    }
+    let agent = Agent::start(&oom(false));
+    let limit = |files: u64| {
+        let pid = agent.pid().to_string();
+        done(command("prlimit").args(["--pid", &pid, &format!("--nofile={files}:4096")]));
+    };
+    // One for the config, and too few for the hook's maps.
+    let open = |number: &u64| std::fs::exists(format!("/proc/{}/fd/{number}", agent.pid())).unwrap();
+    let second = (0..).filter(|number| !open(number)).nth(1).unwrap();
+    limit(second + 1);
+    reload(&agent, oom(true));
+    let reason =
+        agent.said.wait("the reason", SOON, |line| line.strip_prefix("onset: oom off: ").map(str::to_owned));
+    agent.said.wait("the reload", SOON, |line| line.ends_with("changed: oom").then_some(()));
+    limit(4096);
+    assert!(is(&agent, "unsupported"), "{reason}");
+    let status: Value = serde_json::from_str(&done(&mut agent.onset(&["status", "--json"]))).unwrap();
+    let tracers = status["tracers"].as_array().unwrap();
+    let tracer = tracers.iter().find(|tracer| tracer["name"] == "oom").unwrap();
+    assert_eq!((&tracer["state"], &tracer["reason"]), (&"unsupported".into(), &reason.into()));
+    reload(&agent, oom(true).replace("enabled = true", "enabled = true\ncooldown = \"7s\""));
+    agent.said.wait("the reload", SOON, |line| line.ends_with("changed: oom").then_some(()));
+    assert!(is(&agent, "active") && attached(&agent));
     assert_eq!(agent.leave(), Some(0));
 }

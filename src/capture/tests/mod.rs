@@ -160,12 +160,17 @@ fn without_btf_stacks_are_refused_with_the_remedy_and_tasks_are_walked_over() {
     assert_eq!(refused, Err(Refusal::Unsupported(reason)));
     let walk = Method { name: "/proc walk", degraded: Some(reason) };
     assert_eq!(captures.support(CaptureKind::Tasks), Ok(walk));
-    assert!(!captures.sample_tasks(&Containers::default(), &mut |_| {}), "the first walk is only begun");
-    let counts = until("a walk", || {
+    for _ in 0..2 {
         let mut counts = TaskCounts::default();
-        captures.sample_tasks(&Containers::default(), &mut |task| counts.add(&task)).then_some(counts)
-    });
-    assert!(counts.sleeping > 0 && counts.running > 0, "{counts:?}");
+        let began = crate::sys::now().mono;
+        let first = captures.sample_tasks(&Containers::default(), &mut |_| {});
+        assert_eq!(first, TaskLook::Elsewhere, "the walk is only begun");
+        let TaskLook::Whole(at) = tasks::whole_look(&mut captures, |task| counts.add(&task)) else {
+            panic!("/proc can be read")
+        };
+        assert!(at >= began && at <= crate::sys::now().mono, "it is a walk that was asked for");
+        assert!(counts.sleeping > 0 && counts.running > 0, "{counts:?}");
+    }
     let began = Instant::now();
     drop(captures);
     assert!(began.elapsed() < Duration::from_secs(1));

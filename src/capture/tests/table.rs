@@ -63,7 +63,8 @@ fn a_kind_whose_backend_cannot_be_loaded_or_is_in_no_table_is_refused_with_the_r
         let refused = captures.begin(Ticket(1), request, &Containers::default());
         assert_eq!(refused, Err(Refusal::Unsupported(reason)));
     }
-    assert!(!captures.sample_tasks(&Containers::default(), &mut |_| {}), "it is no backend of tasks");
+    let look = captures.sample_tasks(&Containers::default(), &mut |_| {});
+    assert_eq!(look, TaskLook::Failed, "it is no backend of tasks");
     assert_eq!(captures.running(), 0);
 }
 

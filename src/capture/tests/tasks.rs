@@ -1,6 +1,7 @@
 //! Looks at real sleepers and stuck writers.
 
 use super::*;
+use crate::capture::backend::TASKS_AT_ONCE;
 use crate::capture_data::Task;
 use crate::host::{TaskCounts, TaskState};
 
@@ -18,8 +19,23 @@ fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task> {
 fn sample(captures: &mut Captures) -> (Vec<TaskSample>, Duration) {
     let mut seen = Vec::with_capacity(100_000);
     let began = Instant::now();
-    assert!(captures.sample_tasks(&Containers::default(), &mut |task| seen.push(task)));
+    let look = whole_look(captures, |task| seen.push(task));
+    assert!(matches!(look, TaskLook::Whole(_)), "{look:?}");
     (seen, began.elapsed())
+}
+
+/// A look at all tasks, of which each call hands out some.
+pub(super) fn whole_look(captures: &mut Captures, mut each: impl FnMut(TaskSample)) -> TaskLook {
+    until("the look's end", || {
+        let mut count = 0;
+        let look = captures.sample_tasks(&Containers::default(), &mut |task| {
+            count += 1;
+            each(task);
+        });
+        assert!(count <= TASKS_AT_ONCE, "{count} tasks in one turn of the loop");
+        assert!(look != TaskLook::Partial || count == TASKS_AT_ONCE, "a turn for {count} tasks alone");
+        (!look.is_under_way()).then_some(look)
+    })
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod leaf;
 mod missing_controllers;
 mod parent_cgroups;
 mod source;
+mod task_counter;
 mod tracked_containers;
 
 use std::os::fd::RawFd;
@@ -20,7 +21,7 @@ use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
     Container, Containers, Disk, Facts, HostCpu, Key, Load, Memory, NameReport, Paths, Snapshot, TaskCounts,
-    TaskSample,
+    TaskLook, TaskSample,
 };
 use crate::clock::Now;
 use bounds::{Group, Turn};
@@ -29,6 +30,7 @@ use hierarchies::Hierarchies;
 use leaf::Leaf;
 use parent_cgroups::lower;
 use source::{Io, Place, Source};
+use task_counter::TaskCounter;
 use tracked_containers::TrackedContainers;
 
 pub use cgroup_watcher::Scan;
@@ -105,6 +107,7 @@ pub struct Reader {
     turn: Turn,
     done: Facts,
     host: Host,
+    task_counter: TaskCounter,
 }
 
 /// Files that are one of a kind.
@@ -140,14 +143,16 @@ impl Reader {
         let proc = proc.map_err(|source| Error::Proc { path: paths.proc.clone(), source })?;
         let hierarchies = Hierarchies::find(&paths.cgroup, &paths.proc)?;
         let open_files = crate::sys::raise_open_files().unwrap_or(1024);
+        let tracked = TrackedContainers::with_capacity(capacity);
         let mut reader = Reader {
+            task_counter: TaskCounter::with_capacity(tracked.containers.most_slots()),
             hierarchies,
             proc,
             online: Folder::open(&paths.sys.join("devices/system/cpu")).ok(),
             files: HostFiles::default(),
             io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
             watcher: CgroupWatcher::new(capacity).map_err(Error::Inotify)?,
-            tracked: TrackedContainers::with_capacity(capacity),
+            tracked,
             turn: Turn::default(),
             done: Facts::NONE,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
@@ -204,28 +209,20 @@ impl Reader {
         }
     }
 
-    /// Has the tasks of this turn counted, so it comes after the turn's first `read`. `sample` is
-    /// given the containers and a counter to tell of each task; if it returns false, there are no counts.
-    pub fn count_tasks(&mut self, sample: impl FnOnce(&Containers, &mut dyn FnMut(TaskSample)) -> bool) {
-        let TrackedContainers { containers, readings, .. } = &mut self.tracked;
-        let mut all = TaskCounts::default();
-        for reading in readings.iter_mut() {
-            reading.tasks = Some(TaskCounts::default());
+    /// Has tasks counted, in as many calls as `sample` takes for a look at all of them: it is given the containers
+    /// and a counter to tell of each task. Once the look is whole its counts are among this turn's facts.
+    pub fn count_tasks(
+        &mut self,
+        now: Now,
+        sample: impl FnOnce(&Containers, &mut dyn FnMut(TaskSample)) -> TaskLook,
+    ) -> TaskLook {
+        let look = self.task_counter.count(&self.tracked.containers, sample);
+        if let TaskLook::Whole(at) = look {
+            self.read(Facts::NONE, now);
+            let TrackedContainers { containers, readings, .. } = &mut self.tracked;
+            self.host.tasks = Some(self.task_counter.store(at, containers, readings));
         }
-        let known = sample(containers, &mut |task| {
-            all.add(&task);
-            let container = task.container.and_then(|key| containers.get(key));
-            let reading = container.and_then(|it| readings.get_mut(usize::from(it.key().slot)));
-            if let Some(counts) = reading.and_then(|reading| reading.tasks.as_mut()) {
-                counts.add(&task);
-            }
-        });
-        self.host.tasks = known.then_some(all);
-        if !known {
-            for reading in readings.iter_mut() {
-                reading.tasks = None;
-            }
-        }
+        look
     }
 
     /// Has the next reading be of all files, also of containers that are idle: for measuring.

@@ -33,7 +33,7 @@ impl Bytes<'_> {
             }),
             // They take many bytes: only who asks for them gets any.
             disks: disks.then(|| (0..self.below(4)).map(|_| self.disk(at)).collect()),
-            tasks: self.maybe(Self::tasks),
+            tasks: self.maybe(|b| b.tasks(at)),
             cpu_stall: None,
         }
     }
@@ -87,8 +87,9 @@ impl Bytes<'_> {
         }
     }
 
-    fn tasks(&mut self) -> TaskCounts {
+    fn tasks(&mut self, at: Duration) -> TaskCounts {
         TaskCounts {
+            at,
             running: self.small(),
             sleeping: self.small(),
             stopped: self.small(),
@@ -115,7 +116,7 @@ impl Bytes<'_> {
                 usage_bytes: b.number(),
                 limit_bytes: b.maybe(Self::number),
             }),
-            tasks: self.maybe(Self::tasks),
+            tasks: self.maybe(|b| b.tasks(at)),
         }
     }
 }

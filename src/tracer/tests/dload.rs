@@ -27,7 +27,8 @@ fn blocked(tasks: u32) -> TaskCounts {
 fn tick(play: &mut Play, after: Duration, counts: &[TaskCounts]) {
     play.pass(after);
     let at = play.now.mono;
-    let readings = counts.iter().map(|counts| Reading { at, tasks: Some(*counts), ..Reading::default() });
+    let seen = |counts: &TaskCounts| Some(TaskCounts { at, ..*counts });
+    let readings = counts.iter().map(|counts| Reading { at, tasks: seen(counts), ..Reading::default() });
     let host = Host {
         load: Some(Load { one: 12.5, five: 1.0, fifteen: 1.0 }),
         tasks: Some(blocked(40)),

@@ -16,6 +16,7 @@ fn reading(at: Duration, busy: bool) -> Reading {
         capacity_cores: Some(1.0),
         cpu_stall: Some(time),
         tasks: Some(TaskCounts {
+            at,
             uninterruptible: 90 * u32::from(busy),
             longest: Duration::from_secs(90) * u32::from(busy),
             ..TaskCounts::default()

@@ -186,7 +186,8 @@ fn one_more_known_issue_names_the_stack_of_a_capture_that_is_open_and_ends_no_co
     let blocked = TaskCounts { uninterruptible: 90, ..TaskCounts::default() };
     let tick = |play: &mut Play| {
         play.pass(TEN);
-        let reading = Reading { at: play.now.mono, tasks: Some(blocked), ..Reading::default() };
+        let at = play.now.mono;
+        let reading = Reading { at, tasks: Some(TaskCounts { at, ..blocked }), ..Reading::default() };
         play.tick(&Host::default(), &[reading]);
     };
     tick(&mut play);

@@ -363,23 +363,70 @@ fn tasks_are_counted_by_container() {
     host.v2_container(&pod(1));
     let mut reader = host.open();
     let key = reader.containers().find(&id(1)).expect("it is there");
-    reader.read(ALL, at(0));
+    let now = at(0);
+    reader.read(ALL, now);
     let task =
         |container, state| TaskSample { container, state, blocked: Duration::from_secs(3), in_iowait: true };
     let stale = Key { generation: key.generation + 1, ..key };
-    reader.count_tasks(|_, count| {
+    let look = reader.count_tasks(now, |_, count| {
         count(task(Some(key), TaskState::Uninterruptible));
         count(task(Some(stale), TaskState::Uninterruptible));
         count(task(None, TaskState::Running));
-        true
+        TaskLook::Whole(now.mono)
     });
+    assert_eq!(look, TaskLook::Whole(now.mono));
     let of_container = reading(&reader, &id(1)).tasks.expect("counted");
     assert_eq!((of_container.uninterruptible, of_container.running), (1, 0));
     assert_eq!(of_container.longest, Duration::from_secs(3));
     let all = *reader.snapshot().tasks.expect("counted");
     assert_eq!((all.uninterruptible, all.iowait, all.running), (2, 2, 1));
-    reader.count_tasks(|_, _| false);
+    let next = at(5);
+    reader.read(ALL, next);
+    assert_eq!(reader.count_tasks(next, |_, _| TaskLook::Failed), TaskLook::Failed);
     assert_eq!((reading(&reader, &id(1)).tasks, reader.snapshot().tasks), (None, None));
+}
+
+#[test]
+fn a_look_at_tasks_that_takes_several_turns_is_counted_whole_and_bears_the_time_of_its_begin() {
+    let host = Host::v2();
+    host.v2_container(&pod(1));
+    let mut reader = host.open();
+    let key = |reader: &Reader, number| reader.containers().find(&id(number)).expect("it is there");
+    let first = key(&reader, 1);
+    let asleep = |container| TaskSample {
+        container: Some(container),
+        state: TaskState::Sleeping,
+        blocked: Duration::ZERO,
+        in_iowait: false,
+    };
+    let turns: Vec<Now> = (0..5).map(at).collect();
+    for turn in &turns[..3] {
+        reader.read(ALL, *turn);
+        let look = reader.count_tasks(*turn, |_, count| {
+            (0..10).for_each(|_| count(asleep(first)));
+            TaskLook::Partial
+        });
+        assert!(look.is_under_way());
+        assert_eq!((reading(&reader, &id(1)).tasks, reader.snapshot().tasks), (None, None), "not whole yet");
+    }
+    // One comes meanwhile, and another takes the place of one that goes.
+    host.v2_container(&pod(2));
+    host.remove(&format!("cgroup{}", pod(1)));
+    host.v2_container(&pod(3));
+    assert_eq!(reader.changed(turns[3]), Scan::Whole);
+    let second = key(&reader, 2);
+    reader.count_tasks(turns[3], |containers, count| {
+        assert!(containers.get(second).is_some());
+        (0..7).for_each(|_| count(asleep(second)));
+        TaskLook::Whole(turns[0].mono)
+    });
+    let counts = |sleeping| TaskCounts { at: turns[0].mono, sleeping, ..TaskCounts::default() };
+    assert_eq!(reading(&reader, &id(2)).tasks, Some(counts(7)));
+    assert_eq!(reading(&reader, &id(3)).tasks, Some(counts(0)), "whoever had its slot before");
+    assert_eq!(reader.snapshot().tasks, Some(&counts(37)));
+    // The next look begins from nothing.
+    reader.count_tasks(turns[4], |_, _| TaskLook::Whole(turns[4].mono));
+    assert_eq!(reader.snapshot().tasks, Some(&TaskCounts { at: turns[4].mono, ..TaskCounts::default() }));
 }
 
 #[test]
