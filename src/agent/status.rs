@@ -7,8 +7,9 @@ use crate::bpf;
 use crate::clock::{Now, Wall};
 use crate::confine;
 use crate::control::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ReadingStatus, ShipStatus, Status, TracerStatus,
 };
+use crate::host::ReadingMethod;
 use crate::output::OutputStats;
 use crate::ship;
 
@@ -74,12 +75,22 @@ impl Agent {
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
+            readings: self.readings(),
             programs: program_statuses(),
             captures_open: self.shared.open() as u64,
             capture_budget: self.budget_status(now),
             containers: self.reader.containers().len() as u64,
             endpoint: self.http.address().to_string(),
         }
+    }
+
+    fn readings(&self) -> Vec<ReadingStatus> {
+        let status = |one: ReadingMethod| ReadingStatus {
+            readings: one.readings.into(),
+            method: one.method,
+            reason: one.reason.map(Into::into),
+        };
+        self.reader.methods().map(status).collect()
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {

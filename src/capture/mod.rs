@@ -160,6 +160,13 @@ impl Captures {
         bpf::Hook::attach(name, &site, knobs, &mut self.meter).map_err(sentence)
     }
 
+    /// Loads what reads the counters of many containers' cgroups at once.
+    pub fn cgroup_source(&mut self, proc: &Path) -> Result<bpf::Cgroups, &'static str> {
+        let followed = self.followed.as_ref().map_err(|why| *why)?;
+        let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
+        bpf::Cgroups::load(&site, release(proc), &mut self.meter).map_err(sentence)
+    }
+
     /// From now on this cgroup, and those below it, are that container.
     pub fn follow(&mut self, cgroup_id: u64, key: Key) {
         if let Ok(followed) = &self.followed

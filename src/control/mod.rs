@@ -16,7 +16,7 @@ mod status;
 
 pub use client::ask;
 pub use status::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ProgramStatus, ShipStatus, Status,
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ProgramStatus, ReadingStatus, ShipStatus, Status,
     TracerStatus,
 };
 
