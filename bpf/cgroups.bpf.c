@@ -334,7 +334,7 @@ static __always_inline void tell_cpu(struct cgroup_record *record)
 	tell_quota(record, group);
 }
 
-/* As many CPUs as there can be here are in the first word. */
+/* As many CPUs as there can be here are in the first word. None: it has no cpuset of its own. */
 static __always_inline void tell_cpus(struct cgroup_record *record)
 {
 	struct cgroup *cgroup = cgroup_in(record, CPUSET);
@@ -344,10 +344,12 @@ static __always_inline void tell_cpus(struct cgroup_record *record)
 	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, cpuset_cgrp_id))
 		return;
 	set = subsystem(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, cpuset_cgrp_id));
-	if (!set)
-		return;
 	inside = (void *)set;
-	if (bpf_core_field_exists(inside->effective_cpus[0].bits))
+	if (!cgroup)
+		return;
+	if (!set)
+		record->cpus = 0;
+	else if (bpf_core_field_exists(inside->effective_cpus[0].bits))
 		record->cpus = BPF_CORE_READ(inside, effective_cpus[0].bits[0]);
 	else
 		record->cpus = read_u64(BPF_CORE_READ(set, effective_cpus));

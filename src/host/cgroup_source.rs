@@ -107,7 +107,7 @@ pub struct CgroupCounters {
     pub throttling: Option<Throttling>,
     /// The lowest quota on the way from the root to it.
     pub quota: Option<Quota>,
-    /// How many CPUs its cpuset has.
+    /// How many CPUs its cpuset has; 0: it has none of its own.
     pub cpus: Option<u32>,
     /// Its memory usage in bytes, and the lowest limit on the way from the root to it.
     pub memory: Told<(u64, Limit)>,

@@ -25,6 +25,7 @@ mod log_fire;
 mod memburst;
 mod oom;
 mod people;
+mod readings;
 mod reload;
 mod rig;
 mod waitrate;

@@ -86,7 +86,7 @@ impl Reader {
         let mut means = Means { counters, io };
         if due.container_cpu {
             let cpu = leaf.cpu(group, told, &mut means, |bounds, Means { counters, io }| {
-                counters.count(CpuBounds, told.quota.is_some() && told.cpus.is_some());
+                counters.count(CpuBounds, told.quota.is_some());
                 let quota = match told.quota {
                     Some(Quota::Cores(cores)) => Some(cores),
                     Some(Quota::Unlimited) => None,
