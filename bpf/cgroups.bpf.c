@@ -68,12 +68,10 @@ struct cgroup_record {
 	__u64 known_usage;
 	/* Told: enum told. */
 	__u64 told;
-	/* By ticks; only their sum is exact, and what was last made of them. */
+	/* The modes are counted by ticks; all of it exactly. */
 	__u64 user_ns;
 	__u64 system_ns;
 	__u64 total_ns;
-	__u64 last_user_ns;
-	__u64 last_system_ns;
 	__u64 periods;
 	__u64 throttled_periods;
 	__u64 throttled_ns;
@@ -160,25 +158,55 @@ static __always_inline void *node_of(__s32 folder)
 	return BPF_CORE_READ(inode, i_private);
 }
 
+/* A cgroup, by hierarchy, and what its controllers have of it. */
+struct cgroup_parts {
+	struct cgroup *cgroups[HIERARCHIES];
+	void *states[HIERARCHIES];
+};
+
 /* The cgroup of a folder. It lasts as long as the program runs: that is a read-side section of RCU. */
-static __always_inline struct cgroup *cgroup_in(struct cgroup_record *record, enum hierarchy hierarchy)
+static __always_inline void find_cgroup(struct cgroup_record *record, struct cgroup_parts *parts,
+					enum hierarchy hierarchy)
 {
 	struct kernfs_node *node;
 
-	if (unified)
-		hierarchy = CPU;
 	if (!record->nodes[hierarchy])
 		record->nodes[hierarchy] = (__u64)node_of(record->folders[hierarchy]);
 	node = (void *)record->nodes[hierarchy];
-	return node ? BPF_CORE_READ(node, priv) : NULL;
+	parts->cgroups[hierarchy] = node ? BPF_CORE_READ(node, priv) : NULL;
 }
 
-static __always_inline void *subsystem(struct cgroup *cgroup, __u32 index)
+static __always_inline void find_state(struct cgroup_parts *parts, enum hierarchy hierarchy, __u32 index)
 {
-	if (!cgroup)
-		return NULL;
-	return (void *)read_u64((void *)cgroup +
-				bpf_core_field_offset(struct cgroup, subsys) + index * 8);
+	void *states = (void *)parts->cgroups[hierarchy] + bpf_core_field_offset(struct cgroup, subsys);
+
+	parts->states[hierarchy] = parts->cgroups[hierarchy] ? (void *)read_u64(states + index * 8) : NULL;
+}
+
+#define FIND_STATE(parts, hierarchy, id)                                                           \
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, id))                                 \
+	find_state(parts, hierarchy, bpf_core_enum_value(enum cgroup_subsys_id, id))
+
+/*
+ * Follows the pointers of all hierarchies step by step: none of these reads waits for the one before it,
+ * so a CPU has several under way where memory is slow.
+ */
+static __always_inline void find_parts(struct cgroup_record *record, struct cgroup_parts *parts)
+{
+	find_cgroup(record, parts, CPU);
+	if (unified) {
+		parts->cgroups[CPUACCT] = parts->cgroups[CPU];
+		parts->cgroups[MEMORY] = parts->cgroups[CPU];
+		parts->cgroups[CPUSET] = parts->cgroups[CPU];
+	} else {
+		find_cgroup(record, parts, CPUACCT);
+		find_cgroup(record, parts, MEMORY);
+		find_cgroup(record, parts, CPUSET);
+	}
+	FIND_STATE(parts, CPU, cpu_cgrp_id);
+	FIND_STATE(parts, CPUACCT, cpuacct_cgrp_id);
+	FIND_STATE(parts, MEMORY, memory_cgrp_id);
+	FIND_STATE(parts, CPUSET, cpuset_cgrp_id);
 }
 
 static __always_inline bool has_children(struct cgroup_subsys_state *css)
@@ -235,14 +263,9 @@ static long add_base(__u32 cpu, struct time_sum *sum)
 }
 
 /* v1: cpuacct counts a cgroup with all below it. */
-static __always_inline bool sum_cpuacct(struct cgroup *cgroup, struct time_sum *sum)
+static __always_inline bool sum_cpuacct(struct cpuacct *cpuacct, struct time_sum *sum)
 {
-	struct cpuacct *cpuacct;
-
-	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, cpuacct_cgrp_id))
-		return false;
-	cpuacct = subsystem(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, cpuacct_cgrp_id));
-	if (!cpuacct)
+	if (!cpuacct || !bpf_core_type_exists(struct cpuacct))
 		return false;
 	sum->usage = BPF_CORE_READ(cpuacct, cpuusage);
 	sum->modes = BPF_CORE_READ(cpuacct, cpustat);
@@ -255,7 +278,7 @@ static __always_inline bool sum_base(struct cgroup *cgroup, struct time_sum *sum
 {
 	struct task_cputime before = {}, after = {};
 
-	if (has_children((void *)cgroup + bpf_core_field_offset(cgroup->self)))
+	if (!cgroup || has_children((void *)cgroup + bpf_core_field_offset(cgroup->self)))
 		return false;
 	if (bpf_core_field_exists(cgroup->rstat_base_cpu))
 		sum->usage = BPF_CORE_READ(cgroup, rstat_base_cpu);
@@ -271,12 +294,11 @@ static __always_inline bool sum_base(struct cgroup *cgroup, struct time_sum *sum
 	return before.sum_exec_runtime == after.sum_exec_runtime;
 }
 
-static __always_inline void tell_time(struct cgroup_record *record)
+static __always_inline void tell_time(struct cgroup_record *record, struct cgroup_parts *parts)
 {
-	struct cgroup *cgroup = cgroup_in(record, unified ? CPU : CPUACCT);
 	struct time_sum sum = {};
 
-	if (!cgroup || !(unified ? sum_base(cgroup, &sum) : sum_cpuacct(cgroup, &sum)))
+	if (!(unified ? sum_base(parts->cgroups[CPU], &sum) : sum_cpuacct(parts->states[CPUACCT], &sum)))
 		return;
 	if (sum.total == record->known_total_ns) {
 		record->told |= SAME_TIME;
@@ -285,8 +307,6 @@ static __always_inline void tell_time(struct cgroup_record *record)
 	record->total_ns = sum.total;
 	record->user_ns = sum.user;
 	record->system_ns = sum.system;
-	record->last_user_ns = BPF_CORE_READ(cgroup, prev_cputime.utime);
-	record->last_system_ns = BPF_CORE_READ(cgroup, prev_cputime.stime);
 	record->told |= TIME;
 }
 
@@ -317,13 +337,11 @@ static __always_inline void tell_quota(struct cgroup_record *record, struct task
 	}
 }
 
-static __always_inline void tell_cpu(struct cgroup_record *record)
+static __always_inline void tell_cpu(struct cgroup_record *record, struct cgroup_parts *parts)
 {
-	struct cgroup *cgroup = cgroup_in(record, CPU);
-	__u32 index = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	struct task_group *group = subsystem(cgroup, index);
+	struct task_group *group = parts->states[CPU];
 
-	if (!group && cgroup)
+	if (!group && parts->cgroups[CPU])
 		record->told |= NO_CPU;
 	if (!group || !bpf_core_field_exists(group->cfs_bandwidth.nr_periods))
 		return;
@@ -335,17 +353,12 @@ static __always_inline void tell_cpu(struct cgroup_record *record)
 }
 
 /* As many CPUs as there can be here are in the first word. None: it has no cpuset of its own. */
-static __always_inline void tell_cpus(struct cgroup_record *record)
+static __always_inline void tell_cpus(struct cgroup_record *record, struct cgroup_parts *parts)
 {
-	struct cgroup *cgroup = cgroup_in(record, CPUSET);
-	struct cpuset___inside *inside;
-	struct cpuset *set;
+	struct cpuset *set = parts->states[CPUSET];
+	struct cpuset___inside *inside = (void *)set;
 
-	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, cpuset_cgrp_id))
-		return;
-	set = subsystem(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, cpuset_cgrp_id));
-	inside = (void *)set;
-	if (!cgroup)
+	if (!parts->cgroups[CPUSET])
 		return;
 	if (!set)
 		record->cpus = 0;
@@ -425,11 +438,8 @@ static __always_inline void tell_pages(struct cgroup_record *record, struct mem_
 	record->told |= PAGES;
 }
 
-static __always_inline void tell_memory(struct cgroup_record *record)
+static __always_inline void tell_memory(struct cgroup_record *record, struct mem_cgroup *group)
 {
-	struct cgroup *cgroup = cgroup_in(record, MEMORY);
-	__u32 index = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-	struct mem_cgroup *group = subsystem(cgroup, index);
 	struct page_counter *counter = (void *)group + bpf_core_field_offset(group->memory);
 	__u64 lowest = NONE;
 
@@ -451,25 +461,29 @@ static __always_inline void tell_memory(struct cgroup_record *record)
 		return;
 	record->limit = lowest;
 	record->told |= USAGE;
-	if (bpf_core_field_exists(group->vmstats) && bpf_core_type_exists(struct memcg_vmstats))
+	/* All pages are counted in it before they are of any kind; what was told before is zero. */
+	if (!record->usage)
+		record->told |= PAGES;
+	else if (bpf_core_field_exists(group->vmstats) && bpf_core_type_exists(struct memcg_vmstats))
 		tell_pages(record, group);
 }
 
 static long tell(__u32 index, void *unused)
 {
 	struct cgroup_record *record = bpf_map_lookup_elem(&records, &index);
+	struct cgroup_parts parts = {};
 
 	if (!record)
 		return 1;
-	record->told = 0;
+	find_parts(record, &parts);
 	if (record->wanted & WANT_CPU)
-		tell_time(record);
+		tell_time(record, &parts);
 	if ((record->wanted & WANT_CPU) && !(record->told & SAME_TIME)) {
-		tell_cpu(record);
-		tell_cpus(record);
+		tell_cpu(record, &parts);
+		tell_cpus(record, &parts);
 	}
 	if (record->wanted & WANT_MEMORY)
-		tell_memory(record);
+		tell_memory(record, parts.states[MEMORY]);
 	return 0;
 }
 

@@ -51,17 +51,14 @@ pub struct CpuSum {
     pub user: Duration,
     /// Ticks in the kernel.
     pub system: Duration,
-    /// What its text file last said of user and system time, which never goes back.
-    pub last: [Duration; 2],
 }
 
 impl CpuSum {
     /// User and system time that add up to the total, in the proportion of the ticks, none of them less than
-    /// before: cputime_adjust() in the kernel's kernel/sched/cputime.c.
+    /// `before`: cputime_adjust() in the kernel's kernel/sched/cputime.c.
     #[must_use]
     pub fn modes(&self, before: [Duration; 2]) -> [Duration; 2] {
-        let [least_user, least_system] =
-            std::array::from_fn(|mode| self.last.get(mode).max(before.get(mode)).copied().unwrap_or_default());
+        let [least_user, least_system] = before;
         if least_user.saturating_add(least_system) >= self.total {
             return [least_user, least_system];
         }
@@ -153,7 +150,7 @@ mod tests {
     }
 
     fn sum(total: u64, user: u64, system: u64) -> CpuSum {
-        CpuSum { total: ms(total), user: ms(user), system: ms(system), last: [Duration::ZERO; 2] }
+        CpuSum { total: ms(total), user: ms(user), system: ms(system) }
     }
 
     #[test]
@@ -168,7 +165,5 @@ mod tests {
         assert_eq!(sum(1000, 1, 1).modes([ms(700), ms(100)]), [ms(700), ms(300)]);
         assert_eq!(sum(1000, 9, 1).modes([ms(100), ms(400)]), [ms(600), ms(400)]);
         assert_eq!(sum(1000, 1, 1).modes([ms(800), ms(300)]), [ms(800), ms(300)], "ahead of the total");
-        let read = CpuSum { last: [ms(600), ms(0)], ..sum(1000, 1, 1) };
-        assert_eq!(read.modes([ms(500), ms(450)]), [ms(600), ms(400)], "its text file told more");
     }
 }
