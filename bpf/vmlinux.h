@@ -44,6 +44,7 @@ enum {
 	BPF_RB_NO_WAKEUP = 1,
 
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_MMAPABLE = 1 << 10,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
 
@@ -63,29 +64,105 @@ struct bpf_iter__task {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
+	BPF_FUNC_loop = 181,
+	BPF_FUNC_map_lookup_percpu_elem = 195,
 };
 
 enum cgroup_subsys_id {
+	cpuset_cgrp_id = 0,
 	cpu_cgrp_id = 1,
+	cpuacct_cgrp_id = 2,
 	memory_cgrp_id = 4,
 };
 
 struct kernfs_node {
 	__u64 id;
 	const char *name;
+	void *priv;
+};
+
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
+};
+
+struct task_cputime {
+	__u64 stime;
+	__u64 utime;
+	unsigned long long sum_exec_runtime;
+};
+
+struct cgroup_base_stat {
+	struct task_cputime cputime;
+};
+
+/* The part of a cgroup's CPU time that one CPU counted. */
+struct cgroup_rstat_base_cpu {
+	struct cgroup_base_stat bstat;
+	struct cgroup_base_stat last_bstat;
 };
 
 struct cgroup;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct list_head children;
 	struct cgroup_subsys_state *parent;
 };
 
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	struct cgroup_subsys_state *subsys[1];
+	struct cgroup_rstat_base_cpu *rstat_base_cpu;
+	struct cgroup_base_stat bstat;
 	struct cgroup *ancestors[];
+};
+
+/* Before 6.16. */
+struct cgroup_rstat_cpu {
+	struct cgroup_base_stat bstat;
+	struct cgroup_base_stat last_bstat;
+};
+
+struct cgroup___rstat {
+	struct cgroup_rstat_cpu *rstat_cpu;
+};
+
+/* v1's counts of CPU time, of a cgroup with those below it. */
+struct kernel_cpustat {
+	__u64 cpustat[10];
+};
+
+struct cpuacct {
+	__u64 *cpuusage;
+	struct kernel_cpustat *cpustat;
+};
+
+struct cfs_bandwidth {
+	long long period;
+	__u64 quota;
+	int nr_periods;
+	int nr_throttled;
+	__u64 throttled_time;
+};
+
+struct task_group {
+	struct task_group *parent;
+	struct cfs_bandwidth cfs_bandwidth;
+};
+
+struct cpumask {
+	unsigned long bits[1];
+};
+
+struct cpuset {
+	struct cpumask *effective_cpus;
+};
+
+/* Where a kernel is for few CPUs (CONFIG_CPUMASK_OFFSTACK is off). */
+struct cpuset___inside {
+	struct cpumask effective_cpus[1];
 };
 
 /* Before 6.1. */
@@ -141,11 +218,38 @@ typedef struct {
 struct page_counter {
 	atomic_long_t usage;
 	unsigned long max;
+	struct page_counter *parent;
+};
+
+enum node_stat_item {
+	NR_ANON_MAPPED = 17,
+	NR_SHMEM = 22,
+};
+
+enum memcg_stat_item {
+	MEMCG_NR_STAT = 58,
+};
+
+/* Counts of pages, of a memory cgroup with those below it: folded, not folded yet, by one CPU. */
+struct memcg_vmstats {
+	long state[1];
+	long state_pending[1];
+};
+
+struct memcg_vmstats_percpu {
+	long state[1];
+	long state_prev[1];
 };
 
 struct mem_cgroup {
 	struct cgroup_subsys_state css;
 	struct page_counter memory;
+	struct memcg_vmstats *vmstats;
+	struct memcg_vmstats_percpu *vmstats_percpu;
+};
+
+struct bpf_array {
+	void *pptrs[1];
 };
 
 /* By kind of page: of files, anonymous, swapped out, shared. */
@@ -178,6 +282,17 @@ struct fs_struct {
 	int in_exec;
 };
 
+struct file;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -192,6 +307,7 @@ struct task_struct {
 	__u64 self_exec_id;
 	struct mm_struct *mm;
 	struct fs_struct *fs;
+	struct files_struct *files;
 	char comm[16];
 	struct sched_entity se;
 	struct sched_info sched_info;
@@ -356,6 +472,7 @@ struct inode {
 	__u32 i_rdev;
 	__u32 i_generation;
 	struct hlist_head i_dentry;
+	void *i_private;
 };
 
 typedef struct {

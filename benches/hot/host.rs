@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use onset::bpf::{Cgroups as Source, Followed, Meter, Site};
+use onset::capture::release;
 use onset::clock::{Now, Wall};
 use onset::config::Config;
 use onset::host::{Container, Mode, Reader};
@@ -40,7 +42,7 @@ pub fn lines(scratch: &Scratch) {
         "limit on open files: {}; where it is too low for all, bounds are read once a minute",
         onset::sys::raise_open_files().unwrap_or(0)
     );
-    for count in [100, 500] {
+    for count in [100, 500, 5000] {
         real(count);
     }
 }
@@ -83,7 +85,7 @@ impl Drop for Cgroups {
 fn real(count: usize) {
     let _cgroups = Cgroups::new(count);
     let config = Config::parse("", TRACERS).expect("the defaults");
-    let Ok(mut reader) = Reader::open(&config.paths, 1024) else {
+    let Ok(mut reader) = Reader::open(&config.paths, (2 * count).max(1024)) else {
         println!("{count} cgroups of this kernel: there are none to read here");
         return;
     };
@@ -111,6 +113,31 @@ fn real(count: usize) {
     );
     let idle = ns_of(25, 1, || read(&mut reader)) / found as f64;
     line("the same, all of them idle", idle, Some(("at work", each)), Budget::None);
+    by_program(&mut reader, &mut read, found, [each, idle]);
+}
+
+/// The same by one run of a program, beside the text files.
+fn by_program(
+    reader: &mut Reader,
+    read: &mut impl FnMut(&mut Reader),
+    found: usize,
+    [text, text_idle]: [f64; 2],
+) {
+    let followed = Followed::create(16).expect("a map");
+    let unified = reader.mode() == Mode::V2;
+    let site = Site { sys: Path::new("/sys"), followed: &followed, unified, cpus: &[] };
+    match Source::load(&site, release(Path::new("/proc")), &mut Meter::default()) {
+        Ok(source) => reader.read_by(Ok(Box::new(source))),
+        Err(why) => return println!("{found} cgroups by one run of a program: {why}"),
+    }
+    // Memory is believed to be where it is looked for once both ways agree, and here is none.
+    let each = ns_of(25, 1, || {
+        reader.forget();
+        read(reader);
+    }) / found as f64;
+    line(&format!("{found} by one run of a program"), each, Some(("by text", text)), Budget::Us(3.0));
+    let idle = ns_of(25, 1, || read(reader)) / found as f64;
+    line("the same, all of them idle", idle, Some(("by text", text_idle)), Budget::None);
 }
 
 /// What the kernel takes for these files: each is read, and nothing is done with it.

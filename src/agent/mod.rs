@@ -46,6 +46,7 @@ use crate::sys::{self, Signals};
 use crate::tracer::{Event, Out, Registry};
 
 pub use start::Error;
+pub(crate) use start::cgroup_source;
 pub use support::{Support, supports};
 #[doc(hidden)]
 pub use test_harness::TestHarness;

@@ -14,6 +14,7 @@ use crate::capture_data::CaptureKind;
 use crate::config::{Config, ConfiguredTracer};
 use crate::confine;
 use crate::container_names::NameResolver;
+use crate::host::cgroup_source::CgroupSource;
 use crate::host::{Containers, Mode, Reader};
 use crate::log::Writer;
 use crate::metric::Mishaps;
@@ -92,7 +93,7 @@ impl Agent {
         let _ = sys::raise_open_files();
         let poll = Poll::new().map_err(kernel("an epoll"))?;
         let (http, control) = listen(&config, &poll)?;
-        let reader = Reader::open(&config.paths, config.containers)?;
+        let mut reader = Reader::open(&config.paths, config.containers)?;
         register(&poll, reader.fd(), CONTAINERS, Interest::READABLE)?;
         register(&poll, signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         let hostname = host_name(&config, &poll)?;
@@ -100,6 +101,7 @@ impl Agent {
         let unified = reader.mode() == Mode::V2;
         let hierarchy = Hierarchy { root: reader.cgroup_id_root(), unified };
         let mut captures = Captures::load(&config.paths, hierarchy, config.containers, wake.clone());
+        reader.read_by(cgroup_source(&mut captures, &config.paths.proc));
         let resolver = NameResolver::new(&config.names, config.containers, wake, captures.spawner());
         let slots = slots(&config, &mut captures, &poll, started.mono)?;
         confine(&captures);
@@ -169,6 +171,14 @@ impl Agent {
             self.config.log.dir.display(),
         );
     }
+}
+
+/// What reads containers' counters in place of their text files, or why nothing does.
+pub(crate) fn cgroup_source(
+    captures: &mut Captures,
+    proc: &Path,
+) -> Result<Box<dyn CgroupSource>, &'static str> {
+    captures.cgroup_source(proc).map(|source| Box::new(source) as Box<dyn CgroupSource>)
 }
 
 /// Gives away what is not needed any more. Where tasks are walked over, their stacks are in /proc.

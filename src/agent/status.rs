@@ -9,8 +9,9 @@ use crate::clock::{Now, Wall};
 use crate::confine;
 use crate::control::{
     BudgetStatus, EventCaptureStatus, LastEvent, LogStatus, LoopStatus, OpenCaptureStatus, ProgramStatus,
-    ShipStatus, Status, TracerStatus,
+    ReadingStatus, ShipStatus, Status, TracerStatus,
 };
+use crate::host::ReadingMethod;
 use crate::output::OutputStats;
 use crate::ship;
 
@@ -99,6 +100,7 @@ impl Agent {
             turns: LoopStatus { turns: self.turns.count(), longest_turn_ms: millis(self.turns.max()) },
             tracers: tracers.collect(),
             faults: self.all_agent_faults(),
+            readings: self.readings(),
             programs: program_statuses(),
             captures_open: self.shared.ledger.open().len() as u64,
             open_captures: self.open_captures(now),
@@ -129,6 +131,15 @@ impl Agent {
             }
         });
         each.collect()
+    }
+
+    fn readings(&self) -> Vec<ReadingStatus> {
+        let status = |one: ReadingMethod| ReadingStatus {
+            readings: one.readings.into(),
+            method: one.method,
+            reason: one.reason.map(Into::into),
+        };
+        self.reader.methods().map(status).collect()
     }
 
     fn budget_status(&self, now: Now) -> BudgetStatus {

@@ -46,6 +46,12 @@ pub enum Error {
         /// What libbpf or the kernel said of it.
         words: String,
     },
+    /// A kernel that lacks what is needed.
+    #[error("{0} needs Linux {1} or later")]
+    TooOld(&'static str, &'static str),
+    /// More CPUs than it pays for.
+    #[error("{0} is for hosts of at most {1} CPUs")]
+    ManyCpus(&'static str, usize),
     /// /sys does not tell which CPUs are online.
     #[error(
         "the list of CPUs that are online cannot be read: {0}; onset needs /sys, and a descriptor to read it"

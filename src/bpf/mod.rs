@@ -1,6 +1,7 @@
 //! BPF programs and everything else that speaks to libbpf. A program is loaded once, attached
 //! only while someone looks, and gives plain values. What a kernel lacks becomes a sentence.
 
+mod cgroups;
 mod containers;
 pub(crate) mod cpus;
 mod error;
@@ -23,6 +24,7 @@ mod sums;
 mod tasks;
 mod waits;
 
+pub use cgroups::Cgroups;
 pub use containers::Followed;
 pub use error::Error;
 pub use failed::{Failed, failures};

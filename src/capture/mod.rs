@@ -60,6 +60,7 @@ pub struct Captures {
     backends: Vec<(&'static [CaptureKind], Loaded)>,
     tasks: Option<Box<dyn TaskSnapshot>>,
     hooks: HookLoader,
+    unified: bool,
     meter: Meter,
     sys: Box<Path>,
     open: Vec<(Ticket, Request)>,
@@ -104,6 +105,7 @@ impl Captures {
         Captures {
             followed,
             not_followed: 0,
+            unified: hierarchy.unified,
             backends,
             tasks,
             hooks,
@@ -174,6 +176,13 @@ impl Captures {
     /// The next hook that was ordered, if one waits.
     pub fn loaded_hook(&mut self) -> Option<LoadedHook> {
         self.hooks.loaded(&mut self.meter)
+    }
+
+    /// Loads what reads the counters of many containers' cgroups at once.
+    pub fn cgroup_source(&mut self, proc: &Path) -> Result<bpf::Cgroups, &'static str> {
+        let followed = self.followed.as_ref().map_err(|why| *why)?;
+        let site = bpf::Site { sys: &self.sys, followed, unified: self.unified, cpus: &[] };
+        bpf::Cgroups::load(&site, release(proc), &mut self.meter).map_err(sentence)
     }
 
     /// From now on this cgroup, and those below it, are that container.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::arguments::JSON;
 use super::{Command, Done, Failure, Given, text};
-use crate::agent::{Support, supports};
+use crate::agent::{Support, cgroup_source, supports};
 use crate::bpf::{self, Standing};
 use crate::capture::{self, Captures, Hierarchy};
 use crate::confine::{self, Host, RIGHTS};
 use crate::host::Paths;
-use crate::host::{MissingController, Mode, Reader};
+use crate::host::{Facts, MissingController, Mode, Reader, ReadingMethod};
 use crate::sys;
 
 pub(super) const COMMAND: Command = Command {
@@ -32,6 +32,7 @@ struct Findings {
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
     cgroups_lost: Vec<MissingController>,
+    readings: Vec<ReadingMethod>,
     psi: bool,
     tracers: Vec<Support>,
     programs: Vec<bpf::Program>,
@@ -60,6 +61,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let release = std::fs::read_to_string(config.paths.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let tracers = supports(&config.tracers, &mut captures, psi, psi && mode == Some(Mode::V2));
     captures.try_attach();
+    let readings = readings(reader.as_mut().ok(), &mut captures, &config.paths);
     let findings = Findings {
         kernel: release.trim().to_owned(),
         root: sys::is_root(),
@@ -67,6 +69,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         cgroups: mode.map(words),
         cgroups_lost: lost,
         cgroups_missing: reader.err().map(|error| error.to_string()),
+        readings,
         psi,
         tracers,
         programs: programs(),
@@ -81,6 +84,19 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let well =
         findings.cgroups.is_some() && findings.tracers.iter().all(|support| support.runs || !support.enabled);
     Ok(if well { Done::Well } else { Done::Badly })
+}
+
+/// In which way containers are read here: they are, once by each.
+fn readings(reader: Option<&mut Reader>, captures: &mut Captures, paths: &Paths) -> Vec<ReadingMethod> {
+    let Some(reader) = reader else { return Vec::new() };
+    reader.read_by(cgroup_source(captures, &paths.proc));
+    let of_containers = Facts { container_cpu: true, container_memory: true, ..Facts::NONE };
+    for _ in 0..2 {
+        // The first read may be the proof that the second relies on.
+        reader.forget();
+        reader.read(of_containers, sys::now());
+    }
+    reader.methods().collect()
 }
 
 fn programs() -> Vec<bpf::Program> {
@@ -141,6 +157,10 @@ fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
     }
     for MissingController { controller, why, cost } in &findings.cgroups_lost {
         writeln!(out, "         missing: {controller}: {}; {cost}", text::line(why))?;
+    }
+    for ReadingMethod { readings, method, reason } in &findings.readings {
+        let reason = reason.map_or(String::new(), |why| format!(": {why}"));
+        writeln!(out, "readings {readings} by {}{}", text::line(method), text::line(&reason))?;
     }
     writeln!(out, "psi      {}", if findings.psi { "yes" } else { "no (CONFIG_PSI, psi=1)" })?;
     for support in &findings.tracers {

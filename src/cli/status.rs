@@ -97,6 +97,10 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
     writeln!(out, "config      {}", line(config))?;
     writeln!(out, "endpoint    {}", line(&status.endpoint))?;
     writeln!(out, "containers  {}", status.containers)?;
+    for reading in &status.readings {
+        let reason = reading.reason.as_ref().map_or(String::new(), |why| format!(": {}", line(why)));
+        writeln!(out, "readings    {} by {}{reason}", line(&reading.readings), line(&reading.method))?;
+    }
     let (kept, dropped) = (text::bytes(log.bytes), log.dropped);
     let dir = line(&log.dir);
     writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;

@@ -17,7 +17,7 @@ mod status;
 pub use client::ask;
 pub use status::{
     BudgetStatus, EventCaptureStatus, LastEvent, LogStatus, LoopStatus, OpenCaptureStatus, Outcome,
-    OutputStatus, ProgramStatus, ShipStatus, Status, TracerStatus,
+    OutputStatus, ProgramStatus, ReadingStatus, ShipStatus, Status, TracerStatus,
 };
 
 use crate::fixed_buf::FixedBuf;

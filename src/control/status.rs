@@ -44,6 +44,9 @@ pub struct Status {
     /// What went wrong in the agent itself, by its name in `onset_faults_total`; what never did is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faults: BTreeMap<String, u64>,
+    /// In which way each group of containers' readings is had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<ReadingStatus>,
     /// Its BPF programs, in the order in which they were loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramStatus>,
@@ -60,6 +63,18 @@ pub struct Status {
     pub containers: u64,
     /// Address and port of its HTTP endpoint.
     pub endpoint: String,
+}
+
+/// A group of what is read of containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingStatus {
+    /// The group.
+    pub readings: String,
+    /// `bpf`, `text`, or both with the containers that are read from text.
+    pub method: String,
+    /// Why they are read from text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The log, as the agent sees it.

@@ -40,6 +40,11 @@ impl Folder {
         self.open_at(path, libc::O_RDONLY).map(File::from)
     }
 
+    /// Names a folder below without opening it for reading.
+    pub(crate) fn handle(&self, path: &CStr) -> io::Result<OwnedFd> {
+        self.open_at(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+    }
+
     pub(crate) fn folder(&self, path: &CStr) -> io::Result<Folder> {
         self.open_at(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW).map(Folder)
     }

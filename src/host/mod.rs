@@ -3,6 +3,7 @@
 
 mod calls;
 pub mod cgroup;
+pub mod cgroup_source;
 pub mod containers;
 mod facts;
 #[doc(hidden)]
@@ -17,6 +18,8 @@ pub mod proc;
 pub mod reader;
 mod text;
 
+pub use cgroup::memory::Limit;
+pub use cgroup::quota::Quota;
 pub use containers::filter::Filter;
 pub use containers::{Container, ContainerId, Containers, Watched};
 pub use facts::{
@@ -27,4 +30,4 @@ pub use identity::{Identity, NameReport, NameSource, Record, Role};
 pub use inline::Text;
 pub use key::Key;
 pub use paths::Paths;
-pub use reader::{Error, Faults, MissingController, Mode, Reader, Scan};
+pub use reader::{Error, Faults, MissingController, Mode, Reader, ReadingMethod, Scan};

@@ -26,6 +26,7 @@ mod many_tasks;
 mod memburst;
 mod oom;
 mod people;
+mod readings;
 mod reload;
 mod rig;
 mod waitrate;

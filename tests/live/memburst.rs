@@ -66,7 +66,7 @@ impl Grower {
     }
 }
 
-fn limit(cgroup: &Cgroup, mib: u64) {
+pub fn limit(cgroup: &Cgroup, mib: u64) {
     let bytes = (mib * MIB).to_string();
     assert!(cgroup.write("memory.limit_in_bytes", &bytes) || cgroup.write("memory.max", &bytes));
 }
@@ -157,7 +157,7 @@ fn a_burst_in_the_first_seconds_after_start_is_caught() {
 
 /// `ARGUMENTS: MiB, a file to make`. Takes that much of each kind, then waits: plain and locked
 /// anonymous memory, shared memory, and the file's pages locked.
-const KINDS: &str = r#"
+pub const KINDS: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

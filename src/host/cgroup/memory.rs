@@ -30,7 +30,7 @@ pub fn v1_stat(text: &[u8]) -> (Option<Unreclaimable>, Option<Limit>) {
         b"hierarchical_memory_limit" => Some(5),
         _ => None,
     });
-    (Unreclaimable::of(anon, shmem, locked, [active, inactive]), limit.map(bytes))
+    (Unreclaimable::of(anon, shmem, locked, [active, inactive]), limit.map(Limit::of))
 }
 
 /// What cannot be reclaimed out of v2's memory.stat.
@@ -71,11 +71,15 @@ pub fn limit(text: &[u8]) -> Option<Limit> {
     if text.trim_ascii() == b"max" {
         return Some(Limit::Unlimited);
     }
-    number(text).map(bytes)
+    number(text).map(Limit::of)
 }
 
-fn bytes(bytes: u64) -> Limit {
-    if bytes >= NO_LIMIT { Limit::Unlimited } else { Limit::Bytes(bytes) }
+impl Limit {
+    /// What the kernel holds as a limit, in bytes.
+    #[must_use]
+    pub fn of(bytes: u64) -> Limit {
+        if bytes >= NO_LIMIT { Limit::Unlimited } else { Limit::Bytes(bytes) }
+    }
 }
 
 #[cfg(test)]

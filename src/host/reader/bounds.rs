@@ -46,6 +46,11 @@ impl<T: Copy> Cached<T> {
         *self = Cached { turn: Some(group.turn), value };
     }
 
+    /// What was last read, however long ago.
+    pub(super) fn latest(&self) -> Option<T> {
+        self.value
+    }
+
     /// What was read, unless that is too long ago even if nothing has changed.
     pub(super) fn lasting(&self, group: &Group<'_>) -> Option<T> {
         self.value.filter(|_| self.turn.is_some_and(|turn| turn >= group.whole && turn < group.turn))

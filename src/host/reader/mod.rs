@@ -2,7 +2,10 @@
 //! without allocation. A turn begins with the first `read` at a new time; a fact is read once a turn.
 
 mod bounds;
+mod cgroup_folders;
 mod cgroup_watcher;
+mod container_readings;
+mod counters;
 mod hierarchies;
 mod leaf;
 mod missing_controllers;
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::calls::Folder;
-use super::cgroup::cpuset;
+use super::cgroup_source::CgroupSource;
 use super::containers::filter;
 use super::proc::{diskstats, loadavg, meminfo, pressure, stat};
 use super::{
@@ -26,14 +29,15 @@ use super::{
 use crate::clock::Now;
 use bounds::{Group, Turn};
 use cgroup_watcher::{CgroupWatcher, WatcherContext};
+use counters::Counters;
 use hierarchies::Hierarchies;
 use leaf::Leaf;
-use parent_cgroups::lower;
 use source::{Io, Place, Source};
 use task_counter::TaskCounter;
 use tracked_containers::TrackedContainers;
 
 pub use cgroup_watcher::Scan;
+pub use counters::ReadingMethod;
 pub use hierarchies::Mode;
 pub use missing_controllers::MissingController;
 
@@ -42,6 +46,9 @@ const DISKS_MAX: usize = 2048;
 
 /// Open files that are left to the rest of the agent.
 const FILES_KEPT_FREE: u64 = 512;
+
+/// Why containers are read from text where nobody has said anything else.
+const NO_SOURCE: &str = "nothing else was set up";
 
 /// Files of each cgroup, its bounds and some more, that must have room before all are kept open again.
 const ROOM_FOR_BOUNDS: usize = 6;
@@ -104,6 +111,7 @@ pub struct Reader {
     io: Io,
     watcher: CgroupWatcher,
     tracked: TrackedContainers,
+    counters: Counters,
     turn: Turn,
     done: Facts,
     host: Host,
@@ -153,6 +161,7 @@ impl Reader {
             io: Io::new(open_files.saturating_sub(FILES_KEPT_FREE).max(open_files / 2)),
             watcher: CgroupWatcher::new(capacity).map_err(Error::Inotify)?,
             tracked,
+            counters: Counters::new(Err(NO_SOURCE)),
             turn: Turn::default(),
             done: Facts::NONE,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
@@ -177,6 +186,20 @@ impl Reader {
         &self.hierarchies.ids_path
     }
 
+    /// From now on what is read of containers comes from this source, where it tells it; or why there is none.
+    pub fn read_by(&mut self, source: Result<Box<dyn CgroupSource>, &'static str>) {
+        let Reader { tracked, io, counters, .. } = self;
+        if source.is_ok() {
+            tracked.each(|_, leaf, _| leaf.close_text(io));
+        }
+        *counters = Counters::new(source);
+    }
+
+    /// In which way each group of a container's readings was last had.
+    pub fn methods(&self) -> impl Iterator<Item = ReadingMethod> {
+        self.counters.methods()
+    }
+
     /// Reads these facts, but for those that were read in this turn already. The first call with
     /// another time begins a turn and forgets the facts of the one before.
     pub fn read(&mut self, facts: Facts, now: Now) {
@@ -198,11 +221,8 @@ impl Reader {
         if due.disks {
             self.read_disks();
         }
-        if due.container_cpu {
-            self.read_container_cpu();
-        }
-        if due.container_memory {
-            self.read_container_memory();
+        if due.container_cpu || due.container_memory {
+            self.read_containers(due);
         }
         if due.cpu_pressure {
             self.read_cpu_pressure();
@@ -346,25 +366,6 @@ impl Reader {
         io.faults.beyond_capacity += beyond;
     }
 
-    fn read_container_cpu(&mut self) {
-        let Reader { hierarchies, io, watcher, tracked, turn, online, files, .. } = self;
-        let online = Place { folder: online.as_ref(), path: b"", again: false, keep: true };
-        let online = files.online.read(online, "online", io, cpuset::count).filter(|cpus| *cpus > 0);
-        tracked.each(|container, leaf, reading| {
-            let group = group(container, leaf, hierarchies, *turn);
-            let parent = leaf.parent;
-            let cpu = leaf.cpu(group, io, |bounds, io| {
-                let own = bounds.cores(group, io);
-                let quota = lower(own, watcher.parents.cores(parent, *turn, hierarchies, io), f64::min);
-                let cpus = bounds.cpus(group, io);
-                let cpus = cpus.or_else(|| watcher.parents.cpus(parent, *turn, hierarchies, io)).or(online);
-                lower(quota, cpus.map(f64::from), f64::min)
-            });
-            (reading.cpu, reading.throttling) = (cpu.time, cpu.throttling);
-            reading.capacity_cores = cpu.capacity_cores;
-        });
-    }
-
     /// A kernel without PSI has none of these files, and is not asked again.
     fn read_cpu_pressure(&mut self) {
         let Reader { hierarchies, io, tracked, turn, files, proc, host, .. } = self;
@@ -374,16 +375,6 @@ impl Reader {
         tracked.each(|container, leaf, reading| {
             let group = group(container, leaf, hierarchies, *turn);
             reading.cpu_stall = leaf.cpu_stall(group, io);
-        });
-    }
-
-    fn read_container_memory(&mut self) {
-        let Reader { hierarchies, io, watcher, tracked, turn, .. } = self;
-        tracked.each(|container, leaf, reading| {
-            let group = group(container, leaf, hierarchies, *turn);
-            let parent = leaf.parent;
-            let above = |io: &mut Io| watcher.parents.limit(parent, *turn, hierarchies, io);
-            reading.memory = leaf.memory(group, io, above);
         });
     }
 }

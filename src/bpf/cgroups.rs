@@ -1,0 +1,255 @@
+//! The counters of many cgroups in one run of a program, which writes them into memory that is mapped
+//! here. Nothing is attached: it costs only while it runs.
+
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use libbpf_rs::libbpf_sys::{self, bpf_prog_test_run_opts, bpf_test_run_opts};
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use memmap2::{MmapMut, MmapOptions};
+
+use super::error::{Error, attempt};
+use super::failed::Failed;
+use super::meter::Meter;
+use super::programs::{self, Standing};
+use super::skeletons::cgroups::{CgroupsSkelBuilder, types};
+use super::{Site, btf, place};
+use crate::host::cgroup_source::{CgroupCounters, CgroupRequest, CgroupSource, CpuSum, HIERARCHIES, Told};
+use crate::host::{Limit, Quota, Throttling, Unreclaimable};
+
+const WHAT: &str = "the program that reads cgroups";
+
+/// The programs, as metrics have them.
+const CGROUPS: &str = "cgroups";
+const CPU_PARTS: &str = "cgroups_cpu_parts";
+
+/// The first kernel whose programs can loop without a bound, and look at another CPU's part of a map.
+const LOOPS: (u32, u32) = (5, 19);
+
+/// What is counted by CPU is added up over all of them: past this, the kernel's own sums are cheaper to
+/// read, though they are text. A mask of CPUs has as many bits.
+const CPUS_MAX: usize = 64;
+
+/// `BATCH` of bpf/cgroups.bpf.c.
+const BATCH: usize = 64;
+
+/// A number that is none.
+const NONE: u64 = u64::MAX;
+
+/// `enum wanted` and `enum told` of bpf/cgroups.bpf.c.
+const WANT_CPU: u64 = 1 << 0;
+const WANT_MEMORY: u64 = 1 << 1;
+const TIME: u64 = 1 << 0;
+const THROTTLING: u64 = 1 << 1;
+const QUOTA: u64 = 1 << 2;
+const CPUS: u64 = 1 << 3;
+const USAGE: u64 = 1 << 4;
+const PAGES: u64 = 1 << 5;
+const SAME_TIME: u64 = 1 << 6;
+const SAME_USAGE: u64 = 1 << 7;
+const NO_CPU: u64 = 1 << 8;
+
+/// What is asked for and told of one cgroup, in words.
+const RECORD: usize = size_of::<types::cgroup_record>();
+
+/// The loaded program and the records that it fills in.
+pub struct Cgroups {
+    program: OwnedFd,
+    records: MmapMut,
+    page_bytes: u64,
+}
+
+impl Cgroups {
+    /// Loads the programs, for a kernel of this release.
+    pub fn load(site: &Site<'_>, release: Option<(u32, u32)>, meter: &mut Meter) -> Result<Cgroups, Error> {
+        let unneeded = |why: Error| {
+            [CGROUPS, CPU_PARTS].into_iter().for_each(|name| programs::stands(name, Standing::Unneeded));
+            Err(why)
+        };
+        if release.is_some_and(|release| release < LOOPS) {
+            return unneeded(Error::TooOld(WHAT, "5.19"));
+        }
+        let cpus = libbpf_rs::num_possible_cpus().unwrap_or(usize::MAX);
+        if cpus > CPUS_MAX {
+            return unneeded(Error::ManyCpus(WHAT, CPUS_MAX));
+        }
+        let done = btf(site.sys).and_then(|()| load(site, cpus, meter));
+        programs::loaded(&[CGROUPS, CPU_PARTS], done)
+    }
+
+    fn record(&self, index: usize) -> Option<&[u8; RECORD]> {
+        self.records.get(index * RECORD..)?.first_chunk()
+    }
+}
+
+fn load(site: &Site<'_>, cpus: usize, meter: &mut Meter) -> Result<Cgroups, Error> {
+    attempt(WHAT, || {
+        let mut open = CgroupsSkelBuilder::default().open(place())?;
+        open.maps.containers.reuse_fd(site.followed.as_fd())?;
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        open.maps.cpu_parts.set_max_entries(cpus)?;
+        if let Some(knobs) = &mut open.maps.rodata_data {
+            knobs.unified = site.unified;
+            knobs.possible_cpus = cpus;
+        }
+        let loaded = open.load()?;
+        meter.add(CGROUPS, loaded.progs.read_cgroups.as_fd());
+        run(&loaded.progs.find_cpu_parts.as_fd().try_clone_to_owned()?, 0)?;
+        let records = &loaded.maps.records;
+        // SAFETY: the memory is the map's, and is neither cut nor moved; only the program that `read` runs
+        // writes there but for us.
+        let records = unsafe { MmapOptions::new().len(BATCH * RECORD).map_mut(&records.as_fd())? };
+        let program = loaded.progs.read_cgroups.as_fd().try_clone_to_owned()?;
+        // The mapping and the program keep what they need; the rest of the object is not needed any more.
+        Ok(Cgroups { program, records, page_bytes: crate::sys::page_size().unwrap_or(4096) })
+    })
+}
+
+/// Runs a program once, here, with one argument.
+fn run(program: &OwnedFd, argument: u64) -> io::Result<()> {
+    let arguments = [argument];
+    let mut opts = bpf_test_run_opts {
+        ctx_in: (&raw const arguments).cast(),
+        ctx_size_in: size_of_val(&arguments) as u32,
+        ..Default::default()
+    };
+    opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
+    // SAFETY: `opts` is ours, says how long it and `arguments` are, and all its other pointers are null with
+    // lengths of zero.
+    let error = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut opts) };
+    // libbpf gives errors as negative numbers.
+    if error < 0 { Err(io::Error::from_raw_os_error(-error)) } else { Ok(()) }
+}
+
+impl CgroupSource for Cgroups {
+    fn most(&self) -> usize {
+        BATCH
+    }
+
+    fn ask(&mut self, index: usize, request: &CgroupRequest) {
+        let known_total = request.known_total.and_then(|total| u64::try_from(total.as_nanos()).ok());
+        let known_usage = request.known_usage.and_then(|bytes| bytes.checked_div(self.page_bytes));
+        let wanted = if request.cpu { WANT_CPU } else { 0 } | if request.memory { WANT_MEMORY } else { 0 };
+        let Some(record) = self.records.get_mut(index * RECORD..).and_then(<[u8]>::first_chunk_mut) else {
+            return;
+        };
+        write(
+            record,
+            &Asked {
+                folders: request.folders.descriptors,
+                nodes: request.folders.nodes,
+                wanted,
+                known_total: known_total.unwrap_or(NONE),
+                known_usage: known_usage.unwrap_or(NONE),
+            },
+        );
+    }
+
+    fn read(&mut self, count: usize) -> bool {
+        let done = run(&self.program, count.min(BATCH) as u64);
+        done.inspect_err(|why| Failed::Read.count(WHAT, why)).is_ok()
+    }
+
+    fn counters(&self, index: usize) -> CgroupCounters {
+        self.record(index).map_or(CgroupCounters::NONE, |record| parse(record, self.page_bytes))
+    }
+}
+
+/// The part of a record that is asked for.
+struct Asked {
+    folders: [i32; HIERARCHIES],
+    nodes: [u64; HIERARCHIES],
+    wanted: u64,
+    known_total: u64,
+    known_usage: u64,
+}
+
+// The functions below read and write it, word by word.
+const _: () = assert!(
+    RECORD == 8 * WORDS
+        && offset_of!(types::cgroup_record, nodes) == 8 * 2
+        && offset_of!(types::cgroup_record, wanted) == 8 * 6
+        && offset_of!(types::cgroup_record, told) == 8 * TOLD
+        && offset_of!(types::cgroup_record, total_ns) == 8 * 12
+        && offset_of!(types::cgroup_record, periods) == 8 * 13
+        && offset_of!(types::cgroup_record, quota_us) == 8 * 16
+        && offset_of!(types::cgroup_record, cpus) == 8 * 18
+        && offset_of!(types::cgroup_record, usage) == 8 * 19
+        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 21
+        && offset_of!(types::cgroup_record, shmem) == 8 * 25
+);
+const WORDS: usize = 26;
+const TOLD: usize = 9;
+
+fn write(record: &mut [u8; RECORD], asked: &Asked) {
+    let (folders, words) = record.split_at_mut(4 * HIERARCHIES);
+    for (to, folder) in folders.chunks_exact_mut(4).zip(asked.folders) {
+        to.copy_from_slice(&folder.to_ne_bytes());
+    }
+    // What was told before is gone.
+    let rest = [asked.wanted, asked.known_total, asked.known_usage];
+    let numbers = asked.nodes.into_iter().chain(rest).chain(std::iter::repeat(0));
+    for (to, number) in words.chunks_exact_mut(8).zip(numbers) {
+        to.copy_from_slice(&number.to_ne_bytes());
+    }
+}
+
+/// What a record tells.
+pub(super) fn parse(record: &[u8; RECORD], page_bytes: u64) -> CgroupCounters {
+    #[cfg(test)]
+    crate::fuzz::record::note("bpf_cgroup", &[record]);
+    let (words, _) = record.as_chunks::<8>();
+    let mut numbers = [0; WORDS];
+    for (number, word) in numbers.iter_mut().zip(words) {
+        *number = u64::from_ne_bytes(*word);
+    }
+    let [_, _, node0, node1, node2, node3, _, _, _, told, rest @ ..] = numbers;
+    let [user, system, total, periods, throttled_periods, throttled, rest @ ..] = rest;
+    let [quota, period, cpus, usage, limit, pages @ ..] = rest;
+    let tells = |what: u64| told & what != 0;
+    let time = Duration::from_nanos;
+    let sum = CpuSum { total: time(total), user: time(user), system: time(system) };
+    let limit = match limit.checked_mul(page_bytes) {
+        Some(bytes) => Limit::of(bytes),
+        None => Limit::Unlimited,
+    };
+    CgroupCounters {
+        nodes: [node0, node1, node2, node3],
+        cpu: told_of(tells(SAME_TIME), tells(TIME).then_some(sum)),
+        uncontrolled: tells(NO_CPU),
+        throttling: tells(THROTTLING).then_some(Throttling {
+            periods,
+            throttled_periods,
+            throttled: time(throttled),
+        }),
+        quota: if tells(QUOTA) { quota_of(quota, period) } else { None },
+        cpus: tells(CPUS).then_some(cpus.count_ones()),
+        memory: told_of(tells(SAME_USAGE), tells(USAGE).then_some((usage.saturating_mul(page_bytes), limit))),
+        held: if tells(PAGES) { held(pages, page_bytes) } else { None },
+    }
+}
+
+fn told_of<T>(same: bool, new: Option<T>) -> Told<T> {
+    match new {
+        _ if same => Told::Same,
+        Some(new) => Told::New(new),
+        None => Told::Unknown,
+    }
+}
+
+fn quota_of(quota_us: u64, period_us: u64) -> Option<Quota> {
+    if quota_us == NONE {
+        Some(Quota::Unlimited)
+    } else {
+        crate::host::cgroup::quota::cores(quota_us, period_us)
+    }
+}
+
+/// Counts of pages may be below zero for a moment, which the kernel shows as zero.
+fn held(pages: [u64; 5], page_bytes: u64) -> Option<Unreclaimable> {
+    let [inactive, active, locked, anon, shmem] =
+        pages.map(|pages| Some(u64::try_from(pages.cast_signed()).unwrap_or(0).saturating_mul(page_bytes)));
+    Unreclaimable::of(anon, shmem, locked, [active, inactive])
+}
