@@ -5,7 +5,7 @@ ONSET = $(CARGO_TARGET_DIR)/release/onset
 STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 
 # All C but the kernel's types, which are written as the kernel writes them.
-C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c docs/example/*.c src/layout/*.c tests/truth/programs/*.c)
+C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c docs/example/*.c benches/*.c src/layout/*.c tests/truth/programs/*.c)
 
 .PHONY: run test everything lab aarch64 demo release install uninstall dist bench compare truth soak fuzz check fmt dependencies test-dependencies build
 

@@ -45,6 +45,7 @@ impl FixedBuf {
     }
 
     /// Appends all of these bytes or none.
+    #[inline] // a page of metrics is made of thousands of short texts
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Full> {
         let end = self.len.checked_add(bytes.len()).ok_or(Full)?;
         copy(self.bytes.get_mut(self.len..end).ok_or(Full)?, bytes);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onset::clock::{Now, Wall};
 use onset::host::Paths;
-use onset::host::{Facts, Reader, TaskSample, TaskState};
+use onset::host::{Facts, Reader, TaskLook, TaskSample, TaskState};
 
 /// All that is read of a container.
 pub const OF_CONTAINERS: Facts =
@@ -69,9 +69,13 @@ impl Tree {
     /// The same, where no container did anything since the last one.
     pub fn idle(&mut self, facts: Facts) -> Now {
         self.turn += 1;
-        let now = Now { mono: Duration::from_secs(self.turn * 10), wall: Wall(1_795_452_413_007) };
+        let now = self.now();
         self.reader.read(facts, now);
         now
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Duration::from_secs(self.turn * 10), wall: Wall(1_795_452_413_007) }
     }
 
     /// Each container has worked, waited and grown since it was last read, each as it does.
@@ -97,14 +101,15 @@ impl Tree {
 
     /// Some tasks in each container, as the look at all tasks finds them.
     pub fn count_tasks(&mut self) {
-        self.reader.count_tasks(|containers, count| {
+        let now = self.now();
+        let _ = self.reader.count_tasks(now, |containers, count| {
             for container in containers.iter() {
                 for (state, seconds) in [(TaskState::Running, 0), (TaskState::Uninterruptible, 2)] {
                     let blocked = Duration::from_secs(seconds);
                     count(TaskSample { container: Some(container.key()), state, blocked, in_iowait: false });
                 }
             }
-            true
+            TaskLook::Whole(now.mono)
         });
     }
 }

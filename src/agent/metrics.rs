@@ -190,6 +190,9 @@ const OVERFLOWS: Metric = metric(
     &[],
 );
 
+/// More programs than there are: what they cost is read into an array.
+const PROGRAMS_MAX: usize = 64;
+
 /// All that is shown.
 pub(super) struct View<'a> {
     pub(super) slots: &'a Slots,
@@ -248,9 +251,7 @@ impl View<'_> {
         scrape.family(&TURN, |to| to.histogram::<&str, _>(&[], self.turns));
         scrape.family(&LONGEST, |to| to.value(self.turns.max()));
         scrape.family(&CONTAINERS, |to| to.value(self.containers.len()));
-        let captures = &self.shared.captures;
-        scrape.family(&BPF, |to| captures.run_time(&mut |name, time, _| to.sample(&[name], time)));
-        scrape.family(&BPF_RUNS, |to| captures.run_time(&mut |name, _, runs| to.sample(&[name], runs)));
+        self.programs(scrape);
         scrape.family(&BPF_STATE, |to| {
             bpf::each_program(&mut |program| to.sample(&[program.program, program.standing.name()], 1_u64));
         });
@@ -259,6 +260,20 @@ impl View<'_> {
         optional(scrape, &FDS, self.process.open_fds());
         scrape.family(&STARTED, |to| to.value(seconds(self.process.started)));
         scrape.family(&OVERFLOWS, |to| to.value(self.mishaps.truncated));
+    }
+
+    /// What the programs cost. The kernel is asked once for both families: it takes its time for each program.
+    fn programs(&self, scrape: &mut Scrape<'_>) {
+        let (mut programs, mut count) = ([("", Duration::ZERO, 0); PROGRAMS_MAX], 0);
+        self.shared.captures.run_time(&mut |name, time, runs| {
+            if let Some(place) = programs.get_mut(count) {
+                *place = (name, time, runs);
+                count += 1;
+            }
+        });
+        let known = programs.get(..count).unwrap_or_default();
+        scrape.family(&BPF, |to| known.iter().for_each(|(name, time, _)| to.sample(&[name], *time)));
+        scrape.family(&BPF_RUNS, |to| known.iter().for_each(|(name, _, runs)| to.sample(&[name], *runs)));
     }
 
     /// The families that were there before there were several outputs.

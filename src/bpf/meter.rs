@@ -31,7 +31,7 @@ impl Meter {
 
     /// Each name, with the run time and the runs of its programs; zero unless the kernel counts them
     /// (kernel.bpf_stats_enabled).
-    pub fn read(&self, each: &mut dyn FnMut(&str, Duration, u64)) {
+    pub fn read(&self, each: &mut dyn FnMut(&'static str, Duration, u64)) {
         for (name, programs) in &self.0 {
             let (mut time, mut runs) = (Duration::ZERO, 0_u64);
             for (ran, count) in programs.iter().filter_map(run_of) {

@@ -269,7 +269,7 @@ impl Captures {
 
     /// Each program's name, its run time and its runs as the kernel counts them: zero unless
     /// kernel.bpf_stats_enabled is set.
-    pub fn run_time(&self, each: &mut dyn FnMut(&str, Duration, u64)) {
+    pub fn run_time(&self, each: &mut dyn FnMut(&'static str, Duration, u64)) {
         self.meter.read(each);
     }
 

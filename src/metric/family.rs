@@ -200,8 +200,21 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Text that stands for itself in quotes.
-fn is_plain(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks();
+    words.iter().all(|word| is_plain_word(u64::from_ne_bytes(*word)))
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+/// The same of eight bytes at once. In each of the terms a byte's highest bit is set if that byte is not
+/// plain; should a byte of `word` itself have it, the carries of others do not matter any more.
+fn is_plain_word(word: u64) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = 0x80 * EACH;
+    let below = |word: u64, least: u8| !(word | HIGHEST).wrapping_sub(u64::from(least) * EACH);
+    let is = |byte: u8| below(word ^ (u64::from(byte) * EACH), 1);
+    let above = word.wrapping_add((0x7f - u64::from(b'~')) * EACH);
+    (word | below(word, b' ') | above | is(b'"') | is(b'\\')) & HIGHEST == 0
 }
 
 /// Text as the format wants it. A byte that is no UTF-8, and NUL, which ends the text for some

@@ -3,6 +3,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::family::is_plain;
 use super::*;
 use crate::fixed_buf::FixedBuf;
 
@@ -230,4 +231,32 @@ fn the_longest_observation_is_remembered() {
         turn.observe(Duration::from_millis(ms));
     }
     assert_eq!(turn.max(), Duration::from_millis(7));
+}
+
+#[test]
+fn text_is_plain_if_each_of_its_bytes_is_wherever_it_stands() {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    for byte in 0..=u8::MAX {
+        for len in 1..20 {
+            for at in 0..len {
+                for around in [b' ', b'~', b'!', b'#', b'[', b']', b'a'] {
+                    let mut text = vec![around; len];
+                    text[at] = byte;
+                    assert_eq!(
+                        is_plain(&text),
+                        plain(byte),
+                        "{byte:#x} at {at} of {len}, around it {around:#x}"
+                    );
+                }
+            }
+        }
+    }
+    // Bytes that could hide each other by a carry.
+    for one in 0..=u8::MAX {
+        for other in 0..=u8::MAX {
+            let text = [b'a', b'a', one, other, b'a', b'a', b'a', b'a'];
+            assert_eq!(is_plain(&text), plain(one) && plain(other), "{text:?}");
+        }
+    }
+    assert!(is_plain(b""));
 }

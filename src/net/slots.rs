@@ -52,7 +52,7 @@ impl<L: Listener> Slots<L> {
     ) -> io::Result<Slots<L>> {
         let registry = registry.try_clone()?;
         registry.register(&mut listener, Token(tokens.start), Interest::READABLE)?;
-        let slots = tokens.clone().skip(1).map(|_| Slot::new(&limits)).collect();
+        let slots = (0..tokens.len().saturating_sub(1)).map(|place| Slot::new(place, &limits)).collect();
         let (accept_state, budget) = (AcceptState::Idle, Budget::TURN);
         Ok(Slots { listener, registry, token: tokens.start, slots, limits, accept_state, budget, first: 0 })
     }

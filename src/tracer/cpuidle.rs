@@ -201,9 +201,10 @@ impl Detector for Cpuidle {
         scrape.family(&RATIO, |family| {
             for container in containers.iter() {
                 if let Some(usage) = self.readings(Some(container.key())) {
+                    let [id, name, pod, namespace] = labels(container);
                     for (mode, level) in [("user", usage.user), ("system", usage.system)] {
                         if let Some(level) = level {
-                            family.sample(&labels(container, mode), level.percent.ratio());
+                            family.sample(&[id, name, pod, namespace, mode], level.percent.ratio());
                         }
                     }
                 }

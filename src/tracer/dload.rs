@@ -212,7 +212,7 @@ impl Detector for Dload {
         scrape.family(&DLOAD, |family| {
             for container in containers.iter() {
                 if let Some((dload, _)) = known(container) {
-                    let [id, name, pod, namespace, _] = labels(container, "");
+                    let [id, name, pod, namespace] = labels(container);
                     family.sample(&[id, name, pod, namespace], dload);
                 }
             }
@@ -220,13 +220,14 @@ impl Detector for Dload {
         scrape.family(&TASKS, |family| {
             for container in containers.iter() {
                 let Some((_, counts)) = known(container) else { continue };
+                let [id, name, pod, namespace] = labels(container);
                 for (state, count) in [
                     ("running", counts.running),
                     ("sleeping", counts.sleeping),
                     ("stopped", counts.stopped),
                     ("uninterruptible", counts.uninterruptible),
                 ] {
-                    family.sample(&labels(container, state), count);
+                    family.sample(&[id, name, pod, namespace, state], count);
                 }
             }
         });

@@ -249,7 +249,7 @@ impl Detector for Memburst {
                 for container in containers.iter() {
                     let growth = self.readings(Some(container.key()));
                     if let Some(bytes) = growth.and_then(|growth| kind(&growth.held)) {
-                        let [id, name, pod, namespace, _] = labels(container, "");
+                        let [id, name, pod, namespace] = labels(container);
                         family.sample(&[id, name, pod, namespace], bytes);
                     }
                 }

@@ -41,9 +41,9 @@ impl<T: Default> Subjects<T> {
     }
 }
 
-/// A container's labels in metrics, and one more: `container_id, container, pod, namespace, ...`.
-pub fn labels<'a>(container: Container<'a>, last: &'a str) -> [&'a str; 5] {
-    [container.id(), container.name(), container.pod(), container.namespace(), last]
+/// A container's labels in metrics: `container_id, container, pod, namespace`.
+pub fn labels(container: Container<'_>) -> [&str; 4] {
+    [container.id(), container.name(), container.pod(), container.namespace()]
 }
 
 #[cfg(test)]

@@ -248,6 +248,7 @@ impl Detector for Waitrate {
         scrape.family(&RATIO, |family| {
             for container in containers.iter() {
                 let Some(Level { time, .. }) = self.readings(Some(container.key())) else { continue };
+                let [id, name, pod, namespace] = labels(container);
                 for (cause, part) in [
                     ("inner", time.inner),
                     ("external", time.external),
@@ -256,7 +257,8 @@ impl Detector for Waitrate {
                     ("unsplit", waiting::unsplit(&time)),
                 ] {
                     let share = Percent::of(part, Nanos::from(time.all.saturating_add(time.ran)));
-                    family.sample(&labels(container, cause), share.map_or(0.0, Percent::ratio));
+                    let ratio = share.map_or(0.0, Percent::ratio);
+                    family.sample(&[id, name, pod, namespace, cause], ratio);
                 }
             }
         });
@@ -264,7 +266,7 @@ impl Detector for Waitrate {
             for container in containers.iter() {
                 let subject = self.subjects.get(container.key());
                 if let Some(throttled) = subject.and_then(|subject| subject.counters.throttled) {
-                    let [id, name, pod, namespace, _] = labels(container, "");
+                    let [id, name, pod, namespace] = labels(container);
                     family.sample(&[id, name, pod, namespace], throttled.as_secs_f64());
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use onset::clock::{Now, Wall};
 use onset::host::Paths;
-use onset::host::{Facts, Identity, NameReport, NameSource, Reader, Record, Scan, Text};
+use onset::host::{Facts, Identity, NameReport, NameSource, Reader, Record, Scan, TaskLook, Text};
 
 use crate::allocations;
 
@@ -86,7 +86,8 @@ fn a_hundred_containers_cost_no_heap_allocation() {
         let made = allocations(|| {
             assert!(reader.changed(now) == Scan::Whole);
             reader.read(all, now);
-            reader.count_tasks(|_, _| true);
+            reader.count_tasks(now, |_, _| TaskLook::Partial);
+            reader.count_tasks(now, |_, _| TaskLook::Whole(now.mono));
             reader.changes(|_| told += 1);
             reader.learn(key, &named);
             assert!(reader.rescan(now) == Scan::Whole);
