@@ -52,80 +52,83 @@ fn generate() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let (mut modules, mut hooks, mut shared) = (String::new(), String::new(), Shared::default());
+    let mut made = Made::default();
     for (folder, attribute) in FOLDERS {
         println!("cargo:rerun-if-changed={folder}");
         for source in sources(Path::new(folder))? {
-            let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file name in UTF-8")?;
-            let name = name.trim_end_matches(SUFFIX);
-            let (object, skeleton) = (out.join(format!("{name}.bpf.o")), out.join(format!("{name}.skel.rs")));
-            let mut builder = SkeletonBuilder::new();
-            builder.source(&source).obj(&object).clang_args(["-Wall", "-Werror", "-Ibpf"]);
-            builder.build().map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
-            let hook = read(&object, name, attribute, &mut shared);
-            let hook = hook.map_err(|error| format!("{}: {error}", source.display()))?;
-            // Who debugs a program reads the verifier's log with its lines; a release has no use for them.
-            if env::var("PROFILE").as_deref() == Ok("release") {
-                drop_lines(&object).map_err(|error| format!("{}: {error}", object.display()))?;
-            }
-            builder.generate(&skeleton)?;
-            writeln!(
-                modules,
-                "{attribute}\n\
-                 #[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
-                 pub mod {name} {{ include!({skeleton:?}); }}"
-            )?;
-            if let Some(hook) = hook {
-                writeln!(hooks, "{attribute} {hook},")?;
-            }
+            made.add(&source, attribute, &out)?;
         }
     }
+    let Made { mut skeletons, hooks, layouts, .. } = made;
     writeln!(
-        modules,
+        skeletons,
         "/// The hooks by their files' names.\npub(super) static HOOKS: &[super::hook::Program] = &[{hooks}];"
     )?;
-    fs::write(out.join("skeletons.rs"), modules)?;
-    fs::write(out.join("layouts.rs"), shared.text)?;
+    fs::write(out.join("skeletons.rs"), skeletons)?;
+    fs::write(out.join("layouts.rs"), layouts)?;
     Ok(())
 }
 
-/// What objects share with userspace.
+/// What was made of the programs.
 #[derive(Default)]
-struct Shared {
+struct Made {
     /// A module for each object.
-    text: String,
-    /// The structures of those that are part of the agent.
-    layouts: Vec<(String, Layouts)>,
+    skeletons: String,
+    /// The items of `HOOKS`.
+    hooks: String,
+    /// A module for each object, with what it shares.
+    layouts: String,
+    /// The same of those that are part of the agent.
+    shared: Vec<(String, Layouts)>,
 }
 
-/// Adds what an object shares, and gives the item of `HOOKS` if it is a hook.
-fn read(
-    object: &Path,
-    name: &str,
-    attribute: &str,
-    shared: &mut Shared,
-) -> Result<Option<String>, Box<dyn Error>> {
-    let open = ObjectBuilder::default().open_file(object)?;
-    // SAFETY: `open` owns the object, and outlives this reference to it.
-    let raw = unsafe { open.as_libbpf_object().as_ref() };
-    let btf = Btf::from_bpf_object(raw)?.ok_or("it has no BTF")?;
-    let layouts = layouts::of(&btf, &record_sources(&open))?;
-    let module = rust::module(&layouts, &shared.layouts)?;
-    let what = "/// What it shares; much of it with itself alone.\n#[allow(unused, clippy::all)]";
-    writeln!(shared.text, "{attribute}\n{what}\npub mod {name} {{\n{module}}}")?;
-    let hook = if is_hook(&open)? {
-        let (variables, bytes) = (variables(&btf)?, layouts::longest(&btf, &layouts, RING));
-        Some(format!(
-            "super::hook::Program {{ name: {name:?}, what: \"the {name} program\", \
-             object: include_bytes!({object:?}), variables: &[{variables}], record_bytes: {bytes} }}"
-        ))
-    } else {
-        None
-    };
-    if attribute.is_empty() {
-        shared.layouts.push((name.to_owned(), layouts));
+impl Made {
+    /// Compiles a program, and adds what is made of it.
+    fn add(&mut self, source: &Path, attribute: &str, out: &Path) -> Result<(), Box<dyn Error>> {
+        let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file name in UTF-8")?;
+        let name = name.trim_end_matches(SUFFIX);
+        let (object, skeleton) = (out.join(format!("{name}.bpf.o")), out.join(format!("{name}.skel.rs")));
+        let mut builder = SkeletonBuilder::new();
+        builder.source(source).obj(&object).clang_args(["-Wall", "-Werror", "-Ibpf"]);
+        builder.build().map_err(|error| format!("{error:#}; clang 14 or later is needed"))?;
+        self.read(&object, name, attribute).map_err(|error| format!("{}: {error}", source.display()))?;
+        // Who debugs a program reads the verifier's log with its lines; a release has no use for them.
+        if env::var("PROFILE").as_deref() == Ok("release") {
+            drop_lines(&object).map_err(|error| format!("{}: {error}", object.display()))?;
+        }
+        builder.generate(&skeleton)?;
+        writeln!(
+            self.skeletons,
+            "{attribute}\n\
+             #[allow(warnings, missing_docs, clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]\n\
+             pub mod {name} {{ include!({skeleton:?}); }}"
+        )?;
+        Ok(())
     }
-    Ok(hook)
+
+    /// Adds what an object shares with userspace, and how it is loaded if it is a hook.
+    fn read(&mut self, object: &Path, name: &str, attribute: &str) -> Result<(), Box<dyn Error>> {
+        let open = ObjectBuilder::default().open_file(object)?;
+        // SAFETY: `open` owns the object, and outlives this reference to it.
+        let raw = unsafe { open.as_libbpf_object().as_ref() };
+        let btf = Btf::from_bpf_object(raw)?.ok_or("it has no BTF")?;
+        let layouts = layouts::of(&btf, &record_sources(&open))?;
+        let module = rust::module(&layouts, &self.shared)?;
+        let what = "/// What it shares; much of it with itself alone.\n#[allow(unused, clippy::all)]";
+        writeln!(self.layouts, "{attribute}\n{what}\npub mod {name} {{\n{module}}}")?;
+        if is_hook(&open)? {
+            let (variables, bytes) = (variables(&btf)?, layouts::longest(&btf, &layouts, RING));
+            writeln!(
+                self.hooks,
+                "{attribute} super::hook::Program {{ name: {name:?}, what: \"the {name} program\", \
+                 object: include_bytes!({object:?}), variables: &[{variables}], record_bytes: {bytes} }},"
+            )?;
+        }
+        if attribute.is_empty() {
+            self.shared.push((name.to_owned(), layouts));
+        }
+        Ok(())
+    }
 }
 
 /// The ring buffers and iterators of an object.

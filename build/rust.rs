@@ -17,7 +17,7 @@ pub fn module(layouts: &Layouts, elsewhere: &[(String, Layouts)]) -> Result<Stri
                 layout.name
             ));
         }
-        let same = elsewhere.iter().find(|(_, others)| others.get(&layout.name) == Some(layout));
+        let same = elsewhere.iter().find(|(_, others)| is_in(others, &layout.name, layouts));
         let written = match same {
             Some((module, _)) => writeln!(text, "pub use super::{module}::{name};"),
             None => write(layout, &name, &mut text),
@@ -25,6 +25,27 @@ pub fn module(layouts: &Layouts, elsewhere: &[(String, Layouts)]) -> Result<Stri
         written.map_err(|error| error.to_string())?;
     }
     Ok(text)
+}
+
+/// Whether the others have this structure, with all that it holds, as these have it.
+fn is_in(others: &Layouts, name: &str, these: &Layouts) -> bool {
+    let Some(own) = these.get(name) else { return false };
+    let held = own.fields.iter().filter_map(|field| match &field.kind {
+        Kind::Struct(held, _) => Some(held),
+        Kind::Number(_) | Kind::Bytes(_) => None,
+    });
+    others.get(name) == Some(own) && held.into_iter().all(|held| is_in(others, held, these))
+}
+
+/// Words of Rust that C may name a field by.
+const KEYWORDS: [&str; 18] = [
+    "as", "async", "await", "box", "dyn", "fn", "gen", "impl", "in", "let", "loop", "match", "mod", "move",
+    "ref", "type", "use", "where",
+];
+
+/// A field's name as Rust takes it.
+fn word(name: &str) -> String {
+    if KEYWORDS.contains(&name) { format!("r#{name}") } else { name.to_owned() }
 }
 
 /// `file_id` as `FileId`.
@@ -38,7 +59,7 @@ fn write(layout: &Layout, name: &str, to: &mut String) -> fmt::Result {
     writeln!(to, "/// `struct {}`.", layout.name)?;
     writeln!(to, "#[derive(Clone, Copy, Debug, PartialEq, Eq)]\npub struct {name} {{")?;
     for Field { name, offset, kind } in fields {
-        writeln!(to, "    /// From byte {offset} on.\n    pub r#{name}: {},", kind.rust())?;
+        writeln!(to, "    /// From byte {offset} on.\n    pub {}: {},", word(name), kind.rust())?;
     }
     writeln!(to, "}}\n\nimpl {name} {{")?;
     match tail {
@@ -58,7 +79,7 @@ fn write(layout: &Layout, name: &str, to: &mut String) -> fmt::Result {
         "        let (head, rest) = bytes.split_first_chunk::<{head}>()?;\n        let read = {name} {{"
     )?;
     for Field { name, offset, kind } in fields {
-        writeln!(to, "            r#{name}: {},", kind.read(*offset))?;
+        writeln!(to, "            {}: {},", word(name), kind.read(*offset))?;
     }
     writeln!(to, "        }};\n        Some((read, rest))\n    }}\n")?;
     writeln!(
@@ -96,10 +117,11 @@ impl Kind {
     }
 
     fn bytes(&self, field: &str) -> String {
+        let field = word(field);
         match self {
-            Kind::Number(_) => format!("self.r#{field}.to_ne_bytes()"),
-            Kind::Bytes(_) => format!("self.r#{field}"),
-            Kind::Struct(..) => format!("self.r#{field}.bytes()"),
+            Kind::Number(_) => format!("self.{field}.to_ne_bytes()"),
+            Kind::Bytes(_) => format!("self.{field}"),
+            Kind::Struct(..) => format!("self.{field}.bytes()"),
         }
     }
 }

@@ -8,7 +8,8 @@ pub fn numbers(array: &[u8]) -> impl Iterator<Item = u64> {
     array.as_chunks().0.iter().map(|number| u64::from_ne_bytes(*number))
 }
 
-/// Bytes of a structure from a place on.
+/// Bytes of a structure from a place on: no more than a load, also where a release is optimized for its size.
+#[inline(always)]
 fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }

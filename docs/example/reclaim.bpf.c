@@ -22,8 +22,8 @@ struct reclaim {
 	struct layout layout;
 	__u32 kernel_bytes;
 	__u32 user_bytes;
-	__u64 kernel[FRAMES_MAX];
-	__u64 user[FRAMES_MAX];
+	/* Those of the kernel, then those of the process. */
+	__u64 frames[2 * FRAMES_MAX];
 };
 
 struct {
@@ -50,8 +50,9 @@ static __always_inline int begin(void)
 
 static __always_inline void read_stacks(void *ctx, struct reclaim *record)
 {
-	long kernel = bpf_get_stack(ctx, record->kernel, sizeof(record->kernel), 0);
-	long user = bpf_get_stack(ctx, record->user, sizeof(record->user), BPF_F_USER_STACK);
+	const __u64 half = FRAMES_MAX * sizeof(__u64);
+	long kernel = bpf_get_stack(ctx, record->frames, half, 0);
+	long user = bpf_get_stack(ctx, record->frames + FRAMES_MAX, half, BPF_F_USER_STACK);
 
 	record->kernel_bytes = kernel > 0 ? kernel : 0;
 	record->user_bytes = user > 0 ? user : 0;

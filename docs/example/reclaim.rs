@@ -15,7 +15,7 @@ use super::trigger::{Trigger, TriggerState};
 use super::{
     Capacity, Data, Field, FieldKind, HookKnob, HookSpec, KnobSource, Settings, Shrink, Spec, Tracer,
 };
-use crate::capture_data::{CaptureData, CaptureKind, ProgramPlace, RecordStack, StackNames};
+use crate::capture_data::{CaptureData, CaptureKind, FRAMES_MAX, ProgramPlace, RecordStack, StackNames};
 use crate::clock::Now;
 use crate::config::{Knob, Value};
 use crate::host::{Facts, Key, Snapshot, Text, Watched};
@@ -92,10 +92,10 @@ struct Stall {
 impl Stall {
     /// Reads a record. `None` for one that is too short.
     fn parse(record: &[u8]) -> Option<Stall> {
-        let (reclaim, user) = layout::Reclaim::read(record)?;
-        let frames = |bytes: u32| usize::try_from(bytes).unwrap_or(0) / size_of::<u64>();
-        let kernel = numbers(&reclaim.kernel).take(frames(reclaim.kernel_bytes));
-        let user = numbers(user).take(frames(reclaim.user_bytes));
+        let (reclaim, frames) = layout::Reclaim::read(record)?;
+        let count = |bytes: u32| usize::try_from(bytes).unwrap_or(0) / size_of::<u64>();
+        let kernel = numbers(frames).take(count(reclaim.kernel_bytes));
+        let user = numbers(frames).skip(FRAMES_MAX).take(count(reclaim.user_bytes));
         let layout::Layout { start_code, end_code, start_stack } = reclaim.layout;
         let program = ProgramPlace { start_code, end_code, start_stack };
         let comm = reclaim.comm.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -8,7 +8,7 @@ struct owner {
 };
 
 struct reading {
-	__u8 kind;
+	__u8 type; /* a word of Rust */
 	struct owner owner;
 	__u32 added;
 	__u16 count;
@@ -29,7 +29,7 @@ const volatile struct reading sample = {
 	.container = 0x0102030405060708,
 	.delta = -5,
 	.count = 515,
-	.kind = 7,
+	.type = 7,
 	.owner = {.pid = 4711, .comm = "reader"},
 	.stack = {0xffffffff81000000, 17},
 };

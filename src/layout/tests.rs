@@ -46,7 +46,7 @@ fn a_field_that_moved_in_c_is_read_where_it_has_gone() {
     let read = |bytes: &[u8]| moved::Reading::read(bytes).map(|(one, rest)| (one, rest.to_vec()));
     let (one, rest) = found(&after, read, |(one, _)| one.container == container);
     let owner = moved::Owner { comm, pid: 4711 };
-    assert_eq!(one, moved::Reading { kind: 7, owner, added: 0, count: 515, container, delta: -5 });
+    assert_eq!(one, moved::Reading { r#type: 7, owner, added: 0, count: 515, container, delta: -5 });
     assert!(super::numbers(&rest).take(8).eq(stack), "{rest:?}");
     // Who reads the one as the other reads nonsense: it is no accident that both were right.
     let crossed = first::Reading::read(&moved::Reading::bytes(&one)).map(|(one, _)| one);
@@ -56,7 +56,7 @@ fn a_field_that_moved_in_c_is_read_where_it_has_gone() {
 #[test]
 fn what_is_written_is_what_is_read_and_bytes_that_are_missing_make_it_none() {
     let owner = moved::Owner { comm: [b'x'; 16], pid: 1 };
-    let one = moved::Reading { kind: 1, owner, added: 2, count: 3, container: 4, delta: i32::MIN };
+    let one = moved::Reading { r#type: 1, owner, added: 2, count: 3, container: 4, delta: i32::MIN };
     let bytes = one.bytes();
     assert_eq!(moved::Reading::read(&bytes), Some((one, &[][..])));
     for len in 0..bytes.len() {
@@ -141,4 +141,22 @@ fn two_structures_with_one_name_in_rust_are_refused() {
         RECORD_OF(events, an_event); RECORD_OF(events, AnEvent);";
     let said = refusal("twins", source, &["events"]).expect("it is refused");
     assert!(said.contains("struct an_event and struct AnEvent have one name in Rust"), "{said}");
+}
+
+#[test]
+fn a_structure_is_another_objects_only_if_all_that_it_holds_is() {
+    use layouts::{Field, Kind, Layout, Layouts};
+    let of = |inner: &str| -> Layouts {
+        let held = Kind::Struct("inner".to_owned(), 8);
+        let all = [("inner", Kind::Number(inner.to_owned())), ("outer", held)].map(|(name, kind)| {
+            let fields = vec![Field { name: "only".to_owned(), offset: 0, kind }];
+            (name.to_owned(), Layout { name: name.to_owned(), fields, head: 8, tail: None })
+        });
+        all.into()
+    };
+    let module =
+        |inner: &str| rust::module(&of(inner), &[("other".to_owned(), of("u64"))]).expect("it is Rust");
+    assert_eq!(module("u64"), "pub use super::other::Inner;\npub use super::other::Outer;\n");
+    let own = module("i64");
+    assert!(own.contains("pub struct Outer {") && !own.contains("super::other"), "{own}");
 }

@@ -41,9 +41,8 @@ fn stall(container: Option<Key>, took: Duration) -> Vec<u8> {
         layout: layout::Layout { start_code: 1, end_code: 2, start_stack: 3 },
         kernel_bytes: 16,
         user_bytes: 8,
-        kernel: [0x81; 512],
     };
-    [&record.bytes()[..], &[0x40; 512]].concat()
+    [&record.bytes()[..], &[0x81; 512], &[0x40; 512]].concat()
 }
 
 #[test]
