@@ -362,14 +362,14 @@ impl Agent {
             if open.caller.is_none() {
                 continue; // words take memory, and nobody reads them
             }
-            let told = match (kept, answer) {
+            let result = match (kept, answer) {
                 (Some(id), _) => Ok(id),
                 (None, Err(refusal)) => Err(open.refused(refusal, now)),
                 (None, Ok(_)) => {
                     Err("it was captured, but could not be kept in the log; see onset status".into())
                 }
             };
-            self.tell(now, open.caller, told);
+            self.answer_caller(now, open.caller, result);
         }
         self.backlog = true;
     }

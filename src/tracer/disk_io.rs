@@ -25,14 +25,14 @@ const STALLS_MAX: usize = 10;
 /// Devices that one document tells of: those around one are few.
 const DEVICES_MAX: usize = 16;
 
-/// How many rows are told, and which waits.
+/// How many rows are shown, and which waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Processes of each device.
     pub processes: usize,
     /// Files of each process.
     pub files: usize,
-    /// Waits that are told are longer.
+    /// Waits that are shown are longer.
     pub stall: Duration,
 }
 
@@ -85,7 +85,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn told(&self, device: &'a DeviceIo) -> &'a [ProcessIo] {
+    fn shown(&self, device: &'a DeviceIo) -> &'a [ProcessIo] {
         first(&device.processes, self.processes)
     }
 
@@ -93,15 +93,15 @@ impl<'a> View<'a> {
         first(&process.files, self.files)
     }
 
-    /// What is left out of the rows: processes of the devices that are told, files of the processes that are.
+    /// What is left out of the rows: processes of the devices that are shown, files of the processes that are shown.
     fn truncated(&self, io: &DiskIo, limits: Limits, shrink: Shrink) -> Truncated {
         let (mut all, mut kept) = ((0, 0), (0, 0));
         for device in self.devices {
-            let told = self.told(device);
+            let shown = self.shown(device);
             all.0 += device.processes.len();
-            all.1 += told.iter().map(|process| process.files.len()).sum::<usize>();
-            kept.0 += told.len();
-            kept.1 += told.iter().map(|process| self.files(process).len()).sum::<usize>();
+            all.1 += shown.iter().map(|process| process.files.len()).sum::<usize>();
+            kept.0 += shown.len();
+            kept.1 += shown.iter().map(|process| self.files(process).len()).sum::<usize>();
         }
         // Where the document has room, each device and each process has as many as its key says.
         let own = |name, most| Most(name, if shrink.is_whole() { most } else { usize::MAX });

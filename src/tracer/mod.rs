@@ -237,7 +237,7 @@ impl Spec {
             Knob {
                 key: "sustained_samples",
                 default: Value::Count(6, 0, 100_000),
-                about: "The `sustained` rule: the level held for so many samples; 0: off",
+                about: "Samples in a row that are high until the `sustained` rule fires; 0: never",
             },
             Knob {
                 key: "include",

@@ -37,7 +37,7 @@ pub fn node_size(flame: &[FlameNode]) -> usize {
 /// A flame graph's own limit.
 pub const FRAMES: Most = Most("frames", NODES_MAX);
 
-/// A list that is told as it was captured.
+/// A list that is written as it was captured.
 pub const CAPTURED: Most = Most("rows", usize::MAX);
 
 /// What it adds to a document.
@@ -51,7 +51,7 @@ pub const FIELDS: [Field; 6] = [
 ];
 
 /// Makes an event of sampled stacks and what was read when they were asked for. Without a sample
-/// there is nothing to tell, unless someone asked.
+/// there is nothing to show, unless someone asked.
 pub fn build_event<T>(
     completed: &Completed<'_, T>,
     readings: impl Serialize,

@@ -119,9 +119,9 @@ impl<'a> Processes<'a> {
         }
     }
 
-    /// Processes that are not told one by one, as one row.
+    /// Processes that are not shown one by one, as one row.
     fn others(&self, device: &'a DeviceIo) -> Option<ProcessRow<'a>> {
-        let rest = device.processes.get(self.0.told(device).len()..).unwrap_or_default();
+        let rest = device.processes.get(self.0.shown(device).len()..).unwrap_or_default();
         let sum = Sum::of(rest.iter().flat_map(|process| &process.files));
         (!rest.is_empty()).then(|| self.row(device, None, "[others]", sum))
     }
@@ -142,10 +142,10 @@ impl<'a> Processes<'a> {
 impl Serialize for Processes<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.0.devices.iter().flat_map(|device| {
-            let told = self.0.told(device).iter().map(move |process| {
+            let shown = self.0.shown(device).iter().map(move |process| {
                 self.row(device, Some(process), &process.comm, Sum::of(process.files.iter()))
             });
-            told.chain(self.others(device)).chain(self.unattributed(device))
+            shown.chain(self.others(device)).chain(self.unattributed(device))
         }))
     }
 }

@@ -12,7 +12,7 @@ use crate::tracer::flame::Flame;
 use crate::tracer::profile::{CAPTURED, FRAMES, NODES_MAX, node_size};
 use crate::tracer::{Data, Shrink};
 
-/// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
+/// Makes an event of a capture, also of one without a fault: it says who holds the memory anyway.
 pub(super) fn build_event(
     completed: &Completed<'_, Option<Growth>>,
     top: usize,

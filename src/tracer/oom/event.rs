@@ -74,7 +74,7 @@ impl<'a> OomEvent<'a> {
         })
     }
 
-    /// Of what the kernel told of a kill.
+    /// Of what the kernel's record of a kill says.
     pub(super) fn without_capture(pending: &'a PendingCapture<Known>) -> OomEvent<'a> {
         let head = Head::alone(pending.trigger);
         OomEvent { head, known: &pending.readings, containers: None, top: &[] }
