@@ -53,8 +53,9 @@ pub use trigger::Trigger;
 
 use crate::clock::Now;
 
-/// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[
+/// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here. A static, for a spec is
+/// known by its address.
+pub static TRACERS: &[&Spec] = &[
     &cpuidle::SPEC,
     &cpusys::SPEC,
     &dload::SPEC,
@@ -65,10 +66,10 @@ pub const TRACERS: &[&Spec] = &[
 ];
 
 /// What makes tracers of what the config says.
-pub const TEMPLATES: &[&TracerTemplate] = &[];
+pub static TEMPLATES: &[&TracerTemplate] = &[];
 
 /// All tracers that there may be.
-pub const REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: TEMPLATES };
+pub static REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: TEMPLATES };
 
 /// Tracers that there may be at once: each has a timer, counters and lines on each page.
 pub const TRACERS_MAX: usize = 64;

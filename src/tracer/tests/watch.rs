@@ -189,7 +189,7 @@ impl Data for WatchEvent<'_> {
 }
 
 /// What a program has that has this template beside its own tracers.
-pub(crate) const REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: &[&TEMPLATE] };
+pub(crate) static REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: &[&TEMPLATE] };
 
 /// What a config makes, beside the program's own tracers.
 fn made(text: &str) -> Vec<ConfiguredTracer> {
