@@ -14,9 +14,9 @@ use super::outcome::OUTCOMES;
 use super::outputs::{self, Outputs};
 use super::process::Process;
 use super::slot::State;
-use super::slots::Slots;
 use super::status::NamedFaults;
 use super::tracer_context::SharedState;
+use super::tracer_slots::TracerSlots;
 
 /// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
 const TURN_BOUNDS: [Duration; 8] = [
@@ -192,7 +192,7 @@ const OVERFLOWS: Metric = metric(
 
 /// All that is shown.
 pub(super) struct View<'a> {
-    pub(super) slots: &'a Slots,
+    pub(super) slots: &'a TracerSlots,
     pub(super) shared: &'a SharedState,
     pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,

@@ -18,12 +18,12 @@ mod process;
 mod reload;
 mod rings;
 mod slot;
-mod slots;
 mod start;
 mod status;
 mod support;
 mod test_harness;
 mod tracer_context;
+mod tracer_slots;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -52,8 +52,8 @@ pub use test_harness::TestHarness;
 use metrics::{Turns, View};
 use outputs::Outputs;
 use process::Process;
-use slots::{SLOTS_MAX, Slots};
 use tracer_context::{SharedState, TracerContext};
+use tracer_slots::{SLOTS_MAX, TracerSlots};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
@@ -86,7 +86,7 @@ pub struct Agent {
     resolver: NameResolver,
     shared: SharedState,
     outputs: Outputs,
-    slots: Slots,
+    slots: TracerSlots,
     http: http::Server,
     control: control::Server,
     config: Config,

@@ -9,7 +9,7 @@ use crate::clock::{Now, Wall};
 use crate::control::Caller;
 use crate::host::{Container, Containers, Filter};
 use crate::log::{self, RecordId, Writer};
-use crate::tracer::{About, Cause, Data, Emitted, Executor, Trigger, document};
+use crate::tracer::{About, CaptureCause, Data, Emitted, Executor, Trigger, document};
 
 use super::budget::Budget;
 use super::capture_ledger::{CaptureLedger, OpenCapture};
@@ -150,7 +150,7 @@ impl TracerContext<'_> {
 }
 
 impl Executor for TracerContext<'_> {
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket {
         let ticket = self.shared.ledger.next_ticket();
         self.asked += 1;
         let Request { kind, scope, lasting } = request;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::detector::Completed;
-use super::fields::{Head, Most, Truncated};
+use super::fields::{EventHead, Most, Truncated};
 use super::profile::CAPTURED;
 use super::{Data, Shrink};
 use crate::capture_data::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
@@ -38,7 +38,7 @@ pub struct Limits {
 
 /// An event of block I/O.
 pub struct DiskEvent<'a, R> {
-    head: Head,
+    head: EventHead,
     readings: R,
     io: &'a DiskIo,
     stalls: &'a [Stall],
@@ -52,7 +52,7 @@ pub struct DiskEvent<'a, R> {
 impl<'a, R> DiskEvent<'a, R> {
     /// Of what was found.
     pub fn new<T>(
-        head: Head,
+        head: EventHead,
         readings: R,
         io: &'a DiskIo,
         completed: &Completed<'a, T>,
@@ -124,7 +124,7 @@ fn first<T>(list: &[T], most: usize) -> &[T] {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     #[serde(flatten)]

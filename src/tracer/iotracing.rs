@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::disk_io::{self, DiskEvent, Limits as RowLimits};
 use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Sample, Snap, is_partition};
-use super::fields::{COMMON, Head, all, field};
+use super::fields::{COMMON, EventHead, all, field};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::capture_data::{CaptureData, CaptureKind, Device, Scope};
@@ -342,7 +342,7 @@ impl Detector for Iotracing {
 
     fn build_event(&self, completed: &Completed<'_, Option<Sample>>, sink: &mut EventSink<'_, '_>) -> bool {
         let CaptureData::Io(io) = &completed.capture.seen else { return sink.foreign() };
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         let reason_snapshot = completed.pending.readings.map(|sample| Snap::new(sample, self.limits));
         let readings = Readings { reason_snapshot };
         // Even if nothing was seen: a device that hangs has nothing to show.

@@ -46,7 +46,7 @@ mod windowed_min;
 pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
-pub use out::{About, Cause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
+pub use out::{About, CaptureCause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
 pub use pending::PENDING_MAX;
 pub use template::{Description, MetricDescription, NAME, TracerTemplate};
 pub use trigger::Trigger;

@@ -13,7 +13,7 @@ use super::trigger::Trigger;
 pub trait Executor {
     /// Begins a capture that `cause` calls for, or has it refused: either way one later event answers the
     /// ticket.
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket;
+    fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket;
     /// Keeps an event for good.
     fn emit(&mut self, about: &About, data: &dyn Data) -> Emitted;
     /// Counts something that went wrong, under this name in `onset_faults_total`.
@@ -22,7 +22,7 @@ pub trait Executor {
 
 /// Why a tracer asks for a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub struct CaptureCause {
     /// Whose sample or record it was; `None` is the host.
     pub subject: Option<Key>,
     /// The rule that fired. `None`: the tracer looks closer before it judges.
@@ -149,7 +149,7 @@ impl<'a> Out<'a> {
     }
 
     /// Asks for a capture that `cause` calls for; one later event answers the ticket.
-    pub fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    pub fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket {
         self.0.capture(request, cause)
     }
 

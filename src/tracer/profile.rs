@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use super::detector::{Completed, EventSink};
-use super::fields::{Head, Most, Truncated, field};
+use super::fields::{EventHead, Most, Truncated, field};
 use super::flame::Flame;
 use super::trigger::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
@@ -62,11 +62,11 @@ pub fn build_event<T>(
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;
     }
-    sink.emit(&Profiled { head: Head::new(completed.pending, completed.capture), readings, profile })
+    sink.emit(&Profiled { head: EventHead::new(completed.pending, completed.capture), readings, profile })
 }
 
 struct Profiled<'a, R> {
-    head: Head,
+    head: EventHead,
     readings: R,
     profile: &'a Profile,
 }
@@ -74,7 +74,7 @@ struct Profiled<'a, R> {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     sampling_hz: u32,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::View;
-use crate::capture_data::{Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
+use crate::capture_data::{Device, DeviceIo, FileIo, IoObject, ProcessIo, Stall};
 use crate::host::{Containers, Key};
 
 /// Bytes, and files that they are of.
@@ -208,11 +208,11 @@ impl Serialize for Files<'_> {
 }
 
 /// Where a file is: its filesystem, its inode, its path.
-fn place(target: &Target) -> (Option<Device>, Option<u64>, Option<&str>) {
+fn place(target: &IoObject) -> (Option<Device>, Option<u64>, Option<&str>) {
     match target {
-        Target::File(filesystem, inode, path) => (Some(*filesystem), Some(*inode), path.as_deref()),
-        Target::Device(node) => (None, None, Some(node.as_deref().unwrap_or("[metadata]"))),
-        Target::Unknown => (None, None, Some("[unattributed]")),
+        IoObject::File(filesystem, inode, path) => (Some(*filesystem), Some(*inode), path.as_deref()),
+        IoObject::Device(node) => (None, None, Some(node.as_deref().unwrap_or("[metadata]"))),
+        IoObject::Unknown => (None, None, Some("[unattributed]")),
     }
 }
 
