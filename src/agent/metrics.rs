@@ -156,7 +156,7 @@ const FDS: Metric =
 const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", MetricKind::Gauge, &[]);
 
-const OWN: [Metric; 25] = [
+pub(super) const OWN: [Metric; 25] = [
     BUILD,
     STATE,
     SAMPLES,
