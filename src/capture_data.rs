@@ -347,7 +347,7 @@ pub struct ProcessIo {
 
 /// What a read or a write is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub enum IoObject {
     /// A file: the filesystem's numbers, its inode and, if it was told, its path.
     File(Device, u64, Option<Box<str>>),
     /// The block device itself: a mounted filesystem's metadata and journal.
@@ -360,7 +360,7 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileIo {
     /// Of what.
-    pub target: Target,
+    pub target: IoObject,
     /// Past the page cache.
     pub direct: bool,
     /// What was written had been made dirty before the capture, so by whom is not known.

@@ -8,7 +8,7 @@ use onset::config::{Config, ConfiguredTracer};
 use onset::fixed_buf::FixedBuf;
 use onset::host::{Facts, Watched};
 use onset::metric::{MetricKind, Mishaps, Scrape};
-use onset::tracer::{About, Capacity, Cause, Data, Emitted, Event, Executor, Out, TRACERS, Tracer};
+use onset::tracer::{About, Capacity, CaptureCause, Data, Emitted, Event, Executor, Out, TRACERS, Tracer};
 use prometheus::{CounterVec, Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::Scratch;
@@ -24,7 +24,7 @@ const BUDGET: Budget = Budget::Us(1000.0);
 struct Calm(u32);
 
 impl Executor for Calm {
-    fn capture(&mut self, _: Request, _: Cause) -> Ticket {
+    fn capture(&mut self, _: Request, _: CaptureCause) -> Ticket {
         self.0 += 1;
         Ticket(self.0)
     }

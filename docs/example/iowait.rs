@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::blocked::{self, Blocked};
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
-use super::fields::{COMMON, Head, all, field};
+use super::fields::{COMMON, EventHead, all, field};
 use super::percents::{Level, Limit, Percent, Shares};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
@@ -113,7 +113,7 @@ impl Detector for Iowait {
         if tasks.is_empty() && completed.pending.trigger != Trigger::Manual {
             return false; // It passed: a capture is asked for again while the level holds.
         }
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &[]))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, ForeignRecord, Occurrence, Sampler};
-use super::fields::{COMMON, Head, Truncated, all, field};
+use super::fields::{COMMON, EventHead, Truncated, all, field};
 use super::pending::PendingCapture;
 use super::profile::CAPTURED;
 use super::subjects::Subjects;
@@ -148,7 +148,7 @@ impl Detector for Reclaim {
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
         let CaptureData::Names(names) = &completed.capture.seen else { return sink.foreign() };
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), names: Some(names) })
     }
 
@@ -158,7 +158,7 @@ impl Detector for Reclaim {
         pending: &PendingCapture<Option<Stall>>,
         sink: &mut EventSink<'_, '_>,
     ) -> bool {
-        let head = Head::alone(pending.trigger);
+        let head = EventHead::alone(pending.trigger);
         sink.emit(&StallEvent { head, stall: pending.readings.as_ref(), names: None })
     }
 
@@ -169,7 +169,7 @@ impl Detector for Reclaim {
 
 /// What an event says.
 struct StallEvent<'a> {
-    head: Head,
+    head: EventHead,
     stall: Option<&'a Stall>,
     names: Option<&'a StackNames>,
 }
@@ -177,7 +177,7 @@ struct StallEvent<'a> {
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     stall: Option<Numbers<'a>>,
     #[serde(flatten)]

@@ -8,7 +8,7 @@ use crate::capture::OPEN_ALL_MAX;
 use crate::capture_data::{Capture, CaptureKind, Refusal, Scope, Ticket};
 use crate::clock::Now;
 use crate::control::ConnectionId;
-use crate::tracer::{Cause, PENDING_MAX, TICKETS_MAX, Tickets};
+use crate::tracer::{CaptureCause, PENDING_MAX, TICKETS_MAX, Tickets};
 
 use super::outcome::outcome_name;
 
@@ -21,7 +21,7 @@ pub(super) struct OpenCapture {
     /// Who waits for it on the socket.
     pub(super) caller: Option<ConnectionId>,
     /// Why the tracer asked for it.
-    pub(super) cause: Cause,
+    pub(super) cause: CaptureCause,
     pub(super) kind: CaptureKind,
     pub(super) scope: Scope,
     /// When it is over; of one that was refused as busy, when the one in its way is.
@@ -173,7 +173,7 @@ mod tests {
     const NOW: Now = Now { mono: Duration::from_secs(50), wall: Wall(50_000) };
 
     fn asked(ledger: &mut CaptureLedger, slot: usize, kind: CaptureKind, scope: Scope) -> OpenCapture {
-        let cause = Cause { subject: None, trigger: Some(Trigger::Surge), at: NOW };
+        let cause = CaptureCause { subject: None, trigger: Some(Trigger::Surge), at: NOW };
         let until = NOW.mono + Duration::from_secs(slot as u64);
         OpenCapture { ticket: ledger.next_ticket(), slot, caller: None, cause, kind, scope, until }
     }

@@ -81,17 +81,22 @@ impl Agent {
         match effects {
             Some(effects) if effects.asked > 0 => Ok(()),
             Some(super::Effects { kept: Some(id), .. }) => {
-                self.tell(now, Some(caller), Ok(id));
+                self.answer_caller(now, Some(caller), Ok(id));
                 Ok(())
             }
             _ => Err(format!("{tracer} has too many captures under way; try again when they are over")),
         }
     }
 
-    /// Tells whoever waits for a capture how it ended.
-    pub(super) fn tell(&mut self, now: Now, caller: Option<ConnectionId>, told: Result<RecordId, String>) {
+    /// Answers whoever waits for a capture: the id of its event, or why there is none.
+    pub(super) fn answer_caller(
+        &mut self,
+        now: Now,
+        caller: Option<ConnectionId>,
+        result: Result<RecordId, String>,
+    ) {
         let Some(caller) = caller else { return };
-        let reply = match told {
+        let reply = match result {
             Ok(id) => Outcome::Id(id.to_string()),
             Err(why) => Outcome::Refused(why),
         };

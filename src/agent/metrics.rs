@@ -14,9 +14,9 @@ use super::outcome::OUTCOMES;
 use super::outputs::{self, Outputs};
 use super::process::Process;
 use super::slot::State;
-use super::slots::Slots;
 use super::status::NamedFaults;
 use super::tracer_context::SharedState;
+use super::tracer_slots::TracerSlots;
 
 /// Where turns are told apart: a tick takes about a millisecond, ten are the budget.
 const TURN_BOUNDS: [Duration; 8] = [
@@ -156,7 +156,7 @@ const FDS: Metric =
 const STARTED: Metric =
     metric("process_start_time_seconds", "When the agent was started, since 1970.", MetricKind::Gauge, &[]);
 
-const OWN: [Metric; 25] = [
+pub(super) const OWN: [Metric; 25] = [
     BUILD,
     STATE,
     SAMPLES,
@@ -195,7 +195,7 @@ const PROGRAMS_MAX: usize = 64;
 
 /// All that is shown.
 pub(super) struct View<'a> {
-    pub(super) slots: &'a Slots,
+    pub(super) slots: &'a TracerSlots,
     pub(super) shared: &'a SharedState,
     pub(super) outputs: &'a Outputs,
     pub(super) containers: &'a Containers,

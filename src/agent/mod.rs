@@ -19,12 +19,12 @@ mod process;
 mod reload;
 mod rings;
 mod slot;
-mod slots;
 mod start;
 mod status;
 mod support;
 mod test_harness;
 mod tracer_context;
+mod tracer_slots;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -55,8 +55,8 @@ use metrics::{Turns, View};
 use outputs::Outputs;
 use process::Process;
 use slot::Slot;
-use slots::{SLOTS_MAX, Slots};
 use tracer_context::{SharedState, TracerContext};
+use tracer_slots::{SLOTS_MAX, TracerSlots};
 
 /// Ready descriptors taken from the kernel at once; the rest come with the next poll.
 const EVENTS_MAX: usize = 256;
@@ -89,7 +89,7 @@ pub struct Agent {
     resolver: NameResolver,
     shared: SharedState,
     outputs: Outputs,
-    slots: Slots,
+    slots: TracerSlots,
     http: http::Server,
     control: control::Server,
     config: Config,
@@ -387,14 +387,14 @@ impl Agent {
             if open.caller.is_none() {
                 continue; // words take memory, and nobody reads them
             }
-            let told = match (kept, answer) {
+            let result = match (kept, answer) {
                 (Some(id), _) => Ok(id),
                 (None, Err(refusal)) => Err(open.refused(refusal, now)),
                 (None, Ok(_)) => {
                     Err("it was captured, but could not be kept in the log; see onset status".into())
                 }
             };
-            self.tell(now, open.caller, told);
+            self.answer_caller(now, open.caller, result);
         }
         self.backlog = true;
     }

@@ -40,18 +40,18 @@ pub(super) struct Records<S> {
     waiting: bool,
     /// Records that found no room in sources that are gone.
     lost_before: u64,
-    /// Of those that found no room, how many the tracer was told of.
-    lost_told: u64,
+    /// Of those that found no room, how many were handed out to the tracer.
+    lost_handed_out: u64,
 }
 
 impl<S: Source> Records<S> {
     /// A ring that may hold something already.
     pub(super) fn new(source: S) -> Records<S> {
-        Records { source, replaced: Vec::new(), waiting: true, lost_before: 0, lost_told: 0 }
+        Records { source, replaced: Vec::new(), waiting: true, lost_before: 0, lost_handed_out: 0 }
     }
 
-    /// Goes on with `source`, which sends already: an event that comes meanwhile is told twice rather
-    /// than never. What the source before it holds is handed out first.
+    /// Goes on with `source`, which sends already: an event that comes meanwhile is handed out twice
+    /// rather than never. What the source before it holds is handed out first.
     pub(super) fn replace(&mut self, source: S) {
         let mut before = std::mem::replace(&mut self.source, source);
         before.stop();
@@ -87,7 +87,7 @@ impl<S: Source> Records<S> {
             self.lost_before = self.lost_before.saturating_add(self.replaced.remove(0).lost());
         }
         let lost = self.lost();
-        lost.saturating_sub(std::mem::replace(&mut self.lost_told, lost))
+        lost.saturating_sub(std::mem::replace(&mut self.lost_handed_out, lost))
     }
 }
 

@@ -28,8 +28,8 @@ use super::outputs::{OUTPUTS, Outputs};
 use super::pressure::PsiTrigger;
 use super::process::Process;
 use super::slot::{Slot, State};
-use super::slots::Slots;
 use super::tracer_context::SharedState;
+use super::tracer_slots::TracerSlots;
 use super::{
     Agent, AgentFaults, CONTAINERS, CONTROL, HOST_NAME, HTTP, PRESSURES, RESCAN, SIGNALS, TIMERS, WAKE,
     metrics, support,
@@ -229,8 +229,8 @@ fn slots(
     captures: &mut Captures,
     poll: &Poll,
     now: std::time::Duration,
-) -> Result<Slots, Error> {
-    let mut slots = Slots::default();
+) -> Result<TracerSlots, Error> {
+    let mut slots = TracerSlots::default();
     for (place, tracer) in config.tracers.iter().enumerate() {
         slots.put(place, open_slot(config, captures, poll, place, tracer, now, attach_hook)?);
     }

@@ -33,58 +33,66 @@ pub fn supports(
     pressure: bool,
     of_cgroups: bool,
 ) -> Vec<Support> {
-    tracers
-        .iter()
-        .map(|ConfiguredTracer { spec, settings }| {
-            let mut support = Support {
-                tracer: spec.name,
-                about: spec.about,
-                enabled: settings.enabled(),
-                runs: true,
-                modes: Vec::new(),
-                missing: Vec::new(),
+    tracers.iter().map(|tracer| Support::of(tracer, captures, pressure, of_cgroups)).collect()
+}
+
+impl Support {
+    fn of(
+        ConfiguredTracer { spec, settings }: &ConfiguredTracer,
+        captures: &mut Captures,
+        pressure: bool,
+        of_cgroups: bool,
+    ) -> Support {
+        let mut support = Support {
+            tracer: spec.name,
+            about: spec.about,
+            enabled: settings.enabled(),
+            runs: true,
+            modes: Vec::new(),
+            missing: Vec::new(),
+        };
+        support.captures(spec, captures);
+        if spec.facts.cpu_pressure {
+            let by = match (of_cgroups, pressure) {
+                (true, _) => "when cpu.pressure tells of waits",
+                (false, true) => "when the host's pressure tells of waits",
+                (false, false) => "always: there is no PSI",
             };
-            for kind in spec.captures {
-                match captures.support(*kind) {
-                    Ok(method) => {
-                        support.modes.push(format!("{}: {}", kind.name(), method.name));
-                        support.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
-                    }
-                    Err(reason) => {
-                        support.runs = false;
-                        support.missing.push(format!("{}: {reason}", kind.name()));
-                    }
+            support.modes.push(format!("probed {by}"));
+        }
+        if let Some(hook) = &spec.hook {
+            match captures.hook(hook.name, knobs(hook, settings)) {
+                Ok(_) => support.modes.push(format!("events: {} by tp_btf", hook.name)),
+                Err(reason) => support.lacks(hook.name, reason),
+            }
+        }
+        match spec.pressure {
+            Some(wanted) if pressure => support.modes.push(format!("early look: PSI {}", wanted.resource)),
+            Some(_) => support.missing.push(
+                "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later".into(),
+            ),
+            None => {}
+        }
+        support
+    }
+
+    fn captures(&mut self, spec: &Spec, captures: &Captures) {
+        for kind in spec.captures {
+            match captures.support(*kind) {
+                Ok(method) => {
+                    self.modes.push(format!("{}: {}", kind.name(), method.name));
+                    self.missing.extend(method.degraded.map(|why| format!("{}: {why}", kind.name())));
                 }
+                Err(reason) => self.lacks(kind.name(), reason),
             }
-            if spec.facts.cpu_pressure {
-                let by = match (of_cgroups, pressure) {
-                    (true, _) => "when cpu.pressure tells of waits",
-                    (false, true) => "when the host's pressure tells of waits",
-                    (false, false) => "always: there is no PSI",
-                };
-                support.modes.push(format!("probed {by}"));
-            }
-            match spec.hook.map(|hook| (hook.name, captures.hook(hook.name, knobs(&hook, settings)))) {
-                Some((name, Ok(_))) => support.modes.push(format!("events: {name} by tp_btf")),
-                Some((name, Err(reason))) => {
-                    support.runs = false;
-                    support.missing.push(format!("{name}: {reason}"));
-                }
-                None => {}
-            }
-            match spec.pressure {
-                Some(wanted) if pressure => {
-                    support.modes.push(format!("early look: PSI {}", wanted.resource));
-                }
-                Some(_) => support.missing.push(
-                    "PSI is off (CONFIG_PSI, psi=1): it looks at its interval only, up to that much later"
-                        .into(),
-                ),
-                None => {}
-            }
-            support
-        })
-        .collect()
+        }
+    }
+
+    /// It cannot run: this is not to be had, for this reason.
+    fn lacks(&mut self, what: &str, reason: &str) {
+        self.runs = false;
+        self.missing.push(format!("{what}: {reason}"));
+    }
 }
 
 /// The state that a tracer starts in.

@@ -17,8 +17,8 @@ use crate::control::TracerStatus;
 use crate::fixed_buf::FixedBuf;
 use crate::http::Pages as _;
 use crate::log;
-use crate::tracer::TRACERS;
 use crate::tracer::tests::watch::REGISTRY;
+use crate::tracer::{TEMPLATES, TRACERS};
 
 /// In the agent's process: its folder.
 const INSIDE: &str = "ONSET_TESTED_IN";
@@ -282,11 +282,17 @@ fn a_tracer_that_comes_back_before_its_last_capture_is_over_remembers_its_cooldo
 #[test]
 fn a_storm_of_reloads_that_make_tracers_and_take_them_away_leaves_nothing_behind() {
     alone("a_storm_of_reloads_that_make_tracers_and_take_them_away_leaves_nothing_behind", |folder| {
-        let files = || std::fs::read_dir("/proc/self/fd").expect("procfs").count();
+        // Files of containers come and go with these.
+        let is_timer = |link: &PathBuf| link.as_os_str() == "anon_inode:[timerfd]";
+        let timers = || {
+            let files = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+            files.filter_map(|file| std::fs::read_link(file.path()).ok()).filter(is_timer).count()
+        };
         let mut tested = Tested::start(folder);
         tested.reload(&format!("{LOAD}{FULL}"));
         tested.until_events("full", 1);
-        let (places, open) = (tested.agent.slots.places(), files());
+        let (places, open) = (tested.agent.slots.places(), timers());
+        assert_eq!(open, TRACERS.len() + 2);
         for round in 0..300 {
             tested.until("room", |agent| (agent.shared.ledger.open().len() < 16).then_some(()));
             tested.ask("full");
@@ -297,7 +303,7 @@ fn a_storm_of_reloads_that_make_tracers_and_take_them_away_leaves_nothing_behind
             tested.reload(&format!("{LOAD}{FULL}"));
         }
         tested.until("the last capture", |agent| agent.shared.ledger.open().is_empty().then_some(()));
-        assert_eq!((tested.agent.slots.places(), files()), (places, open));
+        assert_eq!((tested.agent.slots.places(), timers()), (places, open));
         assert_eq!(tested.agent.faults.reloads, 0);
         let asked =
             tested.documents("full").iter().filter(|it| it["tracer_data"]["trigger"] == "manual").count();
@@ -324,4 +330,13 @@ fn the_loop_takes_nothing_from_the_heap_for_tracers_that_its_config_made() {
         assert!(counts.events > 3 && counts.samples > 10, "{counts:?}");
         assert_eq!(taken, 0, "in {} samples and {} events", counts.samples, counts.events);
     });
+}
+
+#[test]
+fn no_metric_of_the_agent_s_own_can_be_made_by_a_config() {
+    for template in REGISTRY.templates.iter().chain(TEMPLATES) {
+        let prefix = format!("onset_{}_", template.section);
+        let own = metrics::OWN.iter().chain(&outputs::METRICS);
+        assert_eq!(own.filter(|metric| metric.name.starts_with(&prefix)).count(), 0, "{prefix}");
+    }
 }

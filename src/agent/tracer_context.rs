@@ -8,8 +8,8 @@ use crate::capture_data::{Capture, RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::ConnectionId;
 use crate::host::{Container, Containers, Filter};
-use crate::log::{RecordId, Writer};
-use crate::tracer::{About, Cause, Data, Emitted, Executor, Trigger, document};
+use crate::log::{self, RecordId, Writer};
+use crate::tracer::{About, CaptureCause, Data, Emitted, Executor, Trigger, document};
 
 use super::budget::Budget;
 use super::capture_ledger::{CaptureLedger, OpenCapture};
@@ -110,7 +110,53 @@ impl TracerContext<'_> {
         Ok(())
     }
 
-    fn ask(&mut self, request: Request, cause: Cause, stack: Option<&RecordStack>) -> Ticket {
+    /// Writes an event straight into the log. `None`: it is not there, for it was too large, or cannot be written.
+    fn append(
+        &mut self,
+        about: &About,
+        container: Option<Container<'_>>,
+        data: &dyn Data,
+        too_large: &mut bool,
+    ) -> Result<Option<RecordId>, log::Error> {
+        let SharedState { log, hostname, region, .. } = &mut *self.shared;
+        log.append(|id, to| {
+            let envelope = document::Envelope {
+                hostname: hostname.name(),
+                region,
+                container,
+                tracer_name: self.tracer,
+                tracer_id: &id,
+                about,
+                now: self.now,
+                event: self.event,
+            };
+            let written = document::write(&envelope, data, to);
+            *too_large = written.is_err();
+            written.ok()
+        })
+    }
+
+    /// Counts an event that is in the log, and links it to the captures that it was made of.
+    fn logged(&mut self, id: RecordId, about: &About, container: Option<Container<'_>>) {
+        if std::mem::take(&mut self.shared.log_fails) {
+            eprintln!("onset: the log takes events again");
+        }
+        self.counts.events += 1;
+        self.counts.last = Some(LastEvent {
+            id,
+            at: self.now.wall,
+            time: about.time,
+            container: container.map(Container::own_id),
+            trigger: about.trigger,
+            captures: self.shared.ledger.made_of(&about.captures),
+        });
+        // Whoever asked waits for that event, whatever else the tracer makes of its input.
+        if about.trigger == Trigger::Manual {
+            self.kept = Some(id);
+        }
+    }
+
+    fn ask(&mut self, request: Request, cause: CaptureCause, stack: Option<&RecordStack>) -> Ticket {
         let ticket = self.shared.ledger.next_ticket();
         self.asked += 1;
         let Request { kind, scope, lasting } = request;
@@ -134,11 +180,11 @@ impl TracerContext<'_> {
 }
 
 impl Executor for TracerContext<'_> {
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket {
         self.ask(request, cause, None)
     }
 
-    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: CaptureCause) -> Ticket {
         self.ask(request, cause, Some(stack))
     }
 
@@ -149,51 +195,20 @@ impl Executor for TracerContext<'_> {
         if about.trigger != Trigger::Manual && container.is_some_and(|it| !self.filter.takes(it)) {
             return Emitted::Unwatched;
         }
-        let SharedState { log, hostname, region, log_fails, ledger, .. } = &mut *self.shared;
-        let counts = &mut *self.counts;
         let mut too_large = false;
-        let appended = log.append(|id, to| {
-            let envelope = document::Envelope {
-                hostname: hostname.name(),
-                region,
-                container,
-                tracer_name: self.tracer,
-                tracer_id: &id,
-                about,
-                now: self.now,
-                event: self.event,
-            };
-            let written = document::write(&envelope, data, to);
-            too_large = written.is_err();
-            written.ok()
-        });
+        let appended = self.append(about, container, data, &mut too_large);
         match appended {
             Ok(Some(id)) => {
-                if std::mem::take(log_fails) {
-                    eprintln!("onset: the log takes events again");
-                }
-                counts.events += 1;
-                counts.last = Some(LastEvent {
-                    id,
-                    at: self.now.wall,
-                    time: about.time,
-                    container: container.map(Container::own_id),
-                    trigger: about.trigger,
-                    captures: ledger.made_of(&about.captures),
-                });
-                // Whoever asked waits for that event, whatever else the tracer makes of its input.
-                if about.trigger == Trigger::Manual {
-                    self.kept = Some(id);
-                }
+                self.logged(id, about, container);
                 Emitted::Logged(id)
             }
             Ok(None) => {
-                counts.fault(if too_large { "document_too_large" } else { "document_not_written" });
+                self.counts.fault(if too_large { "document_too_large" } else { "document_not_written" });
                 Emitted::Failed
             }
             Err(error) => {
-                counts.fault("log_refused");
-                if !std::mem::replace(log_fails, true) {
+                self.counts.fault("log_refused");
+                if !std::mem::replace(&mut self.shared.log_fails, true) {
                     eprintln!(
                         "onset: an event of {} could not be kept: {error}; it is asked for again while it lasts",
                         self.tracer

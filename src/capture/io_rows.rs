@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
 use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
-use crate::capture_data::{Device, FileIo, ProcessIo, Stall, Target, Times};
+use crate::capture_data::{Device, FileIo, IoObject, ProcessIo, Stall, Times};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
 
@@ -21,14 +21,14 @@ pub(super) struct Names<'n> {
 }
 
 impl Names<'_> {
-    fn target(&mut self, key: &IoKey) -> Target {
+    fn target(&mut self, key: &IoKey) -> IoObject {
         match key.target {
-            IoTarget::File(file) => Target::File(file.filesystem, file.inode, self.path(file, key.pid)),
+            IoTarget::File(file) => IoObject::File(file.filesystem, file.inode, self.path(file, key.pid)),
             IoTarget::Disk(device) => {
                 let node = || self.disks.name_of(device).map(|name| format!("/dev/{name}").into());
-                Target::Device(if self.mounts.has(device) { None } else { node() })
+                IoObject::Device(if self.mounts.has(device) { None } else { node() })
             }
-            IoTarget::Unknown => Target::Unknown,
+            IoTarget::Unknown => IoObject::Unknown,
         }
     }
 
@@ -81,7 +81,7 @@ fn weight(file: &FileIo) -> (u64, u64, u64) {
     (bytes, file.in_flight, file.fs_write_bytes.unwrap_or(0))
 }
 
-fn file(key: &IoKey, row: &IoRow, target: Target) -> FileIo {
+fn file(key: &IoKey, row: &IoRow, target: IoObject) -> FileIo {
     let times = |count: u64, (sum, most): (Duration, Duration)| Times {
         average: sum.checked_div(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or_default(),
         most,

@@ -7,7 +7,7 @@ use std::io;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::{Head, Most, Truncated, field};
+use super::fields::{EventHead, Most, Truncated, field};
 use super::{Data, Field, FieldKind, KnownIssue, Shrink};
 use crate::capture_data::Task;
 use crate::host::Containers;
@@ -31,7 +31,7 @@ pub const FIELDS: [Field; 10] = [
 
 /// An event of blocked tasks.
 pub struct Blocked<'a, R> {
-    head: Head,
+    head: EventHead,
     readings: R,
     tasks: &'a [Task],
     all: usize,
@@ -43,7 +43,7 @@ pub struct Blocked<'a, R> {
 impl<'a, R> Blocked<'a, R> {
     /// Of these tasks.
     pub fn new(
-        head: Head,
+        head: EventHead,
         readings: R,
         tasks: &'a [Task],
         containers: &'a Containers,
@@ -128,7 +128,7 @@ impl Serialize for Text<'_> {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     #[serde(skip_serializing_if = "Option::is_none")]

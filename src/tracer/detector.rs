@@ -10,7 +10,7 @@ use crate::metric::Scrape;
 
 use super::pending::{PendingCapture, PendingCaptures};
 use super::trigger::{Rule, Trigger, TriggerState};
-use super::{About, Cause, Data, Event, Out, Settings, Tracer};
+use super::{About, CaptureCause, Data, Event, Out, Settings, Tracer};
 
 /// One tracer's own part.
 pub trait Detector {
@@ -54,7 +54,7 @@ pub trait Detector {
         &mut self,
         _now: Now,
         _ticket: Ticket,
-        _answer: Answer<'_>,
+        _answer: CaptureAnswer<'_>,
         _sampler: &mut Sampler<'_, '_, Self::Readings>,
     ) -> bool {
         false
@@ -154,7 +154,7 @@ impl<T> Sampler<'_, '_, T> {
 
     /// Asks for a look that is to judge by, and no event; `Detector::looked` gets its answer.
     pub fn look(&mut self, request: Request) -> Ticket {
-        let cause = Cause { subject: None, trigger: None, at: self.now };
+        let cause = CaptureCause { subject: None, trigger: None, at: self.now };
         self.out.capture(request, cause)
     }
 
@@ -170,7 +170,7 @@ impl<T> Sampler<'_, '_, T> {
         }
         let scope = (self.scope)(subject, &readings);
         let request = Request { kind: self.kind, scope, lasting: self.lasting };
-        let cause = Cause { subject, trigger: Some(trigger), at: self.now };
+        let cause = CaptureCause { subject, trigger: Some(trigger), at: self.now };
         let ticket = match (self.stack)(&readings) {
             Some(stack) => self.out.name(request, stack, cause),
             None => self.out.capture(request, cause),
@@ -226,7 +226,7 @@ impl<D: Detector> DetectorTracer<D> {
         }
     }
 
-    fn answered(&mut self, now: Now, ticket: Ticket, answer: Answer<'_>, out: &mut Out<'_>) {
+    fn answered(&mut self, now: Now, ticket: Ticket, answer: CaptureAnswer<'_>, out: &mut Out<'_>) {
         let (detector, mut sampler) = self.split(now, self.lasting, out);
         if detector.looked(now, ticket, answer, &mut sampler) {
             return;
@@ -243,7 +243,7 @@ impl<D: Detector> DetectorTracer<D> {
         now: Now,
         pending: &PendingCapture<D::Readings>,
         ticket: Option<Ticket>,
-        answer: Answer<'_>,
+        answer: CaptureAnswer<'_>,
         out: &mut Out<'_>,
     ) {
         let PendingCapture { subject, trigger, fired, ref readings } = *pending;
@@ -267,7 +267,7 @@ impl<D: Detector> DetectorTracer<D> {
 }
 
 /// What a capture brought; `None` if it was refused.
-pub type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
+pub type CaptureAnswer<'a> = Option<(&'a Capture, &'a Containers)>;
 
 impl<D: Detector> Tracer for DetectorTracer<D> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::detector::Completed;
-use super::fields::{Head, Most, Truncated};
+use super::fields::{EventHead, Most, Truncated};
 use super::profile::CAPTURED;
 use super::{Data, Shrink};
 use crate::capture_data::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
@@ -25,20 +25,20 @@ const STALLS_MAX: usize = 10;
 /// Devices that one document tells of: those around one are few.
 const DEVICES_MAX: usize = 16;
 
-/// How many rows are told, and which waits.
+/// How many rows are shown, and which waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Processes of each device.
     pub processes: usize,
     /// Files of each process.
     pub files: usize,
-    /// Waits that are told are longer.
+    /// Waits that are shown are longer.
     pub stall: Duration,
 }
 
 /// An event of block I/O.
 pub struct DiskEvent<'a, R> {
-    head: Head,
+    head: EventHead,
     readings: R,
     io: &'a DiskIo,
     stalls: &'a [Stall],
@@ -52,7 +52,7 @@ pub struct DiskEvent<'a, R> {
 impl<'a, R> DiskEvent<'a, R> {
     /// Of what was found.
     pub fn new<T>(
-        head: Head,
+        head: EventHead,
         readings: R,
         io: &'a DiskIo,
         completed: &Completed<'a, T>,
@@ -85,7 +85,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn told(&self, device: &'a DeviceIo) -> &'a [ProcessIo] {
+    fn shown(&self, device: &'a DeviceIo) -> &'a [ProcessIo] {
         first(&device.processes, self.processes)
     }
 
@@ -93,15 +93,15 @@ impl<'a> View<'a> {
         first(&process.files, self.files)
     }
 
-    /// What is left out of the rows: processes of the devices that are told, files of the processes that are.
+    /// What is left out of the rows: processes of the devices that are shown, files of the processes that are shown.
     fn truncated(&self, io: &DiskIo, limits: Limits, shrink: Shrink) -> Truncated {
         let (mut all, mut kept) = ((0, 0), (0, 0));
         for device in self.devices {
-            let told = self.told(device);
+            let shown = self.shown(device);
             all.0 += device.processes.len();
-            all.1 += told.iter().map(|process| process.files.len()).sum::<usize>();
-            kept.0 += told.len();
-            kept.1 += told.iter().map(|process| self.files(process).len()).sum::<usize>();
+            all.1 += shown.iter().map(|process| process.files.len()).sum::<usize>();
+            kept.0 += shown.len();
+            kept.1 += shown.iter().map(|process| self.files(process).len()).sum::<usize>();
         }
         // Where the document has room, each device and each process has as many as its key says.
         let own = |name, most| Most(name, if shrink.is_whole() { most } else { usize::MAX });
@@ -124,7 +124,7 @@ fn first<T>(list: &[T], most: usize) -> &[T] {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     #[serde(flatten)]

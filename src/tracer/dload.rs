@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::blocked::{self, Blocked};
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
-use super::fields::{COMMON, Head, all, field};
+use super::fields::{COMMON, EventHead, all, field};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, KnownIssue, Pressure, Settings, Spec};
@@ -199,7 +199,7 @@ impl Detector for Dload {
         if tasks.is_empty() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         let numbers = Numbers::new(self.threshold, &completed.pending.readings);
         sink.emit(&Blocked::new(head, numbers, tasks, completed.containers, &self.known_issues))
     }

@@ -29,7 +29,7 @@ pub struct Envelope<'a> {
     pub about: &'a About,
     /// When it is stored.
     pub now: Now,
-    /// Whether the kernel told of it, and not a rule on samples.
+    /// Whether it came from the kernel, and not from a rule on samples.
     pub event: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::capture_data::Capture;
 
 /// What all `tracer_data` begins with.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Head {
+pub struct EventHead {
     trigger: Trigger,
     duration_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,21 +17,21 @@ pub struct Head {
     lost_samples: u64,
 }
 
-impl Head {
+impl EventHead {
     /// Of an event that has no capture.
-    pub fn alone(trigger: Trigger) -> Head {
-        Head { trigger, duration_ms: 0, capture_began_ms: None, lost_samples: 0 }
+    pub fn alone(trigger: Trigger) -> EventHead {
+        EventHead { trigger, duration_ms: 0, capture_began_ms: None, lost_samples: 0 }
     }
 
     /// Of an event that `capture` made, which was asked for as `pending` says and may have begun before that.
-    pub fn new<T>(pending: &PendingCapture<T>, capture: &Capture) -> Head {
+    pub fn new<T>(pending: &PendingCapture<T>, capture: &Capture) -> EventHead {
         let duration_ms = u64::try_from(capture.lasted.as_millis()).unwrap_or(u64::MAX);
         let capture_began_ms = Some(capture.began.ms_after(pending.fired));
-        Head { trigger: pending.trigger, duration_ms, capture_began_ms, lost_samples: capture.lost }
+        EventHead { trigger: pending.trigger, duration_ms, capture_began_ms, lost_samples: capture.lost }
     }
 }
 
-/// `Head`, and what all documents end with.
+/// `EventHead`, and what all documents end with.
 pub const COMMON: [Field; 9] = [
     field(
         "trigger",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
 use super::disk_io::{self, DiskEvent, Limits as RowLimits};
 use super::disk_rates::{Limits, MIB, Name, Passed, Rates, Readings, Reason, Sample, Snap, is_partition};
-use super::fields::{COMMON, Head, all, field};
+use super::fields::{COMMON, EventHead, all, field};
 use super::trigger::{Trigger, TriggerState};
 use super::{Capacity, Field, FieldKind, Settings, Spec};
 use crate::capture_data::{CaptureData, CaptureKind, Device, Scope};
@@ -76,10 +76,10 @@ pub const SPEC: Spec = Spec {
                 Duration::from_millis(10),
                 Duration::from_secs(60),
             ),
-            about: "Tasks that wait for longer are told with their stacks",
+            about: "Tasks that wait for longer are shown with their stacks",
         },
-        Knob { key: "top", default: Value::Count(10, 1, 1000), about: "Processes told of each device" },
-        Knob { key: "files", default: Value::Count(5, 1, 1000), about: "Files told of each process" },
+        Knob { key: "top", default: Value::Count(10, 1, 1000), about: "Processes shown of each device" },
+        Knob { key: "files", default: Value::Count(5, 1, 1000), about: "Files shown of each process" },
     ],
     metrics: &[UTIL, AWAIT],
     fields: &FIELDS,
@@ -119,12 +119,12 @@ const OWN: [Field; 14] = [
 ];
 
 fn build(settings: &Settings, _: Capacity) -> Box<dyn super::Tracer> {
-    let (limits, told, shortest) = rules(settings);
-    let detector = Iotracing { limits, told, shortest, disks: Vec::with_capacity(DEVICES_MAX) };
+    let (limits, row_limits, shortest) = rules(settings);
+    let detector = Iotracing { limits, row_limits, shortest, disks: Vec::with_capacity(DEVICES_MAX) };
     Box::new(DetectorTracer::new(detector, settings))
 }
 
-/// The limits, how many rows are told, and the shortest sample.
+/// The limits, how many rows are shown, and the shortest sample.
 fn rules(settings: &Settings) -> (Limits, RowLimits, Duration) {
     let values = settings.values();
     let limits = Limits {
@@ -133,14 +133,14 @@ fn rules(settings: &Settings) -> (Limits, RowLimits, Duration) {
         nvme_write: values.number("nvme_write_mib") * MIB,
         slow: values.time("await"),
     };
-    let told =
+    let row_limits =
         RowLimits { processes: values.len("top"), files: values.len("files"), stall: values.time("stall") };
-    (limits, told, settings.every() / 2)
+    (limits, row_limits, settings.every() / 2)
 }
 
 struct Iotracing {
     limits: Limits,
-    told: RowLimits,
+    row_limits: RowLimits,
     /// A sample of less time than this is more noise than use.
     shortest: Duration,
     disks: Vec<Subject>,
@@ -288,7 +288,7 @@ impl Detector for Iotracing {
     const CAPTURE: CaptureKind = CaptureKind::Io;
 
     fn reconfigure(&mut self, settings: &Settings) {
-        (self.limits, self.told, self.shortest) = rules(settings);
+        (self.limits, self.row_limits, self.shortest) = rules(settings);
     }
 
     fn scope(subject: Option<Key>, sample: &Option<Sample>) -> Scope {
@@ -342,11 +342,11 @@ impl Detector for Iotracing {
 
     fn build_event(&self, completed: &Completed<'_, Option<Sample>>, sink: &mut EventSink<'_, '_>) -> bool {
         let CaptureData::Io(io) = &completed.capture.seen else { return sink.foreign() };
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         let reason_snapshot = completed.pending.readings.map(|sample| Snap::new(sample, self.limits));
         let readings = Readings { reason_snapshot };
         // Even if nothing was seen: a device that hangs has nothing to show.
-        sink.emit(&DiskEvent::new(head, readings, io, completed, self.told))
+        sink.emit(&DiskEvent::new(head, readings, io, completed, self.row_limits))
     }
 
     fn scrape(&self, _: Watched<'_>, scrape: &mut Scrape<'_>) {

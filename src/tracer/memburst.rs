@@ -86,15 +86,19 @@ pub const SPEC: Spec = Spec {
     // A limit that is 30 s away must be seen with time left for a capture of 10 s.
     every: Duration::from_secs(5),
     knobs: &[
-        number("host_ratio", 2.0, "A surge of the host is so many times the lowest of the last 10 min ..."),
-        number("host_percent", 70.0, "... and at least so many percent of MemTotal,"),
-        number("host_rise_percent", 20.0, "or a rise by so many percent of MemTotal ..."),
+        number(
+            "host_ratio",
+            2.0,
+            "A surge of the host is this multiple of the lowest of the last 10 min ...",
+        ),
+        number("host_percent", 70.0, "... and at least this percentage of MemTotal,"),
+        number("host_rise_percent", 20.0, "or a rise by this percentage of MemTotal ..."),
         Knob {
             key: "host_window",
             default: Value::Time(Duration::from_secs(60), Duration::from_secs(1), HOUR),
             about: "... within this time",
         },
-        number("container_rise_percent", 30.0, "A surge of a container is so many percent of its limit ..."),
+        number("container_rise_percent", 30.0, "A surge of a container is this percentage of its limit ..."),
         Knob {
             key: "container_window",
             default: Value::Time(Duration::from_secs(30), Duration::from_secs(1), HOUR),

@@ -46,15 +46,16 @@ mod windowed_min;
 pub use hook::{HookKnob, HookSpec, KnobSource};
 pub use known::KnownIssue;
 pub use mapping::{Conflict, mapping};
-pub use out::{About, Cause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
+pub use out::{About, CaptureCause, Data, Emitted, Executor, Out, Shrink, TICKETS_MAX, Tickets};
 pub use pending::PENDING_MAX;
 pub use template::{Description, MetricDescription, NAME, TracerTemplate};
 pub use trigger::Trigger;
 
 use crate::clock::Now;
 
-/// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here.
-pub const TRACERS: &[&Spec] = &[
+/// Every tracer there is: adding one is its file, its BPF file if it has a hook, and a line here. A static, for a spec is
+/// known by its address.
+pub static TRACERS: &[&Spec] = &[
     &cpuidle::SPEC,
     &cpusys::SPEC,
     &dload::SPEC,
@@ -65,10 +66,10 @@ pub const TRACERS: &[&Spec] = &[
 ];
 
 /// What makes tracers of what the config says.
-pub const TEMPLATES: &[&TracerTemplate] = &[];
+pub static TEMPLATES: &[&TracerTemplate] = &[];
 
 /// All tracers that there may be.
-pub const REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: TEMPLATES };
+pub static REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: TEMPLATES };
 
 /// Tracers that there may be at once: each has a timer, counters and lines on each page.
 pub const TRACERS_MAX: usize = 64;
@@ -237,7 +238,7 @@ impl Spec {
             Knob {
                 key: "sustained_samples",
                 default: Value::Count(6, 0, 100_000),
-                about: "The `sustained` rule: the level held for so many samples; 0: off",
+                about: "Samples in a row that are high until the `sustained` rule fires; 0: never",
             },
             Knob {
                 key: "include",

@@ -13,9 +13,9 @@ use super::trigger::Trigger;
 pub trait Executor {
     /// Begins a capture that `cause` calls for, or has it refused: either way one later event answers the
     /// ticket.
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket;
+    fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket;
     /// The same for a capture of `CaptureKind::Names`, of this stack.
-    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: CaptureCause) -> Ticket {
         let _ = stack;
         self.capture(request, cause)
     }
@@ -27,7 +27,7 @@ pub trait Executor {
 
 /// Why a tracer asks for a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub struct CaptureCause {
     /// Whose sample or record it was; `None` is the host.
     pub subject: Option<Key>,
     /// The rule that fired. `None`: the tracer looks closer before it judges.
@@ -154,12 +154,12 @@ impl<'a> Out<'a> {
     }
 
     /// Asks for a capture that `cause` calls for; one later event answers the ticket.
-    pub fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    pub fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket {
         self.0.capture(request, cause)
     }
 
     /// Asks for the names of a stack, for `cause`; one later event answers the ticket.
-    pub fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+    pub fn name(&mut self, request: Request, stack: &RecordStack, cause: CaptureCause) -> Ticket {
         self.0.name(request, stack, cause)
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use super::detector::{Completed, EventSink};
-use super::fields::{Head, Most, Truncated, field};
+use super::fields::{EventHead, Most, Truncated, field};
 use super::flame::Flame;
 use super::trigger::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
@@ -37,7 +37,7 @@ pub fn node_size(flame: &[FlameNode]) -> usize {
 /// A flame graph's own limit.
 pub const FRAMES: Most = Most("frames", NODES_MAX);
 
-/// A list that is told as it was captured.
+/// A list that is written as it was captured.
 pub const CAPTURED: Most = Most("rows", usize::MAX);
 
 /// What it adds to a document.
@@ -51,7 +51,7 @@ pub const FIELDS: [Field; 6] = [
 ];
 
 /// Makes an event of sampled stacks and what was read when they were asked for. Without a sample
-/// there is nothing to tell, unless someone asked.
+/// there is nothing to show, unless someone asked.
 pub fn build_event<T>(
     completed: &Completed<'_, T>,
     readings: impl Serialize,
@@ -62,11 +62,11 @@ pub fn build_event<T>(
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;
     }
-    sink.emit(&Profiled { head: Head::new(completed.pending, completed.capture), readings, profile })
+    sink.emit(&Profiled { head: EventHead::new(completed.pending, completed.capture), readings, profile })
 }
 
 struct Profiled<'a, R> {
-    head: Head,
+    head: EventHead,
     readings: R,
     profile: &'a Profile,
 }
@@ -74,7 +74,7 @@ struct Profiled<'a, R> {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     sampling_hz: u32,

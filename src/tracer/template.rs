@@ -17,7 +17,7 @@ pub struct TracerTemplate {
     /// The tables' name.
     pub section: &'static str,
     /// What all its tracers are: their keys, their fields, how they are built. What `describe` says of one of them stands
-    /// in place of its name, its purpose, its facts, its captures and its metrics.
+    /// in place of its name, its purpose, its facts, its captures and its metrics. It has no hook: that is one tracer's own.
     pub base: Spec,
     /// What the tracer with these settings is, or what is wrong with them, beginning with the key.
     pub describe: fn(&Settings) -> Result<Description, String>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::fields::{Head, Most, Truncated, field};
+use super::fields::{EventHead, Most, Truncated, field};
 use super::percents::{Nanos, Percent};
 use super::{Data, Field, FieldKind, Shrink};
 use crate::capture_data::{Culprit, Waited, Waiter, Waits, Who};
@@ -43,7 +43,7 @@ pub const FIELDS: [Field; 18] = [
 /// An event of waits.
 pub struct Waiting<'a, R> {
     /// What all events begin with.
-    pub head: Head,
+    pub head: EventHead,
     /// What was read when it was asked for.
     pub readings: R,
     /// What was seen.
@@ -55,7 +55,7 @@ pub struct Waiting<'a, R> {
 #[derive(Serialize)]
 struct Body<'a, R> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     readings: &'a R,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,8 +7,8 @@ mod sample;
 
 use std::time::Duration;
 
-use super::detector::{Answer, Completed, Detector, DetectorTracer, EventSink, Sampler};
-use super::fields::{COMMON, Head, all};
+use super::detector::{CaptureAnswer, Completed, Detector, DetectorTracer, EventSink, Sampler};
+use super::fields::{COMMON, EventHead, all};
 use super::percents::{Nanos, Percent};
 use super::subjects::{Subjects, labels};
 use super::trigger::{Trigger, TriggerState};
@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::host::{Containers, Facts, Key, Snapshot, Watched};
 use crate::knob::{Knob, Value};
 use crate::metric::{Metric, MetricKind, Scrape};
-use sample::{Counters, LEAST, Level, Numbers, OWN, Rules, Source, Subject};
+use sample::{Counters, LEAST, Level, Numbers, OWN, Rules, Subject, WaitSource};
 
 const RATIO: Metric = Metric {
     name: "onset_container_wait_ratio",
@@ -148,7 +148,7 @@ impl Waitrate {
             calm &= subject.is_calm(elapsed, host);
         }
         if calm {
-            self.sample(now, snapshot.containers, &[], elapsed, Source::Pressure, sampler);
+            self.sample(now, snapshot.containers, &[], elapsed, WaitSource::Pressure, sampler);
         } else {
             let lasting = self.rules.probe;
             self.probe.open =
@@ -163,7 +163,7 @@ impl Waitrate {
         containers: &Containers,
         seen: &[(Key, Waited)],
         lasted: Duration,
-        source: Source,
+        source: WaitSource,
         sampler: &mut Sampler<'_, '_, Option<Level>>,
     ) {
         // One that was not in the last tick is not watched any more.
@@ -207,7 +207,7 @@ impl Detector for Waitrate {
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Answer<'_>,
+        answer: CaptureAnswer<'_>,
         sampler: &mut Sampler<'_, '_, Option<Level>>,
     ) -> bool {
         if self.probe.open != Some(ticket) {
@@ -216,7 +216,7 @@ impl Detector for Waitrate {
         self.probe.open = None;
         match answer.map(|(capture, containers)| (&capture.seen, capture.lasted, containers)) {
             Some((CaptureData::Probe(seen), lasted, containers)) => {
-                self.sample(now, containers, seen, lasted, Source::Probe, sampler);
+                self.sample(now, containers, seen, lasted, WaitSource::Probe, sampler);
             }
             Some(_) => sampler.foreign(),
             None => {}
@@ -239,7 +239,7 @@ impl Detector for Waitrate {
         if waits.whole.all.is_zero() && trigger != Trigger::Manual {
             return false;
         }
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         let readings = Numbers::from(completed.pending.readings);
         sink.emit(&Waiting { head, readings, waits, containers: completed.containers })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onset::capture_data::{
     Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    ProcessIo, Profile, Refusal, Request, Resident, Scope, StackNames, Stall, Target, Task, Ticket, Times,
+    IoObject, ProcessIo, Profile, Refusal, Request, Resident, Scope, StackNames, Stall, Task, Ticket, Times,
     TopProcess, Waited, Waits, Who,
 };
 use onset::clock::{Now, Wall};
@@ -18,7 +18,7 @@ use onset::host::{
 use onset::log::{Id, RecordId};
 use onset::metric::{Mishaps, Scrape};
 use onset::tracer::{
-    About, Capacity, Cause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, document,
+    About, Capacity, CaptureCause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, document,
 };
 
 use crate::ALLOCATIONS;
@@ -40,7 +40,7 @@ struct Bench<'a> {
 }
 
 impl Executor for Bench<'_> {
-    fn capture(&mut self, request: Request, _: Cause) -> Ticket {
+    fn capture(&mut self, request: Request, _: CaptureCause) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         if let Some(place) = self.open.iter_mut().find(|place| place.is_none()) {
@@ -125,7 +125,7 @@ fn capture(kind: CaptureKind) -> Capture {
 fn disk_io() -> DiskIo {
     let device = Device { major: 8, minor: 0 };
     let file = |inode| FileIo {
-        target: Target::File(device, inode, Some("/data/file".into())),
+        target: IoObject::File(device, inode, Some("/data/file".into())),
         direct: false,
         dirtied_earlier: false,
         shared: false,

@@ -26,6 +26,11 @@ fn status_and_trigger_ask_the_running_agent() {
     let dload = tracers.iter().find(|tracer| tracer["name"] == "dload").unwrap();
     assert_eq!((&dload["state"], &dload["events"]), (&"active".into(), &1.into()));
     assert_eq!(dload["last_event"]["id"], id.trim());
+    assert_eq!(dload["last_event"]["trigger"], "manual");
+    let made_of = &dload["last_event"]["captures"][0];
+    assert_eq!((&made_of["kind"], &made_of["scope"]), (&"tasks".into(), &"container".into()));
+    assert_eq!(made_of["outcome"], "done");
+    assert!(text(made_of, "/began") >= text(&event, "/tracer_time"), "{made_of} for {event}");
     let shown = done(&mut agent.onset(&["status"]));
     assert!(shown.contains("dload") && shown.contains("disabled"), "{shown}");
     for (arguments, code, word) in [
@@ -94,8 +99,19 @@ fn a_refused_trigger_says_until_when() {
     await_that("the first to run", SOON, || {
         let status = run(&mut agent.onset(&["status", "--json"])).stdout;
         let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-        (status["captures_open"] == 1).then_some(())
+        let [open] = &status["open_captures"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+            return None;
+        };
+        assert_eq!(status["captures_open"], 1);
+        for (name, value) in
+            [("kind", "stacks"), ("scope", "host"), ("tracer", "cpuidle"), ("trigger", "manual")]
+        {
+            assert_eq!(open[name], value, "{open}");
+        }
+        Some(())
     });
+    let shown = done(&mut agent.onset(&["status"]));
+    assert!(shown.contains("\nstacks   host             cpuidle  manual   20"), "{shown}");
     let refused = await_that("a refusal", SOON, || {
         let told = run(&mut agent.onset(&["trigger", "cpuidle", "--seconds", "1"]));
         (told.status.code() == Some(1)).then(|| String::from_utf8(told.stderr).unwrap())

@@ -1,7 +1,7 @@
 //! Reads and writes of real files by fio, on filesystems of our own on loop devices.
 
 use super::*;
-use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, Target};
+use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, IoObject};
 
 /// A filesystem on a loop device, which goes away with the test.
 struct Disk {
@@ -93,8 +93,7 @@ fn close(have: u64, want: u64) -> bool {
 }
 
 fn file<'d>(device: &'d DeviceIo, path: &Path) -> (u32, &'d FileIo) {
-    let is =
-        |file: &FileIo| matches!(&file.target, Target::File(_, _, Some(name)) if Path::new(&**name) == path);
+    let is = |file: &FileIo| matches!(&file.target, IoObject::File(_, _, Some(name)) if Path::new(&**name) == path);
     let all: Vec<_> = device
         .processes
         .iter()
@@ -277,7 +276,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
         let device = &io.devices[0];
         let files = device.processes.iter().flat_map(|process| &process.files);
         let name = |file: &FileIo| match &file.target {
-            Target::File(_, _, Some(path)) => Path::new(&**path).file_name().map(|name| name.to_owned()),
+            IoObject::File(_, _, Some(path)) => Path::new(&**path).file_name().map(|name| name.to_owned()),
             _ => None,
         };
         let mut names: Vec<_> = files.filter_map(name).collect();

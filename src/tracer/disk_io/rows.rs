@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::View;
-use crate::capture_data::{Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
+use crate::capture_data::{Device, DeviceIo, FileIo, IoObject, ProcessIo, Stall};
 use crate::host::{Containers, Key};
 
 /// Bytes, and files that they are of.
@@ -119,9 +119,9 @@ impl<'a> Processes<'a> {
         }
     }
 
-    /// Processes that are not told one by one, as one row.
+    /// Processes that are not shown one by one, as one row.
     fn others(&self, device: &'a DeviceIo) -> Option<ProcessRow<'a>> {
-        let rest = device.processes.get(self.0.told(device).len()..).unwrap_or_default();
+        let rest = device.processes.get(self.0.shown(device).len()..).unwrap_or_default();
         let sum = Sum::of(rest.iter().flat_map(|process| &process.files));
         (!rest.is_empty()).then(|| self.row(device, None, "[others]", sum))
     }
@@ -142,10 +142,10 @@ impl<'a> Processes<'a> {
 impl Serialize for Processes<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.0.devices.iter().flat_map(|device| {
-            let told = self.0.told(device).iter().map(move |process| {
+            let shown = self.0.shown(device).iter().map(move |process| {
                 self.row(device, Some(process), &process.comm, Sum::of(process.files.iter()))
             });
-            told.chain(self.others(device)).chain(self.unattributed(device))
+            shown.chain(self.others(device)).chain(self.unattributed(device))
         }))
     }
 }
@@ -208,11 +208,11 @@ impl Serialize for Files<'_> {
 }
 
 /// Where a file is: its filesystem, its inode, its path.
-fn place(target: &Target) -> (Option<Device>, Option<u64>, Option<&str>) {
+fn place(target: &IoObject) -> (Option<Device>, Option<u64>, Option<&str>) {
     match target {
-        Target::File(filesystem, inode, path) => (Some(*filesystem), Some(*inode), path.as_deref()),
-        Target::Device(node) => (None, None, Some(node.as_deref().unwrap_or("[metadata]"))),
-        Target::Unknown => (None, None, Some("[unattributed]")),
+        IoObject::File(filesystem, inode, path) => (Some(*filesystem), Some(*inode), path.as_deref()),
+        IoObject::Device(node) => (None, None, Some(node.as_deref().unwrap_or("[metadata]"))),
+        IoObject::Unknown => (None, None, Some("[unattributed]")),
     }
 }
 

@@ -3,8 +3,8 @@
 use super::bytes::Bytes;
 use crate::capture_data::{
     Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    ProcessIo, Profile, Resident, Scope, StackNames, Stall, Target, Task, Times, TopProcess, Waited, Waiter,
-    Waits, Who,
+    IoObject, ProcessIo, Profile, Resident, Scope, StackNames, Stall, Task, Times, TopProcess, Waited,
+    Waiter, Waits, Who,
 };
 use crate::clock::{Now, Wall};
 use crate::host::Key;
@@ -122,9 +122,9 @@ impl Bytes<'_> {
 
     fn file_io(&mut self) -> FileIo {
         let target = match self.below(3) {
-            0 => Target::File(self.device(), self.number(), self.maybe(Self::text)),
-            1 => Target::Device(self.maybe(Self::text)),
-            _ => Target::Unknown,
+            0 => IoObject::File(self.device(), self.number(), self.maybe(Self::text)),
+            1 => IoObject::Device(self.maybe(Self::text)),
+            _ => IoObject::Unknown,
         };
         let times = |b: &mut Self| Times { average: b.time(), most: b.time() };
         FileIo {

@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::rules::Growth;
 use crate::capture_data::{CaptureData, Faults, Resident};
 use crate::tracer::detector::{Completed, EventSink};
-use crate::tracer::fields::{Head, Truncated};
+use crate::tracer::fields::{EventHead, Truncated};
 use crate::tracer::flame::Flame;
 use crate::tracer::profile::{CAPTURED, FRAMES, NODES_MAX, node_size};
 use crate::tracer::{Data, Shrink};
 
-/// Makes an event of a capture, also of one without a fault: who holds the memory is told anyway.
+/// Makes an event of a capture, also of one without a fault: it says who holds the memory anyway.
 pub(super) fn build_event(
     completed: &Completed<'_, Option<Growth>>,
     top: usize,
@@ -20,12 +20,12 @@ pub(super) fn build_event(
 ) -> bool {
     let CaptureData::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
     let scope = if completed.pending.subject.is_some() { "container" } else { "host" };
-    let head = Head::new(completed.pending, completed.capture);
+    let head = EventHead::new(completed.pending, completed.capture);
     sink.emit(&MemburstEvent { head, scope, growth: completed.pending.readings, faults, top })
 }
 
 struct MemburstEvent<'a> {
-    head: Head,
+    head: EventHead,
     scope: &'static str,
     growth: Option<Growth>,
     faults: &'a Faults,
@@ -36,7 +36,7 @@ struct MemburstEvent<'a> {
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     scope: &'static str,
     #[serde(flatten)]
     numbers: Option<Numbers>,

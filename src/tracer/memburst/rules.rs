@@ -54,27 +54,27 @@ pub(super) struct Held {
     bursting: bool,
     /// The trigger state was quiet after the last sample.
     quiet: bool,
-    /// Nobody was told of a burst whose memory is above this.
-    untold: Option<u64>,
+    /// A burst whose memory is above this has no event yet.
+    unreported: Option<u64>,
 }
 
 impl Held {
-    /// The edge in this sample, and whether a rule holds or a burst that nobody was told of is
+    /// The edge in this sample, and whether a rule holds or a burst that has no event yet is
     /// still there: its edge may have fallen into the quiet after an earlier one.
     pub(super) fn take(&mut self, growth: &Growth) -> (Option<Trigger>, bool) {
-        let told = self.trigger_state.is_quiet() && !self.quiet;
+        let event_kept = self.trigger_state.is_quiet() && !self.quiet;
         let edge = growth.rule.filter(|_| !self.bursting);
         self.bursting = growth.rule.is_some();
-        if told {
-            self.untold = None;
+        if event_kept {
+            self.unreported = None;
         }
         if edge.is_some() {
             // Half of what came with it.
             let rise = growth.held.all_bytes.saturating_sub(growth.before.bytes());
-            self.untold = Some(growth.held.all_bytes.saturating_sub(rise / 2));
+            self.unreported = Some(growth.held.all_bytes.saturating_sub(rise / 2));
         }
-        self.untold = self.untold.filter(|floor| growth.held.all_bytes >= *floor);
-        (edge, self.bursting || self.untold.is_some())
+        self.unreported = self.unreported.filter(|floor| growth.held.all_bytes >= *floor);
+        (edge, self.bursting || self.unreported.is_some())
     }
 
     /// The trigger state has taken this sample in.

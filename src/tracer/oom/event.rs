@@ -10,7 +10,7 @@ use crate::capture_data::{CaptureData, Resident};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
 use crate::tracer::detector::Completed;
-use crate::tracer::fields::{COMMON, Head, Truncated, all, field};
+use crate::tracer::fields::{COMMON, EventHead, Truncated, all, field};
 use crate::tracer::pending::PendingCapture;
 use crate::tracer::profile::CAPTURED;
 
@@ -55,7 +55,7 @@ const OWN: [Field; 19] = [
 
 /// One event.
 pub(super) struct OomEvent<'a> {
-    head: Head,
+    head: EventHead,
     known: &'a Known,
     containers: Option<&'a Containers>,
     top: &'a [Resident],
@@ -67,16 +67,16 @@ impl<'a> OomEvent<'a> {
         let Completed { pending, capture, containers } = *completed;
         let CaptureData::Memory(residents) = &capture.seen else { return None };
         Some(OomEvent {
-            head: Head::new(pending, capture),
+            head: EventHead::new(pending, capture),
             known: &pending.readings,
             containers: Some(containers),
             top: residents.get(..top.min(residents.len())).unwrap_or_default(),
         })
     }
 
-    /// Of what the kernel told of a kill.
+    /// Of what the kernel's record of a kill says.
     pub(super) fn without_capture(pending: &'a PendingCapture<Known>) -> OomEvent<'a> {
-        let head = Head::alone(pending.trigger);
+        let head = EventHead::alone(pending.trigger);
         OomEvent { head, known: &pending.readings, containers: None, top: &[] }
     }
 
@@ -120,7 +120,7 @@ fn container_above<'p>(path: &'p str, containers: &Containers) -> Option<&'p str
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     #[serde(flatten)]
     kill: Option<Kills<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

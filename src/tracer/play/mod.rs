@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    About, Capacity, Cause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, Trigger, document,
+    About, Capacity, CaptureCause, Data, Emitted, Event, Executor, Out, Spec, TRACERS, Tracer, Trigger,
+    document,
 };
 use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
@@ -62,7 +63,7 @@ pub struct Recorder {
     /// All captures asked for so far.
     pub asked: Vec<Request>,
     /// Why each of them was asked for.
-    pub causes: Vec<(Ticket, Cause)>,
+    pub causes: Vec<(Ticket, CaptureCause)>,
     /// The stacks among them that were to be named.
     pub stacks: Vec<RecordStack>,
     /// All events kept so far: their triggers and documents.
@@ -80,7 +81,7 @@ pub struct Recorder {
 }
 
 impl Executor for Recorder {
-    fn capture(&mut self, request: Request, cause: Cause) -> Ticket {
+    fn capture(&mut self, request: Request, cause: CaptureCause) -> Ticket {
         assert_eq!(cause.at, self.now, "{request:?} is asked for by what happens now");
         assert!(self.spec.captures.contains(&request.kind), "{request:?} is not declared");
         let ticket = Ticket(self.next);
@@ -93,7 +94,7 @@ impl Executor for Recorder {
         ticket
     }
 
-    fn name(&mut self, request: Request, stack: &RecordStack, cause: Cause) -> Ticket {
+    fn name(&mut self, request: Request, stack: &RecordStack, cause: CaptureCause) -> Ticket {
         assert_eq!(request.kind, CaptureKind::Names, "a capture of another kind names nothing");
         heap::aside(|| self.stacks.push(*stack));
         self.capture(request, cause)
@@ -259,7 +260,7 @@ impl Play {
     fn is_linked(&self, ticket: Ticket, about: &About) {
         assert!(about.captures.iter().eq([ticket]), "{about:?} is made of the answer to {ticket:?}");
         let cause = self.seen.causes.iter().rev().find(|(asked, _)| *asked == ticket);
-        let of_event = |cause: &Cause| (cause.subject, cause.trigger, cause.at.wall);
+        let of_event = |cause: &CaptureCause| (cause.subject, cause.trigger, cause.at.wall);
         let want = (about.subject, Some(about.trigger), about.time);
         assert_eq!(cause.map(|(_, cause)| of_event(cause)), Some(want));
     }

@@ -1,7 +1,7 @@
 //! iotracing: devices that are saturated or slow, told by who uses them.
 
 use super::*;
-use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, ProcessIo, Stall, Target, Times};
+use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, IoObject, ProcessIo, Stall, Times};
 use crate::host::Disk;
 use crate::tracer::play::Host;
 
@@ -13,7 +13,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn file(target: Target, read: u64, write: u64) -> FileIo {
+fn file(target: IoObject, read: u64, write: u64) -> FileIo {
     FileIo {
         target,
         direct: false,
@@ -48,14 +48,14 @@ fn stall(tid: u32, blocked: Duration) -> Stall {
 
 /// What a capture brings in these stories: ten seconds, in which a device wrote 1,000,000 bytes.
 pub(super) fn found() -> DiskIo {
-    let own = Target::File(SDA, 12, Some("/data/file".into()));
+    let own = IoObject::File(SDA, 12, Some("/data/file".into()));
     let direct = FileIo { direct: true, ..file(own.clone(), 100_000, 500_000) };
     let cached = FileIo { fs_write_bytes: Some(200_000), dirtied_earlier: true, ..file(own, 0, 300_000) };
     let journal = ProcessIo {
         pid: 2,
         comm: "jbd2".into(),
         container: None,
-        files: vec![file(Target::Device(None), 0, 100_000)],
+        files: vec![file(IoObject::Device(None), 0, 100_000)],
     };
     let device = DeviceIo {
         device: SDA,
@@ -226,7 +226,7 @@ fn an_event_says_why_and_its_rows_add_up_to_what_the_device_did() {
 fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
     let mut play = start("top = 2\nfiles = 1");
     let ticket = play.ask(None).expect("a capture");
-    let one = |inode| file(Target::File(SDA, inode, None), 0, 1000);
+    let one = |inode| file(IoObject::File(SDA, inode, None), 0, 1000);
     let device = DeviceIo {
         write_bytes: Some(10_000),
         processes: (0..5).map(|pid| process(pid, vec![one(1), one(2)])).collect(),
@@ -264,7 +264,7 @@ fn rows_that_are_left_out_are_counted_in_the_list_that_leaves_them_out() {
             device: Device { major, minor: 0 },
             processes: (0..processes)
                 .map(|pid| {
-                    process(pid, (0..files).map(|it| file(Target::File(SDA, it, None), 0, 1)).collect())
+                    process(pid, (0..files).map(|it| file(IoObject::File(SDA, it, None), 0, 1)).collect())
                 })
                 .collect(),
             ..found().devices.remove(0)

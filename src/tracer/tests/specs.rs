@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::tracer::{TRACERS, document};
+use super::watch;
+use crate::tracer::{NAME, TEMPLATES, TRACERS, document, mapping};
 
 #[test]
 fn names_are_unique_and_texts_are_there() {
@@ -25,6 +26,19 @@ fn names_are_unique_and_texts_are_there() {
         }
         assert!(!spec.captures.is_empty(), "{} can show nothing", spec.name);
     }
+}
+
+#[test]
+fn what_a_template_makes_can_be_taken_for_no_tracer_of_the_program() {
+    for template in TEMPLATES.iter().copied().chain([&watch::TEMPLATE]) {
+        let (prefix, keys) = (format!("onset_{}_", template.section), template.base.knobs);
+        let metrics = TRACERS.iter().flat_map(|spec| spec.metrics);
+        assert_eq!(metrics.filter(|metric| metric.name.starts_with(&prefix)).count(), 0, "{prefix}");
+        assert!(template.base.hook.is_none(), "{}: two tracers cannot have one hook", template.section);
+        assert!(keys.iter().all(|knob| knob.key != NAME.key), "{}: each has a name", template.section);
+    }
+    let mapping = mapping(watch::REGISTRY.kinds()).expect("no field has two types");
+    assert_eq!(mapping["properties"]["tracer_data"]["properties"]["above"]["type"], "double");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::host::{Facts, Key, Load, Snapshot, Watched};
 use crate::knob::{Knob, Value};
 use crate::metric::{MetricKind, Scrape};
 use crate::tracer::detector::{Completed, Detector, DetectorTracer, EventSink, Sampler};
-use crate::tracer::fields::{COMMON, Head, Truncated, all, field};
+use crate::tracer::fields::{COMMON, EventHead, Truncated, all, field};
 use crate::tracer::play::Host;
 use crate::tracer::trigger::TriggerState;
 use crate::tracer::{
@@ -153,7 +153,7 @@ impl Detector for Watch {
             CaptureData::Tasks(tasks) => tasks.len(),
             _ => return sink.foreign(),
         };
-        let head = Head::new(completed.pending, completed.capture);
+        let head = EventHead::new(completed.pending, completed.capture);
         let value = completed.pending.readings;
         sink.emit(&WatchEvent { head, reading: &self.reading, value, above: self.above, found })
     }
@@ -166,7 +166,7 @@ impl Detector for Watch {
 #[derive(Serialize)]
 struct WatchEvent<'a> {
     #[serde(flatten)]
-    head: Head,
+    head: EventHead,
     reading: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<f64>,
@@ -189,7 +189,7 @@ impl Data for WatchEvent<'_> {
 }
 
 /// What a program has that has this template beside its own tracers.
-pub(crate) const REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: &[&TEMPLATE] };
+pub(crate) static REGISTRY: Registry<'static> = Registry { tracers: TRACERS, templates: &[&TEMPLATE] };
 
 /// What a config makes, beside the program's own tracers.
 fn made(text: &str) -> Vec<ConfiguredTracer> {

@@ -85,7 +85,7 @@ pub(super) struct Counters {
 /// Where a sample is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Source {
+pub(super) enum WaitSource {
     /// The run queues.
     Probe,
     /// Pressure said that nobody waits.
@@ -108,7 +108,7 @@ pub(super) struct Level {
     pub(super) at: Duration,
     pub(super) time: Waited,
     pub(super) percent: f64,
-    pub(super) source: Source,
+    pub(super) source: WaitSource,
     pub(super) pressure: Option<Percent>,
     /// Samples before it.
     pub(super) samples: u32,
@@ -144,7 +144,7 @@ impl Subject {
         at: Duration,
         time: Waited,
         elapsed: Duration,
-        source: Source,
+        source: WaitSource,
         rules: &Rules,
     ) -> (Option<Trigger>, bool) {
         let much = time.all >= elapsed / LEAST;
@@ -171,7 +171,7 @@ pub(super) struct Numbers {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) curr_waitrate: Option<Percent>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<WaitSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pressure_percent: Option<Percent>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,9 +13,9 @@ pub(super) const SLOTS_MAX: usize = 2 * TRACERS_MAX;
 
 /// All tracers.
 #[derive(Default)]
-pub(super) struct Slots(Vec<Option<Slot>>);
+pub(super) struct TracerSlots(Vec<Option<Slot>>);
 
-impl Slots {
+impl TracerSlots {
     /// The place for one more. `None`: there is none.
     pub(super) fn free_place(&self) -> Option<usize> {
         let place = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
