@@ -5,9 +5,9 @@ use std::io::{self, Read};
 
 use super::io::address;
 use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
-use super::sent::{Count, Sent};
+use super::sent::{Count, StackRecord};
 use super::tasks::{Passing, Stuck, each_record};
-use super::waits::{Group, Tally};
+use super::waits::{Group, WaitSums};
 use crate::fuzz::heap;
 use crate::host::{Key, TaskCounts};
 use crate::symbol::UserFrame;
@@ -75,16 +75,16 @@ pub fn stuck(data: &[u8]) {
 
 /// A new stack, out of the ring of the sampling programs.
 pub fn stack(data: &[u8]) {
-    let Some(stack) = Sent::parse(data) else { return };
+    let Some(stack) = StackRecord::parse(data) else { return };
     check_comm(&stack.comm);
     let (kernel, user) = (half(data, 44), half(data, 46));
     assert_eq!(stack.kernel.len(), kernel / 8);
     assert!(stack.user.len() <= user / UserFrame::SIZE);
     let whole = 72 + kernel + user;
     let cut = data.get(..whole - 1).unwrap_or_default();
-    assert_eq!(Sent::parse(cut), None, "a stack that lacks a byte is none");
+    assert_eq!(StackRecord::parse(cut), None, "a stack that lacks a byte is none");
     let padded = [data.get(..whole).unwrap_or_default(), &[0xff; 7]].concat();
-    assert_eq!(Sent::parse(&padded), Some(stack), "what the ring rounds up is not its own");
+    assert_eq!(StackRecord::parse(&padded), Some(stack), "what the ring rounds up is not its own");
 }
 
 /// What maps add up, after a byte that says which: how much stacks weighed, how groups waited, and for whom.
@@ -109,8 +109,8 @@ fn count(data: &[u8]) {
 /// A group's account on each CPU: all that is whole is added, and never less for more.
 fn waited(data: &[u8]) {
     let Some((key, values)) = data.split_at_checked(8) else { return };
-    let mut tally = Tally::default();
-    tally.waited(key, &mut values.chunks(56));
+    let mut tally = WaitSums::default();
+    tally.add_waits(key, &mut values.chunks(56));
     let Some((group, sum)) = tally.groups.iter().next() else { panic!("a key is a group") };
     let bits = match group {
         Group::Container(key) => key.to_bits(),
@@ -132,8 +132,8 @@ fn waited(data: &[u8]) {
 /// A pair's times on each CPU.
 fn culprits(data: &[u8]) {
     let Some((key, values)) = data.split_at_checked(16) else { return };
-    let mut tally = Tally::default();
-    tally.held_up(key, &mut values.chunks(8));
+    let mut tally = WaitSums::default();
+    tally.add_interference(key, &mut values.chunks(8));
     assert_eq!(tally.culprits.len(), 1, "a key is a pair");
     let whole = values.chunks_exact(8).map(|value| u128::from(word(value, 0))).sum::<u128>();
     let held = tally.culprits.values().next().map(std::time::Duration::as_nanos);

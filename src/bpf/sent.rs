@@ -10,7 +10,7 @@ use crate::symbol::{Image, Layout, UserFrame};
 
 /// A stack, when it is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct StackRecord {
     /// Names it, together with its process id: another image, and a process of another name, have others.
     pub hash: u64,
     /// The process, in the initial pid namespace, and which of its programs ran.
@@ -54,10 +54,10 @@ const _: () = assert!(
         && offset_of!(types::stack, words) == 72
 );
 
-impl Sent {
+impl StackRecord {
     /// Reads a `struct stack`.
     #[must_use]
-    pub fn parse(record: &[u8]) -> Option<Sent> {
+    pub fn parse(record: &[u8]) -> Option<StackRecord> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_stack", &[record]);
         let (hash, rest) = record.split_first_chunk()?;
@@ -73,7 +73,7 @@ impl Sent {
         let user = rest.get(..usize::from(u16::from_ne_bytes(*user_bytes)))?;
         let address = |raw: &[u8]| raw.first_chunk().map(|raw| u64::from_ne_bytes(*raw));
         let frame = |raw: &[u8]| raw.first_chunk().and_then(UserFrame::parse);
-        Some(Sent {
+        Some(StackRecord {
             hash: u64::from_ne_bytes(*hash),
             image: Image { pid: u32::from_ne_bytes(*pid), id: u64::from_ne_bytes(*image) },
             layout: Layout::parse(layout),

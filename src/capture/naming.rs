@@ -29,7 +29,7 @@ pub(super) struct Ended {
 
 /// A stack with its weight, and when it was last seen.
 pub(super) struct Counted {
-    pub(super) sent: Arc<bpf::Sent>,
+    pub(super) sent: Arc<bpf::StackRecord>,
     pub(super) weight: u64,
     pub(super) last: Duration,
 }
@@ -103,7 +103,7 @@ mod tests {
 
     fn counted(image: Image, comm: &str, execs: bool, last: u64) -> Counted {
         let (user, kernel) = (Box::default(), Box::default());
-        let sent = bpf::Sent {
+        let sent = bpf::StackRecord {
             hash: last,
             image,
             layout: Layout::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
-use super::{Command, Done, Failure, Given};
+use super::{Command, Exit, Failure, ParsedArgs};
 use crate::control::{self, ControlRequest, Outcome, OutputStatus, ShipStatus, Status, TracerStatus};
 
 /// The agent answers within a turn of its loop.
@@ -19,19 +19,19 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let reply = control::ask(&given.config()?.socket, &ControlRequest::Status {}, PATIENCE)?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let reply = control::ask(&args.config()?.socket, &ControlRequest::Status {}, PATIENCE)?;
     if let Ok(Outcome::Refused(why)) = serde_json::from_str(&reply) {
         return Err(Failure::Failed(format!("refused: {why}")));
     }
     let status: Status = serde_json::from_str(&reply)
         .map_err(|error| Failure::Failed(format!("the agent is of another version: {error}")))?;
-    if given.flag("json") {
+    if args.flag("json") {
         writeln!(out, "{reply}")?;
     } else {
         show(&status, out)?;
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
 fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
