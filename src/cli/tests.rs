@@ -111,9 +111,8 @@ fn check_takes_what_config_prints_and_names_each_wrong_key() {
     assert!(err.starts_with("/no/such/file: "), "{err}");
 }
 
-#[test]
-fn status_prints_a_table_or_the_json_of_the_agent() {
-    let status = Status {
+fn sample_status() -> Status {
+    Status {
         version: "9.9".into(),
         pid: 42,
         uptime_ms: 90_000,
@@ -148,7 +147,12 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
             },
         ],
         ..Status::default()
-    };
+    }
+}
+
+#[test]
+fn status_prints_a_table_or_the_json_of_the_agent() {
+    let status = sample_status();
     let reply = serde_json::to_value(&status).expect("JSON");
     let fixture = Fixture::new();
     let answer = |reply: Value| {
