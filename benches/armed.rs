@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onset::bpf::{Floor, Meter};
+use onset::bpf::{Meter, NoopProgram};
 use onset::capture::{Captures, Hierarchy};
 use onset::capture_data::{CaptureKind, Request, Scope, Ticket};
 use onset::config::Config;
@@ -186,7 +186,7 @@ fn costs(captures: &mut Captures, reader: &Reader) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("armed-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a scratch folder");
     let mut meter = Meter::default();
-    let floor = Floor::attach(&mut meter).expect("a program that does nothing");
+    let noop = NoopProgram::attach(&mut meter).expect("a program that does nothing");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| work(&stop, &folder));
@@ -213,7 +213,7 @@ fn costs(captures: &mut Captures, reader: &Reader) {
     for (name, (ns, runs)) in &rows {
         println!("{name:<20} {ns:10.1} ns a run, {:10.1} above nothing, in {runs} runs", ns - least);
     }
-    drop(floor);
+    drop(noop);
     let _ = std::fs::write(STATS, before.trim());
     let _ = std::fs::remove_dir_all(&folder);
 }

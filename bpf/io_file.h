@@ -6,7 +6,7 @@
 #ifndef ONSET_IO_FILE_H
 #define ONSET_IO_FILE_H
 
-#include "io_writers.h"
+#include "io_walk.h"
 
 #define DEPTH_MAX     512 /* components of seven letters */
 #define MAPPING_ODD   3	  /* include/linux/page-flags.h: anonymous or movable memory */

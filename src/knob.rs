@@ -68,7 +68,7 @@ pub struct Section {
 
 /// A value as configured.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Given {
+pub(crate) enum ParsedValue {
     Flag(bool),
     Count(u64),
     Number(f64),
@@ -81,7 +81,7 @@ pub(crate) enum Given {
 /// The values of one table. Asking for a key that its table does not declare, or for another
 /// kind than it has, is a mistake in the program and panics, at start and in every test.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Values(pub(crate) Vec<(&'static str, Given)>);
+pub struct Values(pub(crate) Vec<(&'static str, ParsedValue)>);
 
 macro_rules! getter {
     ($name:ident, $kind:ident, $result:ty, $doc:literal) => {
@@ -89,7 +89,7 @@ macro_rules! getter {
         #[must_use]
         pub fn $name(&self, key: &str) -> $result {
             match self.find(key) {
-                Given::$kind(value) => *value,
+                ParsedValue::$kind(value) => *value,
                 other => panic!("config key {key} is {other:?}"),
             }
         }
@@ -107,7 +107,7 @@ impl Values {
     #[must_use]
     pub fn text(&self, key: &str) -> &str {
         match self.find(key) {
-            Given::Text(value) => value,
+            ParsedValue::Text(value) => value,
             other => panic!("config key {key} is {other:?}"),
         }
     }
@@ -116,7 +116,7 @@ impl Values {
     #[must_use]
     pub fn texts(&self, key: &str) -> &[String] {
         match self.find(key) {
-            Given::Texts(value) => value,
+            ParsedValue::Texts(value) => value,
             other => panic!("config key {key} is {other:?}"),
         }
     }
@@ -143,14 +143,14 @@ impl Values {
     #[must_use]
     pub fn whole_number(&self, key: &str) -> u64 {
         match self.find(key) {
-            Given::Flag(value) => u64::from(*value),
-            Given::Count(value) | Given::Size(value) => *value,
-            Given::Time(value) => u64::try_from(value.as_nanos()).unwrap_or(u64::MAX),
+            ParsedValue::Flag(value) => u64::from(*value),
+            ParsedValue::Count(value) | ParsedValue::Size(value) => *value,
+            ParsedValue::Time(value) => u64::try_from(value.as_nanos()).unwrap_or(u64::MAX),
             other => panic!("config key {key} is {other:?}, which is no whole number"),
         }
     }
 
-    fn find(&self, key: &str) -> &Given {
+    fn find(&self, key: &str) -> &ParsedValue {
         match self.0.iter().find(|(name, _)| *name == key) {
             Some((_, value)) => value,
             None => panic!("config key {key} is not declared"),
@@ -160,15 +160,15 @@ impl Values {
 
 impl Value {
     /// Takes a value from the file. The error says what would be right.
-    pub(crate) fn accept(self, given: &toml::Value) -> Result<Given, String> {
+    pub(crate) fn accept(self, given: &toml::Value) -> Result<ParsedValue, String> {
         match self {
             Value::Flag(_) => match given {
-                toml::Value::Boolean(value) => Ok(Given::Flag(*value)),
+                toml::Value::Boolean(value) => Ok(ParsedValue::Flag(*value)),
                 other => Err(format!("must be true or false, not {}", kind(other))),
             },
             Value::Count(_, low, high) => match given {
                 toml::Value::Integer(value) => match u64::try_from(*value) {
-                    Ok(value) if (low..=high).contains(&value) => Ok(Given::Count(value)),
+                    Ok(value) if (low..=high).contains(&value) => Ok(ParsedValue::Count(value)),
                     _ => Err(format!("must be a whole number from {low} to {high}, not {value}")),
                 },
                 other => Err(format!("must be a whole number, not {}", kind(other))),
@@ -181,14 +181,14 @@ impl Value {
                     other => return Err(format!("must be a number, not {}", kind(other))),
                 };
                 if value.is_finite() && value >= 0.0 {
-                    Ok(Given::Number(value))
+                    Ok(ParsedValue::Number(value))
                 } else {
                     Err(format!("must be a number of at least 0, not {value}"))
                 }
             }
             Value::Time(_, low, high) => match given {
                 toml::Value::String(text) => match time(text) {
-                    Some(value) if (low..=high).contains(&value) => Ok(Given::Time(value)),
+                    Some(value) if (low..=high).contains(&value) => Ok(ParsedValue::Time(value)),
                     Some(_) => Err(format!("must be from {} to {}, not \"{text}\"", Shown(low), Shown(high))),
                     None => Err(format!(
                         "must be a duration such as \"10s\", \"500ms\", \"30m\" or \"1h\", not \"{text}\""
@@ -198,7 +198,7 @@ impl Value {
             },
             Value::Size(_, low, high) => match given {
                 toml::Value::String(text) => match size(text) {
-                    Some(value) if (low..=high).contains(&value) => Ok(Given::Size(value)),
+                    Some(value) if (low..=high).contains(&value) => Ok(ParsedValue::Size(value)),
                     Some(_) => Err(format!("must be from {} to {}, not \"{text}\"", Bytes(low), Bytes(high))),
                     None => Err(format!(
                         "must be a size such as \"16MiB\", \"512KiB\" or \"1GiB\", not \"{text}\""
@@ -207,7 +207,7 @@ impl Value {
                 other => Err(format!("must be a size in quotes such as \"16MiB\", not {}", kind(other))),
             },
             Value::Text(_) => match given {
-                toml::Value::String(text) => Ok(Given::Text(text.clone())),
+                toml::Value::String(text) => Ok(ParsedValue::Text(text.clone())),
                 other => Err(format!("must be a text in quotes, not {}", kind(other))),
             },
             Value::Texts(_, check) => texts(given, check),
@@ -215,15 +215,17 @@ impl Value {
     }
 
     /// The default, as if it had been configured.
-    pub(crate) fn given(self) -> Given {
+    pub(crate) fn given(self) -> ParsedValue {
         match self {
-            Value::Flag(value) => Given::Flag(value),
-            Value::Count(value, ..) => Given::Count(value),
-            Value::Number(value) => Given::Number(value),
-            Value::Time(value, ..) => Given::Time(value),
-            Value::Size(value, ..) => Given::Size(value),
-            Value::Text(value) => Given::Text(value.to_owned()),
-            Value::Texts(value, _) => Given::Texts(value.iter().map(|text| (*text).to_owned()).collect()),
+            Value::Flag(value) => ParsedValue::Flag(value),
+            Value::Count(value, ..) => ParsedValue::Count(value),
+            Value::Number(value) => ParsedValue::Number(value),
+            Value::Time(value, ..) => ParsedValue::Time(value),
+            Value::Size(value, ..) => ParsedValue::Size(value),
+            Value::Text(value) => ParsedValue::Text(value.to_owned()),
+            Value::Texts(value, _) => {
+                ParsedValue::Texts(value.iter().map(|text| (*text).to_owned()).collect())
+            }
         }
     }
 }
@@ -244,7 +246,7 @@ impl fmt::Display for Value {
 }
 
 /// A list of texts. The error names the first that does not pass, by its place.
-fn texts(given: &toml::Value, check: Check) -> Result<Given, String> {
+fn texts(given: &toml::Value, check: Check) -> Result<ParsedValue, String> {
     let toml::Value::Array(list) = given else {
         return Err(format!("must be a list of texts such as [\"a\", \"b\"], not {}", kind(given)));
     };
@@ -255,7 +257,7 @@ fn texts(given: &toml::Value, check: Check) -> Result<Given, String> {
         },
         other => Err(format!("[{place}] must be a text in quotes, not {}", kind(other))),
     };
-    list.iter().enumerate().map(text).collect::<Result<_, _>>().map(Given::Texts)
+    list.iter().enumerate().map(text).collect::<Result<_, _>>().map(ParsedValue::Texts)
 }
 
 fn kind(value: &toml::Value) -> String {

@@ -9,7 +9,7 @@ use onset::ship::bench::bulk;
 use crate::Scratch;
 use crate::documents::{append, document, documents, writer};
 use crate::parsers::target;
-use crate::scrape::Fed;
+use crate::scrape::WarmTracers;
 use crate::tree::{OF_CONTAINERS, Tree, corpus};
 
 /// A path's name, what one run of it is divided by, and what is left then.
@@ -36,7 +36,7 @@ pub fn run(path: &str, times: u64, scratch: &Scratch) {
             again(Box::new(move || _ = tree.read(OF_CONTAINERS)));
         }
         "scrape" => {
-            let mut fed = Fed::new(scratch);
+            let mut fed = WarmTracers::new(scratch);
             again(Box::new(move || _ = fed.scrape()));
         }
         "document" => {

@@ -36,7 +36,7 @@ fn name(stacks: &[Stack]) -> Symbolizer {
     let mut symbols = Symbolizer::new(Path::new("/proc"));
     let layout = Layout::now(Path::new("/proc"), std::process::id()).expect("this process");
     for stack in stacks {
-        symbols.sight(stack.image, layout, &stack.user, Instant::now());
+        symbols.observe(stack.image, layout, &stack.user, Instant::now());
     }
     symbols
 }

@@ -21,9 +21,9 @@ const CONTAINERS: usize = 100;
 const BUDGET: Budget = Budget::Us(1000.0);
 
 /// Captures are begun and never over; events are kept.
-struct Calm(u32);
+struct DiscardingExecutor(u32);
 
-impl Executor for Calm {
+impl Executor for DiscardingExecutor {
     fn capture(&mut self, _: Request, _: CaptureCause) -> Ticket {
         self.0 += 1;
         Ticket(self.0)
@@ -37,15 +37,15 @@ impl Executor for Calm {
 }
 
 /// All tracers, fed with a few samplings of containers that work.
-pub struct Fed {
+pub struct WarmTracers {
     tree: Tree,
     tracers: Vec<Box<dyn Tracer>>,
     config: Config,
     page: FixedBuf,
 }
 
-impl Fed {
-    pub fn new(scratch: &Scratch) -> Fed {
+impl WarmTracers {
+    pub fn new(scratch: &Scratch) -> WarmTracers {
         let config = Config::parse("", TRACERS).expect("the defaults");
         let capacity = Capacity { containers: CONTAINERS };
         let mut tracers: Vec<Box<dyn Tracer>> =
@@ -55,22 +55,22 @@ impl Fed {
             .iter()
             .fold(OF_CONTAINERS, |facts, spec| facts.and(spec.facts))
             .and(Facts { cpu: true, ..Facts::NONE });
-        let mut calm = Calm(0);
+        let mut world = DiscardingExecutor(0);
         for _ in 0..4 {
             tree.works();
             let now = tree.read(facts);
             tree.count_tasks();
             let snapshot = tree.reader.snapshot();
             for tracer in &mut tracers {
-                tracer.on(now, Event::Tick(&snapshot), &mut Out::new(&mut calm));
+                tracer.on(now, Event::Tick(&snapshot), &mut Out::new(&mut world));
             }
         }
-        Fed { tree, tracers, config, page: FixedBuf::new(4 << 20) }
+        WarmTracers { tree, tracers, config, page: FixedBuf::new(4 << 20) }
     }
 
     /// One scrape. How long the page is.
     pub fn scrape(&mut self) -> usize {
-        let Fed { tree, tracers, config, page } = self;
+        let WarmTracers { tree, tracers, config, page } = self;
         page.clear();
         for (tracer, ConfiguredTracer { spec, settings }) in tracers.iter().zip(&config.tracers) {
             let mut scrape = Scrape::new(page, spec.metrics);
@@ -82,7 +82,7 @@ impl Fed {
 }
 
 pub fn lines(scratch: &Scratch) {
-    let mut fed = Fed::new(scratch);
+    let mut fed = WarmTracers::new(scratch);
     let bytes = fed.scrape();
     let text = String::from_utf8_lossy(&fed.page).into_owned();
     let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 
 use super::io::address;
 use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
-use super::sent::{Count, Sent};
+use super::sent::{Count, StackRecord};
 use super::tasks::{Passing, Stuck, each_record};
-use super::waits::{Group, Tally};
+use super::waits::{Group, WaitSums};
 use crate::fuzz::heap;
 use crate::host::{Key, TaskCounts};
 use crate::layout;
@@ -75,7 +75,7 @@ pub fn stuck(data: &[u8]) {
 
 /// A new stack, out of the ring of the sampling programs.
 pub fn stack(data: &[u8]) {
-    let Some(stack) = Sent::parse(data) else { return };
+    let Some(stack) = StackRecord::parse(data) else { return };
     check_comm(&stack.comm);
     let (head, _) = read_before(layout::stacks::Stack::read(data));
     let (kernel, user) = (usize::from(head.kernel_bytes), usize::from(head.user_bytes));
@@ -83,9 +83,9 @@ pub fn stack(data: &[u8]) {
     assert!(stack.user.len() <= user / UserFrame::SIZE);
     let whole = layout::stacks::Stack::SIZE + kernel + user;
     let cut = data.get(..whole - 1).unwrap_or_default();
-    assert_eq!(Sent::parse(cut), None, "a stack that lacks a byte is none");
+    assert_eq!(StackRecord::parse(cut), None, "a stack that lacks a byte is none");
     let padded = [data.get(..whole).unwrap_or_default(), &[0xff; 7]].concat();
-    assert_eq!(Sent::parse(&padded), Some(stack), "what the ring rounds up is not its own");
+    assert_eq!(StackRecord::parse(&padded), Some(stack), "what the ring rounds up is not its own");
 }
 
 /// What maps add up, after a byte that says which: how much stacks weighed, how groups waited, and for whom.
@@ -113,8 +113,8 @@ fn count(data: &[u8]) {
 fn waited(data: &[u8]) {
     use layout::waits::Account;
     let Some((key, values)) = data.split_at_checked(size_of::<u64>()) else { return };
-    let mut tally = Tally::default();
-    tally.waited(key, &mut values.chunks(Account::SIZE));
+    let mut tally = WaitSums::default();
+    tally.add_waits(key, &mut values.chunks(Account::SIZE));
     let Some((group, sum)) = tally.groups.iter().next() else { panic!("a key is a group") };
     let bits = match group {
         Group::Container(key) => key.to_bits(),
@@ -136,8 +136,8 @@ fn waited(data: &[u8]) {
 /// A pair's times on each CPU.
 fn culprits(data: &[u8]) {
     let Some((key, values)) = data.split_at_checked(layout::waits::Pair::SIZE) else { return };
-    let mut tally = Tally::default();
-    tally.held_up(key, &mut values.chunks(8));
+    let mut tally = WaitSums::default();
+    tally.add_interference(key, &mut values.chunks(8));
     assert_eq!(tally.culprits.len(), 1, "a key is a pair");
     let (times, _) = values.as_chunks();
     let whole = times.iter().map(|time| u128::from(u64::from_ne_bytes(*time))).sum::<u128>();

@@ -6,7 +6,6 @@ mod containers;
 pub(crate) mod cpus;
 mod error;
 mod failed;
-mod floor;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -15,6 +14,7 @@ mod io;
 mod io_kernel;
 mod io_record;
 mod meter;
+mod noop;
 mod perf;
 mod programs;
 mod ring;
@@ -28,17 +28,17 @@ pub use cgroups::Cgroups;
 pub use containers::Followed;
 pub use error::Error;
 pub use failed::{Failed, failures};
-pub use floor::Floor;
 pub use hook::{Attachment, Hook, KnobValue};
 pub use io::{Io, IoArmed, IoLost, SLOTS as IO_SLOTS, Watched};
 pub use io_record::{IoFile, IoKey, IoRecord, IoRow, IoStall, IoTarget};
 pub use meter::Meter;
+pub use noop::NoopProgram;
 pub use programs::{Program, Standing, each_program};
 pub use ring::{Drained, Ring};
-pub use sent::{Count, Sent};
+pub use sent::{Count, StackRecord};
 pub use stacks::{Armed, FAULTS_EACH, HZ, Lost, Site, Stacks};
 pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
-pub use waits::{Group, Tally, Waits, WaitsArmed};
+pub use waits::{Group, WaitSums, Waits, WaitsArmed};
 
 /// What build.rs made of bpf/*.bpf.c.
 mod skeletons {

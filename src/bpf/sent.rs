@@ -9,7 +9,7 @@ use crate::symbol::{Image, Layout, UserFrame};
 
 /// A stack, when it is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct StackRecord {
     /// Names it, together with its process id: another image, and a process of another name, have others.
     pub hash: u64,
     /// The process, in the initial pid namespace, and which of its programs ran.
@@ -41,10 +41,10 @@ pub struct Count {
     pub last: Duration,
 }
 
-impl Sent {
+impl StackRecord {
     /// Reads a `struct stack`.
     #[must_use]
-    pub fn parse(record: &[u8]) -> Option<Sent> {
+    pub fn parse(record: &[u8]) -> Option<StackRecord> {
         #[cfg(test)]
         crate::fuzz::record::note("bpf_stack", &[record]);
         let (stack, words) = layout::Stack::read(record)?;
@@ -52,7 +52,7 @@ impl Sent {
         let user = rest.get(..stack.user_bytes.into())?;
         let frame = |raw: &[u8]| raw.first_chunk().and_then(UserFrame::parse);
         let layout::Layout { start_code, end_code, start_stack } = stack.layout;
-        Some(Sent {
+        Some(StackRecord {
             hash: stack.hash,
             image: Image { pid: stack.tgid, id: stack.image },
             layout: Layout { start_code, end_code, start_stack },

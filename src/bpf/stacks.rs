@@ -16,7 +16,7 @@ use super::failed::{Attached, Failed, counted};
 use super::meter::Meter;
 use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
-use super::sent::{Count, Sent};
+use super::sent::{Count, StackRecord};
 use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
 use super::{btf, cpus, perf, place, sums};
@@ -363,9 +363,9 @@ impl Armed<'_> {
     }
 
     /// Hands out stacks that are new, at most `budget`.
-    pub fn stacks(&mut self, budget: u32, mut each: impl FnMut(Sent)) -> Drained {
+    pub fn stacks(&mut self, budget: u32, mut each: impl FnMut(StackRecord)) -> Drained {
         self.ring.drain(budget, |record| {
-            if let Some(stack) = Sent::parse(record) {
+            if let Some(stack) = StackRecord::parse(record) {
                 each(stack);
             }
         })

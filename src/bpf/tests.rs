@@ -111,7 +111,7 @@ fn a_stack_sample_is_parsed_as_the_bpf_program_lays_it_out() {
     frames.extend(2_u32.to_ne_bytes());
     frames.extend([0; 20]);
     frames.extend(0x40_1000_u64.to_ne_bytes());
-    let stack = Sent::parse(&sent(8, 32, &frames)).expect("a whole record");
+    let stack = StackRecord::parse(&sent(8, 32, &frames)).expect("a whole record");
     let image = Image { pid: 77, id: 5 };
     assert_eq!((stack.hash, stack.image, &*stack.comm, stack.execs), (9, image, "worker?", true));
     let layout = Layout { start_code: 0x1000, end_code: 0x2000, start_stack: 0x7ffc_0000_0010 };
@@ -120,16 +120,16 @@ fn a_stack_sample_is_parsed_as_the_bpf_program_lays_it_out() {
     assert_eq!(*stack.user, [UserFrame::Address(0x40_1000)]);
     // The kernel rounds a record up: what comes after is not its own.
     frames.extend([0xff; 7]);
-    assert_eq!(Sent::parse(&sent(8, 32, &frames)), Some(stack));
+    assert_eq!(StackRecord::parse(&sent(8, 32, &frames)), Some(stack));
 }
 
 #[test]
 fn a_stack_sample_that_claims_more_frames_than_it_has_is_refused() {
     let whole = sent(8, 32, &[0; 40]);
     for len in 0..whole.len() {
-        assert_eq!(Sent::parse(&whole[..len]), None, "{len} bytes");
+        assert_eq!(StackRecord::parse(&whole[..len]), None, "{len} bytes");
     }
-    assert_eq!(Sent::parse(&sent(u16::MAX, u16::MAX, &[0; 40])), None);
+    assert_eq!(StackRecord::parse(&sent(u16::MAX, u16::MAX, &[0; 40])), None);
 }
 
 #[test]

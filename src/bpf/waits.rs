@@ -1,5 +1,5 @@
-//! Run-queue waits, added up in the kernel by who waited and who ran meanwhile. The sums only grow
-//! while the programs are attached: whoever wants a part of that time reads them twice.
+//! Run-queue waits, summed in the kernel by who waited and who ran meanwhile. The sums only grow while the programs are
+//! attached; for a part of that time read them twice.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,13 +25,13 @@ use crate::layout::waits as layout;
 
 const WHAT: &str = "the run-queue programs";
 
-/// The programs, as metrics have them.
+/// The programs' names in metrics.
 const SWITCHED: &str = "waits_switched";
 const MOVED: &str = "waits_moved";
-/// It is run when it is wanted, and never attached.
+/// Run on demand, never attached.
 const LOOK_NOW: &str = "waits_look_now";
 
-/// The first kernel that allocates what tasks carry without waking anyone.
+/// The first kernel that allocates task storage without a wake-up.
 const TASKS_CARRY: (u32, u32) = (6, 4);
 
 /// The loaded programs.
@@ -40,12 +40,12 @@ pub struct Waits {
     runs: u64,
 }
 
-/// Tasks that are told apart from others.
+/// A group of tasks whose waits are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
     /// A container, with all cgroups below its own.
     Container(Key),
-    /// Another cgroup, without those below it, by its id.
+    /// Another cgroup by its id, without the cgroups below it.
     Cgroup(u64),
 }
 
@@ -61,28 +61,28 @@ impl Group {
 
 /// All sums at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// That moment: of the CPUs' own, the mean. Whoever asks for the sums may wait for a CPU meanwhile.
+pub struct WaitSums {
+    /// That moment: the mean of the CPUs' own times, since reading the sums may itself wait for a CPU.
     pub at: Option<Instant>,
     /// How each group ran and waited.
     pub groups: HashMap<Group, Waited>,
-    /// For how long a group, the first, waited while the second ran.
+    /// For each pair, how long the first group waited while the second ran.
     pub culprits: HashMap<(Group, Group), Duration>,
-    /// Waits and slices that found no room, since the programs were loaded.
+    /// Waits and slices that found no room in a map, since the programs were loaded.
     pub lost: u64,
-    /// CPUs that are online and whose last sums are missing here.
+    /// Online CPUs whose latest sums are missing here.
     pub unread_cpus: u32,
 }
 
-impl Tally {
-    /// Takes a group's `struct account` of each CPU.
-    pub(super) fn waited(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
+impl WaitSums {
+    /// Adds a group's `struct account` of each CPU.
+    pub(super) fn add_waits(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
         let sum = values.filter_map(parse).fold(Waited::default(), |sum, one| sum.and(&one));
         self.groups.extend(Group::parse(key).map(|group| (group, sum)));
     }
 
-    /// Takes the times of each CPU in which one group waited while another ran.
-    pub(super) fn held_up(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
+    /// Adds the times of each CPU in which one group waited while another ran.
+    pub(super) fn add_interference(&mut self, key: &[u8], values: &mut dyn Iterator<Item = &[u8]>) {
         let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
         let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
         let pair = layout::Pair::read(key);
@@ -92,7 +92,7 @@ impl Tally {
 }
 
 impl Waits {
-    /// Loads the programs, for a kernel of this release.
+    /// Loads the programs for a kernel of this `release`.
     pub fn load(
         sys: &Path,
         followed: &Followed,
@@ -108,12 +108,12 @@ impl Waits {
         Ok(Waits { skeleton, runs: 0 })
     }
 
-    /// Begins to add up, from zero.
+    /// Attaches the programs, with all sums at zero.
     pub fn arm(&mut self) -> Result<WaitsArmed<'_>, Error> {
         self.runs += 1;
         let Waits { skeleton, runs } = self;
         attempt(WHAT, || {
-            forget_old(skeleton)?;
+            clear_maps(skeleton)?;
             skeleton.maps.current_run.update(&0_u32.to_ne_bytes(), &runs.to_ne_bytes(), MapFlags::ANY)
         })?;
         let progs = &skeleton.progs;
@@ -122,11 +122,11 @@ impl Waits {
             Attached::of(MOVED, attempt(WHAT, || progs.moved.attach_trace()))?,
         ];
         let armed = WaitsArmed { program: self, _links: links };
-        let _begun = armed.look_now();
+        let _begun = armed.flush_cpus();
         Ok(armed)
     }
 
-    /// The count of what found no room, to be read from any thread.
+    /// The count of lost waits, to be read from any thread.
     pub fn lost(&self) -> Result<Lost, Error> {
         attempt(WHAT, || MapHandle::try_from(&self.skeleton.maps.lost)).map(Lost)
     }
@@ -148,8 +148,8 @@ fn load(followed: &Followed, unified: bool, in_tasks: bool) -> Result<WaitsSkel<
     })
 }
 
-/// What an earlier run left behind.
-fn forget_old(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
+/// Deletes the sums of an earlier run.
+fn clear_maps(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
     let maps = &skeleton.maps;
     let fresh = vec![0; layout::Cpu::WHOLE];
     for cpu in 0..maps.cpus.max_entries() {
@@ -171,50 +171,50 @@ pub struct WaitsArmed<'p> {
 }
 
 impl WaitsArmed<'_> {
-    /// Counts what has run on each CPU until now in: a sum grows only when something is done to it.
-    fn look_now(&self) -> Looked {
-        let mut looked = Looked::default();
+    /// Brings the sums of each CPU up to now: a sum otherwise grows only at the next switch.
+    fn flush_cpus(&self) -> CpuFlush {
+        let mut flush = CpuFlush::default();
         for cpu in 0..self.program.skeleton.maps.cpus.max_entries() {
             match run_on(cpu, &self.program.skeleton.progs.look_now) {
                 // It is offline, and runs nothing.
                 Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
                 Err(error) => {
-                    looked.failed += 1;
+                    flush.failed += 1;
                     Failed::Flush.count("the run-queue sums of a CPU", &error);
                 }
-                Ok(at) => looked.at.push(moment(at)),
+                Ok(at) => flush.at.push(moment(at)),
             }
         }
-        looked
+        flush
     }
 
-    /// The sums so far. Those of culprits cost more to read, and are left out unless wanted.
-    pub fn read(&self, culprits: bool) -> Result<Tally, Error> {
-        let looked = self.look_now();
+    /// The sums so far. Those of culprits cost more to read and are left out unless `culprits`.
+    pub fn read(&self, culprits: bool) -> Result<WaitSums, Error> {
+        let flush = self.flush_cpus();
         let maps = &self.program.skeleton.maps;
-        let (at, unread_cpus) = (mean(&looked.at), looked.failed);
-        let mut tally = Tally { at, lost: number(&maps.lost), unread_cpus, ..Tally::default() };
+        let (at, unread_cpus) = (mean(&flush.at), flush.failed);
+        let mut sums = WaitSums { at, lost: number(&maps.lost), unread_cpus, ..WaitSums::default() };
         attempt("reading waits", || {
-            each_value(&maps.accounts, |key, values| tally.waited(key, values))?;
+            each_value(&maps.accounts, |key, values| sums.add_waits(key, values))?;
             if !culprits {
                 return Ok(());
             }
-            each_value(&maps.culprits, |key, values| tally.held_up(key, values))
+            each_value(&maps.culprits, |key, values| sums.add_interference(key, values))
         })?;
-        Ok(tally)
+        Ok(sums)
     }
 }
 
-/// What became of bringing sums up to date.
+/// The result of bringing the CPUs' sums up to now.
 #[derive(Default)]
-struct Looked {
+struct CpuFlush {
     /// When, on each CPU.
     at: Vec<Instant>,
     /// On how many CPUs it failed.
     failed: u32,
 }
 
-/// The moment that a program tells, a short while ago: the low 32 bits of microseconds since boot.
+/// The moment a short while ago that a program returned as the low 32 bits of microseconds since boot.
 fn moment(low: u32) -> Instant {
     let (now, since_boot) = (Instant::now(), crate::sys::monotonic());
     // Of both, what fits into 32 bits.
@@ -228,7 +228,7 @@ fn mean(all: &[Instant]) -> Option<Instant> {
     Some(first + after / u32::try_from(all.len()).ok()?)
 }
 
-/// Runs a program once on this CPU: what it gave back. libbpf-rs would not tell why it could not.
+/// Runs a program once on `cpu` and gives its return value. libbpf-rs would not give the error.
 fn run_on(cpu: u32, program: &Program<'_>) -> io::Result<u32> {
     let mut opts = bpf_test_run_opts { cpu, flags: BPF_F_TEST_RUN_ON_CPU, ..Default::default() };
     opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
@@ -238,7 +238,7 @@ fn run_on(cpu: u32, program: &Program<'_>) -> io::Result<u32> {
     if error < 0 { Err(io::Error::from_raw_os_error(-error)) } else { Ok(opts.retval) }
 }
 
-/// Hands out each key with its values, one of each CPU.
+/// Calls `each` with each key and its values, one of each CPU.
 fn each_value(
     map: &impl MapCore,
     mut each: impl FnMut(&[u8], &mut dyn Iterator<Item = &[u8]>),

@@ -33,7 +33,7 @@ pub(super) struct Ended {
 
 /// A stack with its weight, and when it was last seen.
 pub(super) struct Counted {
-    pub(super) sent: Arc<bpf::Sent>,
+    pub(super) sent: Arc<bpf::StackRecord>,
     pub(super) weight: u64,
     pub(super) last: Duration,
 }
@@ -94,7 +94,7 @@ pub(super) fn of_record(proc: &Path, record: &RecordStack) -> StackNames {
     let image = Image { pid: record.pid, id: 0 };
     let user: Vec<UserFrame> = record.user().iter().map(|address| UserFrame::Address(*address)).collect();
     let mut symbols = Symbolizer::new(proc);
-    symbols.sight(image, Layout { start_code, end_code, start_stack }, &user, Instant::now());
+    symbols.observe(image, Layout { start_code, end_code, start_stack }, &user, Instant::now());
     let stack = Stack { image, weight: 1, user, kernel: record.kernel().to_vec() };
     let names = symbols.resolve(std::slice::from_ref(&stack), Instant::now() + NAMING_MAX);
     let row = names.row(&stack, "");
@@ -120,7 +120,7 @@ mod tests {
 
     fn counted(image: Image, comm: &str, execs: bool, last: u64) -> Counted {
         let (user, kernel) = (Box::default(), Box::default());
-        let sent = bpf::Sent {
+        let sent = bpf::StackRecord {
             hash: last,
             image,
             layout: Layout::default(),

@@ -195,7 +195,7 @@ impl Worker for Sampler {
 struct StacksSession<'s> {
     armed: bpf::Armed<'s>,
     running: Vec<Running>,
-    known: HashMap<Which, Arc<bpf::Sent>>,
+    known: HashMap<Which, Arc<bpf::StackRecord>>,
     sampler: &'s Sampler,
 }
 
@@ -354,7 +354,7 @@ impl Running {
         }
     }
 
-    fn count(&mut self, count: &bpf::Count, sent: Option<&Arc<bpf::Sent>>) {
+    fn count(&mut self, count: &bpf::Count, sent: Option<&Arc<bpf::StackRecord>>) {
         let which = (count.pid, count.hash);
         if sent.is_none() && self.counts.len() >= STACKS_MAX && !self.counts.contains_key(&which) {
             self.beyond = self.beyond.saturating_add(count.weight);
@@ -370,7 +370,7 @@ impl Running {
         };
         let Some(sent) = sent else { return };
         // It was on a CPU a moment ago, so looking at it does not hang.
-        let content = self.symbols.sight(sent.image, sent.layout, &sent.user, first);
+        let content = self.symbols.observe(sent.image, sent.layout, &sent.user, first);
         sum.sight = if content { Sight::Done } else { Sight::Again(first) };
     }
 }

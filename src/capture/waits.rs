@@ -14,7 +14,7 @@ use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
-use crate::bpf::{self, Failed, Group, Tally};
+use crate::bpf::{self, Failed, Group, WaitSums};
 use crate::capture_data::{CaptureData, CaptureKind, Culprit, Refusal, Scope, Waited, Waiter, Waits, Who};
 use crate::sys;
 use crate::thread_spawner::Worker;
@@ -46,7 +46,7 @@ struct Running {
     open: OpenRequest,
     began: Instant,
     until: Instant,
-    before: Arc<Tally>,
+    before: Arc<WaitSums>,
 }
 
 /// A request that is over: only the names are missing.
@@ -54,7 +54,7 @@ struct Ended {
     open: OpenRequest,
     began: Instant,
     lasted: Duration,
-    sums: Tally,
+    sums: WaitSums,
 }
 
 pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
@@ -168,7 +168,7 @@ fn is_probe(open: &OpenRequest) -> bool {
 }
 
 /// The sums so far; that they cannot be read is counted.
-fn read(armed: &bpf::WaitsArmed<'_>, culprits: bool) -> Result<Tally, bpf::Error> {
+fn read(armed: &bpf::WaitsArmed<'_>, culprits: bool) -> Result<WaitSums, bpf::Error> {
     armed.read(culprits).inspect_err(|error| Failed::Read.count("the sums of waits", error))
 }
 
@@ -196,7 +196,7 @@ fn end_due(armed: &bpf::WaitsArmed<'_>, running: &mut Vec<Running>) -> Vec<Ended
 }
 
 /// What was added up between two readings.
-fn since(now: &Tally, before: &Tally) -> Tally {
+fn since(now: &WaitSums, before: &WaitSums) -> WaitSums {
     let groups = now.groups.iter().map(|(group, sum)| {
         let before = before.groups.get(group).copied().unwrap_or_default();
         (*group, sum.since(&before))
@@ -205,7 +205,7 @@ fn since(now: &Tally, before: &Tally) -> Tally {
         let before = before.culprits.get(pair).copied().unwrap_or_default();
         (*pair, sum.saturating_sub(before))
     });
-    Tally {
+    WaitSums {
         at: now.at,
         groups: groups.filter(|(_, sum)| *sum != Waited::default()).collect(),
         culprits: culprits.filter(|(_, sum)| !sum.is_zero()).collect(),
@@ -237,7 +237,7 @@ fn name_all(ended: Vec<Ended>, root: &Path) {
 }
 
 /// The containers alone, in an order that does not change.
-fn containers(sums: &Tally) -> Vec<(crate::host::Key, Waited)> {
+fn containers(sums: &WaitSums) -> Vec<(crate::host::Key, Waited)> {
     let key = |(group, sum): (&Group, &Waited)| match group {
         Group::Container(key) => Some((*key, *sum)),
         Group::Cgroup(_) => None,
@@ -362,14 +362,14 @@ mod tests {
         let (a, b) = (Group::Cgroup(1), Group::Cgroup(2));
         let ms = Duration::from_millis;
         let waited = |all| Waited { all: ms(all), waits: all, ..Waited::default() };
-        let before = Tally {
+        let before = WaitSums {
             at: None,
             groups: [(a, waited(5))].into(),
             culprits: [((a, b), ms(4))].into(),
             lost: 1,
             unread_cpus: 2,
         };
-        let now = Tally {
+        let now = WaitSums {
             at: None,
             groups: [(a, waited(5)), (b, waited(3))].into(),
             culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),

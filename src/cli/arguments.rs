@@ -1,4 +1,4 @@
-//! Arguments by table: what a command declares is what it is given, and what its help says.
+//! Arguments by table: what a command declares is what it is args, and what its help says.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use lexopt::{Arg, Parser};
 
-use super::{Done, Failure};
+use super::{Exit, Failure};
 use crate::config::Config;
 use crate::tracer::REGISTRY;
 
@@ -23,7 +23,7 @@ pub struct Command {
     /// Its options; each command also has `--config` and `--help`.
     pub options: &'static [Opt],
     /// Does it.
-    pub run: fn(&Given, &mut dyn Write) -> Result<Done, Failure>,
+    pub run: fn(&ParsedArgs, &mut dyn Write) -> Result<Exit, Failure>,
 }
 
 /// One option.
@@ -60,14 +60,14 @@ const CONFIG: Opt = Opt {
 
 const HELP: Opt = Opt { long: "help", short: Some('h'), value: None, about: "This text" };
 
-/// What a command was given.
+/// What a command was args.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct ParsedArgs {
     options: Vec<(&'static str, OsString)>,
     operands: Vec<OsString>,
 }
 
-impl Given {
+impl ParsedArgs {
     /// Whether a flag is there.
     #[must_use]
     pub fn flag(&self, long: &str) -> bool {
@@ -131,13 +131,13 @@ pub(super) fn dispatch(
     commands: &[Command],
     args: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
-) -> Result<Done, Failure> {
-    let mut args = Parser::from_iter(args);
-    let name = match args.next()? {
+) -> Result<Exit, Failure> {
+    let mut parser = Parser::from_iter(args);
+    let name = match parser.next()? {
         Some(Arg::Long("help") | Arg::Short('h')) => return overview(commands, out),
         Some(Arg::Long("version") | Arg::Short('V')) => {
             writeln!(out, "onset {}", env!("CARGO_PKG_VERSION"))?;
-            return Ok(Done::Well);
+            return Ok(Exit::Success);
         }
         Some(Arg::Value(name)) => name,
         Some(other) => return Err(other.unexpected().into()),
@@ -147,19 +147,19 @@ pub(super) fn dispatch(
         let words = format!("there is no command {}; onset --help lists them", name.display());
         return Err(Failure::Usage(words));
     };
-    match given(command, &mut args)? {
-        Some(given) => (command.run)(&given, out),
+    match parse(command, &mut parser)? {
+        Some(args) => (command.run)(&args, out),
         None => help(command, out),
     }
 }
 
 /// `None`: it is asked for help.
-fn given(command: &Command, args: &mut Parser) -> Result<Option<Given>, Failure> {
-    let mut given = Given::default();
-    while let Some(arg) = args.next()? {
+fn parse(command: &Command, parser: &mut Parser) -> Result<Option<ParsedArgs>, Failure> {
+    let mut args = ParsedArgs::default();
+    while let Some(arg) = parser.next()? {
         let wanted = match arg {
-            Arg::Value(value) if given.operands.len() < command.operands.len() => {
-                given.operands.push(value);
+            Arg::Value(value) if args.operands.len() < command.operands.len() => {
+                args.operands.push(value);
                 continue;
             }
             Arg::Long(long) => all(command).find(|option| option.long == long),
@@ -170,11 +170,11 @@ fn given(command: &Command, args: &mut Parser) -> Result<Option<Given>, Failure>
         if option.long == HELP.long {
             return Ok(None);
         }
-        let value = if option.value.is_some() { args.value()? } else { OsString::new() };
-        given.options.push((option.long, value));
+        let value = if option.value.is_some() { parser.value()? } else { OsString::new() };
+        args.options.push((option.long, value));
     }
-    match command.operands.get(given.operands.len()) {
-        None => Ok(Some(given)),
+    match command.operands.get(args.operands.len()) {
+        None => Ok(Some(args)),
         Some(missing) => {
             Err(Failure::Usage(format!("{missing} is missing; see onset {} --help", command.name)))
         }
@@ -185,16 +185,16 @@ fn all(command: &Command) -> impl Iterator<Item = Opt> {
     command.options.iter().copied().chain([CONFIG, HELP])
 }
 
-fn overview(commands: &[Command], out: &mut dyn Write) -> Result<Done, Failure> {
+fn overview(commands: &[Command], out: &mut dyn Write) -> Result<Exit, Failure> {
     writeln!(out, "{}\n\nUsage: onset COMMAND\n", env!("CARGO_PKG_DESCRIPTION"))?;
     for command in commands {
         writeln!(out, "  {:<11} {}", command.name, command.about)?;
     }
     writeln!(out, "\nonset COMMAND --help tells more; onset --version tells which onset this is.")?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
-fn help(command: &Command, out: &mut dyn Write) -> Result<Done, Failure> {
+fn help(command: &Command, out: &mut dyn Write) -> Result<Exit, Failure> {
     write!(out, "{}\n\nUsage: onset {}", command.about, command.name)?;
     for operand in command.operands {
         write!(out, " {operand}")?;
@@ -205,5 +205,5 @@ fn help(command: &Command, out: &mut dyn Write) -> Result<Done, Failure> {
         let value = option.value.map_or(String::new(), |value| format!(" {value}"));
         writeln!(out, "  {:<28} {}", format!("{short}--{}{value}", option.long), option.about)?;
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }

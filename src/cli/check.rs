@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Command, Done, Failure, Given, text};
+use super::{Command, Exit, Failure, ParsedArgs, text};
 use crate::config::DEFAULT_PATH;
 
 pub(super) const COMMAND: Command = Command {
@@ -14,12 +14,12 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    given.config()?;
-    match given.path("config") {
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    args.config()?;
+    match args.path("config") {
         Some(path) => writeln!(out, "{} can be used", text::line(&path.to_string_lossy()))?,
         None if Path::new(DEFAULT_PATH).exists() => writeln!(out, "{DEFAULT_PATH} can be used")?,
         None => writeln!(out, "there is no {DEFAULT_PATH}: the built-in defaults are used")?,
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }

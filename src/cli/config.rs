@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Command, Done, Failure, Given};
+use super::{Command, Exit, Failure, ParsedArgs};
 use crate::config::Config;
 use crate::tracer::REGISTRY;
 
@@ -14,7 +14,7 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(_: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+fn run(_: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     out.write_all(Config::default_text(REGISTRY).as_bytes())?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }

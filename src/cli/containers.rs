@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::arguments::JSON;
 use super::document::short;
-use super::{Command, Done, Failure, Given, text};
+use super::{Command, Exit, Failure, ParsedArgs, text};
 use crate::container_names;
 use crate::host::{Container, Reader, Role};
 
@@ -64,8 +64,8 @@ impl<'a> Row<'a> {
     }
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let config = given.config()?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let config = args.config()?;
     let opened = Reader::open(&config.paths, config.containers);
     let mut reader = opened.map_err(|error| Failure::Failed(error.to_string()))?;
     let (found, error) = container_names::resolve_all(&config.names, reader.containers());
@@ -74,7 +74,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     }
     let mut rows: Vec<Row<'_>> = reader.containers().iter().map(Row::of).collect();
     rows.sort_by_key(|row| (row.container_host_namespace, row.pod, row.container_name, row.container_id));
-    if given.flag(JSON.long) {
+    if args.flag(JSON.long) {
         for row in &rows {
             let json = serde_json::to_string(row).map_err(|error| Failure::Failed(error.to_string()))?;
             writeln!(out, "{json}")?;
@@ -92,7 +92,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         }
     }
     match error {
-        None => Ok(Done::Well),
+        None => Ok(Exit::Success),
         // The list stands, without what the kubelet would have told.
         Some(error) => {
             out.flush()?;

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::arguments::JSON;
-use super::{Command, Done, Failure, Given, text};
+use super::{Command, Exit, Failure, ParsedArgs, text};
 use crate::agent::{Support, cgroup_source, supports};
 use crate::bpf::{self, Standing};
 use crate::capture::{self, Captures, Hierarchy};
-use crate::confine::{self, Host, RIGHTS};
+use crate::confine::{self, CAPABILITIES, Host};
 use crate::host::Paths;
 use crate::host::{Facts, MissingController, Mode, Reader, ReadingMethod};
 use crate::sys;
@@ -28,7 +28,7 @@ pub(super) const COMMAND: Command = Command {
 struct Findings {
     kernel: String,
     root: bool,
-    capabilities: Vec<Capability>,
+    capabilities: Vec<CapabilityState>,
     cgroups: Option<&'static str>,
     cgroups_missing: Option<String>,
     cgroups_lost: Vec<MissingController>,
@@ -40,7 +40,7 @@ struct Findings {
 
 /// One of them, and how it stands.
 #[derive(serde::Serialize)]
-struct Capability {
+struct CapabilityState {
     name: &'static str,
     held: bool,
     needed: bool,
@@ -49,8 +49,8 @@ struct Capability {
     without: &'static str,
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let config = given.config()?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let config = args.config()?;
     let psi = config.paths.proc.join("pressure").exists();
     let capabilities = capabilities(&host(&config.paths, psi));
     let mut reader = Reader::open(&config.paths, config.containers);
@@ -74,7 +74,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
         tracers,
         programs: programs(),
     };
-    if given.flag(JSON.long) {
+    if args.flag(JSON.long) {
         let json =
             serde_json::to_string_pretty(&findings).map_err(|error| Failure::Failed(error.to_string()))?;
         writeln!(out, "{json}")?;
@@ -83,7 +83,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     }
     let well =
         findings.cgroups.is_some() && findings.tracers.iter().all(|support| support.runs || !support.enabled);
-    Ok(if well { Done::Well } else { Done::Badly })
+    Ok(if well { Exit::Success } else { Exit::Failure })
 }
 
 /// In which way containers are read here: they are, once by each.
@@ -125,17 +125,17 @@ fn host(paths: &Paths, psi: bool) -> Host {
     }
 }
 
-fn capabilities(host: &Host) -> Vec<Capability> {
+fn capabilities(host: &Host) -> Vec<CapabilityState> {
     let held = confine::held();
-    let stand = |right: &confine::Right| Capability {
-        name: right.name,
-        held: right.is_held(held),
-        needed: right.needed(host),
-        optional: right.optional,
-        purpose: right.purpose,
-        without: right.without,
+    let stand = |capability: &confine::Capability| CapabilityState {
+        name: capability.name,
+        held: capability.is_held(held),
+        needed: capability.needed(host),
+        optional: capability.optional,
+        purpose: capability.purpose,
+        without: capability.without,
     };
-    RIGHTS.iter().map(stand).collect()
+    CAPABILITIES.iter().map(stand).collect()
 }
 
 fn words(mode: Mode) -> &'static str {
@@ -148,7 +148,7 @@ fn words(mode: Mode) -> &'static str {
 
 fn show(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "kernel   {}", text::line(&findings.kernel))?;
-    show_rights(findings, out)?;
+    show_capabilities(findings, out)?;
     match (&findings.cgroups, &findings.cgroups_missing) {
         (Some(mode), _) => writeln!(out, "cgroups  {mode}")?,
         (None, missing) => {
@@ -206,7 +206,7 @@ fn show_programs(all: &[bpf::Program], out: &mut dyn Write) -> Result<(), Failur
     Ok(())
 }
 
-fn show_rights(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
+fn show_capabilities(findings: &Findings, out: &mut dyn Write) -> Result<(), Failure> {
     let wanted = || findings.capabilities.iter().filter(|one| one.needed);
     let held: Vec<_> = wanted().filter(|one| one.held).map(|one| one.name).collect();
     let who = if findings.root { "root" } else { "not root" };

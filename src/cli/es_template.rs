@@ -10,14 +10,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::arguments::JSON;
-use super::{Command, Done, Failure, Given, Opt};
+use super::{Command, Exit, Failure, Opt, ParsedArgs};
 use crate::config;
 use crate::ship::Settings;
 use crate::tracer::{REGISTRY, mapping};
 use plan::{Flavor, Plan};
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) use server::fuzz;
-use server::{Server, There};
+use server::{Existing, Server};
 
 const FLAVOR: Opt = Opt {
     long: "flavor",
@@ -58,34 +58,34 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let config = given.config()?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let config = args.config()?;
     let settings = Settings::new(&config.elasticsearch);
-    let flavor = given.read(FLAVOR.long, Flavor::named)?;
-    let (apply, plain) = (given.flag(APPLY.long), given.flag(PLAIN.long));
-    if apply && given.flag(JSON.long) {
+    let flavor = args.read(FLAVOR.long, Flavor::named)?;
+    let (apply, plain) = (args.flag(APPLY.long), args.flag(PLAIN.long));
+    if apply && args.flag(JSON.long) {
         return Err(Failure::Usage("--json prints; with --apply there is nothing to print".to_owned()));
     }
     let plan = Plan {
         flavor: flavor.unwrap_or(Flavor::Elasticsearch),
         name: settings.index().to_owned(),
         plain,
-        retention: retention(given, plain)?,
+        retention: retention(args, plain)?,
         mapping: mapping(REGISTRY.kinds()).map_err(|conflict| Failure::Failed(conflict.to_string()))?,
     };
-    match (apply, given.flag(JSON.long)) {
+    match (apply, args.flag(JSON.long)) {
         (true, _) => install(plan, flavor.is_some(), &settings, out),
         (false, true) => print_json(&plan, out),
         (false, false) => print(&plan, out),
     }
 }
 
-fn retention(given: &Given, plain: bool) -> Result<Option<Duration>, Failure> {
+fn retention(args: &ParsedArgs, plain: bool) -> Result<Option<Duration>, Failure> {
     let read = |text| match text {
         "none" => Some(None),
         _ => config::time(text).filter(|time| (RETENTION_MIN..=RETENTION_MAX).contains(time)).map(Some),
     };
-    let asked = given.read(RETENTION.long, read)?;
+    let asked = args.read(RETENTION.long, read)?;
     match asked {
         Some(Some(_)) if plain => {
             Err(Failure::Usage("--retention: nothing cleans up a plain index; leave out --plain".to_owned()))
@@ -95,7 +95,7 @@ fn retention(given: &Given, plain: bool) -> Result<Option<Duration>, Failure> {
     }
 }
 
-fn print(plan: &Plan, out: &mut dyn Write) -> Result<Done, Failure> {
+fn print(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Failure> {
     writeln!(
         out,
         "# For {}; --flavor says for whom else. Paste it into the Dev Tools of Kibana or OpenSearch\n\
@@ -107,18 +107,18 @@ fn print(plan: &Plan, out: &mut dyn Write) -> Result<Done, Failure> {
     for call in plan.calls() {
         writeln!(out, "\n{call}")?;
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
-fn print_json(plan: &Plan, out: &mut dyn Write) -> Result<Done, Failure> {
+fn print_json(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Failure> {
     let calls = plan.calls().into_iter();
     let calls: Vec<Value> =
         calls.map(|call| json!({ "method": call.method, "path": call.path, "body": call.body })).collect();
     writeln!(out, "{:#}", Value::from(calls))?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
-fn install(mut plan: Plan, told: bool, settings: &Settings, out: &mut dyn Write) -> Result<Done, Failure> {
+fn install(mut plan: Plan, told: bool, settings: &Settings, out: &mut dyn Write) -> Result<Exit, Failure> {
     if !settings.is_on() {
         let words = "elasticsearch.url: must be set for es-template --apply; it names the server";
         return Err(Failure::Config(config::Error::Keys(vec![words.to_owned()])));
@@ -132,11 +132,11 @@ fn install(mut plan: Plan, told: bool, settings: &Settings, out: &mut dyn Write)
     // Before anything is changed: what would not go together.
     let there = server.there(&plan)?;
     match (&there, plan.plain) {
-        (There::Index, false) => Err(Failure::Failed(format!(
+        (Existing::Index, false) => Err(Failure::Failed(format!(
             "{} is an index or an alias there, and no data stream: say --plain, or another elasticsearch.index",
             plan.name
         ))),
-        (There::Stream(_), true) => {
+        (Existing::Stream(_), true) => {
             Err(Failure::Failed(format!("{} is a data stream there: leave out --plain", plan.name)))
         }
         (_, true) => install_index(&plan, &server, &there, out),
@@ -144,15 +144,25 @@ fn install(mut plan: Plan, told: bool, settings: &Settings, out: &mut dyn Write)
     }
 }
 
-fn install_index(plan: &Plan, server: &Server, there: &There, out: &mut dyn Write) -> Result<Done, Failure> {
-    let new = matches!(there, There::Nothing);
+fn install_index(
+    plan: &Plan,
+    server: &Server,
+    there: &Existing,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let new = matches!(there, Existing::Nothing);
     server.must(&if new { plan.index() } else { plan.remap() })?;
     let what = if new { "created" } else { "was there, and has the mapping now" };
     writeln!(out, "index {}: {what}; {}", plan.name, plan.policy_words())?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
-fn install_stream(plan: &Plan, server: &Server, there: &There, out: &mut dyn Write) -> Result<Done, Failure> {
+fn install_stream(
+    plan: &Plan,
+    server: &Server,
+    there: &Existing,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
     let name = &plan.name;
     let lacking = install_policy(plan, server)?;
     let governed = lacking.is_none();
@@ -161,7 +171,7 @@ fn install_stream(plan: &Plan, server: &Server, there: &There, out: &mut dyn Wri
     }
     server.must(&plan.template(governed))?;
     writeln!(out, "template {name}: installed")?;
-    if let There::Stream(backing) = there {
+    if let Existing::Stream(backing) = there {
         server.must(&plan.remap())?;
         for call in plan.govern(backing).iter().filter(|_| governed) {
             server.must(call)?;
@@ -171,13 +181,13 @@ fn install_stream(plan: &Plan, server: &Server, there: &There, out: &mut dyn Wri
         server.must(&plan.stream())?;
         writeln!(out, "data stream {name}: created")?;
     }
-    let Some(lacking) = lacking else { return Ok(Done::Well) };
+    let Some(lacking) = lacking else { return Ok(Exit::Success) };
     writeln!(
         out,
         "policy {name}: NOT installed, for this server knows none ({lacking}): documents are kept until \
          someone deletes them. Documents can come all the same; --retention none says that this is wanted"
     )?;
-    Ok(Done::Badly)
+    Ok(Exit::Failure)
 }
 
 /// What of the server is missing, if it cannot hold policies.

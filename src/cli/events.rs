@@ -10,15 +10,15 @@ use serde_json::Value;
 use super::arguments::{DIR, JSON};
 use super::document::{Document, Envelope, short};
 use super::text::{line, quantity};
-use super::{Command, Done, Failure, Given, Opt};
+use super::{Command, Exit, Failure, Opt, ParsedArgs};
 use crate::clock::Wall;
 use crate::config;
 use crate::log::{LogRecord, Reader, RecordId};
 use crate::ship::{self, Rejection};
 use crate::sys;
-use choice::Choice;
+use event_filter::EventFilter;
 
-mod choice;
+mod event_filter;
 
 /// The log is looked at so often for what is new.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
@@ -72,21 +72,21 @@ fn order(text: &str) -> Option<Order> {
     }
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let since = given.read("since", config::time)?.map(|time| {
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let since = args.read("since", config::time)?.map(|time| {
         let before = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Wall(sys::now().wall.0.saturating_sub(before))
     });
-    let order = given.read("sort", order)?.unwrap_or(Order::Log);
-    let choice = Choice::new(given.text("tracer")?, given.text("container")?, since);
-    let (dir, json, follow) = (given.dir()?, given.flag("json"), given.flag("follow"));
-    if given.flag("rejected") {
+    let order = args.read("sort", order)?.unwrap_or(Order::Log);
+    let choice = EventFilter::new(args.text("tracer")?, args.text("container")?, since);
+    let (dir, json, follow) = (args.dir()?, args.flag("json"), args.flag("follow"));
+    if args.flag("rejected") {
         if follow || order == Order::Time {
             let words = "--rejected lists what there is, as it was kept: it goes without --follow and --sort";
             return Err(Failure::Usage(words.into()));
         }
         list_rejected(&dir, &choice, json, out)?;
-        return Ok(choice.nothing(given)?.map_or(Done::Well, Done::Noted));
+        return Ok(choice.nothing(args)?.map_or(Exit::Success, Exit::Note));
     }
     match order {
         Order::Time if follow => {
@@ -94,14 +94,19 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
             return Err(Failure::Usage(words.into()));
         }
         Order::Time => by_time(&dir, &choice, json, out)?,
-        Order::Log => list(&dir, &choice, json, follow, given, out)?,
+        Order::Log => list(&dir, &choice, json, follow, args, out)?,
     }
-    Ok(choice.nothing(given)?.map_or(Done::Well, Done::Noted))
+    Ok(choice.nothing(args)?.map_or(Exit::Success, Exit::Note))
 }
 
 /// What the server will never take, as far as it is still in the log, each with the server's words. The
 /// words alone where the event is gone.
-fn list_rejected(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+fn list_rejected(
+    dir: &Path,
+    choice: &EventFilter<'_>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let notes = ship::rejected(dir)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", dir.display())))?;
     let mut notes: HashMap<String, Rejection> =
@@ -135,10 +140,10 @@ pub(super) fn words(note: &Rejection) -> String {
 /// As they were kept. Who follows is told at the log's end, and once, that a choice fits nothing so far.
 fn list(
     dir: &Path,
-    choice: &Choice<'_>,
+    choice: &EventFilter<'_>,
     json: bool,
     follow: bool,
-    given: &Given,
+    args: &ParsedArgs,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
@@ -154,7 +159,7 @@ fn list(
         }
         out.flush()?;
         if !std::mem::replace(&mut told, true)
-            && let Some(words) = choice.nothing(given)?
+            && let Some(words) = choice.nothing(args)?
         {
             eprintln!("onset: {}", line(&words));
         }
@@ -168,7 +173,7 @@ fn list(
 /// As their rules fired; of equals, and of those without a time, as they were kept. The log is read twice.
 /// Only events that were kept before their turn are held in memory: those of the last minutes, or, where the
 /// clock was set back, those since.
-fn by_time(dir: &Path, choice: &Choice<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+fn by_time(dir: &Path, choice: &EventFilter<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
     let (mut kept, mut last) = (Vec::new(), Wall(0));
     while let Some(LogRecord { id, bytes }) = reader.next()? {

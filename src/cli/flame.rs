@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::arguments::DIR;
 use super::document::{Document, find, short};
-use super::{Command, Done, Failure, Given, Opt};
+use super::{Command, Exit, Failure, Opt, ParsedArgs};
 use crate::capture_data::FlameNode;
 use crate::stacks::{Tree, TreeError, formats};
 
@@ -42,9 +42,9 @@ fn format(text: &str) -> Option<Format> {
     }
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let format = given.read("format", format)?.unwrap_or(Format::Svg);
-    let (id, bytes) = find(&given.dir()?, given.operand(0)?)?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let format = args.read("format", format)?.unwrap_or(Format::Svg);
+    let (id, bytes) = find(&args.dir()?, args.operand(0)?)?;
     let document = Document::read(&bytes);
     let document = document.ok_or_else(|| Failure::Failed(format!("{id} is no document")))?;
     let nodes = nodes(&document);
@@ -58,12 +58,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     };
     let title = format!("{} {} {subject}", document.text("tracer_name"), document.text("tracer_time"));
     let drawn = draw(format, &tree, &title)?;
-    match given.path("output") {
+    match args.path("output") {
         None => out.write_all(&drawn)?,
         Some(path) => fs::write(&path, &drawn)
             .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?,
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
 /// Made whole before any of it goes out: half a picture is worse than none.

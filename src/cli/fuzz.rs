@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use serde_json::Value;
 
-use super::arguments::{Command, Given, dispatch};
+use super::arguments::{Command, ParsedArgs, dispatch};
 use super::document::{Document, Envelope};
 use super::flame::{Format, draw, nodes};
-use super::{COMMANDS, Done, Failure, es_template, events, show, status, text};
+use super::{COMMANDS, Exit, Failure, es_template, events, show, status, text};
 use crate::capture_data::FlameNode;
 use crate::control::{Outcome, Status};
 use crate::ship::Rejection;
@@ -89,20 +89,20 @@ pub fn command_line(data: &[u8]) {
 }
 
 /// In a command's place: asks for all that there can be.
-fn called(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
+fn called(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     for option in COMMANDS.iter().flat_map(|command| command.options) {
-        let there = given.flag(option.long);
-        assert_eq!(given.path(option.long).is_some(), there);
+        let there = args.flag(option.long);
+        assert_eq!(args.path(option.long).is_some(), there);
         if option.value.is_some() {
-            let text = given.text(option.long);
+            let text = args.text(option.long);
             assert!(text.as_ref().is_err() || text.is_ok_and(|text| text.is_some() == there));
-            let _ = given.number::<u64>(option.long);
-            let time = given.read(option.long, crate::config::time);
+            let _ = args.number::<u64>(option.long);
+            let time = args.read(option.long, crate::config::time);
             assert!(time.is_ok_and(|time| time.is_none() || there) || there);
         }
     }
-    writeln!(out, "{}", text::line(given.operand(0)?))?;
-    Ok(Done::Well)
+    writeln!(out, "{}", text::line(args.operand(0)?))?;
+    Ok(Exit::Success)
 }
 
 fn check(shown: &[u8]) {

@@ -24,7 +24,7 @@ mod text;
 mod trigger;
 mod verify;
 
-pub use arguments::{Command, Given, Opt};
+pub use arguments::{Command, Opt, ParsedArgs};
 
 /// Every command there is, in the order of the usage text.
 pub const COMMANDS: &[Command] = &[
@@ -44,13 +44,13 @@ pub const COMMANDS: &[Command] = &[
 
 /// How a command that could do its work ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum Exit {
     /// Exit code 0.
-    Well,
+    Success,
     /// Exit code 0, with a remark for whoever reads stderr.
-    Noted(String),
+    Note(String),
     /// Exit code 1: the answer itself is the bad news, and was printed.
-    Badly,
+    Failure,
 }
 
 /// Why a command could not do its work.
@@ -108,9 +108,9 @@ fn perform(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
         Ok(done)
     });
     let (words, code) = match done {
-        Ok(Done::Well) => return 0,
-        Ok(Done::Badly) => return 1,
-        Ok(Done::Noted(words)) => (format!("onset: {}", text::line(&words)), 0),
+        Ok(Exit::Success) => return 0,
+        Ok(Exit::Failure) => return 1,
+        Ok(Exit::Note(words)) => (format!("onset: {}", text::line(&words)), 0),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
         Err(Failure::Output(error)) => (format!("onset: cannot write: {error}"), 1),
         Err(Failure::Usage(words)) => (format!("onset: {}", text::line(&words)), 2),

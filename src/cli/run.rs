@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Command, Done, Failure, Given};
+use super::{Command, Exit, Failure, ParsedArgs};
 use crate::agent::{Agent, Error};
 use crate::sys;
 
@@ -14,12 +14,12 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, _: &mut dyn Write) -> Result<Done, Failure> {
-    let config = given.config()?;
-    Agent::start(config, given.path("config"))
+fn run(args: &ParsedArgs, _: &mut dyn Write) -> Result<Exit, Failure> {
+    let config = args.config()?;
+    Agent::start(config, args.path("config"))
         .and_then(Agent::run)
         .map_err(|error| Failure::Failed(words(&error)))?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
 fn words(error: &Error) -> String {

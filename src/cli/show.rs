@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::arguments::DIR;
 use super::document::{Document, find};
 use super::text::{columns, line, quantity};
-use super::{Command, Done, Failure, Given};
+use super::{Command, Exit, Failure, ParsedArgs};
 use crate::stacks::Tree;
 
 mod hottest;
@@ -44,12 +44,12 @@ const ENVELOPE: [&str; 16] = [
     "onset_version",
 ];
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let (id, bytes) = find(&given.dir()?, given.operand(0)?)?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let (id, bytes) = find(&args.dir()?, args.operand(0)?)?;
     let document = Document::read(&bytes);
     let document = document.ok_or_else(|| Failure::Failed(format!("{id} is no document")))?;
     show(&document, out)?;
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
 pub(super) fn show(document: &Document, out: &mut dyn Write) -> Result<(), Failure> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::arguments::JSON;
 use super::text::{self, line, quantity};
-use super::{Command, Done, Failure, Given};
+use super::{Command, Exit, Failure, ParsedArgs};
 use crate::control::{
-    self, ControlRequest, OpenCaptureStatus, Outcome, OutputStatus, ShipStatus, Status, TracerStatus,
+    self, BudgetStatus, ControlRequest, OpenCaptureStatus, Outcome, OutputStatus, ShipStatus, Status,
+    TracerStatus,
 };
 
 /// The agent answers within a turn of its loop.
@@ -21,19 +22,19 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let reply = control::ask(&given.config()?.socket, &ControlRequest::Status {}, PATIENCE)?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let reply = control::ask(&args.config()?.socket, &ControlRequest::Status {}, PATIENCE)?;
     if let Ok(Outcome::Refused(why)) = serde_json::from_str(&reply) {
         return Err(Failure::Failed(format!("refused: {why}")));
     }
     let status: Status = serde_json::from_str(&reply)
         .map_err(|error| Failure::Failed(format!("the agent is of another version: {error}")))?;
-    if given.flag("json") {
+    if args.flag("json") {
         writeln!(out, "{reply}")?;
     } else {
         show(&status, out)?;
     }
-    Ok(Done::Well)
+    Ok(Exit::Success)
 }
 
 fn ship(ship: &ShipStatus, out: &mut dyn Write) -> Result<(), Failure> {
@@ -89,59 +90,20 @@ fn open_captures(captures: &[OpenCaptureStatus], out: &mut dyn Write) -> Result<
 }
 
 pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
-    let ms = |ms: u64| quantity("ms", &ms.into());
-    let config = status.config.as_deref().unwrap_or("the built-in defaults");
-    let (log, turns) = (&status.log, &status.turns);
-    writeln!(out, "onset {}, pid {}, up {}", line(&status.version), status.pid, ms(status.uptime_ms))?;
-    writeln!(out, "started     {}", line(&status.started))?;
-    writeln!(out, "config      {}", line(config))?;
-    writeln!(out, "endpoint    {}", line(&status.endpoint))?;
-    writeln!(out, "containers  {}", status.containers)?;
-    for reading in &status.readings {
-        let reason = reading.reason.as_ref().map_or(String::new(), |why| format!(": {}", line(why)));
-        writeln!(out, "readings    {} by {}{reason}", line(&reading.readings), line(&reading.method))?;
-    }
-    let (kept, dropped) = (text::bytes(log.bytes), log.dropped);
-    let dir = line(&log.dir);
-    writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
+    agent(status, out)?;
     ship(&status.ship, out)?;
     for other in status.outputs.iter().filter(|output| output.name != crate::ship::OUTPUT.name) {
         output(other, out)?;
     }
-    let budget = &status.capture_budget;
-    let again = budget
-        .free_at
-        .as_ref()
-        .map_or(String::new(), |at| format!("; one was refused, which has room again from {} on", line(at)));
-    writeln!(
-        out,
-        "captures    {} of {} that they may run in {}{again}",
-        ms(budget.used_ms),
-        ms(budget.whole_ms),
-        ms(budget.window_ms)
-    )?;
-    let longest = ms(turns.longest_turn_ms);
-    writeln!(out, "loop        {} turns, the longest took {longest}", turns.turns)?;
+    captures(&status.capture_budget, out)?;
+    let longest = milliseconds(status.turns.longest_turn_ms);
+    writeln!(out, "loop        {} turns, the longest took {longest}", status.turns.turns)?;
     let faults: Vec<_> = status.faults.iter().map(|(name, n)| format!("{} {n}", line(name))).collect();
     if !faults.is_empty() {
         writeln!(out, "faults      {}", faults.join(", "))?;
     }
     writeln!(out)?;
-    // Whoever listens there may be no agent at all.
-    let captures =
-        |tracer: &TracerStatus| tracer.captures.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
-    let mut rows =
-        vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
-    rows.extend(status.tracers.iter().map(|tracer| {
-        let counts = [tracer.events, captures(tracer), tracer.refused, tracer.faults].map(|n| n.to_string());
-        let [events, captures, refused, faults] = counts;
-        let last = tracer.last_event.as_ref().map_or("none".into(), |last| {
-            let subject = last.container_id.as_deref().map_or("host", super::document::short);
-            format!("{} {subject} {}", last.time, last.id)
-        });
-        [tracer.name.clone(), tracer.state.clone(), events, captures, refused, faults, last]
-    }));
-    text::table("", &rows, out)?;
+    tracers(&status.tracers, out)?;
     open_captures(&status.open_captures, out)?;
     for program in &status.programs {
         if let Some(reason) = &program.reason {
@@ -154,4 +116,56 @@ pub(super) fn show(status: &Status, out: &mut dyn Write) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+fn milliseconds(ms: u64) -> String {
+    quantity("ms", &ms.into())
+}
+
+/// The agent itself and its log.
+fn agent(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
+    let config = status.config.as_deref().unwrap_or("the built-in defaults");
+    let up = milliseconds(status.uptime_ms);
+    writeln!(out, "onset {}, pid {}, up {up}", line(&status.version), status.pid)?;
+    writeln!(out, "started     {}", line(&status.started))?;
+    writeln!(out, "config      {}", line(config))?;
+    writeln!(out, "endpoint    {}", line(&status.endpoint))?;
+    writeln!(out, "containers  {}", status.containers)?;
+    for reading in &status.readings {
+        let reason = reading.reason.as_ref().map_or(String::new(), |why| format!(": {}", line(why)));
+        writeln!(out, "readings    {} by {}{reason}", line(&reading.readings), line(&reading.method))?;
+    }
+    let (log, dir) = (&status.log, line(&status.log.dir));
+    let (kept, dropped) = (text::bytes(log.bytes), log.dropped);
+    writeln!(out, "log         {dir}: {} records, {kept}, {dropped} dropped", log.records)?;
+    Ok(())
+}
+
+fn captures(budget: &BudgetStatus, out: &mut dyn Write) -> Result<(), Failure> {
+    let again = budget
+        .free_at
+        .as_ref()
+        .map_or(String::new(), |at| format!("; one was refused, which has room again from {} on", line(at)));
+    let [used, whole, window] = [budget.used_ms, budget.whole_ms, budget.window_ms].map(milliseconds);
+    writeln!(out, "captures    {used} of {whole} that they may run in {window}{again}")?;
+    Ok(())
+}
+
+/// A table with a row for each tracer.
+fn tracers(tracers: &[TracerStatus], out: &mut dyn Write) -> Result<(), Failure> {
+    // The reply may come from another program: no number in it may overflow.
+    let captures =
+        |tracer: &TracerStatus| tracer.captures.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
+    let mut rows =
+        vec![["tracer", "state", "events", "captures", "refused", "faults", "last event"].map(String::from)];
+    rows.extend(tracers.iter().map(|tracer| {
+        let counts = [tracer.events, captures(tracer), tracer.refused, tracer.faults].map(|n| n.to_string());
+        let [events, captures, refused, faults] = counts;
+        let last = tracer.last_event.as_ref().map_or("none".into(), |last| {
+            let subject = last.container_id.as_deref().map_or("host", super::document::short);
+            format!("{} {subject} {}", last.time, last.id)
+        });
+        [tracer.name.clone(), tracer.state.clone(), events, captures, refused, faults, last]
+    }));
+    Ok(text::table("", &rows, out)?)
 }

@@ -10,9 +10,9 @@ use super::*;
 use crate::control::{
     BudgetStatus, ControlRequest, LastEvent, OpenCaptureStatus, Outcome, ProgramStatus, Status, TracerStatus,
 };
-use desk::Desk;
+use fixture::Fixture;
 
-mod desk;
+mod fixture;
 mod log;
 
 const CONTAINER: &str = "4f2a91c07be34d18a6c5d2e0f1b3a4958677e6d5c4b3a2918070615243342516";
@@ -28,7 +28,7 @@ fn onset(args: &[&str]) -> (u8, String, String) {
 
 #[test]
 fn a_usage_error_exits_with_2_and_one_line() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     for (args, says) in [
         (&[][..], "a command is missing"),
         (&["fly"], "no command fly"),
@@ -56,7 +56,7 @@ fn a_usage_error_exits_with_2_and_one_line() {
         assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{args:?}: {err}");
         assert!(err.starts_with("onset: ") && err.contains(says), "{args:?}: {err}");
     }
-    drop(desk);
+    drop(fixture);
 }
 
 #[test]
@@ -97,14 +97,14 @@ fn a_full_disk_is_a_failure() {
 
 #[test]
 fn check_takes_what_config_prints_and_names_each_wrong_key() {
-    let desk = Desk::new();
-    assert!(desk.prints(&["check"]).contains("can be used"));
-    let file = desk.path("printed.toml");
-    fs::write(&file, desk.prints(&["config"])).expect("a file");
+    let fixture = Fixture::new();
+    assert!(fixture.prints(&["check"]).contains("can be used"));
+    let file = fixture.path("printed.toml");
+    fs::write(&file, fixture.prints(&["config"])).expect("a file");
     let file = format!("--config={}", file.display());
     assert_eq!(onset(&["check", &file]).0, 0);
-    fs::write(desk.path("onset.toml"), "hostnam = \"x\"\n[log]\nsync = 5\n").expect("a file");
-    let (code, out, err) = desk.onset(&["check"]);
+    fs::write(fixture.path("onset.toml"), "hostnam = \"x\"\n[log]\nsync = 5\n").expect("a file");
+    let (code, out, err) = fixture.onset(&["check"]);
     assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 2));
     assert!(err.lines().any(|line| line.starts_with("log.sync: ")), "{err}");
     assert!(err.lines().any(|line| line.starts_with("hostnam: ")), "{err}");
@@ -113,9 +113,8 @@ fn check_takes_what_config_prints_and_names_each_wrong_key() {
     assert!(err.starts_with("/no/such/file: "), "{err}");
 }
 
-#[test]
-fn status_prints_a_table_or_the_json_of_the_agent() {
-    let status = Status {
+fn sample_status() -> Status {
+    Status {
         version: "9.9".into(),
         pid: 42,
         uptime_ms: 90_000,
@@ -159,17 +158,22 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
             until: "night".into(),
         }],
         ..Status::default()
-    };
+    }
+}
+
+#[test]
+fn status_prints_a_table_or_the_json_of_the_agent() {
+    let status = sample_status();
     let reply = serde_json::to_value(&status).expect("JSON");
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     let answer = |reply: Value| {
         move |ask| {
             assert_eq!(ask, ControlRequest::Status {});
             reply
         }
     };
-    let agent = desk.agent(answer(reply.clone()));
-    let text = desk.prints(&["status"]);
+    let agent = fixture.agent(answer(reply.clone()));
+    let text = fixture.prints(&["status"]);
     agent.join().expect("no panic");
     assert!(text.starts_with("onset 9.9, pid 42, up 90.0 s\n"), "{text}");
     for row in [
@@ -184,34 +188,34 @@ fn status_prints_a_table_or_the_json_of_the_agent() {
     ] {
         assert!(text.contains(row), "{row:?} is not in\n{text}");
     }
-    let agent = desk.agent(answer(reply));
-    let json: Status = serde_json::from_str(&desk.prints(&["status", "--json"])).expect("JSON");
+    let agent = fixture.agent(answer(reply));
+    let json: Status = serde_json::from_str(&fixture.prints(&["status", "--json"])).expect("JSON");
     agent.join().expect("no panic");
     assert_eq!(json, status);
-    assert!(desk.fails(&["status"]).contains("no onset answers on "), "it went");
+    assert!(fixture.fails(&["status"]).contains("no onset answers on "), "it went");
 }
 
 #[test]
 fn trigger_prints_the_event_id_or_why_it_was_refused() {
-    let desk = Desk::new();
-    let agent = desk.agent(|ask| {
+    let fixture = Fixture::new();
+    let agent = fixture.agent(|ask| {
         let (tracer, container) = ("dload".into(), Some("abc".into()));
         assert_eq!(ask, ControlRequest::Trigger { tracer, container, seconds: Some(5) });
         json!(Outcome::Id("0123".into()))
     });
-    assert_eq!(desk.prints(&["trigger", "dload", "--container", "abc", "--seconds", "5"]), "0123\n");
+    assert_eq!(fixture.prints(&["trigger", "dload", "--container", "abc", "--seconds", "5"]), "0123\n");
     agent.join().expect("no panic");
-    let agent = desk.agent(|_| json!(Outcome::Refused("busy\n\u{1b}".into())));
-    assert_eq!(desk.fails(&["trigger", "dload"]), "onset: refused: busy??\n");
+    let agent = fixture.agent(|_| json!(Outcome::Refused("busy\n\u{1b}".into())));
+    assert_eq!(fixture.fails(&["trigger", "dload"]), "onset: refused: busy??\n");
     agent.join().expect("no panic");
 }
 
 #[test]
 fn containers_are_listed_with_their_names_without_an_agent() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     let id = "7".repeat(64);
     let write = |path: String, bytes: &[u8]| {
-        let path = desk.path(&path);
+        let path = fixture.path(&path);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         fs::write(path, bytes).expect("a file");
     };
@@ -227,10 +231,10 @@ fn containers_are_listed_with_their_names_without_an_agent() {
         format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{sandbox}/config.json"),
         include_bytes!("../../fuzz/corpus/oci_spec/containerd-sandbox"),
     );
-    let at = desk.path("");
+    let at = fixture.path("");
     let paths = format!("[paths]\ncgroup = \"{0}/cgroup\"\nroot = \"{0}\"\n", at.display());
     write("onset.toml".into(), paths.as_bytes());
-    let rows: Vec<Value> = desk
+    let rows: Vec<Value> = fixture
         .prints(&["containers", "--json"])
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -249,21 +253,21 @@ fn containers_are_listed_with_their_names_without_an_agent() {
     ] {
         assert_eq!(web[field], value, "{field}");
     }
-    let table = desk.prints(&["containers"]);
+    let table = fixture.prints(&["containers"]);
     assert_eq!(table.lines().count(), 3, "{table}");
     let line = table.lines().find(|line| line.starts_with("777")).expect("a line of its own");
     assert!(line.contains(" shop ") && line.contains(" web ") && line.contains(" burstable "), "{line}");
 
     write(format!("cgroup/user.slice/user@7.service/docker-{id}.scope/cpu.stat"), b"");
-    let table = desk.prints(&["containers"]);
+    let table = fixture.prints(&["containers"]);
     assert!(
         table.contains("\nleft out: 1; another cgroup is the container of that id: docs/containers.md"),
         "{table}"
     );
-    fs::remove_dir_all(desk.path("cgroup/user.slice")).expect("it goes");
+    fs::remove_dir_all(fixture.path("cgroup/user.slice")).expect("it goes");
 
     write("onset.toml".into(), format!("{paths}[containers]\nkubelet = \"http://127.0.0.1:9\"\n").as_bytes());
-    let (code, out, err) = desk.onset(&["containers"]);
+    let (code, out, err) = fixture.onset(&["containers"]);
     assert_eq!((code, out.lines().count()), (1, 3), "the list stands");
     assert!(err.starts_with("onset: no names from the kubelet: "), "{err}");
 }

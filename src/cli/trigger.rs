@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::{Command, Done, Failure, Given, Opt, text};
+use super::{Command, Exit, Failure, Opt, ParsedArgs, text};
 use crate::control::{self, ControlRequest, Outcome};
 use crate::tracer::no_tracer;
 
@@ -31,9 +31,9 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let (name, container) = (given.operand(0)?, given.text("container")?);
-    let config = given.config()?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let (name, container) = (args.operand(0)?, args.text("container")?);
+    let config = args.config()?;
     let specs = || config.tracers.iter().map(|tracer| tracer.spec);
     let Some(tracer) = specs().find(|spec| spec.name == name) else {
         return Err(Failure::Usage(no_tracer(name, specs())));
@@ -44,13 +44,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     let request = ControlRequest::Trigger {
         tracer: name.to_owned(),
         container: container.map(str::to_owned),
-        seconds: given.number("seconds")?,
+        seconds: args.number("seconds")?,
     };
     let reply = control::ask(&config.socket, &request, PATIENCE)?;
     match serde_json::from_str(&reply) {
         Ok(Outcome::Id(id)) => {
             writeln!(out, "{}", text::line(&id))?;
-            Ok(Done::Well)
+            Ok(Exit::Success)
         }
         Ok(Outcome::Refused(why)) => Err(Failure::Failed(format!("refused: {why}"))),
         Err(_) => Err(Failure::Failed(format!("the agent said what this onset does not know: {reply}"))),

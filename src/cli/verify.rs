@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::arguments::DIR;
-use super::{Command, Done, Failure, Given, text};
+use super::{Command, Exit, Failure, ParsedArgs, text};
 use crate::log;
 
 pub(super) const COMMAND: Command = Command {
@@ -14,8 +14,8 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
-    let report = log::verify(&given.dir()?)?;
+fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let report = log::verify(&args.dir()?)?;
     writeln!(out, "segments     {}", report.segments)?;
     writeln!(out, "records      {}", report.records)?;
     writeln!(out, "bytes        {} ({})", report.bytes, text::bytes(report.bytes))?;
@@ -27,5 +27,5 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<Done, Failure> {
     if report.missing_records > 0 {
         writeln!(out, "missing      {} records between others that are there", report.missing_records)?;
     }
-    Ok(if report.sound() { Done::Well } else { Done::Badly })
+    Ok(if report.sound() { Exit::Success } else { Exit::Failure })
 }

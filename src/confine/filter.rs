@@ -31,16 +31,17 @@ const IF_ANY: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
 /// Who returns from a refused call with EPERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum RefusedBy {
     Kernel,
     /// A signal handler, which counts it.
     Signal,
 }
 
 /// What the kernel answers to a call that is refused.
-fn refusal(call: Call, by: By) -> u32 {
+fn refusal(call: Call, by: RefusedBy) -> u32 {
     // The lower half comes to the handler.
-    let place = counted(call.1).and_then(|place| u16::try_from(place).ok()).filter(|_| by == By::Signal);
+    let place =
+        counted(call.1).and_then(|place| u16::try_from(place).ok()).filter(|_| by == RefusedBy::Signal);
     place.map_or(REFUSED, |place| libc::SECCOMP_RET_TRAP | u32::from(place))
 }
 
@@ -68,7 +69,7 @@ impl Program {
         self.end(answer);
     }
 
-    fn bound(&mut self, call: &Bounded, pid: u32, by: By) {
+    fn bound(&mut self, call: &Bounded, pid: u32, by: RefusedBy) {
         let refused = refusal(call.call, by);
         let mut body = Program(Vec::new());
         body.load(ARGUMENTS + 8 * call.argument);
@@ -94,7 +95,7 @@ fn number(call: i64) -> u32 {
     u32::try_from(call).unwrap_or(u32::MAX)
 }
 
-fn program(pid: u32, by: By) -> Vec<libc::sock_filter> {
+fn program(pid: u32, by: RefusedBy) -> Vec<libc::sock_filter> {
     let mut program = Program(Vec::new());
     program.load(ARCH_AT);
     program.push(IF_EQUAL, ARCH, 1);
@@ -127,7 +128,7 @@ pub(super) fn no_new_privileges() -> io::Result<()> {
 /// Lays the filter over all threads of this process, and those to come. Where no handler can be had refusals
 /// are not counted.
 pub(super) fn install() -> io::Result<()> {
-    let by = refused::listen().map_or(By::Kernel, |()| By::Signal);
+    let by = refused::listen().map_or(RefusedBy::Kernel, |()| RefusedBy::Signal);
     let mut program = program(std::process::id(), by);
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
@@ -157,7 +158,7 @@ mod tests {
     }
 
     fn answer_to(arch: u32, call: i64, arguments: [u32; 2]) -> u32 {
-        run(&program(PID, By::Kernel), arch, call, arguments)
+        run(&program(PID, RefusedBy::Kernel), arch, call, arguments)
     }
 
     fn run(program: &[libc::sock_filter], arch: u32, call: i64, arguments: [u32; 2]) -> u32 {
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_refused_call_is_counted_unless_a_libc_makes_it_with_all_signals_blocked() {
-        let program = program(PID, By::Signal);
+        let program = program(PID, RefusedBy::Signal);
         let silent = ["clone", "fork", "vfork", "tgkill", "tkill", "setuid", "setgroups"];
         let mut kinds = [0; 2];
         for (place, (name, number)) in all().enumerate() {

@@ -5,13 +5,13 @@
 use std::io;
 
 mod calls;
+mod capabilities;
 mod filter;
 mod refused;
-mod rights;
 
 pub use calls::{Allowance, allowances};
+pub use capabilities::{CAPABILITIES, Capability, Host, KEPT, SYS_ADMIN, held};
 pub use refused::{refused_calls, refused_calls_total};
-pub use rights::{Host, KEPT, RIGHTS, Right, SYS_ADMIN, held};
 
 /// What this kernel did not let go of.
 #[derive(Debug, Default)]
@@ -42,21 +42,21 @@ impl Confined {
 /// otherwise, `works` says no. Capabilities are each thread's own: to be called before another is started.
 pub fn apply(more: u64, works: impl FnOnce() -> bool) -> Confined {
     let mut confined = Confined::default();
-    match rights::permitted() {
+    match capabilities::permitted() {
         Ok(permitted) => {
-            let mut keep = permitted & (KEPT | more | rights::stand_ins(permitted));
-            let tried = rights::set(keep, permitted);
+            let mut keep = permitted & (KEPT | more | capabilities::stand_ins(permitted));
+            let tried = capabilities::set(keep, permitted);
             let narrow = tried.is_ok() && permitted & SYS_ADMIN != 0 && !works();
             if narrow {
                 keep |= SYS_ADMIN;
             }
-            confined.note("effective set", tried.and_then(|()| rights::set(permitted, permitted)));
+            confined.note("effective set", tried.and_then(|()| capabilities::set(permitted, permitted)));
             // It takes CAP_SETPCAP, which a container may not have; then what it has is its bound.
-            if permitted & rights::SETPCAP != 0 {
-                confined.note("bounding set", rights::bound(keep));
+            if permitted & capabilities::SETPCAP != 0 {
+                confined.note("bounding set", capabilities::bound(keep));
             }
-            confined.note("ambient set", rights::clear_ambient());
-            confined.note("capabilities", rights::set(keep, keep));
+            confined.note("ambient set", capabilities::clear_ambient());
+            confined.note("capabilities", capabilities::set(keep, keep));
         }
         Err(error) => confined.note("capabilities", Err(error)),
     }

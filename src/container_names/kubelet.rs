@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{NameRequest, Shared, runtimes};
 use crate::config::Kubelet;
-use crate::host::identity::pods::{self, Whose};
+use crate::host::identity::pods::{self, PodOrContainer};
 use crate::host::{Identity, NameReport, NameSource, Role};
 use crate::net::client::{self, Client, Request, Timeouts, TlsTrust};
 use crate::work_queue::{Next, WorkerGuard};
@@ -206,9 +206,9 @@ pub(super) fn pods(source: &Kubelet, requests: &[NameRequest]) -> Result<Vec<Lis
         200 => Ok(pods::read(io::BufReader::new(body), &mut |whose, identity| {
             for (wanted, report) in requests.iter().zip(&mut report) {
                 match whose {
-                    Whose::Container(id) if id == &*wanted.id => report.own = Some(*identity),
-                    Whose::Pod(uid) if uid == &*wanted.pod_uid => report.pod = Some(*identity),
-                    Whose::Container(_) | Whose::Pod(_) => {}
+                    PodOrContainer::Container(id) if id == &*wanted.id => report.own = Some(*identity),
+                    PodOrContainer::Pod(uid) if uid == &*wanted.pod_uid => report.pod = Some(*identity),
+                    PodOrContainer::Container(_) | PodOrContainer::Pod(_) => {}
                 }
             }
         })?),

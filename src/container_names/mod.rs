@@ -67,10 +67,10 @@ impl Shared {
     }
 }
 
-/// Whose thread reads the runtimes' files.
+/// PodOrContainer thread reads the runtimes' files.
 struct Files(Arc<Shared>);
 
-/// Whose thread asks the kubelet.
+/// PodOrContainer thread asks the kubelet.
 struct Pods(Arc<Shared>);
 
 impl Worker for Files {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::opened::{Opened, open};
 use super::{NameRequest, Shared};
 use crate::config::Names;
-use crate::host::identity::state::{self, Noted};
+use crate::host::identity::state::{self, RuntimeRecord};
 use crate::host::{Identity, NameReport, NameSource, Record, Role, Text};
 use crate::work_queue::{Next, WorkerGuard};
 
@@ -202,8 +202,8 @@ fn plain(id: &str) -> Option<&str> {
 }
 
 /// What a spec or a state tells of a container; where nobody made its id up, that is its name.
-fn called(noted: Noted, owner: u32, id: &str) -> NameReport {
-    let Noted { mut identity, cgroup, .. } = noted;
+fn called(noted: RuntimeRecord, owner: u32, id: &str) -> NameReport {
+    let RuntimeRecord { mut identity, cgroup, .. } = noted;
     if identity.name.is_empty() && identity.pod.is_empty() && !is_made_up(id) {
         identity.name = Text::cut(id);
     }

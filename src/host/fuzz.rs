@@ -118,8 +118,8 @@ pub fn cgroup_path(data: &[u8]) {
 pub fn cgroup_claim(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some((noted, path)) = text.split_once('\n') else { return };
-    let verdict = untouched(|| claim::verdict(noted, path));
-    if verdict == Some(claim::Verdict::Same) {
+    let record_match = untouched(|| claim::compare(noted, path));
+    if record_match == Some(claim::RecordMatch::Same) {
         let name = noted.rsplit([':', '/']).find(|part| !part.is_empty()).unwrap_or_default();
         assert!(path.contains(name), "the same has the same name");
     }

@@ -44,12 +44,12 @@ pub(super) struct Section {
 
 /// One fixed-size entry of a table. Where a field is differs between the 64-bit and the 32-bit class.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'b> {
+pub(super) struct TableEntry<'b> {
     bytes: &'b [u8],
     wide: bool,
 }
 
-impl Entry<'_> {
+impl TableEntry<'_> {
     /// A field of `width` bytes in both classes, at `wide` or at `narrow`.
     pub(super) fn field(self, width: usize, wide: usize, narrow: usize) -> Option<u64> {
         let from = if self.wide { wide } else { narrow };
@@ -131,8 +131,8 @@ impl<'f> Elf<'f> {
     }
 
     /// Bytes that are one entry of a table of this file.
-    pub(super) fn entry<'b>(&self, bytes: &'b [u8]) -> Entry<'b> {
-        Entry { bytes, wide: self.wide }
+    pub(super) fn entry<'b>(&self, bytes: &'b [u8]) -> TableEntry<'b> {
+        TableEntry { bytes, wide: self.wide }
     }
 
     /// Which of two sizes is true for this file's class.
@@ -147,7 +147,7 @@ impl<'f> Elf<'f> {
         count: u64,
         size: usize,
         stated: u64,
-        read: impl Fn(Entry<'_>) -> Option<T>,
+        read: impl Fn(TableEntry<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
         if stated != size as u64 {
             return None;

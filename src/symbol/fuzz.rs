@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 
 use super::elf::{self, Elf};
-use super::maps::{self, Line};
+use super::maps::{self, Mapping};
 use super::{Layout, kernel, label, perf_map, symtab};
 
 /// Addresses that the corpora's tables hold, and such that none does; sorted.
@@ -48,7 +48,7 @@ pub fn perf_map(data: &[u8]) {
 /// /proc/PID/maps, and /proc/PID/status and stat beside it.
 pub fn maps(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
-        if let Some(line) = Line::parse(line) {
+        if let Some(line) = Mapping::parse(line) {
             black_box((line.path(), line.basename()));
         }
     }

@@ -9,7 +9,7 @@ use super::lines::hex;
 
 /// One executable mapping.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'t> {
+pub(super) struct Mapping<'t> {
     /// The addresses.
     pub(super) range: Range<u64>,
     /// Where in the file they begin.
@@ -20,9 +20,9 @@ pub(super) struct Line<'t> {
     pub(super) name: &'t [u8],
 }
 
-impl<'t> Line<'t> {
+impl<'t> Mapping<'t> {
     /// Reads a line. `None` if it is not executable, or no such line.
-    pub(super) fn parse(line: &'t [u8]) -> Option<Line<'t>> {
+    pub(super) fn parse(line: &'t [u8]) -> Option<Mapping<'t>> {
         let mut fields = line.splitn(6, |byte| *byte == b' ');
         let range = fields.next()?;
         let dash = range.iter().position(|byte| *byte == b'-')?;
@@ -32,7 +32,7 @@ impl<'t> Line<'t> {
         let device = fields.next()?;
         let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
         let name = fields.next().unwrap_or_default().trim_ascii_start();
-        Some(Line { range, offset, file: (device, inode), name })
+        Some(Mapping { range, offset, file: (device, inode), name })
     }
 
     /// The path within the process's root, if it still has one.
@@ -72,33 +72,33 @@ mod tests {
 
     #[test]
     fn only_executable_mappings_are_parsed() {
-        let line =
-            Line::parse(b"7f1000-7f2000 r-xp 00028000 fe:00 1234       /usr/lib/my lib.so.6").expect("code");
+        let line = Mapping::parse(b"7f1000-7f2000 r-xp 00028000 fe:00 1234       /usr/lib/my lib.so.6")
+            .expect("code");
         assert_eq!(line.range, 0x7f_1000..0x7f_2000);
         assert_eq!((line.offset, line.file), (0x28000, (b"fe:00".as_slice(), 1234)));
         assert_eq!(line.basename(), b"my lib.so.6");
         assert_eq!(line.path(), Some(Path::new("/usr/lib/my lib.so.6")));
-        assert_eq!(Line::parse(b"7f1000-7f2000 rw-p 00028000 fe:00 1234       /usr/lib/libc.so.6"), None);
+        assert_eq!(Mapping::parse(b"7f1000-7f2000 rw-p 00028000 fe:00 1234       /usr/lib/libc.so.6"), None);
     }
 
     #[test]
     fn a_deleted_file_keeps_its_name_but_has_no_path() {
-        let line = Line::parse(b"1000-2000 r-xp 00000000 fe:00 7 /tmp/spin (deleted)").expect("code");
+        let line = Mapping::parse(b"1000-2000 r-xp 00000000 fe:00 7 /tmp/spin (deleted)").expect("code");
         assert_eq!((line.basename(), line.path()), (b"spin".as_slice(), None));
     }
 
     #[test]
     fn memory_without_a_file_has_no_inode() {
-        let jit = Line::parse(b"1000-2000 rwxp 00000000 00:00 0 ").expect("code");
+        let jit = Mapping::parse(b"1000-2000 rwxp 00000000 00:00 0 ").expect("code");
         assert_eq!((jit.file.1, jit.name), (0, b"".as_slice()));
-        let vdso = Line::parse(b"7ffc1000-7ffc2000 r-xp 00000000 00:00 0                          [vdso]")
+        let vdso = Mapping::parse(b"7ffc1000-7ffc2000 r-xp 00000000 00:00 0                          [vdso]")
             .expect("code");
         assert_eq!((vdso.basename(), vdso.path()), (b"[vdso]".as_slice(), None));
     }
 
     #[test]
     fn a_memory_file_of_the_kernel_is_recognised_by_its_name() {
-        let is = |text: &str| Line::parse(text.as_bytes()).expect("code").is_memory();
+        let is = |text: &str| Mapping::parse(text.as_bytes()).expect("code").is_memory();
         assert!(is("1000-2000 rwxs 00000000 00:01 7 /memfd:doublemapper (deleted)"));
         assert!(is("1000-2000 rwxs 00000000 00:01 7 /dev/zero (deleted)"));
         assert!(!is("1000-2000 r-xp 00000000 fe:00 7 /memfd:libx.so (deleted)"), "it is on a disk");
@@ -115,7 +115,7 @@ mod tests {
             "1000-2000 rx 0 0:0 1",
             "1000-2000 r-xp 0 0:0 x",
         ] {
-            assert_eq!(Line::parse(line.as_bytes()), None, "{line}");
+            assert_eq!(Mapping::parse(line.as_bytes()), None, "{line}");
         }
     }
 

@@ -1,10 +1,10 @@
-//! Names for the addresses in sampled stacks: the kernel's, those of programs and libraries, and
-//! those of just-in-time compilers.
+//! Symbolization: names for the addresses in sampled stacks, of the kernel, of programs and libraries, and of code from
+//! just-in-time compilers.
 //!
-//! A [`Symbolizer`] lives for one capture, on a helper thread. While samples come in it holds on
-//! to what may be gone later (a process, a deleted binary); at the end it finds all names at once,
-//! file by file, and gives everything back. It never reads a command line or an environment. What
-//! it does not know for sure it leaves unknown: a wrong name is worse than none.
+//! A [`Symbolizer`] lives for one capture, on a helper thread. While samples come in, it opens what may be gone later
+//! (the mappings of a process, a deleted binary); at the end it finds all names, file by file, and closes everything. It
+//! never reads a command line or an environment. An address that it cannot name for certain stays unknown: a wrong name
+//! is worse than none.
 
 mod elf;
 #[doc(hidden)]
@@ -30,23 +30,23 @@ use std::time::Instant;
 
 use crate::stacks::Row;
 pub use image::{Image, Layout};
-use modules::{Holds, Modules};
+use modules::{MappingContent, Modules};
 use process::Process;
 
 /// The label of code that nothing names.
 const UNKNOWN: &str = "[unknown]";
 
-/// The label of code for whose name there was no time.
+/// The label of code that was not named before the deadline.
 const LATE: &str = "[no time to name it]";
 
-/// Processes that one capture can tell names of. At 99 Hz for 10 s a CPU has 990 samples.
+/// Processes that one capture can symbolize. At 99 Hz for 10 s a CPU has 990 samples.
 const PROCESSES_MAX: usize = 4096;
 
-/// What a linker marks its output with, filled up with zeros to the kernel's 20 bytes.
+/// A build id, as the linker writes it into a file, padded with zeros to the kernel's 20 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(pub [u8; 20]);
 
-/// One frame of a user stack, as the kernel could tell it.
+/// One frame of a user stack, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UserFrame {
     /// In the file with this build id, at this offset in the file.
@@ -102,11 +102,11 @@ pub struct Stack {
     pub weight: u64,
     /// The process's own code.
     pub user: Vec<UserFrame>,
-    /// What of the kernel ran on its behalf.
+    /// The kernel's code that ran on its behalf.
     pub kernel: Vec<u64>,
 }
 
-/// Holds on to what names will be made of.
+/// MappingContent on to what names will be made of.
 pub struct Symbolizer {
     proc: PathBuf,
     processes: HashMap<Image, Process>,
@@ -126,7 +126,7 @@ impl Symbolizer {
     /// The first stack of a program makes it open that process's files, and so does one with
     /// something unknown in it, at most once a second. Call it only for processes that were just on
     /// a CPU: looking at one that is stuck in the kernel can hang.
-    pub fn sight(&mut self, image: Image, layout: Layout, user: &[UserFrame], first: Instant) -> bool {
+    pub fn observe(&mut self, image: Image, layout: Layout, user: &[UserFrame], first: Instant) -> bool {
         if user.is_empty() {
             return true;
         }
@@ -155,53 +155,57 @@ impl Symbolizer {
         }
     }
 
-    /// Where the name of a frame is to be found. `None` where nothing names it. Of files with one build id
-    /// it is the program's own, if that was seen.
-    fn place(&self, image: Image, frame: UserFrame) -> Option<Place> {
+    /// Where to look up the name of `frame`. `None`: nothing names it. Of several files with one build id it is the
+    /// program's own file, if that was opened.
+    fn lookup(&self, image: Image, frame: UserFrame) -> Option<SymbolLookup> {
         let process = self.processes.get(&image);
         match frame {
             UserFrame::File { id, offset } => {
                 let own = process.and_then(|process| process.file(id));
-                Some(own.map_or(Place::ById(id, offset), |module| Place::InFile(module, offset)))
+                Some(
+                    own.map_or(SymbolLookup::ById(id, offset), |module| SymbolLookup::InFile(module, offset)),
+                )
             }
             UserFrame::Address(address) => match process?.at(address) {
-                Some(Holds::File { module, offset }) => Some(Place::InFile(module, offset)),
-                Some(Holds::Special(name)) => Some(Place::Special(name)),
-                Some(Holds::Unsure) => None,
-                Some(Holds::Compiled) | None => Some(Place::InPerfMap(image, address)),
+                Some(MappingContent::File { module, offset }) => Some(SymbolLookup::InFile(module, offset)),
+                Some(MappingContent::KernelCode(name)) => Some(SymbolLookup::KernelCode(name)),
+                Some(MappingContent::Unknown) => None,
+                Some(MappingContent::Jit) | None => Some(SymbolLookup::InPerfMap(image, address)),
             },
         }
     }
 
-    /// Finds the names of everything in `stacks`. Files that it has not come to at `until` name nothing,
-    /// and the frames in them say so.
+    /// Finds the names of all frames in `stacks`. Files that are not read by `until` name nothing, and the frames in them
+    /// are labelled so.
     #[must_use]
     pub fn resolve(mut self, stacks: &[Stack], until: Instant) -> Names {
         let kernel = self.kernel_names(stacks);
         let (mut in_files, mut by_id, mut in_perf_maps) = Default::default();
         for stack in stacks {
             for (depth, frame) in stack.user.iter().enumerate() {
-                match self.place(stack.image, frame.code(depth)) {
-                    Some(Place::InFile(module, offset)) => add(&mut in_files, module, offset),
-                    Some(Place::ById(id, offset)) => add(&mut by_id, id, offset),
-                    Some(Place::InPerfMap(image, address)) => add(&mut in_perf_maps, image, address),
-                    Some(Place::Special(_)) | None => {}
+                match self.lookup(stack.image, frame.code(depth)) {
+                    Some(SymbolLookup::InFile(module, offset)) => add(&mut in_files, module, offset),
+                    Some(SymbolLookup::ById(id, offset)) => add(&mut by_id, id, offset),
+                    Some(SymbolLookup::InPerfMap(image, address)) => add(&mut in_perf_maps, image, address),
+                    Some(SymbolLookup::KernelCode(_)) | None => {}
                 }
             }
         }
         let in_time = || Instant::now() < until;
         let modules = &self.modules;
-        let files = each(in_files, in_time, |module, offsets| Some(modules.names(module, offsets, in_time)));
-        let twins = each(by_id, in_time, |id, offsets| modules.names_by_id(id, offsets, in_time));
+        let files =
+            resolve_each(in_files, in_time, |module, offsets| Some(modules.names(module, offsets, in_time)));
+        let by_build_id =
+            resolve_each(by_id, in_time, |id, offsets| modules.names_by_id(id, offsets, in_time));
         let processes = &mut self.processes;
-        let perf_maps = each(in_perf_maps, in_time, |image, addresses| {
+        let perf_maps = resolve_each(in_perf_maps, in_time, |image, addresses| {
             let map = processes.get_mut(&image).and_then(|process| process.perf_map.take());
             Some(map.map(|map| perf_map::names(map, addresses)).unwrap_or_default())
         });
-        Names { from: self, files, twins, perf_maps, kernel }
+        Names { from: self, files, by_build_id, perf_maps, kernel }
     }
 
-    fn kernel_names(&self, stacks: &[Stack]) -> Named {
+    fn kernel_names(&self, stacks: &[Stack]) -> NameTable {
         let sites = stacks.iter().flat_map(|stack| stack.kernel.iter().enumerate());
         let addresses: BTreeSet<u64> = sites.map(|(depth, address)| call_site(*address, depth)).collect();
         let numbers: Vec<u64> = addresses.into_iter().collect();
@@ -211,12 +215,12 @@ impl Symbolizer {
             }
             _ => Vec::new(),
         };
-        Named { numbers, names }
+        NameTable { numbers, names }
     }
 }
 
-/// Where a name is to be found.
-enum Place {
+/// Where to look up a name.
+enum SymbolLookup {
     /// At an offset of a file.
     InFile(usize, u64),
     /// At an offset of whichever file has this build id.
@@ -224,19 +228,19 @@ enum Place {
     /// At an address, in the map that the program's compiler writes.
     InPerfMap(Image, u64),
     /// It is the kernel's own code, called so.
-    Special(&'static str),
+    KernelCode(&'static str),
 }
 
-/// Finds the names under each key, until there is no time or `find` has run out of it.
-fn each<K: Ord + Copy>(
+/// Finds the names under each key, while `in_time`, and while `find` is in time too.
+fn resolve_each<K: Ord + Copy>(
     wanted: BTreeMap<K, BTreeSet<u64>>,
     in_time: impl Fn() -> bool,
     mut find: impl FnMut(K, &[u64]) -> Option<Vec<Option<Box<str>>>>,
-) -> BTreeMap<K, Named> {
+) -> BTreeMap<K, NameTable> {
     let named = |(key, numbers): (K, BTreeSet<u64>)| {
         let numbers: Vec<u64> = numbers.into_iter().collect();
         let names = in_time().then(|| find(key, &numbers))??;
-        Some((key, Named { numbers, names }))
+        Some((key, NameTable { numbers, names }))
     };
     wanted.into_iter().map_while(named).collect()
 }
@@ -245,13 +249,13 @@ fn add<K: Ord>(numbers: &mut BTreeMap<K, BTreeSet<u64>>, under: K, number: u64) 
     numbers.entry(under).or_default().insert(number);
 }
 
-/// Numbers with their names.
-struct Named {
+/// Sorted offsets or addresses, with their names.
+struct NameTable {
     numbers: Vec<u64>,
     names: Vec<Option<Box<str>>>,
 }
 
-impl Named {
+impl NameTable {
     fn get(&self, number: u64) -> Option<&str> {
         let index = self.numbers.binary_search(&number).ok()?;
         self.names.get(index)?.as_deref()
@@ -261,10 +265,10 @@ impl Named {
 /// The names of everything in the stacks that were resolved.
 pub struct Names {
     from: Symbolizer,
-    files: BTreeMap<usize, Named>,
-    twins: BTreeMap<BuildId, Named>,
-    perf_maps: BTreeMap<Image, Named>,
-    kernel: Named,
+    files: BTreeMap<usize, NameTable>,
+    by_build_id: BTreeMap<BuildId, NameTable>,
+    perf_maps: BTreeMap<Image, NameTable>,
+    kernel: NameTable,
 }
 
 impl Names {
@@ -287,13 +291,15 @@ impl Names {
     }
 
     fn user(&self, image: Image, frame: UserFrame) -> &str {
-        let named = match self.from.place(image, frame) {
-            Some(Place::InFile(module, offset)) => self.files.get(&module).map(|named| named.get(offset)),
-            Some(Place::ById(id, offset)) => self.twins.get(&id).map(|named| named.get(offset)),
-            Some(Place::InPerfMap(image, address)) => {
+        let named = match self.from.lookup(image, frame) {
+            Some(SymbolLookup::InFile(module, offset)) => {
+                self.files.get(&module).map(|named| named.get(offset))
+            }
+            Some(SymbolLookup::ById(id, offset)) => self.by_build_id.get(&id).map(|named| named.get(offset)),
+            Some(SymbolLookup::InPerfMap(image, address)) => {
                 self.perf_maps.get(&image).map(|named| named.get(address))
             }
-            Some(Place::Special(name)) => Some(Some(name)),
+            Some(SymbolLookup::KernelCode(name)) => Some(Some(name)),
             None => Some(None),
         };
         named.map_or(LATE, |name| name.unwrap_or(UNKNOWN))

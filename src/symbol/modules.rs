@@ -1,6 +1,6 @@
-//! Files that code runs from, held open. Numbers of devices and inodes in /proc/PID/maps are no
-//! identity: subvolumes of btrfs share them all, and a filesystem gives a deleted file's to the next
-//! one. A file that is open keeps its own, so what the opened file says tells it from all others.
+//! Files that code runs from, held open. The device and inode numbers in /proc/PID/maps do not identify a file:
+//! subvolumes of btrfs share them, and a filesystem reuses those of a deleted file. An open file keeps its numbers, so
+//! fstat(2) of the opened file tells it from all others.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,28 +8,28 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::elf::{self, Elf};
-use super::maps::Line;
+use super::maps::Mapping;
 use super::{BuildId, label, symtab};
 
 /// Files kept open in all.
 const FILES_MAX: usize = 256;
 
 /// Bytes of code compared between two files with one build id.
-const CODE: usize = 64;
+const CODE_COMPARED: usize = 64;
 
-/// What an executable mapping holds.
+/// The content of an executable mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum MappingContent {
     /// Bytes of a module, from an offset on.
     File { module: usize, offset: u64 },
     /// The kernel's own: `[vdso]`.
-    Special(&'static str),
-    /// What a compiler may have written there, which only its perf map names: memory without a file,
-    /// whatever its name is, or with one that is no program (memfd, SysV memory, /dev/zero, huge pages).
-    Compiled,
-    /// A file that could not be opened; or one thing at one look and another at the next: nobody knows at
-    /// which sample what.
-    Unsure,
+    KernelCode(&'static str),
+    /// Memory that a just-in-time compiler may have written, which only its perf map names: anonymous memory, named or
+    /// not, or a file that is no program (memfd, SysV memory, /dev/zero, huge pages).
+    Jit,
+    /// A file that could not be opened, or a mapping that changed between two reads: its content at a sample is not
+    /// known.
+    Unknown,
 }
 
 /// A file that code runs from.
@@ -38,49 +38,49 @@ pub(super) struct Module {
     /// Its file name, for code that has no symbol.
     pub(super) name: Box<str>,
     pub(super) id: Option<BuildId>,
-    identity: Identity,
+    identity: FileIdentity,
 }
 
-/// Which file, and what was in it when it was opened.
+/// Identifies a file and its content when it was opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
     len: u64,
     written: (i64, i64),
 }
 
-impl Identity {
-    fn of(meta: &Metadata) -> Identity {
+impl FileIdentity {
+    fn of(meta: &Metadata) -> FileIdentity {
         let written = (meta.mtime(), meta.mtime_nsec());
-        Identity { device: meta.dev(), inode: meta.ino(), len: meta.len(), written }
+        FileIdentity { device: meta.dev(), inode: meta.ino(), len: meta.len(), written }
     }
 }
 
 impl Module {
     /// `None` if it is no ELF file.
-    pub(super) fn open(file: File, line: &Line<'_>) -> Option<Module> {
-        let identity = Identity::of(&file.metadata().ok()?);
+    pub(super) fn open(file: File, line: &Mapping<'_>) -> Option<Module> {
+        let identity = FileIdentity::of(&file.metadata().ok()?);
         let id = Elf::open(&file)?.build_id();
         Some(Module { id, file, name: label::plain(line.basename()), identity })
     }
 
-    /// Whether it still holds what it did: a file that was written over names other code.
+    /// Whether its content is unchanged: an overwritten file would name other code.
     fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|now| Identity::of(&now) == self.identity)
+        self.file.metadata().is_ok_and(|now| FileIdentity::of(&now) == self.identity)
     }
 
     /// Whether both files hold the same bytes at an offset and after it, as far as they go.
     fn has_code_of(&self, other: &Module, offset: u64) -> bool {
         let read = |file: &File| {
-            let mut code = [0; CODE];
+            let mut code = [0; CODE_COMPARED];
             file.read_at(&mut code, offset).ok().map(|len| (len, code))
         };
         read(&self.file).is_some_and(|code| read(&other.file) == Some(code))
     }
 
-    /// What its symbols say of sorted offsets.
-    pub(super) fn names(&self, offsets: &[u64]) -> Vec<Found> {
+    /// Looks up sorted `offsets` in its symbols.
+    pub(super) fn names(&self, offsets: &[u64]) -> Vec<SymbolMatch> {
         let elf = Elf::open(&self.file);
         let segments = elf.as_ref().and_then(Elf::segments).unwrap_or_default();
         let places: Vec<Option<u64>> =
@@ -90,24 +90,24 @@ impl Module {
         let names = elf.map(|elf| symtab::names(&elf, &addresses)).unwrap_or_default();
         // Last: it may have been written over while it was read.
         if !self.is_unchanged() {
-            return offsets.iter().map(|_| Found::Nothing).collect();
+            return offsets.iter().map(|_| SymbolMatch::Nothing).collect();
         }
         let found = |address: u64| {
             let index = addresses.binary_search(&address).ok();
             match index.and_then(|index| names.get(index)).cloned().flatten() {
-                Some(name) => Found::Symbol(name),
-                None => Found::Address(address),
+                Some(name) => SymbolMatch::Symbol(name),
+                None => SymbolMatch::Address(address),
             }
         };
-        places.into_iter().map(|place| place.map_or(Found::Nothing, found)).collect()
+        places.into_iter().map(|place| place.map_or(SymbolMatch::Nothing, found)).collect()
     }
 }
 
-/// Fills in what a twin has symbols for, where both hold the same code at the same place.
-fn complete(found: &mut [Found], module: &Module, twin: &Module, offsets: &[u64]) {
+/// Fills in the symbols that `twin` has and `module` lacks, where both have the same code at the offset.
+fn fill_from_twin(found: &mut [SymbolMatch], module: &Module, twin: &Module, offsets: &[u64]) {
     for ((have, other), offset) in found.iter_mut().zip(twin.names(offsets)).zip(offsets) {
-        if !matches!(have, Found::Symbol(_))
-            && matches!(other, Found::Symbol(_))
+        if !matches!(have, SymbolMatch::Symbol(_))
+            && matches!(other, SymbolMatch::Symbol(_))
             && module.has_code_of(twin, *offset)
         {
             *have = other;
@@ -115,8 +115,8 @@ fn complete(found: &mut [Found], module: &Module, twin: &Module, offsets: &[u64]
     }
 }
 
-/// What a file says of an offset in it.
-pub(super) enum Found {
+/// What a file's symbols give for an offset in it.
+pub(super) enum SymbolMatch {
     /// A symbol.
     Symbol(Box<str>),
     /// Its virtual address alone.
@@ -124,24 +124,24 @@ pub(super) enum Found {
     Nothing,
 }
 
-impl Found {
+impl SymbolMatch {
     fn label(self, file: &str) -> Box<str> {
         match self {
-            Found::Symbol(name) => name,
-            Found::Address(address) => format!("{file}+{address:#x}").into(),
-            Found::Nothing => file.into(),
+            SymbolMatch::Symbol(name) => name,
+            SymbolMatch::Address(address) => format!("{file}+{address:#x}").into(),
+            SymbolMatch::Nothing => file.into(),
         }
     }
 }
 
-/// What a file that is mapped is to us.
+/// The file of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mapped {
+pub(super) enum MappedFile {
     /// An open module.
     Module(usize),
-    /// It is no program: a compiler may have written code into it.
-    NoModule,
-    /// It was not opened, so nobody knows what is in it.
+    /// It is no ELF file: a compiler may have written code into it.
+    NotElf,
+    /// It could not be opened, so its content is not known.
     Unopened,
 }
 
@@ -161,15 +161,15 @@ impl Modules {
         self.all.iter().filter(move |module| module.id == Some(id))
     }
 
-    /// What a file that is mapped has for a build id.
-    pub(super) fn build_id(&self, holds: Holds) -> Option<(BuildId, usize)> {
-        let Holds::File { module, .. } = holds else { return None };
+    /// The build id of a mapping's file.
+    pub(super) fn build_id(&self, holds: MappingContent) -> Option<(BuildId, usize)> {
+        let MappingContent::File { module, .. } = holds else { return None };
         Some((self.all.get(module)?.id?, module))
     }
 
-    /// The names of sorted offsets of a file; without a symbol, the file and the virtual address in it. What
-    /// the file has no symbol for another one with its build id may: one of them was stripped. Such files are
-    /// read while it is `in_time`.
+    /// The names of sorted offsets in a file; without a symbol, the file's name and the virtual address. Where the file has
+    /// no symbol, another file with its build id may have one, because one of them was stripped. Such files are read
+    /// while `in_time`.
     pub(super) fn names(
         &self,
         index: usize,
@@ -179,19 +179,19 @@ impl Modules {
         let Some(module) = self.all.get(index) else { return Vec::new() };
         let mut found = module.names(offsets);
         for twin in module.id.into_iter().flat_map(|id| self.with_id(id)) {
-            if !in_time() || found.iter().all(|found| matches!(found, Found::Symbol(_))) {
+            if !in_time() || found.iter().all(|found| matches!(found, SymbolMatch::Symbol(_))) {
                 break;
             }
             if !std::ptr::eq(twin, module) {
-                complete(&mut found, module, twin, offsets);
+                fill_from_twin(&mut found, module, twin, offsets);
             }
         }
         found.into_iter().map(|found| Some(found.label(&module.name))).collect()
     }
 
-    /// The names of sorted offsets in any file with a build id: who ran it was not seen. A build id is what
-    /// its file says it is, so where such files differ nothing is known. `None` if it was no longer `in_time`
-    /// before all of them were compared.
+    /// The names of sorted offsets in any file with the build id `id`, for a program whose own file is not known. A build
+    /// id can be forged, so where the code of such files differs no name is given. `None`: not all of them were compared
+    /// `in_time`.
     pub(super) fn names_by_id(
         &self,
         id: BuildId,
@@ -205,73 +205,72 @@ impl Modules {
             if !in_time() {
                 return None;
             }
-            complete(&mut found, first, twin, offsets);
+            fill_from_twin(&mut found, first, twin, offsets);
             for (agreed, offset) in agreed.iter_mut().zip(offsets) {
                 *agreed &= first.has_code_of(twin, *offset);
             }
         }
-        let named = |(found, agreed): (Found, bool)| agreed.then(|| found.label(&first.name));
+        let named = |(found, agreed): (SymbolMatch, bool)| agreed.then(|| found.label(&first.name));
         Some(found.into_iter().zip(agreed).map(named).collect())
     }
 
-    /// The file of a process's mapping, which is opened if it was not, as long as there is `room`. The
-    /// links in map_files lead to it even if it was deleted or lies in another mount namespace; without
-    /// the right to follow those, its path may still do.
-    pub(super) fn find(&mut self, dir: &Path, line: &Line<'_>, room: &mut usize) -> Mapped {
+    /// Finds the file of a mapping, and opens it as long as there is `room`. The links in map_files lead to it even if it
+    /// was deleted or lies in another mount namespace; without the right to follow them, its path may still lead there.
+    pub(super) fn find(&mut self, dir: &Path, line: &Mapping<'_>, room: &mut usize) -> MappedFile {
         let link = dir.join(format!("map_files/{:x}-{:x}", line.range.start, line.range.end));
-        let looked = self.look(&link, line, room, |_| true).or_else(|| {
+        let looked = self.open_at(&link, line, room, |_| true).or_else(|| {
             let within: PathBuf = dir.join("root").join(line.path()?.strip_prefix("/").ok()?);
-            self.look(&within, line, room, |meta| is_mapped(meta, line))
+            self.open_at(&within, line, room, |meta| is_mapped(meta, line))
         });
         let looked = looked.or_else(|| {
             let exe = dir.join("exe");
             let same = fs::read_link(&exe).ok()?.as_os_str().as_bytes() == line.name;
-            if same { self.look(&exe, line, room, |meta| meta.ino() == line.file.1) } else { None }
+            if same { self.open_at(&exe, line, room, |meta| meta.ino() == line.file.1) } else { None }
         });
-        // Without the right to open it, what holds memory alone is told by its name.
-        looked.unwrap_or(if line.is_memory() { Mapped::NoModule } else { Mapped::Unopened })
+        // Without the right to open it, a file of memory is recognised by its name.
+        looked.unwrap_or(if line.is_memory() { MappedFile::NotElf } else { MappedFile::Unopened })
     }
 
-    /// The file at a path if it `is_it`; a device's is memory, too.
-    fn look(
+    /// Opens the file at `path` if it `is_it`. A device is memory, too.
+    fn open_at(
         &mut self,
         path: &Path,
-        line: &Line<'_>,
+        line: &Mapping<'_>,
         room: &mut usize,
         is_it: impl Fn(&Metadata) -> bool,
-    ) -> Option<Mapped> {
+    ) -> Option<MappedFile> {
         let found = fs::metadata(path).ok().filter(&is_it)?;
         if !found.is_file() {
-            return Some(Mapped::NoModule);
+            return Some(MappedFile::NotElf);
         }
         if let Some(known) = self.known(&found) {
-            return Some(Mapped::Module(known));
+            return Some(MappedFile::Module(known));
         }
         if self.all.len() >= FILES_MAX || *room == 0 {
-            return Some(Mapped::Unopened);
+            return Some(MappedFile::Unopened);
         }
         let file = open_regular(path, 0)?;
         // Another file may have come to this path since.
         let opened = file.metadata().ok().filter(is_it)?;
         if let Some(known) = self.known(&opened) {
-            return Some(Mapped::Module(known));
+            return Some(MappedFile::Module(known));
         }
-        let Some(module) = Module::open(file, line) else { return Some(Mapped::NoModule) };
+        let Some(module) = Module::open(file, line) else { return Some(MappedFile::NotElf) };
         *room -= 1;
         let index = self.all.len();
         self.all.push(module);
-        Some(Mapped::Module(index))
+        Some(MappedFile::Module(index))
     }
 
     fn known(&self, meta: &Metadata) -> Option<usize> {
-        let wanted = Identity::of(meta);
+        let wanted = FileIdentity::of(meta);
         self.all.iter().position(|module| module.identity == wanted)
     }
 }
 
 /// Whether what a path leads to is what was mapped from it. A filesystem without a device of its own
 /// shows one number in maps and others in stat: subvolumes and layers have their own.
-fn is_mapped(meta: &Metadata, line: &Line<'_>) -> bool {
+fn is_mapped(meta: &Metadata, line: &Mapping<'_>) -> bool {
     let (device, inode) = line.file;
     let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
     meta.ino() == inode && (major == 0 || format!("{major:02x}:{minor:02x}").as_bytes() == device)
@@ -297,7 +296,7 @@ mod tests {
         let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
         let is = |major: u32, minor: u32, inode: u64| {
             let line = format!("1000-2000 r-xp 00000000 {major:02x}:{minor:02x} {inode} /x");
-            is_mapped(&meta, &Line::parse(line.as_bytes()).expect("a mapping"))
+            is_mapped(&meta, &Mapping::parse(line.as_bytes()).expect("a mapping"))
         };
         assert!(is(major, minor, meta.ino()));
         assert!(!is(major, minor, meta.ino() + 1), "another file of it");
@@ -310,13 +309,13 @@ mod tests {
         let proc = PathBuf::from(format!("/proc/{}", std::process::id()));
         let maps = fs::read(proc.join("maps")).expect("procfs");
         let exe = fs::read_link("/proc/self/exe").expect("this program");
-        let lines = maps.split(|byte| *byte == b'\n').filter_map(Line::parse);
-        let lines: Vec<Line<'_>> = lines.filter(|line| line.path() == Some(&exe)).collect();
+        let lines = maps.split(|byte| *byte == b'\n').filter_map(Mapping::parse);
+        let lines: Vec<Mapping<'_>> = lines.filter(|line| line.path() == Some(&exe)).collect();
         let line = lines.first().expect("this program is mapped");
         let mut modules = Modules::default();
-        assert_eq!(modules.find(&proc, line, &mut 0), Mapped::Unopened);
+        assert_eq!(modules.find(&proc, line, &mut 0), MappedFile::Unopened);
         let mut room = 2;
-        assert_eq!(modules.find(&proc, line, &mut room), Mapped::Module(0));
-        assert_eq!((modules.find(&proc, line, &mut room), room), (Mapped::Module(0), 1));
+        assert_eq!(modules.find(&proc, line, &mut room), MappedFile::Module(0));
+        assert_eq!((modules.find(&proc, line, &mut room), room), (MappedFile::Module(0), 1));
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::BuildId;
 use super::image::{Image, Layout};
 use super::lines::each_line;
-use super::maps::{Line, namespace_pid};
-use super::modules::{Holds, Mapped, Modules, open_regular};
+use super::maps::{Mapping, namespace_pid};
+use super::modules::{MappedFile, MappingContent, Modules, open_regular};
 
 /// Files that one process may add to those that are open.
 const FILES_EACH: usize = 64;
@@ -32,7 +32,7 @@ const SPECIAL: [&str; 3] = ["[vdso]", "[vsyscall]", "[uprobes]"];
 /// A program of a process as it was last looked at.
 pub(super) struct Process {
     pub(super) perf_map: Option<File>,
-    mappings: Vec<(Range<u64>, Holds)>,
+    mappings: Vec<(Range<u64>, MappingContent)>,
     /// Its files that have a build id.
     files: HashMap<BuildId, usize>,
     looked: Instant,
@@ -53,7 +53,7 @@ impl Process {
         if let Ok(maps) = File::open(dir.join("maps")) {
             // A process that exits meanwhile leaves what was read.
             let _ = each_line(maps, MAPS_MAX, |line| {
-                let Some(line) = Line::parse(line) else { return };
+                let Some(line) = Mapping::parse(line) else { return };
                 if mappings.len() < MAPPINGS_MAX {
                     let holds = holds(&dir, &line, modules, &mut room);
                     mappings.push((line.range, holds));
@@ -88,7 +88,7 @@ impl Process {
                 if from < to {
                     replaced = true;
                     if at(&range, &holds, from) != at(new, now_holds, from) {
-                        *now_holds = Holds::Unsure;
+                        *now_holds = MappingContent::Unknown;
                     }
                 }
             }
@@ -102,7 +102,7 @@ impl Process {
     }
 
     /// What is at an address; an offset is the address's own.
-    pub(super) fn at(&self, address: u64) -> Option<Holds> {
+    pub(super) fn at(&self, address: u64) -> Option<MappingContent> {
         let (range, holds) = self.mappings.iter().find(|(range, _)| range.contains(&address))?;
         at(range, holds, address)
     }
@@ -114,25 +114,26 @@ impl Process {
 }
 
 /// What a mapping holds at an address in it.
-fn at(range: &Range<u64>, holds: &Holds, address: u64) -> Option<Holds> {
+fn at(range: &Range<u64>, holds: &MappingContent, address: u64) -> Option<MappingContent> {
     Some(match holds {
-        Holds::File { module, offset } => {
-            Holds::File { module: *module, offset: offset.checked_add(address.checked_sub(range.start)?)? }
-        }
+        MappingContent::File { module, offset } => MappingContent::File {
+            module: *module,
+            offset: offset.checked_add(address.checked_sub(range.start)?)?,
+        },
         other => *other,
     })
 }
 
 /// What this mapping holds, with its file opened if none has done so yet.
-fn holds(dir: &Path, line: &Line<'_>, modules: &mut Modules, room: &mut usize) -> Holds {
+fn holds(dir: &Path, line: &Mapping<'_>, modules: &mut Modules, room: &mut usize) -> MappingContent {
     if line.file.1 == 0 {
         let special = SPECIAL.into_iter().find(|name| name.as_bytes() == line.name);
-        return special.map_or(Holds::Compiled, Holds::Special);
+        return special.map_or(MappingContent::Jit, MappingContent::KernelCode);
     }
     match modules.find(dir, line, room) {
-        Mapped::Module(module) => Holds::File { module, offset: line.offset },
-        Mapped::NoModule => Holds::Compiled,
-        Mapped::Unopened => Holds::Unsure,
+        MappedFile::Module(module) => MappingContent::File { module, offset: line.offset },
+        MappedFile::NotElf => MappingContent::Jit,
+        MappedFile::Unopened => MappingContent::Unknown,
     }
 }
 

@@ -13,7 +13,7 @@ use onset::config::Config;
 use onset::tracer::TRACERS;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{self, Folder, Killed, Lines, SOON, await_that, get, root};
+use crate::rig::{self, Folder, KillOnDrop, Lines, SOON, await_that, get, root};
 use crate::{ALLOCATIONS, FREES, TAKEN_IN_C, TO_SHOW, watch};
 
 /// In the agent's process: which config it is for.
@@ -59,7 +59,7 @@ fn kill() -> Vec<u8> {
 }
 
 /// The agent's process: turns until its input ends, and says what its loop took.
-fn drilled(config: &Path) {
+fn agent(config: &Path) {
     static OVER: AtomicBool = AtomicBool::new(false);
     let ids = std::fs::read_to_string(config.with_file_name("ids")).expect("the containers' ids");
     let ids: Vec<&str> = ids.lines().collect();
@@ -103,8 +103,8 @@ fn drilled(config: &Path) {
 }
 
 /// An agent's process, seen from outside.
-struct Drilled {
-    child: Killed,
+struct TestAgent {
+    child: KillOnDrop,
     input: Option<ChildStdin>,
     said: Lines,
     printed: Lines,
@@ -112,8 +112,8 @@ struct Drilled {
     _folder: Folder,
 }
 
-impl Drilled {
-    fn start(test: &str, cgroups: &[Cgroup], capacity: usize) -> Drilled {
+impl TestAgent {
+    fn start(test: &str, cgroups: &[Cgroup], capacity: usize) -> TestAgent {
         let folder = Folder::new();
         let cooldowns: String =
             TRACERS.iter().map(|spec| format!("[tracer.{}]\ncooldown = \"1s\"\n", spec.name)).collect();
@@ -135,7 +135,7 @@ impl Drilled {
             let (_, rest) = line.split_once(" ready: ")?;
             rest.split_once("http://")?.1.split('/').next()?.parse().ok()
         });
-        Drilled { child, input, said, printed, address, _folder: folder }
+        TestAgent { child, input, said, printed, address, _folder: folder }
     }
 
     fn page(&self) -> String {
@@ -168,9 +168,9 @@ fn sum(page: &str, family: &str, words: &str) -> f64 {
 }
 
 /// A connection that stays.
-struct Kept(BufReader<TcpStream>);
+struct KeepAliveClient(BufReader<TcpStream>);
 
-impl Kept {
+impl KeepAliveClient {
     fn get(&mut self, path: &str) -> String {
         write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a connection");
         let mut length = 0;
@@ -193,14 +193,14 @@ impl Kept {
 #[test]
 fn the_real_agents_loop_never_allocates_once_ready() {
     if let Some(config) = std::env::var_os(DRILLED) {
-        return drilled(Path::new(&config));
+        return agent(Path::new(&config));
     }
     if !root("the real agent's loop") {
         return;
     }
     let cgroups: Vec<Cgroup> = (0..CONTAINERS).map(|_| Cgroup::new("heap")).collect();
     let test = "agent::the_real_agents_loop_never_allocates_once_ready";
-    let agent = Drilled::start(test, &cgroups, 256);
+    let agent = TestAgent::start(test, &cgroups, 256);
     let mut guests: Vec<Cgroup> = Vec::new();
     let (began, mut scrapes) = (Instant::now(), 0);
     let page = loop {
@@ -262,15 +262,15 @@ fn limit(pid: u32, files: u64) {
 #[test]
 fn containers_beyond_the_capacity_are_counted_without_allocating() {
     if let Some(config) = std::env::var_os(DRILLED) {
-        return drilled(Path::new(&config));
+        return agent(Path::new(&config));
     }
     if !root("the real agent beyond its capacity") {
         return;
     }
     let mut cgroups: Vec<Cgroup> = (0..10).map(|_| Cgroup::new("few")).collect();
     let test = "agent::containers_beyond_the_capacity_are_counted_without_allocating";
-    let agent = Drilled::start(test, &cgroups, 64);
-    let mut kept = Kept(BufReader::new(TcpStream::connect(agent.address).expect("it listens")));
+    let agent = TestAgent::start(test, &cgroups, 64);
+    let mut kept = KeepAliveClient(BufReader::new(TcpStream::connect(agent.address).expect("it listens")));
     kept.get("/healthz");
     // What is open stays; nothing more can be opened.
     limit(agent.child.0.id(), 16);

@@ -34,10 +34,10 @@ thread_local! {
 }
 
 /// The system's allocator, counting.
-struct Counting;
+struct CountingAllocator;
 
 // SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         show();
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator;
 
 /// The C library's own functions, under the names by which it lets programs put others in their place.
 #[cfg(target_env = "gnu")]

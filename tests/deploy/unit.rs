@@ -75,7 +75,7 @@ fn the_unit_starts_after_the_host_name_is_set() {
 
 /// What doctor finds needed on a host: names of capabilities.
 pub fn needed(host: &onset::confine::Host) -> BTreeSet<String> {
-    let rights = onset::confine::RIGHTS.iter();
+    let rights = onset::confine::CAPABILITIES.iter();
     rights.filter(|right| right.needed(host)).map(|right| right.name.to_owned()).collect()
 }
 
@@ -99,7 +99,7 @@ fn doctor_needs_exactly_the_capabilities_of_the_unit() {
     }
     // Its comment tells what each is for, and the docs have a row for each.
     let (unit, docs) = (read(UNIT), read("docs/privileges.md"));
-    for right in &onset::confine::RIGHTS {
+    for right in &onset::confine::CAPABILITIES {
         let row =
             docs.lines().find(|line| line.starts_with("| ") && line.contains(&format!("`{}`", right.name)));
         let row = row.unwrap_or_else(|| panic!("{} is not in docs/privileges.md", right.name));

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::rig::{
-    Agent, Folder, Killed, ONSET, SOON, command, compile, config, done, number, only, root, text,
+    Agent, Folder, KillOnDrop, ONSET, SOON, command, compile, config, done, number, only, root, text,
 };
 
 /// How much of a capture's time may be wrong.
@@ -20,7 +20,7 @@ const BOUND: f64 = 0.03;
 const SECONDS: &str = "4";
 
 /// A spinner on the second CPU.
-fn spin(cgroup: &Cgroup) -> Killed {
+fn spin(cgroup: &Cgroup) -> KillOnDrop {
     cgroup.start(command("taskset").args(["-c", "1", "sh", "-c", "while :; do :; done"]))
 }
 
@@ -32,7 +32,7 @@ fn schedstat(pid: u32) -> [f64; 2] {
 }
 
 /// Both of all these processes.
-fn of_all(spinners: &[Killed]) -> [f64; 2] {
+fn of_all(spinners: &[KillOnDrop]) -> [f64; 2] {
     spinners
         .iter()
         .map(|spinner| schedstat(spinner.0.id()))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::rig::{self, Killed, await_that};
+use crate::rig::{self, KillOnDrop, await_that};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -72,7 +72,7 @@ impl Cgroup {
     }
 
     /// Starts a command that is in this cgroup from its first instruction on.
-    pub fn start(&self, command: &mut Command) -> Killed {
+    pub fn start(&self, command: &mut Command) -> KillOnDrop {
         self.hold(command);
         rig::start(command)
     }

@@ -18,14 +18,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What would grow if something leaked.
 #[derive(Debug)]
-struct Held {
+struct ResourceUse {
     /// Open files, and watches of inotify.
     files: usize,
     watches: usize,
     private_kib: u64,
 }
 
-fn held(pid: u32) -> Held {
+fn held(pid: u32) -> ResourceUse {
     let proc = format!("/proc/{pid}");
     let open: Vec<_> = fs::read_dir(format!("{proc}/fd")).unwrap().flatten().collect();
     let about = |name: std::ffi::OsString| {
@@ -37,7 +37,7 @@ fn held(pid: u32) -> Held {
         let line = memory.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    Held { files: open.len(), watches, private_kib: field("Private_Dirty:") }
+    ResourceUse { files: open.len(), watches, private_kib: field("Private_Dirty:") }
 }
 
 /// A container of a pod of its own: a folder in each hierarchy, above it another.

@@ -149,7 +149,7 @@ mod server {
 }
 
 /// A program that only its own mount namespace has, for its owner's eyes alone.
-fn hidden_spinner(folder: &Folder, cgroup: &Cgroup) -> rig::Killed {
+fn hidden_spinner(folder: &Folder, cgroup: &Cgroup) -> rig::KillOnDrop {
     let binary = spinner(folder, "burn_in_a_container");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
     let there = folder.0.join("there");
@@ -338,7 +338,7 @@ fn doctor_names_missing_capabilities_and_what_they_cost() {
 fn programs_of_the_source() -> usize {
     let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf")).unwrap();
     let sources = files.map(|file| file.unwrap().path()).filter(|path| {
-        path.to_str().unwrap().ends_with(".bpf.c") && path.file_name().unwrap() != "floor.bpf.c"
+        path.to_str().unwrap().ends_with(".bpf.c") && path.file_name().unwrap() != "noop.bpf.c"
     });
     let count = |path: std::path::PathBuf| {
         let text = fs::read_to_string(path).unwrap();

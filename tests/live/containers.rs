@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup::Cgroup;
 use crate::cpuidle::{share, spinner};
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, start, text};
+use crate::rig::{Agent, Folder, KillOnDrop, SOON, await_that, command, done, only, root, run, start, text};
 
 /// Ends by itself, should the test be killed. The shell stays the first process: that one could not be
 /// killed from inside.
@@ -193,7 +193,7 @@ fn an_oom_kill_in_a_filtered_container_is_counted_without_an_event() {
 
 /// A containerd of the test's own, without the plugin for Kubernetes.
 struct Containerd {
-    _running: Killed,
+    _running: KillOnDrop,
     folder: Folder,
 }
 

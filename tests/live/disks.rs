@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, lab, number, only, run, text};
+use crate::rig::{Agent, Folder, KillOnDrop, SOON, await_that, command, done, lab, number, only, run, text};
 
 const MADE: &str = "/sys/kernel/config/nullb/slow";
 
@@ -104,7 +104,7 @@ impl Drop for Mounted {
 }
 
 /// Writes 4 KiB to a file, past the cache, again and again.
-fn writer(cgroup: &Cgroup, file: &Path) -> Killed {
+fn writer(cgroup: &Cgroup, file: &Path) -> KillOnDrop {
     let words =
         "while :; do dd if=/dev/zero of=\"$0\" bs=4k count=1 oflag=direct conv=notrunc status=none; done";
     cgroup.start(command("sh").arg("-c").arg(words).arg(file))

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, get, root, start};
+use crate::rig::{Agent, Folder, KillOnDrop, SOON, await_that, command, get, root, start};
 
 #[test]
 fn promtool_accepts_the_metrics() {
@@ -101,7 +101,7 @@ fn a_real_prometheus_scrapes_it() {
         ),
     );
     let port = port();
-    let _prometheus: Killed = start(
+    let _prometheus: KillOnDrop = start(
         command("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.0.join("tsdb").display()))

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, command, done, only, root, run, text, window};
+use crate::rig::{Agent, Folder, KillOnDrop, SOON, await_that, command, done, only, root, run, text, window};
 
 /// Whether two numbers of bytes are as near as docs/accuracy.md promises.
 fn close(have: f64, want: f64) -> bool {
@@ -20,7 +20,7 @@ fn close(have: f64, want: f64) -> bool {
 
 /// Something that waits until the capture watches, then writes, and says when it is done.
 struct Writer {
-    child: Killed,
+    child: KillOnDrop,
     go: Option<ChildStdin>,
     done: PathBuf,
 }

@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Folder, Killed, SOON, await_that, command, done, run, start};
+use crate::rig::{Folder, KillOnDrop, SOON, await_that, command, done, run, start};
 
 pub struct Disk {
     mount: PathBuf,
     frozen: bool,
     /// Those that are stuck on it: it is thawed before they are waited for.
-    writers: Vec<Killed>,
+    writers: Vec<KillOnDrop>,
     // Dropped last: the image is in it.
     _folder: Folder,
 }
@@ -115,7 +115,7 @@ impl Drop for Disk {
 
 /// Freezes a disk again and again, for most of the time, until it is dropped.
 pub struct Stutter {
-    shell: Option<Killed>,
+    shell: Option<KillOnDrop>,
     mount: PathBuf,
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::rig::{
-    Agent, Folder, Killed, SOON, await_that, command, done, lab, number, only, root, start, text,
+    Agent, Folder, KillOnDrop, SOON, await_that, command, done, lab, number, only, root, start, text,
 };
 
 /// Burns in a function until a file is there; then does what it is told to, and burns on.
@@ -90,7 +90,7 @@ fn assert_own(event: &Value, names: &[&str]) {
     }
 }
 
-fn await_name(process: &Killed, name: &str) {
+fn await_name(process: &KillOnDrop, name: &str) {
     await_that(name, SOON, || {
         let comm = std::fs::read_to_string(format!("/proc/{}/comm", process.0.id())).ok()?;
         (comm.trim() == name).then_some(())
@@ -117,7 +117,7 @@ fn samples_of_a_process_before_and_after_exec_or_rename_have_their_own_names() {
     assert_own(&event, &["first", "second"]);
     assert!(below(&event, "newer", "older_burns") > 0 && below(&event, "older", "older_burns") == 0);
     let top = event["tracer_data"]["top_processes"].as_array().unwrap();
-    let has = |process: &Killed, comm: &str| {
+    let has = |process: &KillOnDrop, comm: &str| {
         top.iter().any(|row| row["pid"] == process.0.id() && row["comm"] == comm)
     };
     assert!(has(&execs, "first") && has(&execs, "second") && has(&renames, "newer"), "{top:?}");
@@ -252,7 +252,8 @@ fn five_programs_with_one_inode_number_on_subvolumes_of_btrfs_have_their_own_nam
         let flags: &[&str] = if name == "omega" { &[] } else { &BARE };
         disk.subvolume(&burner(&disk.1, name, padding, flags))
     });
-    let running: Vec<Killed> = programs.iter().map(|program| cgroup.start(&mut command(program))).collect();
+    let running: Vec<KillOnDrop> =
+        programs.iter().map(|program| cgroup.start(&mut command(program))).collect();
     for (process, name) in running.iter().zip(NAMES) {
         await_name(process, name);
     }
@@ -285,7 +286,7 @@ fn a_capture_beside_64_spinners_is_on_time_and_its_sums_add_up() {
     let agent = Agent::start(&only("cpusys", "every = \"1h\""));
     let spinner = burner(&folder, "spinner", 16, &BARE);
     // Beside the agent, not in a group that has its own share of the CPUs.
-    let running: Vec<Killed> = (0..64).map(|_| start(&mut command(&spinner))).collect();
+    let running: Vec<KillOnDrop> = (0..64).map(|_| start(&mut command(&spinner))).collect();
     let (all, idle) = ticks();
     let began = std::time::Instant::now();
     let id = done(&mut agent.onset(&["trigger", "cpusys", "--seconds", "2"]));
@@ -334,7 +335,7 @@ fn a_cpu_that_comes_online_during_a_capture_is_sampled() {
     let event = captured(&agent, &cgroup, 8, || {
         drop(off);
         let pinned = command("taskset").args(["-c", "1"]).arg(&program).spawn();
-        let pinned = Killed(pinned.unwrap());
+        let pinned = KillOnDrop(pinned.unwrap());
         let procs = format!("{}\n", pinned.0.id());
         assert!(cgroup.write("cgroup.procs", &procs));
         running = Some(pinned);

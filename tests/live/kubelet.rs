@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::cgroup::Cgroup;
 use crate::cpuidle::spinner;
 use crate::rig::{
-    Agent, Folder, Killed, SOON, await_that, command, config, done, only, root, run, start, text,
+    Agent, Folder, KillOnDrop, SOON, await_that, command, config, done, only, root, run, start, text,
 };
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/kubelet_pods/systemd-driver");
@@ -92,7 +92,7 @@ fn certificates(folder: &Folder) {
 struct Kubelet {
     folder: PathBuf,
     port: u16,
-    _running: Killed,
+    _running: KillOnDrop,
 }
 
 impl Kubelet {

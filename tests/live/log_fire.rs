@@ -13,7 +13,7 @@ use onset::log::Writer;
 use serde_json::Value;
 
 use crate::rig::{
-    Agent, Folder, Killed, Lines, ONSET, SOON, await_that, command, done, only, root, run, start,
+    Agent, Folder, KillOnDrop, Lines, ONSET, SOON, await_that, command, done, only, root, run, start,
 };
 
 /// The segments, oldest first.
@@ -76,7 +76,7 @@ fn trigger(agent: &Agent) -> String {
 }
 
 /// Follows the log, whoever writes it. Returns its lines of JSON.
-fn follow(agent: &Agent) -> (Killed, Lines) {
+fn follow(agent: &Agent) -> (KillOnDrop, Lines) {
     let mut follower = start(agent.onset(&["events", "--follow", "--json"]).stdout(Stdio::piped()));
     let lines = Lines::of(follower.0.stdout.take().unwrap());
     (follower, lines)

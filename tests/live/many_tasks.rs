@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Folder, Killed, Lines, SOON, await_that, command, compile, only, root};
+use crate::rig::{Agent, Folder, KillOnDrop, Lines, SOON, await_that, command, compile, only, root};
 
 /// As many as a busy host has, if this one lets them be.
 const THREADS: u64 = 20_000;
@@ -29,7 +29,7 @@ fn possible() -> u64 {
 }
 
 /// Threads that sleep in this cgroup.
-fn sleepers(folder: &Folder, cgroup: &Cgroup, count: u64) -> (Killed, u64) {
+fn sleepers(folder: &Folder, cgroup: &Cgroup, count: u64) -> (KillOnDrop, u64) {
     let program = compile(folder, "sleepers", include_str!("../../benches/sleepers.c"));
     let mut child = cgroup.start(command(program).arg(count.to_string()).stdout(Stdio::piped()));
     let said = Lines::of(child.0.stdout.take().unwrap());

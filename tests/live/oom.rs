@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::rig::{
-    Agent, Folder, Killed, SOON, await_that, command, compile, lab, number, only, root, start, text,
+    Agent, Folder, KillOnDrop, SOON, await_that, command, compile, lab, number, only, root, start, text,
 };
 
 const MIB: u64 = 1 << 20;
@@ -165,7 +165,7 @@ impl Nested {
     }
 
     /// Starts a program in the innermost of them.
-    fn start(&self, program: &Path, arguments: &[&str]) -> Killed {
+    fn start(&self, program: &Path, arguments: &[&str]) -> KillOnDrop {
         let mut sh = command("sh");
         sh.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(self.innermost()).arg(program);
         start(sh.args(arguments))

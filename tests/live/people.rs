@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::rig::{
-    Agent, Folder, Killed, Lines, ONSET, SOON, await_that, command, config, done, only, root, run, start,
+    Agent, Folder, KillOnDrop, Lines, ONSET, SOON, await_that, command, config, done, only, root, run, start,
     text,
 };
 
@@ -194,7 +194,7 @@ fn append(writer: &mut onset::log::Writer, number: u32) {
 }
 
 /// A follower of this log, and what it prints.
-fn follower(dir: &std::path::Path) -> (Killed, Lines) {
+fn follower(dir: &std::path::Path) -> (KillOnDrop, Lines) {
     let mut follower = start(
         command(ONSET)
             .args(["events", "--follow", "--json", "--dir"])

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::cgroup::Cgroup;
 use crate::oom::{EATER, eat, small};
 use crate::rig::{
-    Agent, Folder, Killed, ONSET, SOON, await_that, command, compile, config, done, number, only, root, run,
-    start,
+    Agent, Folder, KillOnDrop, ONSET, SOON, await_that, command, compile, config, done, number, only, root,
+    run, start,
 };
 
 /// Reloads while captures run, and then some more while none does: those must not cost any memory.
@@ -83,7 +83,7 @@ fn ask(client: &Path, arguments: &[&str], over: &AtomicBool) -> Vec<String> {
     ids
 }
 
-fn spin(cgroup: &Cgroup) -> Killed {
+fn spin(cgroup: &Cgroup) -> KillOnDrop {
     cgroup.start(command("sh").args(["-c", "while :; do :; done"]))
 }
 

@@ -103,9 +103,9 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// A child that is killed when it is dropped.
-pub struct Killed(pub Child);
+pub struct KillOnDrop(pub Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         // One that is in D state is not gone until it is let go, and must not hold the test up.
@@ -116,8 +116,8 @@ impl Drop for Killed {
     }
 }
 
-pub fn start(command: &mut Command) -> Killed {
-    Killed(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+pub fn start(command: &mut Command) -> KillOnDrop {
+    KillOnDrop(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
 /// Runs a command to its end.
@@ -199,7 +199,7 @@ impl Lines {
 pub struct Agent {
     pub folder: Folder,
     pub config: PathBuf,
-    pub child: Killed,
+    pub child: KillOnDrop,
     pub said: Lines,
     pub address: SocketAddr,
 }
@@ -238,7 +238,7 @@ impl Agent {
         Agent { folder, config, child, said, address }
     }
 
-    fn spawn(by: &mut Command, config: &Path) -> (Killed, Lines, SocketAddr) {
+    fn spawn(by: &mut Command, config: &Path) -> (KillOnDrop, Lines, SocketAddr) {
         let mut child =
             start(by.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped()));
         let said = Lines::of(child.0.stderr.take().unwrap());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Agent, Killed, await_that, chance, command, done, lab, number, only, root, text};
+use crate::rig::{Agent, KillOnDrop, await_that, chance, command, done, lab, number, only, root, text};
 
 const WATCHING: &str = "every = \"500ms\"\nprobe = \"500ms\"\nprobe_every = \"1s\"\ncapture = \"2s\"";
 
@@ -30,27 +30,27 @@ fn weigh(cgroup: &Cgroup, shares: u32) {
 }
 
 /// What is in this file now, put back when this is dropped.
-struct Changed(PathBuf, String);
+struct SavedSetting(PathBuf, String);
 
-impl Drop for Changed {
+impl Drop for SavedSetting {
     fn drop(&mut self) {
         let _ = fs::write(&self.0, &self.1);
     }
 }
 
 /// Lets the folder of all these cgroups outweigh whatever else runs on this machine.
-fn outweighing() -> Changed {
+fn outweighing() -> SavedSetting {
     let files =
         [("/sys/fs/cgroup/cpu/docker/cpu.shares", "262144"), ("/sys/fs/cgroup/docker/cpu.weight", "10000")];
     let (file, most) = files.into_iter().find(|(file, _)| Path::new(file).exists()).unwrap();
-    let changed = Changed(file.into(), fs::read_to_string(file).unwrap());
+    let changed = SavedSetting(file.into(), fs::read_to_string(file).unwrap());
     fs::write(file, most).unwrap();
     changed
 }
 
 /// In nanoseconds: how long these processes have run and have waited for a CPU.
-fn run_and_waited(spinners: &[Killed]) -> (f64, f64) {
-    let of = |spinner: &Killed| {
+fn run_and_waited(spinners: &[KillOnDrop]) -> (f64, f64) {
+    let of = |spinner: &KillOnDrop| {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", spinner.0.id())).unwrap();
         let mut fields = text.split_ascii_whitespace().map(|field| field.parse::<f64>().unwrap());
         (fields.next().unwrap(), fields.next().unwrap())

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::desk::{document, folder, write};
+use crate::fixture::{document, folder, write};
 use crate::opensearch::{Borrowed, shared};
 use crate::rig::{Agent, Folder, SOON, await_that, command, done, root};
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::desk::{events, folder, outcomes, shipped, write};
 use crate::fake::{Answer, Fake};
+use crate::fixture::{events, folder, outcomes, shipped, write};
 use crate::rig::{Agent, SOON, root, text};
 
 /// Documents that the image had in its log.

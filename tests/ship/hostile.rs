@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::desk::{config, events, outcomes, shipped};
 use crate::fake::{Answer, Fake, Request};
+use crate::fixture::{config, events, outcomes, shipped};
 use crate::rig::{Agent, SOON, await_that, root, run};
 
 /// Of the contract: 10 ms, times 3 for machines that are busy with others.

@@ -6,8 +6,8 @@ mod catching_up;
 #[path = "../live/cgroup.rs"]
 mod cgroup;
 mod copied;
-mod desk;
 mod fake;
+mod fixture;
 mod hostile;
 mod http;
 mod nginx;

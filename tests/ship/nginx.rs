@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::http::free_port;
 use crate::opensearch::start_lasting;
-use crate::rig::{Killed, await_that, command, done};
+use crate::rig::{KillOnDrop, await_that, command, done};
 
 const STARTS: Duration = Duration::from_secs(30);
 
@@ -83,7 +83,7 @@ impl Authority {
 pub struct Nginx {
     folder: PathBuf,
     port: u16,
-    running: Killed,
+    running: KillOnDrop,
 }
 
 impl Nginx {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::http::{free_port, try_ask};
-use crate::rig::{Folder, Killed, await_that, command, run};
+use crate::rig::{Folder, KillOnDrop, await_that, command, run};
 
 /// A JVM and a node on a busy machine.
 const STARTS: Duration = Duration::from_secs(120);
@@ -19,12 +19,12 @@ pub struct OpenSearch {
     folder: PathBuf,
     program: PathBuf,
     port: u16,
-    running: Option<Killed>,
+    running: Option<KillOnDrop>,
 }
 
 /// A child that dies with this process. The kernel ends a child when the *thread* that started it
 /// ends, and a test is a thread: so a thread that lasts starts it.
-pub fn start_lasting(mut command: Command) -> Killed {
+pub fn start_lasting(mut command: Command) -> KillOnDrop {
     let (give, take) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _ = give.send(command.spawn().map_err(|error| format!("{command:?}: {error}")));
@@ -32,7 +32,7 @@ pub fn start_lasting(mut command: Command) -> Killed {
             std::thread::park();
         }
     });
-    Killed(take.recv().unwrap().unwrap_or_else(|error| panic!("{error}")))
+    KillOnDrop(take.recv().unwrap().unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Where `tests/opensearch/install` has put it. Says so where it has not run, so that a gate can see it.

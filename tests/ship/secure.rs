@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::desk::{config, events, outcomes, shipped};
+use crate::fixture::{config, events, outcomes, shipped};
 use crate::nginx::{Authority, Nginx, only_user};
 use crate::opensearch::shared;
 use crate::rig::{Agent, Folder, SOON, root};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::desk::{config, events_by, shipped, socket};
+use crate::fixture::{config, events_by, shipped, socket};
 use crate::opensearch::OpenSearch;
 use crate::rig::{Agent, Folder, SOON, await_that, root};
 

@@ -6,7 +6,7 @@ use onset::tracer::TRACERS;
 use serde_json::{Value, json};
 
 use crate::cgroup::Cgroup;
-use crate::desk::outcomes;
+use crate::fixture::outcomes;
 use crate::opensearch::{OpenSearch, shared};
 use crate::rig::{Agent, Folder, SOON, await_that, command, config, done, root, run};
 use crate::template::{bulk, found_ids};

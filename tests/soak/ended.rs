@@ -13,16 +13,16 @@ use crate::workloads::{Work, device};
 
 /// What would grow if something leaked.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
+pub struct ResourceUse {
     files: usize,
     anonymous_kib: u64,
     resident_kib: u64,
     threads: usize,
 }
 
-impl Held {
+impl ResourceUse {
     /// Of an agent that has nothing open: captures and what looks for names are waited for.
-    pub fn of(agent: &Agent) -> Held {
+    pub fn of(agent: &Agent) -> ResourceUse {
         idle(agent);
         let proc = format!("/proc/{}", agent.pid());
         let memory = fs::read_to_string(format!("{proc}/smaps_rollup")).unwrap();
@@ -31,7 +31,7 @@ impl Held {
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
         let count = |folder: &str| fs::read_dir(format!("{proc}/{folder}")).unwrap().count();
-        Held {
+        ResourceUse {
             files: count("fd"),
             anonymous_kib: kib("Anonymous:"),
             resident_kib: kib("Rss:"),
@@ -40,7 +40,7 @@ impl Held {
     }
 
     /// The bounds do not depend on how long it went on: what leaks a little each round passes them.
-    pub fn is_no_more_than(&self, before: &Held) {
+    pub fn is_no_more_than(&self, before: &ResourceUse) {
         // A connection to the server, and a thread that is about to end.
         assert!(self.files <= before.files + 16, "files: {before:?}, then {self:?}");
         assert!(self.threads <= before.threads + 2, "threads: {before:?}, then {self:?}");

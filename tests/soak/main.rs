@@ -19,7 +19,7 @@ mod workloads;
 
 use std::time::{Duration, Instant};
 
-use crate::ended::{Held, explained, longest_turn, shipped};
+use crate::ended::{ResourceUse, explained, longest_turn, shipped};
 use crate::index::Index;
 use crate::rig::{Agent, SOON, done, root};
 use crate::workloads::Work;
@@ -104,13 +104,13 @@ fn the_agent_neither_grows_nor_loses_events_through_anomalies_outages_and_reload
             refused += reload(&agent, &index.url(), work.ours(), rounds + 1);
             rounds += 1;
             // What a first round of everything leaves is what an agent is; more would be growth.
-            before.get_or_insert_with(|| Held::of(&agent));
+            before.get_or_insert_with(|| ResourceUse::of(&agent));
         }
         index.over();
         assert!(outages.join().unwrap() > 0, "the server was gone at least once");
     });
     let kept = shipped(&agent, &index, refused);
-    let after = Held::of(&agent);
+    let after = ResourceUse::of(&agent);
     let longest = longest_turn(&agent);
     println!(
         "{rounds} rounds in {} s: {kept} events; {before:?}, then {after:?}; longest turn {longest:?}",

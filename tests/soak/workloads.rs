@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Agent, Folder, Killed, await_that, command, compile, start};
+use crate::rig::{Agent, Folder, KillOnDrop, await_that, command, compile, start};
 
 /// An anomaly is told within this; a machine that is busy with something else takes its time.
 const LONG: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub struct Work {
     /// Ids of containers in which something happened.
     pub busy: BTreeSet<String>,
     pub kills: usize,
-    _calm: Vec<(Cgroup, Option<Killed>)>,
+    _calm: Vec<(Cgroup, Option<KillOnDrop>)>,
     _folder: Folder,
 }
 

@@ -85,17 +85,17 @@ pub fn host_ticks() -> (u64, u64) {
 }
 
 /// A count as it grew: seconds since 1970, and the count then, in seconds.
-pub struct Grown(Vec<(f64, f64)>);
+pub struct Growth(Vec<(f64, f64)>);
 
-impl Grown {
+impl Growth {
     /// Reads it every few milliseconds, until the other end is dropped.
-    pub fn of(read: impl Fn() -> Duration, until: mpsc::Receiver<()>) -> Grown {
+    pub fn of(read: impl Fn() -> Duration, until: mpsc::Receiver<()>) -> Growth {
         let mut all = Vec::new();
         while until.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             all.push((now.as_secs_f64(), read().as_secs_f64()));
         }
-        Grown(all)
+        Growth(all)
     }
 
     fn at(&self, time: f64) -> f64 {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::frozen::Disk;
-use crate::rig::{Killed, Lines, SOON, await_that, command, number};
+use crate::rig::{KillOnDrop, Lines, SOON, await_that, command, number};
 use crate::row::{Bound, Measured, Row, measured, row};
 use crate::stage::Window;
 
@@ -33,7 +33,7 @@ const TASKS: usize = 4;
 
 /// One that is stuck, and since when, in milliseconds since 1970.
 struct Stuck {
-    child: Killed,
+    child: KillOnDrop,
     since: f64,
 }
 

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::accounts::{Grown, cpu_time, host_ticks};
+use crate::accounts::{Growth, cpu_time, host_ticks};
 use crate::burns::sampled;
 use crate::rig::{SOON, await_that, number};
 use crate::row::{Bound, Measured, Row, measured, row};
@@ -28,7 +28,7 @@ pub const ROWS: [Row; 3] = [
 pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let (over, is_over) = mpsc::channel();
     std::thread::scope(|scope| {
-        let used = scope.spawn(move || Grown::of(|| cpu_time("/"), is_over));
+        let used = scope.spawn(move || Growth::of(|| cpu_time("/"), is_over));
         let asked = window.capture("cpusys", None, CAPTURE);
         window.begin();
         let (said, truth) = system(window);

@@ -18,12 +18,12 @@ mod names;
 mod neighbours;
 mod oom;
 mod page;
+mod pinned_tasks;
 mod programs;
 #[path = "../live/rig.rs"]
 mod rig;
 mod row;
 mod stage;
-mod undisturbed;
 mod waits;
 mod who;
 
@@ -44,14 +44,14 @@ const WINDOWS: [&[Subject]; 3] = [
         oom::measure,
         host::measure,
     ],
-    &[undisturbed::measure],
+    &[pinned_tasks::measure],
     &[names::measure, memory::measure, who::renamed],
 ];
 
 fn rows() -> Vec<Row> {
     [
         &burns::ROWS[..],
-        &undisturbed::ROWS,
+        &pinned_tasks::ROWS,
         &host::ROWS,
         &waits::ROWS,
         &faults::ROWS,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
-use crate::rig::{Killed, text};
+use crate::rig::{KillOnDrop, text};
 use crate::row::{Bound, Measured, Row, measured, row};
 use crate::stage::Window;
 pub use built::Built;
@@ -74,7 +74,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let asked = window.capture("cpuidle", Some(&cgroup), LASTING);
     window.begin();
     let began = Instant::now();
-    let running: Vec<(&Program, Killed)> =
+    let running: Vec<(&Program, KillOnDrop)> =
         built.started().map(|program| (program, cgroup.start(&mut program.command()))).collect();
     // They burn as long as the capture lasts; after that the CPUs are for those who find names.
     std::thread::sleep(LASTING.saturating_sub(began.elapsed()));
@@ -93,7 +93,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
 }
 
 /// Names of functions under a program's name that it has not, or that it never runs.
-fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> f64 {
+fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::PerfReport) -> f64 {
     let mut wrong = BTreeSet::new();
     for (comm, nodes) in nodes {
         // A shell, or a child of the test before its exec, is not a program of the table.
@@ -121,7 +121,7 @@ fn wrong(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> f64 {
 }
 
 /// Processes that are not told by the name that they have in the end.
-fn comms(event: &Value, running: &[(&Program, Killed)]) -> f64 {
+fn comms(event: &Value, running: &[(&Program, KillOnDrop)]) -> f64 {
     let rows = event["tracer_data"]["top_processes"].as_array().unwrap();
     let wrong = running.iter().filter(|(program, child)| {
         let now = std::fs::read_to_string(format!("/proc/{}/comm", child.0.id())).unwrap();
@@ -143,7 +143,7 @@ fn comms(event: &Value, running: &[(&Program, Killed)]) -> f64 {
 }
 
 /// How many of the samples of these programs are where they burn, and how many frames have names.
-fn shares(built: &Built, nodes: &Nodes<'_>, beside: &perf::Told) -> Vec<Measured> {
+fn shares(built: &Built, nodes: &Nodes<'_>, beside: &perf::PerfReport) -> Vec<Measured> {
     let (mut hot, mut all, mut hot_of_perf, mut all_of_perf, mut theirs, mut their_all) =
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
     let (mut named, mut frames, mut named_beside, mut frames_beside) = (0.0, 0.0, 0.0, 0.0);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::accounts::kills;
 use crate::cgroup::Cgroup;
-use crate::rig::{Killed, Lines, SOON, await_that, command};
+use crate::rig::{KillOnDrop, Lines, SOON, await_that, command};
 use crate::row::{Bound, Measured, Row, measured, row};
 use crate::stage::Window;
 
@@ -21,11 +21,11 @@ pub const ROWS: [Row; 2] = [
 
 const MIB: u64 = 1 << 20;
 
-fn eater(window: &Window<'_>, cgroup: &Cgroup, mib: u32) -> Killed {
+fn eater(window: &Window<'_>, cgroup: &Cgroup, mib: u32) -> KillOnDrop {
     cgroup.start(command(&window.stage.programs.eat).arg(mib.to_string()).stdout(Stdio::piped()))
 }
 
-fn fed(eater: &mut Killed) {
+fn fed(eater: &mut KillOnDrop) {
     let said = Lines::of(eater.0.stdout.take().unwrap());
     said.wait("word that it is fed", SOON, |line| (line == "done").then_some(()));
 }

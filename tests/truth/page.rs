@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use crate::rig::{command, done};
-use crate::row::{Bound, Told};
+use crate::row::{Bound, RowResult};
 
 /// Numbers of any size, in few letters.
 fn short(value: f64) -> String {
@@ -35,11 +35,11 @@ fn bound(bound: Bound, unit: &str) -> String {
 }
 
 /// A table in Markdown.
-pub fn table(all: &[Told]) -> String {
+pub fn table(all: &[RowResult]) -> String {
     let mut page = String::from(
         "| what | against | n | truth | said | error: median | worst | bound |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for Told { row, rounds, said, truth, median, worst, kept } in all {
+    for RowResult { row, rounds, said, truth, median, worst, kept } in all {
         let _ = writeln!(
             page,
             "| {} | {} | {rounds} | {} {} | {} | {} | {} | {}{} |",
@@ -58,7 +58,7 @@ pub fn table(all: &[Told]) -> String {
 }
 
 /// Puts the table into the page that the environment names, between its marks.
-pub fn keep(all: &[Told], rounds: usize) {
+pub fn keep(all: &[RowResult], rounds: usize) {
     let Some(page) = std::env::var_os("ONSET_TRUTH_PAGE").filter(|page| !page.is_empty()) else { return };
     let text = fs::read_to_string(&page).unwrap();
     let (begin, end) = ("<!-- truth: begin -->\n", "<!-- truth: end -->");

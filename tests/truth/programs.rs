@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cgroup::Cgroup;
 use crate::names::Built;
-use crate::rig::{Folder, Killed, Lines, SOON, await_that, command, compile};
+use crate::rig::{Folder, KillOnDrop, Lines, SOON, await_that, command, compile};
 
 pub struct Programs {
     pub folder: Folder,
@@ -45,7 +45,7 @@ pub fn pinned(cpu: u32, program: &PathBuf) -> Command {
 
 /// One that waits for the word.
 pub struct Worker {
-    child: Killed,
+    child: KillOnDrop,
     to: ChildStdin,
     said: Lines,
 }

@@ -59,7 +59,7 @@ impl Measured {
 
 /// A row with its errors.
 #[derive(Debug)]
-pub struct Told {
+pub struct RowResult {
     pub row: Row,
     pub rounds: usize,
     pub said: f64,
@@ -71,14 +71,14 @@ pub struct Told {
 
 /// The rule: the median error is within the bound, for chance moves it both ways; each error is within the
 /// bound and three standard deviations of chance.
-pub fn tell(rows: &[Row], all: &[Measured]) -> Vec<Told> {
+pub fn tell(rows: &[Row], all: &[Measured]) -> Vec<RowResult> {
     for one in all {
         assert!(rows.iter().any(|row| row.name == one.row), "no row for {one:?}");
     }
     rows.iter().map(|row| told(*row, all.iter().filter(|one| one.row == row.name).collect())).collect()
 }
 
-fn told(row: Row, mine: Vec<&Measured>) -> Told {
+fn told(row: Row, mine: Vec<&Measured>) -> RowResult {
     assert!(!mine.is_empty(), "{} was not measured", row.name);
     let errors: Vec<f64> = mine.iter().map(|one| one.error(row.bound)).collect();
     let bound = match row.bound {
@@ -88,7 +88,7 @@ fn told(row: Row, mine: Vec<&Measured>) -> Told {
     };
     let each = mine.iter().zip(&errors).all(|(one, error)| error.abs() <= bound + 3.0 * one.chance);
     let middle = median(errors.clone());
-    Told {
+    RowResult {
         row,
         rounds: mine.len(),
         said: median(mine.iter().map(|one| one.said).collect()),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cgroup::Cgroup;
 use crate::neighbours::Outweighed;
 use crate::programs::Programs;
-use crate::rig::{Agent, Folder, Killed, SOON, await_that, done, number, start};
+use crate::rig::{Agent, Folder, KillOnDrop, SOON, await_that, done, number, start};
 use crate::row::Measured;
 use crate::who::Renamed;
 
@@ -147,7 +147,7 @@ impl Window<'_> {
     }
 
     /// Asks for a capture.
-    pub fn capture(&self, tracer: &str, cgroup: Option<&Cgroup>, lasting: Duration) -> Asked<'_> {
+    pub fn capture(&self, tracer: &str, cgroup: Option<&Cgroup>, lasting: Duration) -> PendingCapture<'_> {
         let agent = &self.stage.agent;
         let seconds = lasting.as_secs().to_string();
         let mut trigger = agent.onset(&["trigger", tracer, "--seconds", &seconds]);
@@ -157,7 +157,7 @@ impl Window<'_> {
         let at = Instant::now();
         let child = start(trigger.stdout(Stdio::piped()).stderr(Stdio::piped()));
         self.gate.change(|state| state.asked_for(at + lasting));
-        Asked { stage: self.stage, child, at }
+        PendingCapture { stage: self.stage, child, at }
     }
 
     /// Waits until a container is known to the agent.
@@ -180,7 +180,7 @@ impl Window<'_> {
     }
 
     /// Has this window played again if this capture may have begun after it did.
-    pub fn watched_by(&self, answered: &Answered) {
+    pub fn watched_by(&self, answered: &FinishedCapture) {
         let began = answered.asked + answered.took - Duration::from_secs_f64(lasted(&answered.event));
         if self.gate.state.lock().unwrap().opened.is_none_or(|opened| began > opened) {
             self.spoil();
@@ -211,20 +211,20 @@ impl Window<'_> {
 }
 
 /// A capture that was asked for.
-pub struct Asked<'s> {
+pub struct PendingCapture<'s> {
     stage: &'s Stage,
-    child: Killed,
+    child: KillOnDrop,
     at: Instant,
 }
 
 /// What a capture told, and when: from the question to the answer.
-pub struct Answered {
+pub struct FinishedCapture {
     pub event: Value,
     pub asked: Instant,
     pub took: Duration,
 }
 
-impl Asked<'_> {
+impl PendingCapture<'_> {
     /// The load is over: it was watched to its end if the capture still runs.
     pub fn outlasts(&mut self, window: &Window<'_>) {
         if !matches!(self.child.0.try_wait(), Ok(None)) {
@@ -236,7 +236,7 @@ impl Asked<'_> {
         self.answer().event
     }
 
-    pub fn answer(&mut self) -> Answered {
+    pub fn answer(&mut self) -> FinishedCapture {
         let child: &mut Child = &mut self.child.0;
         let status = await_that("an answer", SOON * 3, || child.try_wait().unwrap());
         let took = self.at.elapsed();
@@ -248,7 +248,7 @@ impl Asked<'_> {
         let id = read(child.stdout.as_mut().map(|it| it as _));
         assert!(status.success(), "{}", read(child.stderr.as_mut().map(|it| it as _)));
         let find = || self.stage.agent.events().into_iter().find(|event| event["tracer_id"] == id.trim());
-        Answered { event: await_that("the event", SOON, find), asked: self.at, took }
+        FinishedCapture { event: await_that("the event", SOON, find), asked: self.at, took }
     }
 }
 

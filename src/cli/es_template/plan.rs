@@ -45,7 +45,7 @@ impl fmt::Display for Flavor {
 
 /// One request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Call {
+pub struct ApiRequest {
     /// GET, POST, PUT.
     pub method: &'static str,
     /// Its path, with the leading slash.
@@ -55,7 +55,7 @@ pub struct Call {
 }
 
 /// As the developers' consoles of both take it.
-impl fmt::Display for Call {
+impl fmt::Display for ApiRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)?;
         match &self.body {
@@ -66,12 +66,12 @@ impl fmt::Display for Call {
 }
 
 /// A GET.
-pub fn get(path: String) -> Call {
-    Call { method: "GET", path, body: None }
+pub fn get(path: String) -> ApiRequest {
+    ApiRequest { method: "GET", path, body: None }
 }
 
-fn put(path: String, body: Option<Value>) -> Call {
-    Call { method: "PUT", path, body }
+fn put(path: String, body: Option<Value>) -> ApiRequest {
+    ApiRequest { method: "PUT", path, body }
 }
 
 /// What is wanted.
@@ -91,7 +91,7 @@ pub struct Plan {
 
 impl Plan {
     /// All of it, for a server that has nothing yet.
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<ApiRequest> {
         if self.plain {
             return vec![self.index()];
         }
@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// The retention policy.
-    pub fn policy(&self) -> Option<Call> {
+    pub fn policy(&self) -> Option<ApiRequest> {
         let retention = self.retention?;
         let (kept, rolled) = (span(retention), span(rollover_age(retention)));
         let about = format!("onset's documents: kept for {kept} after the rollover of their index");
@@ -142,7 +142,7 @@ impl Plan {
     }
 
     /// The index template. `governed`: the server has the policy.
-    pub fn template(&self, governed: bool) -> Call {
+    pub fn template(&self, governed: bool) -> ApiRequest {
         let mut settings = json!({ "index": { "codec": "best_compression" } });
         if governed && self.retention.is_some() && self.flavor == Flavor::Elasticsearch {
             settings["index"]["lifecycle"] = json!({ "name": self.name });
@@ -160,23 +160,23 @@ impl Plan {
     }
 
     /// The data stream.
-    pub fn stream(&self) -> Call {
+    pub fn stream(&self) -> ApiRequest {
         put(format!("/_data_stream/{}", self.name), None)
     }
 
     /// The plain index.
-    pub fn index(&self) -> Call {
+    pub fn index(&self) -> ApiRequest {
         let settings = json!({ "index": { "codec": "best_compression" } });
         put(format!("/{}", self.name), Some(json!({ "settings": settings, "mappings": self.mapping })))
     }
 
     /// The mapping, for what is there already: it takes new fields and keeps the old.
-    pub fn remap(&self) -> Call {
+    pub fn remap(&self) -> ApiRequest {
         put(format!("/{}/_mapping", self.name), Some(self.mapping.clone()))
     }
 
     /// Puts what a data stream has already under the policy.
-    pub fn govern(&self, backing: &[String]) -> Vec<Call> {
+    pub fn govern(&self, backing: &[String]) -> Vec<ApiRequest> {
         if self.retention.is_none() || backing.is_empty() {
             return Vec::new();
         }
@@ -188,7 +188,7 @@ impl Plan {
             // The first is for those that have none, the second for those that have an older one. Each
             // says of the others that it is not for them, and that is no failure.
             Flavor::OpenSearch => ["add", "change_policy"]
-                .map(|verb| Call {
+                .map(|verb| ApiRequest {
                     method: "POST",
                     path: format!("/_plugins/_ism/{verb}/{}", backing.join(",")),
                     body: Some(json!({ "policy_id": self.name })),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::plan::{Call, Flavor, Plan, get};
+use super::plan::{ApiRequest, Flavor, Plan, get};
 use crate::cli::{Failure, text};
 use crate::net::client::{Client, Request};
 use crate::ship::{Authorization, Settings};
@@ -18,7 +18,7 @@ pub struct Server {
 }
 
 /// What has the name already.
-pub enum There {
+pub enum Existing {
     /// Nothing.
     Nothing,
     /// A data stream with these backing indices.
@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Whatever it says.
-    pub fn ask(&self, call: &Call) -> Result<Answer, Failure> {
+    pub fn ask(&self, call: &ApiRequest) -> Result<Answer, Failure> {
         let url = format!("{}{}", self.url, call.path);
         let body = call.body.as_ref().map(Value::to_string).unwrap_or_default();
         let mut headers = vec![("accept", "application/json")];
@@ -111,13 +111,13 @@ impl Server {
     }
 
     /// What it says when it does as it is asked.
-    pub fn must(&self, call: &Call) -> Result<Value, Failure> {
+    pub fn must(&self, call: &ApiRequest) -> Result<Value, Failure> {
         let answer = self.ask(call)?;
         if answer.is_well() { Ok(answer.body) } else { Err(self.refused(call, &answer)) }
     }
 
     /// In words, with what to do about it.
-    pub fn refused(&self, call: &Call, answer: &Answer) -> Failure {
+    pub fn refused(&self, call: &ApiRequest, answer: &Answer) -> Failure {
         let remedy = match answer.status {
             401 => "; see elasticsearch.username and password_file, or api_key_file",
             403 => {
@@ -142,17 +142,17 @@ impl Server {
     }
 
     /// What has the plan's name already.
-    pub fn there(&self, plan: &Plan) -> Result<There, Failure> {
+    pub fn there(&self, plan: &Plan) -> Result<Existing, Failure> {
         let call = get(format!("/_data_stream/{}", plan.name));
         let answer = self.ask(&call)?;
         match answer.status {
             404 => {}
             // OpenSearch, of an alias.
-            400 if answer.reason().contains("alias") => return Ok(There::Index),
+            400 if answer.reason().contains("alias") => return Ok(Existing::Index),
             _ if answer.is_well() => {
                 let indices = answer.backing_indices();
                 if !indices.is_empty() {
-                    return Ok(There::Stream(indices));
+                    return Ok(Existing::Stream(indices));
                 }
             }
             _ => return Err(self.refused(&call, &answer)),
@@ -160,8 +160,8 @@ impl Server {
         let call = get(format!("/{}", plan.name));
         let answer = self.ask(&call)?;
         match answer.status {
-            404 => Ok(There::Nothing),
-            _ if answer.is_well() => Ok(There::Index),
+            404 => Ok(Existing::Nothing),
+            _ if answer.is_well() => Ok(Existing::Index),
             _ => Err(self.refused(&call, &answer)),
         }
     }

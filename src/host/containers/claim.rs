@@ -43,7 +43,7 @@ impl Access {
 
 /// What the record of a runtime says of a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RecordMatch {
     /// It is the container's.
     Same,
     /// It would be, for a runtime that runs below another cgroup.
@@ -70,12 +70,12 @@ pub enum Standing {
 impl Standing {
     /// Of a cgroup that was made so, and of which a runtime says so.
     #[must_use]
-    pub fn of(maker: Maker, verdict: Option<Verdict>) -> Standing {
-        match (maker, verdict) {
-            (_, Some(Verdict::Same)) => Standing::Confirmed,
-            (Maker::Host, Some(Verdict::Other)) => Standing::Doubtful,
+    pub fn of(maker: Maker, record_match: Option<RecordMatch>) -> Standing {
+        match (maker, record_match) {
+            (_, Some(RecordMatch::Same)) => Standing::Confirmed,
+            (Maker::Host, Some(RecordMatch::Other)) => Standing::Doubtful,
             (Maker::Host, _) => Standing::Likely,
-            (_, Some(Verdict::Other)) => Standing::Refuted,
+            (_, Some(RecordMatch::Other)) => Standing::Refuted,
             _ => Standing::Claimed,
         }
     }
@@ -98,11 +98,11 @@ impl Maker {
     /// Whether what a runtime's file tells of an id is told of a cgroup that was made so. `owner` is whose
     /// file that is: what users' own runtimes say holds for those users' cgroups.
     #[must_use]
-    pub fn believes(self, verdict: Option<Verdict>, owner: u32) -> bool {
-        match (self, verdict) {
-            (_, Some(Verdict::Same)) => true,
-            (Maker::Host, None | Some(Verdict::Below | Verdict::Other)) => true,
-            (_, Some(Verdict::Other)) => false,
+    pub fn believes(self, record_match: Option<RecordMatch>, owner: u32) -> bool {
+        match (self, record_match) {
+            (_, Some(RecordMatch::Same)) => true,
+            (Maker::Host, None | Some(RecordMatch::Below | RecordMatch::Other)) => true,
+            (_, Some(RecordMatch::Other)) => false,
             (Maker::Container, below) => below.is_some(),
             (Maker::Others, _) => false,
             (Maker::User(user), _) => user == owner,
@@ -113,48 +113,48 @@ impl Maker {
 /// Holds a cgroup's path against what a runtime noted: a path, or what the systemd driver has in its place,
 /// `SLICE:PREFIX:NAME`. `None`: it noted nothing.
 #[must_use]
-pub fn verdict(noted: &str, path: &str) -> Option<Verdict> {
+pub fn compare(noted: &str, path: &str) -> Option<RecordMatch> {
     if noted.is_empty() {
         return None;
     }
     let Some((slice, rest)) = noted.split_once(':') else { return Some(whole(noted, path)) };
     // A driver for systemd that runs without one takes all of it as one name.
     if path.rsplit('/').next() == Some(noted) {
-        return Some(Verdict::Below);
+        return Some(RecordMatch::Below);
     }
     let (prefix, name) = rest.split_once(':')?;
     let (above, unit) = path.rsplit_once('/')?;
     let made = unit.strip_suffix(".scope").unwrap_or(unit).strip_prefix(prefix);
     let made = if prefix.is_empty() { made } else { made.and_then(|made| made.strip_prefix('-')) };
     if made != Some(name) {
-        return Some(Verdict::Other);
+        return Some(RecordMatch::Other);
     }
     Some(in_slice(if slice.is_empty() { "system.slice" } else { slice }, above))
 }
 
-fn whole(noted: &str, path: &str) -> Verdict {
+fn whole(noted: &str, path: &str) -> RecordMatch {
     let noted = noted.trim_matches('/');
     match path.strip_suffix(noted) {
-        Some("/") => Verdict::Same,
-        Some(above) if above.ends_with('/') => Verdict::Below,
-        _ => Verdict::Other,
+        Some("/") => RecordMatch::Same,
+        Some(above) if above.ends_with('/') => RecordMatch::Below,
+        _ => RecordMatch::Other,
     }
 }
 
 /// A slice `a-b.slice` is in `a.slice`: the path that systemd makes of its name.
-fn in_slice(slice: &str, path: &str) -> Verdict {
+fn in_slice(slice: &str, path: &str) -> RecordMatch {
     let Some(name) = slice.strip_suffix(".slice") else { return whole(slice, path) };
     let mut above = path;
     // From the innermost slice up; `-` alone is the root.
     let inner = std::iter::once(name.len()).chain(name.rmatch_indices('-').map(|(at, _)| at));
     for end in inner.filter(|_| name != "-") {
-        let Some((rest, part)) = above.rsplit_once('/') else { return Verdict::Other };
+        let Some((rest, part)) = above.rsplit_once('/') else { return RecordMatch::Other };
         if part.strip_suffix(".slice") != name.get(..end) {
-            return Verdict::Other;
+            return RecordMatch::Other;
         }
         above = rest;
     }
-    if above.is_empty() { Verdict::Same } else { Verdict::Below }
+    if above.is_empty() { RecordMatch::Same } else { RecordMatch::Below }
 }
 
 #[cfg(test)]
@@ -164,42 +164,42 @@ mod tests {
     #[test]
     fn the_runtimes_recorded_path_is_compared_with_the_cgroups() {
         for (noted, path, want) in [
-            ("/docker/ab", "/docker/ab", Verdict::Same),
-            ("docker/ab", "/docker/ab", Verdict::Same),
-            ("/docker/ab", "/docker/cd/docker/ab", Verdict::Below),
-            ("/docker/ab", "/notdocker/ab", Verdict::Other),
-            ("/docker/ab", "/user.slice/user@1000.service/docker-ab.scope", Verdict::Other),
-            ("system.slice:docker:ab", "/system.slice/docker-ab.scope", Verdict::Same),
-            (":docker:ab", "/system.slice/docker-ab.scope", Verdict::Same),
-            ("system.slice:docker:ab", "/user.slice/u/docker-ab.scope", Verdict::Other),
-            ("system.slice:docker:ab", "/x/system.slice/docker-ab.scope", Verdict::Below),
-            ("system.slice:docker:ab", "/system.slice/docker-abc.scope", Verdict::Other),
+            ("/docker/ab", "/docker/ab", RecordMatch::Same),
+            ("docker/ab", "/docker/ab", RecordMatch::Same),
+            ("/docker/ab", "/docker/cd/docker/ab", RecordMatch::Below),
+            ("/docker/ab", "/notdocker/ab", RecordMatch::Other),
+            ("/docker/ab", "/user.slice/user@1000.service/docker-ab.scope", RecordMatch::Other),
+            ("system.slice:docker:ab", "/system.slice/docker-ab.scope", RecordMatch::Same),
+            (":docker:ab", "/system.slice/docker-ab.scope", RecordMatch::Same),
+            ("system.slice:docker:ab", "/user.slice/u/docker-ab.scope", RecordMatch::Other),
+            ("system.slice:docker:ab", "/x/system.slice/docker-ab.scope", RecordMatch::Below),
+            ("system.slice:docker:ab", "/system.slice/docker-abc.scope", RecordMatch::Other),
             (
                 "kubepods-burstable-podx_y.slice:cri-containerd:ab",
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice/cri-containerd-ab.scope",
-                Verdict::Same,
+                RecordMatch::Same,
             ),
             (
                 "kubepods-burstable-podx_y.slice:cri-containerd:ab",
                 "/kubepods-burstable-podx_y.slice/cri-containerd-ab.scope",
-                Verdict::Other,
+                RecordMatch::Other,
             ),
             (
                 "kubepods-burstable-podx_y.slice:cri-containerd:ab",
                 "/system.slice/containerd.service/kubepods-burstable-podx_y.slice:cri-containerd:ab",
-                Verdict::Below,
+                RecordMatch::Below,
             ),
             (
                 "user.slice:libpod:ab",
                 "/user.slice/user-7.slice/user@7.service/user.slice/libpod-ab.scope",
-                Verdict::Below,
+                RecordMatch::Below,
             ),
-            ("-.slice:docker:ab", "/docker-ab.scope", Verdict::Same),
+            ("-.slice:docker:ab", "/docker-ab.scope", RecordMatch::Same),
         ] {
-            assert_eq!(verdict(noted, path), Some(want), "{noted} {path}");
+            assert_eq!(compare(noted, path), Some(want), "{noted} {path}");
         }
-        assert_eq!(verdict("", "/docker/ab"), None, "nothing was noted");
-        assert_eq!(verdict("a:b", "/docker/ab"), None, "no such notation");
+        assert_eq!(compare("", "/docker/ab"), None, "nothing was noted");
+        assert_eq!(compare("a:b", "/docker/ab"), None, "no such notation");
     }
 
     #[test]
@@ -222,13 +222,14 @@ mod tests {
             assert_eq!(Access { group, mode, ..host }.maker(host), want, "{group} {mode:o}");
         }
         assert_eq!(Access { group: 7, mode: 0o775, owner: 7 }.maker(host), Maker::User(7));
-        assert!(Standing::of(Maker::User(7), None) < Standing::of(Maker::Host, Some(Verdict::Other)));
+        assert!(Standing::of(Maker::User(7), None) < Standing::of(Maker::Host, Some(RecordMatch::Other)));
     }
 
     #[test]
     fn a_record_of_an_id_is_believed_only_of_the_cgroup_that_its_runtime_made() {
-        let (same, below, other) = (Some(Verdict::Same), Some(Verdict::Below), Some(Verdict::Other));
-        for (maker, verdict, owner, want) in [
+        let (same, below, other) =
+            (Some(RecordMatch::Same), Some(RecordMatch::Below), Some(RecordMatch::Other));
+        for (maker, record_match, owner, want) in [
             (Maker::Host, None, 0, true),
             (Maker::Host, other, 0, true),
             (Maker::User(1000), None, 0, false),
@@ -244,7 +245,7 @@ mod tests {
             (Maker::Others, same, 0, true),
             (Maker::Others, below, 0, false),
         ] {
-            assert_eq!(maker.believes(verdict, owner), want, "{maker:?} {verdict:?} {owner}");
+            assert_eq!(maker.believes(record_match, owner), want, "{maker:?} {record_match:?} {owner}");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::host::Role;
 
 /// What a pattern is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum Attribute {
     Namespace,
     Container,
     Pod,
@@ -16,20 +16,20 @@ enum Of {
     Id,
 }
 
-const NAMES: [(&str, Of); 7] = [
-    ("namespace", Of::Namespace),
-    ("container", Of::Container),
-    ("pod", Of::Pod),
-    ("qos", Of::Qos),
-    ("type", Of::Type),
-    ("runtime", Of::Runtime),
-    ("id", Of::Id),
+const NAMES: [(&str, Attribute); 7] = [
+    ("namespace", Attribute::Namespace),
+    ("container", Attribute::Container),
+    ("pod", Attribute::Pod),
+    ("qos", Attribute::Qos),
+    ("type", Attribute::Type),
+    ("runtime", Attribute::Runtime),
+    ("id", Attribute::Id),
 ];
 
 /// One pattern, as `namespace:kube-*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    of: Of,
+    of: Attribute,
     glob: String,
 }
 
@@ -54,13 +54,13 @@ impl Pattern {
     /// What is not known of a container matches nothing, not even `*`.
     fn matches(&self, container: Container<'_>) -> bool {
         let text = match self.of {
-            Of::Namespace => container.namespace(),
-            Of::Container => container.name(),
-            Of::Pod => container.pod(),
-            Of::Qos => container.qos().unwrap_or_default(),
-            Of::Type => container.role().map_or("", Role::name),
-            Of::Runtime => container.runtime().unwrap_or_default(),
-            Of::Id => container.id(),
+            Attribute::Namespace => container.namespace(),
+            Attribute::Container => container.name(),
+            Attribute::Pod => container.pod(),
+            Attribute::Qos => container.qos().unwrap_or_default(),
+            Attribute::Type => container.role().map_or("", Role::name),
+            Attribute::Runtime => container.runtime().unwrap_or_default(),
+            Attribute::Id => container.id(),
         };
         !text.is_empty() && glob(self.glob.as_bytes(), text.as_bytes())
     }
@@ -104,7 +104,7 @@ pub struct Filter {
 pub static ALL: Filter = Filter { include: Vec::new(), exclude: Vec::new() };
 
 impl Filter {
-    /// Of patterns that `Pattern::parse` takes; others are left out.
+    /// Attribute patterns that `Pattern::parse` takes; others are left out.
     #[must_use]
     pub fn new(include: &[String], exclude: &[String]) -> Filter {
         let read = |list: &[String]| list.iter().filter_map(|text| Pattern::parse(text).ok()).collect();

@@ -13,7 +13,7 @@ use super::identity::Role;
 use super::inline::Text;
 use filter::Filter;
 use paths::PathTable;
-use table::Row;
+use table::ContainerEntry;
 
 pub use table::{Containers, NotFound, Refused};
 
@@ -23,7 +23,7 @@ pub type ContainerId = Text<{ path::ID_MAX }>;
 /// One container: a cgroup that a container runtime made.
 #[derive(Clone, Copy, Debug)]
 pub struct Container<'t> {
-    row: &'t Row,
+    row: &'t ContainerEntry,
     paths: &'t PathTable,
 }
 

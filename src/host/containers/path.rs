@@ -8,7 +8,7 @@ use crate::host::inline::Text;
 
 /// A container, as its path shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found<'p> {
+pub struct PathInfo<'p> {
     /// The runtime's id for it: 64 hex digits for most.
     pub id: &'p str,
     /// What made it, where the path tells; one of those in docs/containers.md.
@@ -40,7 +40,7 @@ pub(crate) const ID_MAX: usize = 76;
 
 /// The container whose cgroup this is; the path begins with `/` at the hierarchy's mount point.
 #[must_use]
-pub fn recognise(path: &str) -> Option<Found<'_>> {
+pub fn recognise(path: &str) -> Option<PathInfo<'_>> {
     let (above, leaf) = path.rsplit_once('/')?;
     if is_id(leaf) && above == "/kata_overhead" {
         // What a sandbox of kata's costs beside its pod: its cgroup in the pod has the same id.
@@ -56,7 +56,7 @@ pub fn recognise(path: &str) -> Option<Found<'_>> {
         _ if above.starts_with("/ecs/") => Some("ecs"),
         _ => None,
     });
-    Some(Found { id: named.id, runtime, qos, pod: pod.unwrap_or(Text::EMPTY), name: named.name })
+    Some(PathInfo { id: named.id, runtime, qos, pod: pod.unwrap_or(Text::EMPTY), name: named.name })
 }
 
 /// Whether no files of this runtime tell a container's names.
@@ -65,7 +65,7 @@ pub(super) fn has_no_files(runtime: &str) -> bool {
 }
 
 /// What a container's own name tells, and where it is.
-struct Named<'p> {
+struct LeafName<'p> {
     id: &'p str,
     runtime: Option<&'static str>,
     /// The pod's slice, where the name holds that too.
@@ -73,35 +73,35 @@ struct Named<'p> {
     name: Text<128>,
 }
 
-impl<'p> Named<'p> {
-    fn by(id: &'p str, runtime: Option<&'static str>) -> Named<'p> {
-        Named { id, runtime, slice: None, name: Text::EMPTY }
+impl<'p> LeafName<'p> {
+    fn by(id: &'p str, runtime: Option<&'static str>) -> LeafName<'p> {
+        LeafName { id, runtime, slice: None, name: Text::EMPTY }
     }
 }
 
 /// By its own name.
-fn named(leaf: &str) -> Option<Named<'_>> {
+fn named(leaf: &str) -> Option<LeafName<'_>> {
     if is_id(leaf) {
-        return Some(Named::by(leaf, None));
+        return Some(LeafName::by(leaf, None));
     }
     // A runtime for the systemd driver, run without systemd: `SLICE:PREFIX:ID` as one name.
     if let Some((slice, rest)) = leaf.split_once(':') {
         let (prefix, id) = rest.split_once(':')?;
         let runtime = PREFIXES.iter().find(|(known, _)| known.strip_suffix('-') == Some(prefix))?.1;
-        return is_id(id).then_some(Named { slice: Some(slice), ..Named::by(id, Some(runtime)) });
+        return is_id(id).then_some(LeafName { slice: Some(slice), ..LeafName::by(id, Some(runtime)) });
     }
     let unit = leaf.strip_suffix(".scope").unwrap_or(leaf);
     PREFIXES.iter().find_map(|(prefix, runtime)| {
         // `crio-conmon-ID` and `libpod-conmon-ID` hold the runtime's monitor: no id, so no container.
         let id = unit.strip_prefix(prefix).filter(|id| is_id(id))?;
-        Some(Named::by(id, Some(*runtime)))
+        Some(LeafName::by(id, Some(*runtime)))
     })
 }
 
 /// `/default/NAME`: the path that containerd's own tools give.
-fn in_namespace<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn in_namespace<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let known = NAMESPACES.iter().any(|namespace| above.strip_prefix('/') == Some(namespace));
-    (known && is_plain(leaf)).then_some(Named::by(leaf, Some("containerd")))
+    (known && is_plain(leaf)).then_some(LeafName::by(leaf, Some("containerd")))
 }
 
 /// Whether people call containers so, and systemd no unit.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::Container;
 use super::claim::{Maker, Standing};
-use super::path::{Found, ID_MAX};
+use super::path::{ID_MAX, PathInfo};
 use super::paths::PathTable;
 use crate::host::Key;
 use crate::host::identity::Identity;
@@ -47,7 +47,7 @@ pub(super) const REMEMBERED: usize = 64;
 
 /// What is kept of a container beside its path.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct ContainerEntry {
     pub(super) key: Key,
     pub(super) live: bool,
     changed: bool,
@@ -69,7 +69,7 @@ pub(super) struct Row {
 /// The table.
 #[derive(Debug, Default)]
 pub struct Containers {
-    slots: Vec<Row>,
+    slots: Vec<ContainerEntry>,
     paths: PathTable,
     capacity: usize,
     live: usize,
@@ -111,7 +111,7 @@ impl Containers {
     pub fn fixture(list: &[(&str, &str)]) -> Containers {
         let mut containers = Containers::with_capacity(list.len().max(1));
         for (number, (id, path)) in list.iter().enumerate() {
-            let found = Found { id, runtime: None, qos: None, pod: Text::EMPTY, name: Text::EMPTY };
+            let found = PathInfo { id, runtime: None, qos: None, pod: Text::EMPTY, name: Text::EMPTY };
             // A path that is too long is not in the table, as on a host.
             let _ = containers.appear(path.as_bytes(), &found, number as u64, Maker::Host);
         }
@@ -121,7 +121,7 @@ impl Containers {
         containers
     }
 
-    fn seen<'t>(&'t self, row: &'t Row) -> Container<'t> {
+    fn seen<'t>(&'t self, row: &'t ContainerEntry) -> Container<'t> {
         Container { row, paths: &self.paths }
     }
 
@@ -209,7 +209,7 @@ impl Containers {
     pub fn appear(
         &mut self,
         cgroup_path: &[u8],
-        found: &Found<'_>,
+        found: &PathInfo<'_>,
         cgroup_id: u64,
         maker: Maker,
     ) -> Result<Key, Refused> {
@@ -229,7 +229,7 @@ impl Containers {
             return Err(Refused::Full);
         }
         let key = self.free_slot().ok_or(Refused::Full)?;
-        let row = Row {
+        let row = ContainerEntry {
             key,
             live: true,
             changed: false,
@@ -275,7 +275,7 @@ impl Containers {
         self.note_change(key.slot);
     }
 
-    fn row(&mut self, key: Key) -> Option<&mut Row> {
+    fn row(&mut self, key: Key) -> Option<&mut ContainerEntry> {
         self.slots.get_mut(usize::from(key.slot)).filter(|row| row.key == key)
     }
 

@@ -107,7 +107,7 @@ pub enum NameSource {
 pub struct Record {
     /// The container's cgroup, as the runtime noted it.
     pub cgroup: Option<Box<str>>,
-    /// Whose files they are.
+    /// PodOrContainer files they are.
     pub owner: u32,
     /// What the file looks like that holds a name which may change; 0: none does.
     pub stamp: u64,

@@ -13,7 +13,7 @@ use crate::host::inline::Text;
 
 /// Whom something is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whose<'a> {
+pub enum PodOrContainer<'a> {
     /// The container of this id.
     Container(&'a str),
     /// Every container of the pod with this uid: what they share.
@@ -21,7 +21,7 @@ pub enum Whose<'a> {
 }
 
 /// Hands over what is told of each pod and each container. An error: what came is no list of pods.
-pub fn read(body: impl io::Read, each: &mut dyn FnMut(Whose<'_>, &Identity)) -> Result<(), Error> {
+pub fn read(body: impl io::Read, each: &mut dyn FnMut(PodOrContainer<'_>, &Identity)) -> Result<(), Error> {
     let mut json = serde_json::Deserializer::from_reader(body);
     List(each).deserialize(&mut json)?;
     Ok(json.end()?)
@@ -40,7 +40,7 @@ impl Error {
     }
 }
 
-struct List<'e>(&'e mut dyn FnMut(Whose<'_>, &Identity));
+struct List<'e>(&'e mut dyn FnMut(PodOrContainer<'_>, &Identity));
 
 impl<'de> DeserializeSeed<'de> for List<'_> {
     type Value = ();
@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 }
 
-struct Items<'e>(&'e mut dyn FnMut(Whose<'_>, &Identity));
+struct Items<'e>(&'e mut dyn FnMut(PodOrContainer<'_>, &Identity));
 
 impl<'de> DeserializeSeed<'de> for Items<'_> {
     type Value = ();
@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Items<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(pod) = seq.next_element::<Pod>()? {
-            pod.tell(self.0);
+            pod.report(self.0);
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ struct Terminated {
 const STATIC_UIDS: [&str; 2] = ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"];
 
 impl Pod {
-    fn tell(&self, each: &mut dyn FnMut(Whose<'_>, &Identity)) {
+    fn report(&self, each: &mut dyn FnMut(PodOrContainer<'_>, &Identity)) {
         let shared = Identity {
             pod: Text::cut(&self.metadata.name),
             namespace: Text::cut(&self.metadata.namespace),
@@ -194,7 +194,7 @@ impl Pod {
         let annotations = self.metadata.annotations.as_ref();
         let other = STATIC_UIDS.iter().filter_map(|key| annotations?.get(*key).map(String::as_str));
         for uid in [self.metadata.uid.as_str()].into_iter().chain(other).filter(|uid| !uid.is_empty()) {
-            each(Whose::Pod(uid), &shared);
+            each(PodOrContainer::Pod(uid), &shared);
         }
         let Status { container_statuses, init_container_statuses, ephemeral_container_statuses, .. } =
             &self.status;
@@ -206,7 +206,7 @@ impl Pod {
             for container in list.iter().flatten() {
                 let role = if self.is_sidecar(&container.name) { Role::Sidecar } else { role };
                 let told = Identity { name: Text::cut(&container.name), role: Some(role), ..shared };
-                container.ids().for_each(|id| each(Whose::Container(id), &told));
+                container.ids().for_each(|id| each(PodOrContainer::Container(id), &told));
             }
         }
     }

@@ -14,18 +14,18 @@ type Labels<'a> = BTreeMap<Str<'a>, Str<'a>>;
 
 /// What one file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noted {
+pub struct RuntimeRecord {
     /// The names in it.
     pub identity: Identity,
-    /// The container's cgroup, as `claim::verdict` reads it.
+    /// The container's cgroup, as `claim::compare` reads it.
     pub cgroup: Option<Box<str>>,
     /// The id of the pod's sandbox, which has the pod's host name.
     pub sandbox: Option<Box<str>>,
 }
 
-impl Noted {
-    fn names(identity: Identity) -> Noted {
-        Noted { identity, cgroup: None, sandbox: None }
+impl RuntimeRecord {
+    fn names(identity: Identity) -> RuntimeRecord {
+        RuntimeRecord { identity, cgroup: None, sandbox: None }
     }
 }
 
@@ -35,7 +35,7 @@ const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// An OCI runtime spec: `config.json` of a bundle. Its environment is the application's, so nothing in
 /// there is a name.
 #[must_use]
-pub fn oci(spec: &[u8]) -> Option<Noted> {
+pub fn oci(spec: &[u8]) -> Option<RuntimeRecord> {
     #[derive(Deserialize)]
     struct Spec<'a> {
         #[serde(borrow)]
@@ -57,12 +57,12 @@ pub fn oci(spec: &[u8]) -> Option<Noted> {
         identity.hostname = Text::cut(name);
     }
     let cgroup = spec.linux.and_then(|linux| linux.cgroup).map(|path| (*path).into());
-    Some(Noted { identity, cgroup, sandbox: annotations.get(SANDBOX).map(|id| (**id).into()) })
+    Some(RuntimeRecord { identity, cgroup, sandbox: annotations.get(SANDBOX).map(|id| (**id).into()) })
 }
 
 /// Docker's `config.v2.json`.
 #[must_use]
-pub fn docker(config: &[u8]) -> Option<Noted> {
+pub fn docker(config: &[u8]) -> Option<RuntimeRecord> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct File<'a> {
@@ -89,7 +89,7 @@ pub fn docker(config: &[u8]) -> Option<Noted> {
         let name = file.name.as_deref().unwrap_or_default();
         told.name = Text::cut(name.strip_prefix('/').unwrap_or(name));
     }
-    Some(Noted::names(told))
+    Some(RuntimeRecord::names(told))
 }
 
 /// The name of a container in podman's `containers.json`, the list of all, or in the list of those that do not
@@ -110,7 +110,7 @@ pub fn podman(list: &[u8], id: &str) -> Option<Text<128>> {
 
 /// Runc's `state.json`: its labels hold the annotations, each as `key=value`.
 #[must_use]
-pub fn runc(state: &[u8]) -> Option<Noted> {
+pub fn runc(state: &[u8]) -> Option<RuntimeRecord> {
     #[derive(Deserialize)]
     struct State<'a> {
         #[serde(borrow)]
@@ -136,7 +136,7 @@ pub fn runc(state: &[u8]) -> Option<Noted> {
     let paths = state.cgroup_paths.unwrap_or_default();
     let cgroup = paths.iter().find_map(|(controller, path)| below_mount(controller, path)).map(Box::from);
     let sandbox = label(SANDBOX).map(Box::from);
-    Some(Noted { identity, cgroup, sandbox })
+    Some(RuntimeRecord { identity, cgroup, sandbox })
 }
 
 /// A cgroup's path below its hierarchy's mount point. The controller is empty on v2.
@@ -152,14 +152,14 @@ fn below_mount<'p>(controller: &str, path: &'p str) -> Option<&'p str> {
 
 /// The container's cgroup in crun's `status`.
 #[must_use]
-pub fn crun(status: &[u8]) -> Option<Noted> {
+pub fn crun(status: &[u8]) -> Option<RuntimeRecord> {
     #[derive(Deserialize)]
     struct Status<'a> {
         #[serde(borrow, rename = "cgroup-path")]
         cgroup: Str<'a>,
     }
     let status: Status<'_> = serde_json::from_slice(status).ok()?;
-    Some(Noted { cgroup: Some((*status.cgroup).into()), ..Noted::names(Identity::UNKNOWN) })
+    Some(RuntimeRecord { cgroup: Some((*status.cgroup).into()), ..RuntimeRecord::names(Identity::UNKNOWN) })
 }
 
 #[cfg(test)]

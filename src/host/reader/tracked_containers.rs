@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::leaf::Leaf;
 use super::source::Io;
 use crate::host::containers::claim::Maker;
-use crate::host::containers::path::Found;
+use crate::host::containers::path::PathInfo;
 use crate::host::containers::paths::PATH_MAX;
 use crate::host::containers::{Containers, Refused};
 use crate::host::{Container, Key, Reading};
@@ -24,7 +24,7 @@ pub(super) struct TrackedContainers {
 /// A container where it was seen.
 pub(super) struct Sighting<'a> {
     pub(super) path: &'a [u8],
-    pub(super) found: Found<'a>,
+    pub(super) found: PathInfo<'a>,
     pub(super) inode: u64,
     /// Who may have made it.
     pub(super) maker: Maker,

@@ -13,7 +13,10 @@ use crate::log::{Cursor, Progress, Writer};
 use crate::output::OutputStats;
 use crate::ship::OUTPUT;
 use crate::ship::rejections::rejected;
-use fake::{BATCH_SETTINGS, FakeTransport, SECOND, Sent, TestLog, answer, counts, done, run, write};
+use fake::{
+    BATCH_SETTINGS, FakeRequest, FakeTransport, Passes, SECOND, Sent, TestLog, answer, counts, done, run,
+    write,
+};
 
 mod fake;
 mod outage;

@@ -23,7 +23,7 @@ fn strip(binary: &Path) {
 fn named(spinners: &[(&Spinner, UserFrame)]) -> Vec<String> {
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     for (spinner, frame) in spinners {
-        sight(&mut symbolizer, spinner.pid(), &[*frame]);
+        observe(&mut symbolizer, spinner.pid(), &[*frame]);
     }
     let stack = |(spinner, frame): &(&Spinner, UserFrame)| Stack {
         image: Image { pid: spinner.pid(), id: 1 },
@@ -66,7 +66,7 @@ fn a_forged_build_id_does_not_name_anothers_code() {
     // Nobody knows which of the two a process ran that was never looked at.
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     for (spinner, frame) in [mine, forged] {
-        sight(&mut symbolizer, spinner.pid(), &[frame]);
+        observe(&mut symbolizer, spinner.pid(), &[frame]);
     }
     assert_eq!(names_of(symbolizer, Image { pid: u32::MAX, id: 9 }, vec![mine.1]), [UNKNOWN]);
 }
@@ -80,14 +80,14 @@ fn an_overwritten_binary_names_nothing_of_the_old_process() {
     let older = Spinner::start(&mut Command::new(&binary));
     let (pid, frame) = (older.pid(), UserFrame::Address(older.address));
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, pid, &[frame]);
+    observe(&mut symbolizer, pid, &[frame]);
     drop(older);
     fs::write(&binary, newer).unwrap();
     let newer = Spinner::start(&mut Command::new(&binary));
     let new_frame = UserFrame::Address(newer.address);
     let image = Image { pid: newer.pid(), id: 2 };
     let layout = Layout::now(Path::new("/proc"), newer.pid()).unwrap();
-    symbolizer.sight(image, layout, &[new_frame], Instant::now());
+    symbolizer.observe(image, layout, &[new_frame], Instant::now());
     let stack = |image, frame| Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
     let stacks = [stack(Image { pid, id: 1 }, frame), stack(image, new_frame)];
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
@@ -118,7 +118,7 @@ fn a_process_that_executed_another_program_is_skipped() {
     let frame = UserFrame::Address(spinner.address);
     let sampled = Layout { start_code: 7, end_code: 7, start_stack: 7 };
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    symbolizer.sight(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame], Instant::now());
+    symbolizer.observe(Image { pid: spinner.pid(), id: 1 }, sampled, &[frame], Instant::now());
     assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), [UNKNOWN]);
 }
 
@@ -128,7 +128,7 @@ fn symbols_that_miss_the_deadline_are_labelled_so() {
     let spinner = Spinner::start(&mut Command::new(dir.compile("spin_here", &[])));
     let frame = UserFrame::Address(spinner.address);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &[frame]);
+    observe(&mut symbolizer, spinner.pid(), &[frame]);
     let image = Image { pid: spinner.pid(), id: 1 };
     let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
     let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
@@ -169,7 +169,7 @@ fn a_library_mapped_after_the_first_read_of_maps_is_found() {
     let (image, proc) = (Image { pid: spinner.pid(), id: 1 }, Path::new("/proc"));
     let layout = Layout::now(proc, spinner.pid()).unwrap();
     let mut symbolizer = Symbolizer::new(proc);
-    assert!(symbolizer.sight(image, layout, &[UserFrame::Address(8)], Instant::now()), "the first look");
+    assert!(symbolizer.observe(image, layout, &[UserFrame::Address(8)], Instant::now()), "the first look");
     fs::write(&go, "").unwrap();
     let began = Instant::now();
     let address = loop {
@@ -179,8 +179,8 @@ fn a_library_mapped_after_the_first_read_of_maps_is_found() {
         }
     };
     let (frame, first) = (UserFrame::Address(address), Instant::now());
-    assert!(!symbolizer.sight(image, layout, &[frame], first), "it is too soon for another look");
-    while !symbolizer.sight(image, layout, &[frame], first) {
+    assert!(!symbolizer.observe(image, layout, &[frame], first), "it is too soon for another look");
+    while !symbolizer.observe(image, layout, &[frame], first) {
         assert!(first.elapsed() < PATIENCE);
     }
     assert_eq!(names(symbolizer, spinner.pid(), vec![frame]), ["spin_later"]);

@@ -70,7 +70,7 @@ impl Compiled {
     fn line(&self) -> String {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.0.pid())).unwrap();
         let holds = |line: &&str| {
-            maps::Line::parse(line.as_bytes()).is_some_and(|line| line.range.contains(&self.0.address))
+            maps::Mapping::parse(line.as_bytes()).is_some_and(|line| line.range.contains(&self.0.address))
         };
         maps.lines().find(holds).unwrap().to_owned()
     }
@@ -105,7 +105,7 @@ fn jit_code_is_named_by_its_perf_map_in_every_kind_of_memory() {
         let frames =
             vec![UserFrame::Address(compiled.0.address), UserFrame::Address(compiled.0.address + 0x200)];
         let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-        sight(&mut symbolizer, compiled.0.pid(), &frames);
+        observe(&mut symbolizer, compiled.0.pid(), &frames);
         assert_eq!(names(symbolizer, compiled.0.pid(), frames), ["compiled", UNKNOWN], "{line}");
     }
 }
@@ -136,7 +136,7 @@ fn jit_code_in_named_anonymous_memory_is_named_by_its_perf_map() {
         });
         let frames = vec![UserFrame::Address(compiled.0.address)];
         let mut symbolizer = Symbolizer::new(&proc);
-        sight(&mut symbolizer, pid, &frames);
+        observe(&mut symbolizer, pid, &frames);
         assert_eq!(names(symbolizer, pid, frames), ["compiled"], "{called}");
     }
 }
@@ -150,7 +150,7 @@ fn a_program_in_a_memfd_has_its_own_symbols() {
     let spinner = Spinner::start(Command::new("python3").args(["-c", script]).arg(&binary));
     let frames = vec![UserFrame::Address(spinner.address)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &frames);
+    observe(&mut symbolizer, spinner.pid(), &frames);
     assert_eq!(names(symbolizer, spinner.pid(), frames), ["spin_in_memory"]);
 }
 
@@ -178,7 +178,7 @@ fn code_of_an_unreadable_file_is_not_named_by_a_perf_map() {
     let (spinner, proc) = unopened(&dir);
     let frames = vec![UserFrame::Address(spinner.address)];
     let mut symbolizer = Symbolizer::new(&proc);
-    sight(&mut symbolizer, spinner.pid(), &frames);
+    observe(&mut symbolizer, spinner.pid(), &frames);
     let named = names(symbolizer, spinner.pid(), frames);
     fs::remove_file(perf_map(spinner.pid())).unwrap();
     assert_eq!(named, [UNKNOWN]);
@@ -197,9 +197,9 @@ fn memory_that_a_file_was_mapped_over_has_no_name() {
     let layout = Layout::now(Path::new("/proc"), spinner.pid()).unwrap();
     let mut look = |proc: &Path| Process::look(proc, image, layout, &mut modules).unwrap();
     let mut process = look(&before);
-    assert!(matches!(process.at(spinner.address), Some(Holds::Compiled)));
+    assert!(matches!(process.at(spinner.address), Some(MappingContent::Jit)));
     let now = look(Path::new("/proc"));
-    assert!(matches!(now.at(spinner.address), Some(Holds::File { .. })));
+    assert!(matches!(now.at(spinner.address), Some(MappingContent::File { .. })));
     process.update(now);
-    assert!(matches!(process.at(spinner.address), Some(Holds::Unsure)));
+    assert!(matches!(process.at(spinner.address), Some(MappingContent::Unknown)));
 }

@@ -106,9 +106,9 @@ impl Drop for Spinner {
 }
 
 /// Shows a stack of what a process runs now.
-fn sight(symbolizer: &mut Symbolizer, pid: u32, user: &[UserFrame]) {
+fn observe(symbolizer: &mut Symbolizer, pid: u32, user: &[UserFrame]) {
     let layout = Layout::now(Path::new("/proc"), pid).unwrap_or_default();
-    symbolizer.sight(Image { pid, id: 1 }, layout, user, Instant::now());
+    symbolizer.observe(Image { pid, id: 1 }, layout, user, Instant::now());
 }
 
 fn names(symbolizer: Symbolizer, pid: u32, user: Vec<UserFrame>) -> Vec<String> {
@@ -125,7 +125,7 @@ fn name_of(binary: &Path, frame: impl Fn(&Spinner) -> UserFrame) -> String {
     let spinner = Spinner::start(&mut Command::new(binary));
     let frame = frame(&spinner);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &[frame]);
+    observe(&mut symbolizer, spinner.pid(), &[frame]);
     fs::remove_file(binary).unwrap();
     let pid = spinner.pid();
     drop(spinner);
@@ -181,7 +181,7 @@ fn a_binary_truncated_during_symbolization_is_harmless() {
     let spinner = Spinner::start(&mut Command::new(&binary));
     let frame = UserFrame::Address(spinner.address);
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &[frame]);
+    observe(&mut symbolizer, spinner.pid(), &[frame]);
     let pid = spinner.pid();
     drop(spinner);
     fs::File::options().write(true).open(&binary).unwrap().set_len(100).unwrap();
@@ -209,7 +209,7 @@ fn hostile_elf_files_give_no_wrong_name() {
         }
         broken.truncate(if roll(4) == 0 { roll(sound.len()) } else { sound.len() });
         fs::write(&binary, &broken).unwrap();
-        let line = maps::Line::parse(b"1000-2000 r-xp 00000000 fe:00 1 /x").unwrap();
+        let line = maps::Mapping::parse(b"1000-2000 r-xp 00000000 fe:00 1 /x").unwrap();
         let Some(module) = Module::open(File::open(&binary).unwrap(), &line) else { continue };
         let offsets = [0, 0x1000, 0x1139, u64::MAX];
         assert_eq!(module.names(&offsets).len(), offsets.len());
@@ -227,7 +227,7 @@ fn the_vdso_and_unmapped_addresses_have_their_own_labels() {
     let gone = UserFrame::File { id: BuildId([9; 20]), offset: 0x1000 };
     let frames = vec![UserFrame::Address(vdso + 8), UserFrame::Address(8), gone];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &frames);
+    observe(&mut symbolizer, spinner.pid(), &frames);
     assert_eq!(names(symbolizer, spinner.pid(), frames), ["[vdso]", UNKNOWN, UNKNOWN]);
 }
 
@@ -239,7 +239,7 @@ fn a_return_address_is_symbolized_as_its_call() {
     let start = spinner.address - 4;
     let frames = vec![UserFrame::Address(start), UserFrame::Address(start + 1), UserFrame::Address(start)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, spinner.pid(), &frames);
+    observe(&mut symbolizer, spinner.pid(), &frames);
     let names = names(symbolizer, spinner.pid(), frames);
     assert_eq!(names[..2], ["spin_here", "spin_here"]);
     assert_ne!(names[2], "spin_here", "the call before its first byte is another's");
@@ -249,7 +249,7 @@ fn a_return_address_is_symbolized_as_its_call() {
 fn addresses_of_an_unknown_process_are_unknown() {
     let frames = vec![UserFrame::Address(0x1000)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, u32::MAX, &frames);
+    observe(&mut symbolizer, u32::MAX, &frames);
     assert_eq!(names(symbolizer, u32::MAX, frames), [UNKNOWN]);
 }
 
@@ -269,7 +269,7 @@ fn a_containers_perf_map_is_found_by_the_pid_in_its_namespace() {
     let frames =
         vec![UserFrame::Address(0x5010), UserFrame::Address(spinner.address + 1), UserFrame::Address(0x9000)];
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
-    sight(&mut symbolizer, pid, &frames);
+    observe(&mut symbolizer, pid, &frames);
     fs::remove_file(dir.0.join("tmp/perf-1.map")).unwrap();
     drop(spinner);
     let want = ["LazyCompile:*fib main.js:1", "spin_here", UNKNOWN].map(String::from);

@@ -6,6 +6,8 @@ use crate::capture_data::{Culprit, Refusal, Request, Waited, Waiter, Waits, Who}
 use crate::host::{ContainerCpu, Key, Reading, Throttling};
 use crate::tracer::play::Host;
 
+mod probes;
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -90,6 +92,26 @@ fn known(config: &str) -> (Play, Past) {
     let (mut play, mut past) = watching(config);
     (0..10).for_each(|_| pass(&mut play, &mut past, 0));
     (play, past)
+}
+
+/// Samples a host whose containers have no files of pressure; `stall` is its own stall until now.
+fn blind_tick(play: &mut Play, stall: Option<u64>, throttled: u64) {
+    play.pass(TEN);
+    let past = Past { throttled: ms(throttled), ..Past::default() };
+    let readings = [past.reading(play), Past::default().reading(play)];
+    play.tick(&Host { cpu_stall: stall.map(ms), ..Host::default() }, &readings);
+}
+
+fn probed(play: &mut Play, seen: &[(Key, Waited)]) {
+    let (ticket, request) = *play.seen.open.last().expect("a probe");
+    assert_eq!((request.kind, request.scope), (CaptureKind::Probe, Scope::Host));
+    let seen = CaptureData::Probe(seen.to_vec());
+    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
+    assert_eq!(told, None, "a probe is no event");
+}
+
+fn waiting(ran: u64, all: u64) -> Waited {
+    Waited { ran: ms(ran), all: ms(all), inner: ms(all), ..Waited::default() }
 }
 
 fn of(kind: CaptureKind, asked: &[Request]) -> Vec<Scope> {
@@ -353,92 +375,4 @@ fn throttled_time_that_went_back_calls_for_a_probe_too() {
     past.throttled = Duration::ZERO;
     pass(&mut play, &mut past, 0);
     assert_eq!(probes(&play), before + 1, "whether it was held back in this time is not known");
-}
-
-/// A host whose containers have no files of pressure, with so much stall of its own until now.
-fn blind_tick(play: &mut Play, stall: Option<u64>, throttled: u64) {
-    play.pass(TEN);
-    let past = Past { throttled: ms(throttled), ..Past::default() };
-    let readings = [past.reading(play), Past::default().reading(play)];
-    play.tick(&Host { cpu_stall: stall.map(ms), ..Host::default() }, &readings);
-}
-
-fn probed(play: &mut Play, seen: &[(Key, Waited)]) {
-    let (ticket, request) = *play.seen.open.last().expect("a probe");
-    assert_eq!((request.kind, request.scope), (CaptureKind::Probe, Scope::Host));
-    let seen = CaptureData::Probe(seen.to_vec());
-    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
-    assert_eq!(told, None, "a probe is no event");
-}
-
-fn waiting(ran: u64, all: u64) -> Waited {
-    Waited { ran: ms(ran), all: ms(all), inner: ms(all), ..Waited::default() }
-}
-
-#[test]
-fn without_files_of_pressure_the_run_queues_are_probed_now_and_then() {
-    let mut play = start("probe = \"2s\"\nsustained_samples = 1");
-    blind_tick(&mut play, None, 0);
-    assert_eq!(play.seen.asked[0].lasting, Duration::from_secs(2));
-    probed(&mut play, &[(Play::key(0), waiting(900, 100)), (Play::key(1), waiting(500, 1500))]);
-    assert_eq!(of(CaptureKind::Waits, &play.seen.asked), [Scope::Container(Play::key(1))]);
-    assert!(play.scrape().contains("cause=\"inner\"} 0.75\n"), "{}", play.scrape());
-    assert_eq!(answer_all(&mut play), [Some(Trigger::Sustained)]);
-    assert_eq!(play.seen.events[0].1["tracer_data"]["curr_waitrate"], 75.0);
-    for probes in [1, 1, 2, 2, 2, 2] {
-        blind_tick(&mut play, None, 0);
-        assert_eq!(
-            of(CaptureKind::Probe, &play.seen.asked).len(),
-            probes,
-            "one each 30 s, and one at a time"
-        );
-    }
-}
-
-#[test]
-fn while_nobody_on_the_host_waits_no_probe_is_made() {
-    let mut play = start("");
-    blind_tick(&mut play, Some(5000), 0);
-    probed(&mut play, &[(Play::key(0), waiting(500, 90))]);
-    for stall in [5100, 5100, 5290] {
-        blind_tick(&mut play, Some(stall), 0);
-    }
-    assert_eq!(probes(&play), 1, "less than a hundredth of 30 s");
-    assert!(play.scrape().contains("cause=\"inner\"} 0\n"), "and that is a sample: {}", play.scrape());
-    for stall in [5300, 5400, 5600] {
-        blind_tick(&mut play, Some(stall), 0);
-    }
-    assert_eq!(probes(&play), 2, "more");
-    probed(&mut play, &[]);
-    for _ in 0..3 {
-        blind_tick(&mut play, Some(5600), 70);
-    }
-    assert_eq!(probes(&play), 3, "a quota holds tasks back, which a host's pressure need not show");
-}
-
-#[test]
-fn a_probe_that_is_refused_is_made_again_later_and_a_strange_one_is_a_fault() {
-    let mut play = start("");
-    blind_tick(&mut play, None, 0);
-    let ticket = play.seen.open[0].0;
-    assert_eq!(play.answer(ticket, Err(Refusal::OverBudget)), None);
-    for _ in 0..3 {
-        blind_tick(&mut play, None, 0);
-    }
-    let ticket = play.seen.open[0].0;
-    assert_eq!(play.answer(ticket, Ok(&capture(CaptureKind::Tasks, Scope::Host))), None);
-    assert_eq!(play.seen.faults, ["foreign_capture"]);
-    assert_eq!(of(CaptureKind::Waits, &play.seen.asked), []);
-}
-
-#[test]
-fn a_capture_in_which_nobody_waited_is_no_event_unless_someone_asked() {
-    let (mut play, mut past) = known("");
-    tick(&mut play, &mut past, 0, 9000);
-    let nothing =
-        Capture { seen: CaptureData::Waits(Waits::default()), ..capture(CaptureKind::Waits, Scope::Host) };
-    let ticket = play.seen.open[0].0;
-    assert_eq!(play.answer(ticket, Ok(&nothing)), None);
-    let ticket = play.ask(Some(Play::key(0))).expect("a capture");
-    assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
 }

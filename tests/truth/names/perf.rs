@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::rig::{Folder, Killed, SOON, await_that, command, done, start};
+use crate::rig::{Folder, KillOnDrop, SOON, await_that, command, done, start};
 
 pub struct Perf {
-    child: Killed,
+    child: KillOnDrop,
     file: PathBuf,
 }
 
 /// What it saw of the processes of one name.
 #[derive(Default)]
-pub struct Seen {
+pub struct PerfSymbol {
     pub samples: f64,
     /// Names of functions, the kernel's left out.
     pub names: BTreeSet<String>,
@@ -23,7 +23,7 @@ pub struct Seen {
     in_function: BTreeMap<String, f64>,
 }
 
-impl Seen {
+impl PerfSymbol {
     /// Samples in this function, or in what it calls.
     pub fn hot(&self, function: &str) -> f64 {
         self.in_function.get(function).copied().unwrap_or(0.0)
@@ -31,7 +31,7 @@ impl Seen {
 }
 
 /// By the name that the process had at that time.
-pub type Told = BTreeMap<String, Seen>;
+pub type PerfReport = BTreeMap<String, PerfSymbol>;
 
 /// No user address is above.
 const KERNEL: u64 = 1 << 63;
@@ -45,7 +45,7 @@ impl Perf {
         Perf { child: start(&mut perf), file }
     }
 
-    pub fn told(mut self) -> Told {
+    pub fn told(mut self) -> PerfReport {
         let child = &mut self.child.0;
         await_that("perf record", SOON, || child.try_wait().unwrap());
         parse(&script(&self.file))
@@ -59,8 +59,8 @@ fn script(file: &Path) -> String {
 }
 
 /// Samples are apart by an empty line: whose it is, then its frames, the innermost first.
-fn parse(text: &str) -> Told {
-    let mut told = Told::new();
+fn parse(text: &str) -> PerfReport {
+    let mut told = PerfReport::new();
     for sample in text.split("\n\n") {
         let mut lines = sample.lines().filter(|line| !line.trim().is_empty());
         let Some((comm, _)) = lines.next().and_then(|line| line.trim().rsplit_once(char::is_whitespace))

@@ -1,24 +1,24 @@
 //! Runtimes whose ids are no 64 hex digits: where each of them has its containers, and how it calls them.
 
-use super::{ID_MAX, Named, is_plain};
+use super::{ID_MAX, LeafName, is_plain};
 use crate::host::inline::Text;
 
 /// One way to have containers: what is above, and what the name is; and the container that is so called.
-type Kind = for<'p> fn(&str, &'p str) -> Option<Named<'p>>;
+type Kind = for<'p> fn(&str, &'p str) -> Option<LeafName<'p>>;
 
 const KINDS: [Kind; 6] = [lxc, nspawn, nomad, garden, buildkit, fargate];
 
 /// A container of one of them.
-pub(super) fn of<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+pub(super) fn of<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     KINDS.iter().find_map(|kind| kind(above, leaf))
 }
 
-fn so_called<'p>(id: &'p str, runtime: &'static str, name: &str) -> Named<'p> {
-    Named { name: Text::cut(name), ..Named::by(id, Some(runtime)) }
+fn so_called<'p>(id: &'p str, runtime: &'static str, name: &str) -> LeafName<'p> {
+    LeafName { name: Text::cut(name), ..LeafName::by(id, Some(runtime)) }
 }
 
 /// `/lxc/NAME` and `lxc.payload.NAME`; its monitor is in another.
-fn lxc<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn lxc<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let folder = matches!(above, "/lxc" | "/lxc.payload").then_some(leaf);
     let name = folder.or_else(|| leaf.strip_prefix("lxc.payload."))?;
     is_plain(name).then(|| so_called(name, "lxc", name))
@@ -26,7 +26,7 @@ fn lxc<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
 
 /// `/machine.slice/machine-NAME.scope`, or `systemd-nspawn@NAME.service`, with the name as systemd escapes it.
 /// libvirt's virtual machines are there, too.
-fn nspawn<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn nspawn<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     if !above.ends_with("/machine.slice") {
         return None;
     }
@@ -49,7 +49,7 @@ fn nspawn<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
 }
 
 /// `/nomad.slice/ALLOCATION.TASK.scope` on v2, `/nomad/.../ALLOCATION.TASK` on v1.
-fn nomad<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn nomad<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let top = above.split('/').nth(1)?;
     let id = leaf.strip_suffix(".scope").unwrap_or(leaf);
     let (allocation, task) = id.split_once('.')?;
@@ -58,29 +58,29 @@ fn nomad<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
 }
 
 /// Cloud Foundry's `/garden/GUID`, and `good` or `bad` between the two for what uses less or more than its share.
-fn garden<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn garden<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let above = ["/good", "/bad"].iter().find_map(|share| above.strip_suffix(share)).unwrap_or(above);
     let parent = above.rsplit('/').next()?;
     let ours = parent == "garden" || parent.starts_with("garden-");
     // Diego's guids lack the end of a UUID.
     let guid = is_uuid(leaf) || groups(leaf, &[8, 4, 4, 4, 4]);
-    (ours && guid).then(|| Named::by(leaf, Some("garden")))
+    (ours && guid).then(|| LeafName::by(leaf, Some("garden")))
 }
 
 /// A step of a build: `/buildkit/ID`, also below docker's cgroups.
-fn buildkit<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn buildkit<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let ours = above.ends_with("/buildkit") && leaf.len() == 25 && leaf.bytes().all(fits);
-    ours.then(|| Named::by(leaf, Some("buildkit")))
+    ours.then(|| LeafName::by(leaf, Some("buildkit")))
 }
 
 /// `/ecs/TASK/TASK-NUMBER`, where the task's id is of 32 hex digits.
-fn fargate<'p>(above: &str, leaf: &'p str) -> Option<Named<'p>> {
+fn fargate<'p>(above: &str, leaf: &'p str) -> Option<LeafName<'p>> {
     let (rest, task) = above.rsplit_once('/')?;
     let number = leaf.strip_prefix(task)?.strip_prefix('-')?;
     let fits = rest.starts_with("/ecs") && task.len() == 32 && is_hex(task);
     let number = !number.is_empty() && number.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
-    (fits && number).then(|| Named::by(leaf, Some("ecs")))
+    (fits && number).then(|| LeafName::by(leaf, Some("ecs")))
 }
 
 fn is_hex(text: &str) -> bool {

@@ -1,14 +1,14 @@
 //! Which cgroup is the container of an id, and what is believed of it.
 
-use super::super::claim::{self, Maker, Standing, Verdict};
-use super::super::path::{self, Found};
-use super::{Containers, Row};
+use super::super::claim::{self, Maker, RecordMatch, Standing};
+use super::super::path::{self, PathInfo};
+use super::{ContainerEntry, Containers};
 use crate::host::Key;
 use crate::host::identity::{Identity, NameReport, NameSource};
 
 /// What a container's path tells. Users and containers call their cgroups what they like, so a path tells a
 /// pod only `by_host`.
-pub(super) fn identity(found: &Found<'_>, by_host: bool) -> Identity {
+pub(super) fn identity(found: &PathInfo<'_>, by_host: bool) -> Identity {
     let own = Identity { name: found.name, ..Identity::UNKNOWN };
     if by_host { Identity { pod_uid: found.pod, qos: found.qos, ..own } } else { own }
 }
@@ -16,7 +16,7 @@ pub(super) fn identity(found: &Found<'_>, by_host: bool) -> Identity {
 impl Containers {
     /// A container's cgroup is seen again, and `maker` may have made it. If that was another before, what was
     /// told since is forgotten and asked for anew, but for what the host's runtime confirmed.
-    pub(super) fn made_by(&mut self, key: Key, maker: Maker, found: &Found<'_>) {
+    pub(super) fn made_by(&mut self, key: Key, maker: Maker, found: &PathInfo<'_>) {
         let Some(row) = self.row(key).filter(|row| row.maker != maker) else { return };
         row.maker = maker;
         if row.standing != Standing::Confirmed {
@@ -45,7 +45,7 @@ impl Containers {
     /// or containers made, and that no runtime confirms, the one with the longest path.
     #[must_use]
     pub fn least(&self) -> Option<Key> {
-        let claimed = |row: &&Row| row.live && row.standing <= Standing::Claimed;
+        let claimed = |row: &&ContainerEntry| row.live && row.standing <= Standing::Claimed;
         let rows = self.slots.iter().filter(claimed);
         rows.max_by_key(|row| self.paths.raw(row.key.slot).len()).map(|row| row.key)
     }
@@ -70,18 +70,18 @@ impl Containers {
                 return false;
             }
             NameSource::Runtime(record) => {
-                let verdict = record.cgroup.as_deref().and_then(|noted| claim::verdict(noted, path));
+                let record_match = record.cgroup.as_deref().and_then(|noted| claim::compare(noted, path));
                 // A user's runtime can speak against that user's cgroup, but not make it the host's container.
-                let said = verdict.filter(|said| record.owner == 0 || *said == Verdict::Other);
+                let said = record_match.filter(|said| record.owner == 0 || *said == RecordMatch::Other);
                 if said.is_some() {
                     row.standing = Standing::of(row.maker, said);
                 }
-                let made = matches!(said, Some(Verdict::Same | Verdict::Below));
+                let made = matches!(said, Some(RecordMatch::Same | RecordMatch::Below));
                 if made && row.maker == Maker::Container && !std::mem::replace(&mut row.proven, true) {
                     let found = path::recognise(path);
                     row.identity = found.map_or(row.identity, |found| identity(&found, true));
                 }
-                (row.maker.believes(verdict, record.owner), record.stamp)
+                (row.maker.believes(record_match, record.owner), record.stamp)
             }
         };
         let refuted = matches!(row.standing, Standing::Refuted | Standing::Doubtful);

@@ -5,10 +5,10 @@ const CGROUPFS: &[u8] = include_bytes!("../../../../fuzz/corpus/kubelet_pods/cgr
 
 fn told(body: &[u8]) -> (BTreeMap<String, Identity>, BTreeMap<String, Identity>) {
     let (mut containers, mut pods) = (BTreeMap::new(), BTreeMap::new());
-    let each: &mut dyn FnMut(Whose<'_>, &Identity) = &mut |whose, told| {
+    let each: &mut dyn FnMut(PodOrContainer<'_>, &Identity) = &mut |whose, told| {
         let (list, key) = match whose {
-            Whose::Container(id) => (&mut containers, id),
-            Whose::Pod(uid) => (&mut pods, uid),
+            PodOrContainer::Container(id) => (&mut containers, id),
+            PodOrContainer::Pod(uid) => (&mut pods, uid),
         };
         list.insert(key.to_owned(), *told);
     };

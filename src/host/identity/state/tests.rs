@@ -8,7 +8,7 @@ macro_rules! corpus {
 }
 
 /// Name, pod, namespace, host name and role.
-fn seen(it: Option<Noted>) -> [String; 5] {
+fn seen(it: Option<RuntimeRecord>) -> [String; 5] {
     let it = it.expect("it can be read").identity;
     [&*it.name, &it.pod, &it.namespace, &it.hostname, it.role.map_or("", Role::name)].map(str::to_owned)
 }
@@ -86,8 +86,9 @@ fn an_applications_environment_gives_no_name() {
 
 #[test]
 fn the_cgroup_record_of_each_runtime_is_parsed() {
-    let of =
-        |noted: Option<Noted>| noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default();
+    let of = |noted: Option<RuntimeRecord>| {
+        noted.expect("it can be read").cgroup.map(String::from).unwrap_or_default()
+    };
     assert_eq!(of(oci(corpus!("oci_spec/containerd-ctr"))), "/default/redis");
     assert!(of(oci(corpus!("oci_spec/containerd-pod"))).starts_with("kubepods-burstable-pod9f1f8a52"));
     assert_eq!(of(oci(b"{}")), "");

@@ -1,6 +1,7 @@
 //! The reader over trees that are written for each test, and over this host's own.
 
 mod follow;
+mod idle;
 mod layouts;
 mod read;
 mod real;

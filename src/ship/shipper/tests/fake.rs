@@ -68,6 +68,9 @@ impl Drop for TestLog {
     }
 }
 
+/// Called while the transport waits: from the time that it is now until at most that time.
+pub(super) type Passes = Box<dyn FnMut(Duration, Option<Duration>) -> (Duration, bool)>;
+
 /// The transport of a test: its clock stands still but for what is waited for.
 pub(super) struct FakeTransport {
     pub(super) clock: Duration,
@@ -81,7 +84,7 @@ pub(super) struct FakeTransport {
     pub(super) leave_at: Duration,
     /// What happens while it waits: a step up to that time at most. Returns the time it came to, and
     /// whether records came.
-    pub(super) passes: Box<dyn FnMut(Duration, Option<Duration>) -> (Duration, bool)>,
+    pub(super) passes: Passes,
 }
 
 impl FakeTransport {

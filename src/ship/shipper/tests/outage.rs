@@ -14,6 +14,54 @@ fn disk_use(dir: &Path) -> u64 {
     fs::read_dir(dir).unwrap().filter_map(|entry| entry.unwrap().metadata().ok()).map(|data| data.len()).sum()
 }
 
+/// A server that takes every record without looking for duplicates.
+fn take_all(request: &FakeRequest<'_>, index: &mut Vec<String>) -> (u16, Option<&'static str>, String) {
+    index.extend(request.sent.iter().map(|sent| sent.id.clone()));
+    let item = |sent: &Sent| format!("{{\"create\":{{\"_id\":\"{}\",\"status\":201}}}}", sent.id);
+    let items: Vec<String> = request.sent.iter().map(item).collect();
+    (200, None, format!("{{\"items\":[{}]}}", items.join(",")))
+}
+
+/// Writes `RATE` events a second into the log from `began` to `ends`, while the shipper waits.
+fn load(
+    writer: &Rc<RefCell<Writer>>,
+    ids: &Rc<RefCell<Vec<String>>>,
+    dir: &Path,
+    began: Duration,
+    ends: Duration,
+) -> Passes {
+    let (writer, ids, dir) = (writer.clone(), ids.clone(), dir.to_owned());
+    Box::new(move |now, until| {
+        let end = until.unwrap();
+        if now >= ends {
+            return (end, false);
+        }
+        let to = (now + SECOND).min(end);
+        // By absolute time, so that steps of any length add up to the rate.
+        let due = |at: Duration| u32::try_from((at - began).as_millis() * u128::from(RATE) / 1000).unwrap();
+        ids.borrow_mut().extend(write(&mut writer.borrow_mut(), due(now), due(to) - due(now)));
+        let used = disk_use(&dir);
+        // `next` is made ahead, the cursor and the rejections are small.
+        assert!(used <= BUDGET + SEGMENT + (64 << 10), "{used} bytes of log");
+        (to, true)
+    })
+}
+
+/// The first attempt after the server is back comes soon, and catching up keeps to its rate.
+fn check_catching_up(fake: &FakeTransport, back: Duration) {
+    let first = fake.requests.iter().find(|(at, _)| *at >= back).unwrap().0;
+    assert!(first - back <= Duration::from_secs(60), "{:?}", first - back);
+    let catching_up = fake.requests.iter().filter(|(at, count)| *at >= back && *count > 500);
+    let times: Vec<Duration> = catching_up.map(|(at, _)| *at).collect();
+    assert!(times.len() > 30, "{} large batches", times.len());
+    let took = *times.last().unwrap() - times[0];
+    assert!(
+        took >= Duration::from_secs(times.len() as u64 / 4 - 1),
+        "{} batches of 256 KiB in {took:?}",
+        times.len()
+    );
+}
+
 #[test]
 fn after_an_hour_of_outage_the_log_is_bounded_drops_are_counted_and_the_rest_is_shipped_in_order() {
     let test_log = TestLog::new(SEGMENT, BUDGET);
@@ -23,38 +71,12 @@ fn after_an_hour_of_outage_the_log_is_bounded_drops_are_counted_and_the_rest_is_
     let began = Duration::from_secs(1000);
     let back = began + HOUR;
     let mut fake = FakeTransport::new(move |request, index| {
-        if request.at < back {
-            return Err("connection refused");
-        }
-        for sent in request.sent {
-            index.push(sent.id.clone());
-        }
-        let items: Vec<String> = request
-            .sent
-            .iter()
-            .map(|sent| format!("{{\"create\":{{\"_id\":\"{}\",\"status\":201}}}}", sent.id))
-            .collect();
-        Ok((200, None, format!("{{\"items\":[{}]}}", items.join(","))))
+        if request.at < back { Err("connection refused") } else { Ok(take_all(request, index)) }
     });
     // The host goes on for ten minutes after the server is back.
     let ends = back + Duration::from_secs(600);
     fake.leave_at = ends + Duration::from_secs(600);
-    let (theirs, kept, dir) = (writer.clone(), ids.clone(), test_log.dir.clone());
-    let mut most = 0;
-    fake.passes = Box::new(move |now, until| {
-        let end = until.unwrap();
-        if now >= ends {
-            return (end, false);
-        }
-        let to = (now + SECOND).min(end);
-        // By absolute time, so that steps of any length add up to the rate.
-        let due = |at: Duration| u32::try_from((at - began).as_millis() * u128::from(RATE) / 1000).unwrap();
-        kept.borrow_mut().extend(write(&mut theirs.borrow_mut(), due(now), due(to) - due(now)));
-        most = most.max(disk_use(&dir));
-        // `next` is made ahead, the cursor and the notes are small.
-        assert!(most <= BUDGET + SEGMENT + (64 << 10), "{most} bytes of log");
-        (to, true)
-    });
+    fake.passes = load(&writer, &ids, &test_log.dir, began, ends);
     let batch_settings = BatchSettings { batch: 256 << 10, catch_up: 1 << 20, ..BATCH_SETTINGS };
     let stats = run(&mut fake, &test_log.dir, &progress, batch_settings);
     let (written, counters) = (ids.borrow().len() as u64, writer.borrow().counters());
@@ -73,18 +95,7 @@ fn after_an_hour_of_outage_the_log_is_bounded_drops_are_counted_and_the_rest_is_
     // From the end of the outage on there is no gap.
     let newest: Vec<String> = ids.borrow().iter().rev().take(30_000).rev().cloned().collect();
     assert_eq!(fake.index[fake.index.len() - 30_000..], newest[..]);
-    // The first attempt after the server is back comes soon, and catching up keeps to its rate.
-    let first = fake.requests.iter().find(|(at, _)| *at >= back).unwrap().0;
-    assert!(first - back <= Duration::from_secs(60), "{:?}", first - back);
-    let catching_up = fake.requests.iter().filter(|(at, count)| *at >= back && *count > 500);
-    let times: Vec<Duration> = catching_up.map(|(at, _)| *at).collect();
-    assert!(times.len() > 30, "{} large batches", times.len());
-    let took = *times.last().unwrap() - times[0];
-    assert!(
-        took >= Duration::from_secs(times.len() as u64 / 4 - 1),
-        "{} batches of 256 KiB in {took:?}",
-        times.len()
-    );
-    let log_lines = |word: &str| fake.log_lines.iter().filter(|line| line.contains(word)).count();
-    assert_eq!((log_lines("cannot ship"), log_lines("again;")), (1, 1), "{:?}", fake.log_lines);
+    check_catching_up(&fake, back);
+    let said = |word: &str| fake.log_lines.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((said("cannot ship"), said("again;")), (1, 1), "{:?}", fake.log_lines);
 }

@@ -17,13 +17,13 @@ use crate::log::{RecordId, Writer};
 use crate::sys;
 
 /// A folder with a log, a config that names both, and what is asked of them.
-pub(super) struct Desk {
+pub(super) struct Fixture {
     folder: PathBuf,
     pub(super) writer: Option<Writer>,
 }
 
-impl Desk {
-    pub(super) fn new() -> Desk {
+impl Fixture {
+    pub(super) fn new() -> Fixture {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("onset-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
@@ -34,11 +34,11 @@ impl Desk {
             socket, log
         );
         fs::write(folder.join("onset.toml"), config).expect("a file");
-        let mut desk = Desk { folder, writer: None };
-        let config = crate::config::Config::load(Some(&desk.path("onset.toml")), &[]).expect("valid");
+        let mut fixture = Fixture { folder, writer: None };
+        let config = crate::config::Config::load(Some(&fixture.path("onset.toml")), &[]).expect("valid");
         let (writer, _) = Writer::open(&config.log).expect("a new log");
-        desk.writer = Some(writer);
-        desk
+        fixture.writer = Some(writer);
+        fixture
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +76,7 @@ impl Desk {
         id
     }
 
-    /// Runs a command with the desk's config: its exit code and what it said to whom.
+    /// Runs a command with the fixture's config: its exit code and what it said to whom.
     pub(super) fn onset(&self, args: &[&str]) -> (u8, String, String) {
         let config = format!("--config={}", self.path("onset.toml").display());
         let args: Vec<&str> = args.iter().copied().chain([config.as_str()]).collect();
@@ -126,7 +126,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.writer = None;
         let _ = fs::remove_dir_all(&self.folder);

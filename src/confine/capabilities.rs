@@ -5,7 +5,7 @@ use std::io;
 
 /// A capability that the agent may use.
 #[derive(Clone, Copy, Debug)]
-pub struct Right {
+pub struct Capability {
     /// Its name.
     pub name: &'static str,
     /// Its number, as in <linux/capability.h>.
@@ -41,8 +41,8 @@ pub struct Host {
 const MAPS_ACCOUNTED: (u32, u32) = (5, 11);
 
 /// Every capability that is of use, the most important first.
-pub const RIGHTS: [Right; 8] = [
-    Right {
+pub const CAPABILITIES: [Capability; 8] = [
+    Capability {
         name: "CAP_BPF",
         number: 39,
         purpose: "loads and attaches BPF programs",
@@ -50,7 +50,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |_| true,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_PERFMON",
         number: 38,
         purpose: "samples all CPUs and looks into the kernel",
@@ -58,7 +58,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |_| true,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_SYS_PTRACE",
         number: 19,
         purpose: "sees which files other users' processes run, also in their mount namespaces",
@@ -66,7 +66,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |_| true,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_DAC_READ_SEARCH",
         number: 2,
         purpose: "reads files of containers and their runtimes, and secrets, whoever owns them",
@@ -74,7 +74,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |_| true,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_SYSLOG",
         number: 34,
         purpose: "sees the addresses in /proc/kallsyms",
@@ -82,7 +82,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |host| !host.open_symbols,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_CHECKPOINT_RESTORE",
         number: 40,
         purpose: "opens files that processes have mapped and that were deleted since",
@@ -90,7 +90,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |_| false,
         optional: true,
     },
-    Right {
+    Capability {
         name: "CAP_SYS_RESOURCE",
         number: 24,
         purpose: "before Linux 5.11 locks memory for maps, and on some kernels before 6.5 arms PSI triggers",
@@ -98,7 +98,7 @@ pub const RIGHTS: [Right; 8] = [
         needed: |host| host.release < MAPS_ACCOUNTED && !host.memlock || host.triggers_refused,
         optional: false,
     },
-    Right {
+    Capability {
         name: "CAP_SYS_ADMIN",
         number: SYS_ADMIN.trailing_zeros(),
         purpose: "samples where kernel.perf_event_paranoid is over 2 on Debian and its kin, and reads /proc/PID/stack without BTF",
@@ -121,10 +121,10 @@ const SYS_PTRACE: u64 = 1 << 19;
 const DAC_READ_SEARCH: u64 = 1 << 2;
 const CHECKPOINT_RESTORE: u64 = 1 << 40;
 
-/// What is kept after start wherever it is held: the first six of `RIGHTS`.
+/// What is kept after start wherever it is held: the first six of `CAPABILITIES`.
 pub const KEPT: u64 = BPF | PERFMON | SYS_PTRACE | DAC_READ_SEARCH | SYSLOG | CHECKPOINT_RESTORE;
 
-impl Right {
+impl Capability {
     /// Whether this host asks for it.
     #[must_use]
     pub fn needed(&self, host: &Host) -> bool {
@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn the_kept_capabilities_are_those_of_the_table() {
-        let kept: Vec<_> = RIGHTS.iter().filter(|right| right.is_in(KEPT)).map(|right| right.name).collect();
+        let kept: Vec<_> =
+            CAPABILITIES.iter().filter(|right| right.is_in(KEPT)).map(|right| right.name).collect();
         assert_eq!(
             kept,
             [
@@ -264,7 +265,7 @@ mod tests {
             memlock: false,
             open_symbols: false,
         };
-        assert!(RIGHTS.iter().all(|right| right.needed(&worst) != right.optional));
+        assert!(CAPABILITIES.iter().all(|right| right.needed(&worst) != right.optional));
     }
 
     #[test]
@@ -277,8 +278,9 @@ mod tests {
             memlock,
             open_symbols: false,
         };
-        let asks =
-            |name: &str, host: Host| RIGHTS.iter().any(|right| right.name == name && right.needed(&host));
+        let asks = |name: &str, host: Host| {
+            CAPABILITIES.iter().any(|right| right.name == name && right.needed(&host))
+        };
         assert!(asks("CAP_SYS_RESOURCE", host((5, 10), true, false)));
         assert!(!asks("CAP_SYS_RESOURCE", host((5, 10), true, true)), "nothing is left to be locked for");
         assert!(asks("CAP_SYS_RESOURCE", Host { triggers_refused: true, ..host((6, 1), true, true) }));
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(stand_ins(!BPF), SYS_ADMIN);
         assert_eq!(stand_ins(!PERFMON), SYS_ADMIN);
         let held: Vec<_> =
-            RIGHTS.iter().filter(|right| right.is_held(SYS_ADMIN)).map(|right| right.name).collect();
+            CAPABILITIES.iter().filter(|right| right.is_held(SYS_ADMIN)).map(|right| right.name).collect();
         assert_eq!(held, ["CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE", "CAP_SYS_ADMIN"]);
     }
 }

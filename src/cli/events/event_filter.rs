@@ -5,30 +5,30 @@ use std::cell::Cell;
 use serde_json::Value;
 
 use crate::cli::document::{Document, Envelope};
-use crate::cli::{Failure, Given};
+use crate::cli::{Failure, ParsedArgs};
 use crate::clock::Wall;
 use crate::host::Reader as Host;
 use crate::host::containers::NotFound;
 use crate::tracer::{Spec, TRACERS, no_tracer};
 
 /// What is asked for, and what of it was seen.
-pub(super) struct Choice<'a> {
+pub(super) struct EventFilter<'a> {
     tracer: Option<&'a str>,
     container: Option<&'a str>,
     since: Option<Wall>,
-    /// There was an event of this tracer, and one that names this container.
+    /// Existing was an event of this tracer, and one that names this container.
     tracer_seen: Cell<bool>,
     container_seen: Cell<bool>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> EventFilter<'a> {
     pub(super) fn new(
         tracer: Option<&'a str>,
         container: Option<&'a str>,
         since: Option<Wall>,
-    ) -> Choice<'a> {
+    ) -> EventFilter<'a> {
         let unseen = || Cell::new(false);
-        Choice { tracer, container, since, tracer_seen: unseen(), container_seen: unseen() }
+        EventFilter { tracer, container, since, tracer_seen: unseen(), container_seen: unseen() }
     }
 
     /// Whether an event is wanted. What is no document has nothing to be chosen by: it is wanted where
@@ -54,13 +54,13 @@ impl<'a> Choice<'a> {
     }
 
     /// Once all events were seen: why none can fit the container. An unknown tracer is a misuse.
-    pub(super) fn nothing(&self, given: &Given) -> Result<Option<String>, Failure> {
+    pub(super) fn nothing(&self, args: &ParsedArgs) -> Result<Option<String>, Failure> {
         if let Some(name) = self.tracer.filter(|_| !self.tracer_seen.get())
-            && !specs(given).iter().any(|spec| spec.name == name)
+            && !specs(args).iter().any(|spec| spec.name == name)
         {
-            return Err(Failure::Usage(no_tracer(name, specs(given))));
+            return Err(Failure::Usage(no_tracer(name, specs(args))));
         }
-        Ok(self.container.filter(|id| !self.container_seen.get() && !is_there(id, given)).map(|id| {
+        Ok(self.container.filter(|id| !self.container_seen.get() && !is_there(id, args)).map(|id| {
             format!("no event in the log names a container {id}, and there is none here; onset containers lists them")
         }))
     }
@@ -87,16 +87,16 @@ fn names(bytes: &[u8], wanted: &str) -> bool {
 }
 
 /// The tracers that there are: those of the config, or of the program where none can be read.
-fn specs(given: &Given) -> Vec<&'static Spec> {
-    match given.config() {
+fn specs(args: &ParsedArgs) -> Vec<&'static Spec> {
+    match args.config() {
         Ok(config) => config.tracers.iter().map(|tracer| tracer.spec).collect(),
         Err(_) => TRACERS.to_vec(),
     }
 }
 
 /// Whether a container of this id is on this host now.
-fn is_there(id: &str, given: &Given) -> bool {
-    let Ok(config) = given.config() else { return false };
+fn is_there(id: &str, args: &ParsedArgs) -> bool {
+    let Ok(config) = args.config() else { return false };
     let Ok(host) = Host::open(&config.paths, config.containers) else { return false };
     !matches!(host.containers().find(id), Err(NotFound::None))
 }

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::accounts::{Grown, Sched};
+use crate::accounts::{Growth, Sched};
 use crate::burns::{sampled, samples_of};
 use crate::cgroup::Cgroup;
 use crate::programs::{Worker, pinned};
@@ -47,7 +47,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
     let half_before = Sched::of(half.pid());
     let (pid, (over, is_over)) = (steady.pid(), mpsc::channel());
     std::thread::scope(|scope| {
-        let ran = scope.spawn(move || Grown::of(|| Sched::of(pid).ran, is_over));
+        let ran = scope.spawn(move || Growth::of(|| Sched::of(pid).ran, is_over));
         let waits = window.capture("waitrate", Some(&cgroups[0]), LASTING);
         let [of_steady, mut of_half] =
             cgroups.each_ref().map(|cgroup| window.capture("cpuidle", Some(cgroup), LASTING));
