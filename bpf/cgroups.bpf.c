@@ -183,8 +183,8 @@ static __always_inline void find_state(struct cgroup_parts *parts, enum hierarch
 	parts->states[hierarchy] = parts->cgroups[hierarchy] ? (void *)read_u64(states + index * 8) : NULL;
 }
 
-#define FIND_STATE(parts, hierarchy, id)                                                           \
-	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, id))                                 \
+#define FIND_STATE(parts, hierarchy, id)                                                                     \
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, id))                                           \
 	find_state(parts, hierarchy, bpf_core_enum_value(enum cgroup_subsys_id, id))
 
 /*
@@ -369,7 +369,8 @@ static __always_inline void tell_cpus(struct cgroup_record *record, struct cgrou
 	record->told |= CPUS;
 }
 
-/* Counts of pages: of the lists of anonymous memory and what is locked, of what is mapped, of what is shared. */
+/* Counts of pages: of the lists of anonymous memory and what is locked, of what is mapped, of what is shared.
+ */
 struct pages {
 	__s64 lists[5];
 	__s64 anon;
@@ -407,7 +408,8 @@ static long add_cpu_pages(__u32 cpu, struct page_sum *sum)
 
 	if (!of_cpu_here)
 		return 1;
-	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state_prev), -1);
+	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state_prev),
+		  -1);
 	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state), 1);
 	return 0;
 }
@@ -506,8 +508,8 @@ static long find_part(__u32 cpu, void *unused)
 		return 1;
 	part->seen = (__u64)there;
 	part->map = (__u64)&marker;
-	part->offset = part->seen - read_u64((void *)part->map +
-					     bpf_core_field_offset(struct bpf_array, pptrs));
+	part->offset =
+		part->seen - read_u64((void *)part->map + bpf_core_field_offset(struct bpf_array, pptrs));
 	return 0;
 }
 

@@ -98,6 +98,8 @@ pub struct Agent {
     backlog: bool,
     /// The cgroups were not looked through to the end.
     scanning: bool,
+    /// When the look began whose containers are not read to the end.
+    looking: Option<Now>,
     /// From this slot on it is not seen to yet whether containers have other names.
     renamed: Option<usize>,
     /// The slot from which the next such look begins: the last one found no room there.
@@ -171,6 +173,7 @@ impl Agent {
     fn patience(&self, now: Duration) -> Option<Duration> {
         let more = self.backlog
             || self.scanning
+            || self.looking.is_some()
             || self.renamed.is_some()
             || self.shared.pending()
             || self.records_wait();
@@ -201,8 +204,9 @@ impl Agent {
         self.follow();
         self.name();
         self.read_for_records();
-        self.look(now);
-        self.hand_out_records(now);
+        if let Some(at) = self.look(now) {
+            self.hand_out_records(at);
+        }
         self.answers(now);
         self.http_view(|http, view| {
             http.resume(now.mono, view);
@@ -273,14 +277,20 @@ impl Agent {
         });
     }
 
-    /// Reads what the tracers whose time has come need, once for all, and feeds them.
-    fn look(&mut self, now: Now) {
+    /// Reads what the tracers whose time has come need, once for all, and feeds them. Returns the time that the
+    /// facts are of; `None`: there are so many containers that it goes on in the next turn.
+    fn look(&mut self, now: Now) -> Option<Now> {
         let due = self.slots.iter().filter(|slot| slot.due);
         let facts = due.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts));
         if !self.slots.iter().any(|slot| slot.due) {
-            return;
+            self.looking = None;
+            return Some(now);
         }
-        self.reader.read(facts, now);
+        let now = *self.looking.get_or_insert(now);
+        if self.reader.read_some(facts, now) == Scan::Partial {
+            return None;
+        }
+        self.looking = None;
         if facts.tasks {
             let captures = &mut self.shared.captures;
             self.reader.count_tasks(|containers, each| captures.sample_tasks(containers, each));
@@ -307,6 +317,7 @@ impl Agent {
                 }
             }
         }
+        Some(now)
     }
 
     /// Hands one event to one tracer, and carries out what it asks for.

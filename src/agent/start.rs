@@ -137,6 +137,7 @@ impl Agent {
             requests: Vec::with_capacity(16),
             backlog: false,
             scanning: false,
+            looking: None,
             renamed: None,
             rename_from: 0,
             faults: AgentFaults::default(),

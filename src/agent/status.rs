@@ -7,7 +7,8 @@ use crate::bpf;
 use crate::clock::{Now, Wall};
 use crate::confine;
 use crate::control::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ReadingStatus, ShipStatus, Status, TracerStatus,
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, ProgramStatus, ReadingStatus, ShipStatus, Status,
+    TracerStatus,
 };
 use crate::host::ReadingMethod;
 use crate::output::OutputStats;

@@ -63,11 +63,7 @@ pub struct Cgroups {
 
 impl Cgroups {
     /// Loads the programs, for a kernel of this release.
-    pub fn load(
-        site: &Site<'_>,
-        release: Option<(u32, u32)>,
-        meter: &mut Meter,
-    ) -> Result<Cgroups, Error> {
+    pub fn load(site: &Site<'_>, release: Option<(u32, u32)>, meter: &mut Meter) -> Result<Cgroups, Error> {
         let unneeded = |why: Error| {
             [CGROUPS, CPU_PARTS].into_iter().for_each(|name| programs::stands(name, Standing::Unneeded));
             Err(why)
@@ -139,13 +135,16 @@ impl CgroupSource for Cgroups {
         let Some(record) = self.records.get_mut(index * RECORD..).and_then(<[u8]>::first_chunk_mut) else {
             return;
         };
-        write(record, &Asked {
-            folders: request.folders.descriptors,
-            nodes: request.folders.nodes,
-            wanted,
-            known_total: known_total.unwrap_or(NONE),
-            known_usage: known_usage.unwrap_or(NONE),
-        });
+        write(
+            record,
+            &Asked {
+                folders: request.folders.descriptors,
+                nodes: request.folders.nodes,
+                wanted,
+                known_total: known_total.unwrap_or(NONE),
+                known_usage: known_usage.unwrap_or(NONE),
+            },
+        );
     }
 
     fn read(&mut self, count: usize) -> bool {
@@ -211,11 +210,7 @@ pub(super) fn parse(record: &[u8; RECORD], page_bytes: u64) -> CgroupCounters {
     let [quota, period, cpus, usage, limit, pages @ ..] = rest;
     let tells = |what: u64| told & what != 0;
     let time = Duration::from_nanos;
-    let sum = CpuSum {
-        total: time(total),
-        user: time(user),
-        system: time(system),
-    };
+    let sum = CpuSum { total: time(total), user: time(user), system: time(system) };
     let limit = match limit.checked_mul(page_bytes) {
         Some(bytes) => Limit::of(bytes),
         None => Limit::Unlimited,
@@ -245,13 +240,16 @@ fn told_of<T>(same: bool, new: Option<T>) -> Told<T> {
 }
 
 fn quota_of(quota_us: u64, period_us: u64) -> Option<Quota> {
-    if quota_us == NONE { Some(Quota::Unlimited) } else { crate::host::cgroup::quota::cores(quota_us, period_us) }
+    if quota_us == NONE {
+        Some(Quota::Unlimited)
+    } else {
+        crate::host::cgroup::quota::cores(quota_us, period_us)
+    }
 }
 
 /// Counts of pages may be below zero for a moment, which the kernel shows as zero.
 fn held(pages: [u64; 5], page_bytes: u64) -> Option<Unreclaimable> {
-    let [inactive, active, locked, anon, shmem] = pages.map(|pages| {
-        Some(u64::try_from(pages.cast_signed()).unwrap_or(0).saturating_mul(page_bytes))
-    });
+    let [inactive, active, locked, anon, shmem] =
+        pages.map(|pages| Some(u64::try_from(pages.cast_signed()).unwrap_or(0).saturating_mul(page_bytes)));
     Unreclaimable::of(anon, shmem, locked, [active, inactive])
 }

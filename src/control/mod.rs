@@ -16,8 +16,8 @@ mod status;
 
 pub use client::ask;
 pub use status::{
-    BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ProgramStatus, ReadingStatus, ShipStatus, Status,
-    TracerStatus,
+    BudgetStatus, LastEvent, LogStatus, LoopStatus, Outcome, OutputStatus, ProgramStatus, ReadingStatus,
+    ShipStatus, Status, TracerStatus,
 };
 
 use crate::fixed_buf::FixedBuf;

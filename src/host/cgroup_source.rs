@@ -23,8 +23,7 @@ pub struct CgroupFolders {
 
 impl CgroupFolders {
     /// No folders.
-    pub const NONE: CgroupFolders =
-        CgroupFolders { descriptors: [-1; HIERARCHIES], nodes: [0; HIERARCHIES] };
+    pub const NONE: CgroupFolders = CgroupFolders { descriptors: [-1; HIERARCHIES], nodes: [0; HIERARCHIES] };
 }
 
 /// What is asked of one cgroup.
@@ -71,11 +70,7 @@ impl CpuSum {
         let share = Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX));
         let system = share.max(least_system);
         let user = self.total.saturating_sub(system);
-        if user < least_user {
-            [least_user, self.total.saturating_sub(least_user)]
-        } else {
-            [user, system]
-        }
+        if user < least_user { [least_user, self.total.saturating_sub(least_user)] } else { [user, system] }
     }
 }
 

@@ -127,7 +127,8 @@ fn one_run_of_a_program_reads_of_each_container_what_its_text_files_say() {
     let told = await_that("it to be held back", SOON, || {
         let told = read(&mut program, &ids);
         let throttling = told.first()?.throttling?;
-        (throttling.throttled_periods > 3 && throttling.throttled > Duration::from_millis(100)).then_some(told)
+        (throttling.throttled_periods > 3 && throttling.throttled > Duration::from_millis(100))
+            .then_some(told)
     });
     assert_eq!(told.first().unwrap().capacity_cores, Some(0.05));
     let memory = told.get(1).unwrap().memory.unwrap();
@@ -154,7 +155,11 @@ fn status_and_doctor_say_by_which_way_containers_are_read() {
     let _cgroup = Cgroup::new("shown");
     let agent = Agent::start(&only("cpuidle", "every = \"1s\""));
     let old = release(Path::new("/proc")).unwrap() < SINCE;
-    let wanted = if old { "cpu_time by text: the program that reads cgroups needs Linux 5.19" } else { "cpu_time by bpf" };
+    let wanted = if old {
+        "cpu_time by text: the program that reads cgroups needs Linux 5.19"
+    } else {
+        "cpu_time by bpf"
+    };
     await_that("the way that CPU time is read", SOON, || {
         let status = done(&mut agent.onset(&["status"]));
         status.contains(&format!("readings    {wanted}")).then_some(())
@@ -162,6 +167,9 @@ fn status_and_doctor_say_by_which_way_containers_are_read() {
     let doctor = run(&mut agent.onset(&["doctor"]));
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains(&format!("readings {wanted}")), "{doctor}");
-    assert_eq!(agent.metric("onset_bpf_program_state{program=\"cgroups\",state=\"loaded\"}"), Some(f64::from(u8::from(!old))));
+    assert_eq!(
+        agent.metric("onset_bpf_program_state{program=\"cgroups\",state=\"loaded\"}"),
+        Some(f64::from(u8::from(!old)))
+    );
     assert_eq!(agent.leave(), Some(0));
 }

@@ -5,7 +5,8 @@ use crate::host::Unreclaimable;
 use crate::host::cgroup_source::{CgroupCounters, CgroupRequest, CgroupSource};
 
 /// What is read of containers, each by itself from the source or from text.
-pub(super) const GROUPS: [&str; 5] = ["cpu_time", "throttling", "cpu_bounds", "memory", "memory_unreclaimable"];
+pub(super) const GROUPS: [&str; 5] =
+    ["cpu_time", "throttling", "cpu_bounds", "memory", "memory_unreclaimable"];
 
 /// Places in `GROUPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,10 @@ pub(super) struct Counters {
 
 impl std::fmt::Debug for Counters {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.debug_struct("Counters").field("proof", &self.proof).field("ways", &self.ways).finish_non_exhaustive()
+        to.debug_struct("Counters")
+            .field("proof", &self.proof)
+            .field("ways", &self.ways)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@ mod follow;
 mod layouts;
 mod read;
 mod real;
+mod source;
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
