@@ -107,12 +107,15 @@ fn load(site: &Site<'_>, cpus: usize, meter: &mut Meter) -> Result<Cgroups, Erro
     })
 }
 
+/// What a program is given, in bytes.
+const ARGUMENTS: u32 = u64::BITS / 8;
+
 /// Runs a program once, here, with one argument.
 fn run(program: &OwnedFd, argument: u64) -> io::Result<()> {
-    let arguments = [argument];
+    let arguments: [u64; 1] = [argument];
     let mut opts = bpf_test_run_opts {
         ctx_in: (&raw const arguments).cast(),
-        ctx_size_in: size_of_val(&arguments) as u32,
+        ctx_size_in: ARGUMENTS,
         ..Default::default()
     };
     opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
