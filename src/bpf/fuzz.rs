@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use super::cgroups;
 use super::io::address;
 use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
 use super::sent::{Count, Sent};
@@ -40,6 +41,19 @@ fn stream<const SIZE: usize>(data: &[u8], room: usize, mut each: impl FnMut(&[u8
         })
     });
     assert_eq!((count, read.is_ok()), (data.len() / SIZE, data.len().is_multiple_of(SIZE)));
+}
+
+/// What is told of cgroups: it takes no memory, and pages that are told add up.
+pub fn cgroup(data: &[u8]) {
+    for record in data.as_chunks::<{ cgroups::RECORD }>().0 {
+        let told = heap::untouched(|| cgroups::parse(record, 4096));
+        assert_eq!(told.nodes.first(), Some(&word(record, 16)));
+        if let (Some(held), Some(throttling)) = (told.held, told.throttling) {
+            assert!(held.shmem_bytes.is_some() && held.locked_bytes.is_some());
+            assert_eq!(throttling.periods, word(record, 8 * 13));
+        }
+        assert!(told.cpus.is_none_or(|cpus| cpus <= 64));
+    }
 }
 
 /// All tasks in passing, out of the task iterator: each is counted once, and none takes memory.
