@@ -72,6 +72,9 @@ struct cgroup_record {
 	__u64 user_ns;
 	__u64 system_ns;
 	__u64 total_ns;
+	/* What the text file last said of both, which never goes back. */
+	__u64 last_user_ns;
+	__u64 last_system_ns;
 	__u64 periods;
 	__u64 throttled_periods;
 	__u64 throttled_ns;
@@ -296,9 +299,10 @@ static __always_inline bool sum_base(struct cgroup *cgroup, struct time_sum *sum
 
 static __always_inline void tell_time(struct cgroup_record *record, struct cgroup_parts *parts)
 {
+	struct cgroup *cgroup = parts->cgroups[unified ? CPU : CPUACCT];
 	struct time_sum sum = {};
 
-	if (!(unified ? sum_base(parts->cgroups[CPU], &sum) : sum_cpuacct(parts->states[CPUACCT], &sum)))
+	if (!(unified ? sum_base(cgroup, &sum) : sum_cpuacct(parts->states[CPUACCT], &sum)))
 		return;
 	if (sum.total == record->known_total_ns) {
 		record->told |= SAME_TIME;
@@ -307,6 +311,8 @@ static __always_inline void tell_time(struct cgroup_record *record, struct cgrou
 	record->total_ns = sum.total;
 	record->user_ns = sum.user;
 	record->system_ns = sum.system;
+	record->last_user_ns = BPF_CORE_READ(cgroup, prev_cputime.utime);
+	record->last_system_ns = BPF_CORE_READ(cgroup, prev_cputime.stime);
 	record->told |= TIME;
 }
 

@@ -176,14 +176,14 @@ const _: () = assert!(
         && offset_of!(types::cgroup_record, wanted) == 8 * 6
         && offset_of!(types::cgroup_record, told) == 8 * TOLD
         && offset_of!(types::cgroup_record, total_ns) == 8 * 12
-        && offset_of!(types::cgroup_record, periods) == 8 * 13
-        && offset_of!(types::cgroup_record, quota_us) == 8 * 16
-        && offset_of!(types::cgroup_record, cpus) == 8 * 18
-        && offset_of!(types::cgroup_record, usage) == 8 * 19
-        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 21
-        && offset_of!(types::cgroup_record, shmem) == 8 * 25
+        && offset_of!(types::cgroup_record, periods) == 8 * 15
+        && offset_of!(types::cgroup_record, quota_us) == 8 * 18
+        && offset_of!(types::cgroup_record, cpus) == 8 * 20
+        && offset_of!(types::cgroup_record, usage) == 8 * 21
+        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 23
+        && offset_of!(types::cgroup_record, shmem) == 8 * 27
 );
-const WORDS: usize = 26;
+const WORDS: usize = 28;
 const TOLD: usize = 9;
 
 fn write(record: &mut [u8; RECORD], asked: &Asked) {
@@ -209,11 +209,17 @@ pub(super) fn parse(record: &[u8; RECORD], page_bytes: u64) -> CgroupCounters {
         *number = u64::from_ne_bytes(*word);
     }
     let [_, _, node0, node1, node2, node3, _, _, _, told, rest @ ..] = numbers;
-    let [user, system, total, periods, throttled_periods, throttled, rest @ ..] = rest;
+    let [user, system, total, last_user, last_system, periods, throttled_periods, throttled, rest @ ..] =
+        rest;
     let [quota, period, cpus, usage, limit, pages @ ..] = rest;
     let tells = |what: u64| told & what != 0;
     let time = Duration::from_nanos;
-    let sum = CpuSum { total: time(total), user: time(user), system: time(system) };
+    let sum = CpuSum {
+        total: time(total),
+        user: time(user),
+        system: time(system),
+        last: [time(last_user), time(last_system)],
+    };
     let limit = match limit.checked_mul(page_bytes) {
         Some(bytes) => Limit::of(bytes),
         None => Limit::Unlimited,

@@ -50,7 +50,7 @@ pub fn cgroup(data: &[u8]) {
         assert_eq!(told.nodes.first(), Some(&word(record, 16)));
         if let (Some(held), Some(throttling)) = (told.held, told.throttling) {
             assert!(held.shmem_bytes.is_some() && held.locked_bytes.is_some());
-            assert_eq!(throttling.periods, word(record, 8 * 13));
+            assert_eq!(throttling.periods, word(record, 8 * 15));
         }
         assert!(told.cpus.is_none_or(|cpus| cpus <= 64));
     }

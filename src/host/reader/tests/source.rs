@@ -62,7 +62,7 @@ fn everything() -> CgroupCounters {
     let ms = Duration::from_millis;
     CgroupCounters {
         nodes: [7; 4],
-        cpu: Told::New(CpuSum { total: ms(30_000), user: ms(20), system: ms(10) }),
+        cpu: Told::New(CpuSum { total: ms(30_000), user: ms(20), system: ms(10), last: [Duration::ZERO; 2] }),
         uncontrolled: false,
         throttling: Some(Throttling { periods: 3, throttled_periods: 2, throttled: ms(5) }),
         quota: Some(Quota::Cores(0.5)),
