@@ -72,6 +72,9 @@ struct cgroup_record {
 	__u64 user_ns;
 	__u64 system_ns;
 	__u64 total_ns;
+	/* What the text file last said of both, which never goes back. */
+	__u64 last_user_ns;
+	__u64 last_system_ns;
 	__u64 periods;
 	__u64 throttled_periods;
 	__u64 throttled_ns;
@@ -183,8 +186,8 @@ static __always_inline void find_state(struct cgroup_parts *parts, enum hierarch
 	parts->states[hierarchy] = parts->cgroups[hierarchy] ? (void *)read_u64(states + index * 8) : NULL;
 }
 
-#define FIND_STATE(parts, hierarchy, id)                                                           \
-	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, id))                                 \
+#define FIND_STATE(parts, hierarchy, id)                                                                     \
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, id))                                           \
 	find_state(parts, hierarchy, bpf_core_enum_value(enum cgroup_subsys_id, id))
 
 /*
@@ -296,9 +299,10 @@ static __always_inline bool sum_base(struct cgroup *cgroup, struct time_sum *sum
 
 static __always_inline void tell_time(struct cgroup_record *record, struct cgroup_parts *parts)
 {
+	struct cgroup *cgroup = parts->cgroups[unified ? CPU : CPUACCT];
 	struct time_sum sum = {};
 
-	if (!(unified ? sum_base(parts->cgroups[CPU], &sum) : sum_cpuacct(parts->states[CPUACCT], &sum)))
+	if (!(unified ? sum_base(cgroup, &sum) : sum_cpuacct(parts->states[CPUACCT], &sum)))
 		return;
 	if (sum.total == record->known_total_ns) {
 		record->told |= SAME_TIME;
@@ -307,6 +311,8 @@ static __always_inline void tell_time(struct cgroup_record *record, struct cgrou
 	record->total_ns = sum.total;
 	record->user_ns = sum.user;
 	record->system_ns = sum.system;
+	record->last_user_ns = BPF_CORE_READ(cgroup, prev_cputime.utime);
+	record->last_system_ns = BPF_CORE_READ(cgroup, prev_cputime.stime);
 	record->told |= TIME;
 }
 
@@ -369,7 +375,8 @@ static __always_inline void tell_cpus(struct cgroup_record *record, struct cgrou
 	record->told |= CPUS;
 }
 
-/* Counts of pages: of the lists of anonymous memory and what is locked, of what is mapped, of what is shared. */
+/* Counts of pages: of the lists of anonymous memory and what is locked, of what is mapped, of what is shared.
+ */
 struct pages {
 	__s64 lists[5];
 	__s64 anon;
@@ -407,7 +414,8 @@ static long add_cpu_pages(__u32 cpu, struct page_sum *sum)
 
 	if (!of_cpu_here)
 		return 1;
-	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state_prev), -1);
+	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state_prev),
+		  -1);
 	add_pages(&sum->pages, of_cpu_here + bpf_core_field_offset(struct memcg_vmstats_percpu, state), 1);
 	return 0;
 }
@@ -506,8 +514,8 @@ static long find_part(__u32 cpu, void *unused)
 		return 1;
 	part->seen = (__u64)there;
 	part->map = (__u64)&marker;
-	part->offset = part->seen - read_u64((void *)part->map +
-					     bpf_core_field_offset(struct bpf_array, pptrs));
+	part->offset =
+		part->seen - read_u64((void *)part->map + bpf_core_field_offset(struct bpf_array, pptrs));
 	return 0;
 }
 

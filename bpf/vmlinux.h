@@ -92,6 +92,11 @@ struct task_cputime {
 	unsigned long long sum_exec_runtime;
 };
 
+struct prev_cputime {
+	__u64 utime;
+	__u64 stime;
+};
+
 struct cgroup_base_stat {
 	struct task_cputime cputime;
 };
@@ -116,6 +121,7 @@ struct cgroup {
 	struct cgroup_subsys_state *subsys[1];
 	struct cgroup_rstat_base_cpu *rstat_base_cpu;
 	struct cgroup_base_stat bstat;
+	struct prev_cputime prev_cputime;
 	struct cgroup *ancestors[];
 };
 

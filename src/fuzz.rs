@@ -13,6 +13,7 @@ pub type Target = fn(&[u8]);
 /// All of them.
 pub const TARGETS: &[(&str, Target)] = &[
     ("agent_reply", cli::fuzz::agent_reply),
+    ("bpf_cgroup", bpf::fuzz::cgroup),
     ("bpf_io_record", bpf::fuzz::io_record),
     ("bpf_io_row", bpf::fuzz::io_row),
     ("bpf_kallsyms", bpf::fuzz::kallsyms),

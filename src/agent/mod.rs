@@ -108,8 +108,10 @@ pub struct Agent {
     backlog: bool,
     /// The cgroups were not looked through to the end.
     scanning: bool,
-    /// How far the look at all tasks has come.
+    /// How far the look at all tasks has come, until it is handed out.
     task_look: Option<TaskLook>,
+    /// When the look began whose containers are not read to the end.
+    looking: Option<Now>,
     /// From this slot on it is not seen to yet whether containers have other names.
     renamed: Option<usize>,
     /// The slot from which the next such look begins: the last one found no room there.
@@ -184,6 +186,7 @@ impl Agent {
         let more = self.backlog
             || self.scanning
             || self.task_look == Some(TaskLook::Partial)
+            || self.looking.is_some()
             || self.renamed.is_some()
             || self.shared.ledger.has_refused()
             || self.records_wait();
@@ -215,8 +218,9 @@ impl Agent {
         self.name();
         self.take_hooks(now);
         self.read_for_records();
-        self.look(now);
-        self.hand_out_records(now);
+        if let Some(at) = self.look(now) {
+            self.hand_out_records(at);
+        }
         self.answers(now);
         self.remove_retired();
         self.http_view(|http, view| {
@@ -288,16 +292,27 @@ impl Agent {
         });
     }
 
-    /// Reads what the tracers whose time has come need, once for all, and feeds them.
-    fn look(&mut self, now: Now) {
+    /// Reads what the tracers whose time has come need, once for all, and feeds them. Returns the time that the
+    /// facts are of; `None`: there are so many containers that it goes on in the next turn.
+    fn look(&mut self, now: Now) -> Option<Now> {
+        let at = self.looking.unwrap_or(now);
         // Who is told of tasks waits until all were looked at; the others do not.
-        let counted = self.count_tasks(now);
+        let counted = self.count_tasks(at);
         let looks = |slot: &Slot| slot.due && (counted || !slot.spec.facts.tasks);
         if !self.slots.all().any(looks) {
-            return;
+            self.looking = None;
+            return Some(now);
         }
         let facts = self.slots.all().filter(|slot| looks(slot));
-        self.reader.read(facts.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts)), now);
+        let facts = facts.fold(Facts::NONE, |facts, slot| facts.and(slot.spec.facts));
+        if self.reader.read_some(facts, at) == Scan::Partial {
+            self.looking = Some(at);
+            return None;
+        }
+        self.looking = None;
+        if counted {
+            self.task_look = None;
+        }
         for index in self.slots.places() {
             let Some(slot) = self.slots.get_mut(index).filter(|slot| looks(slot)) else { continue };
             slot.due = false;
@@ -308,7 +323,7 @@ impl Agent {
                 None => {
                     slot.reads();
                     slot.counts.samples += 1;
-                    self.feed(index, now, None, &Input::Tick);
+                    self.feed(index, at, None, &Input::Tick);
                 }
                 Some(reason) => {
                     slot.fails(reason);
@@ -316,11 +331,15 @@ impl Agent {
                 }
             }
         }
+        Some(at)
     }
 
     /// Goes on with the look at all tasks, if a tracer is due for one or it has begun. False: more of it is to come.
     fn count_tasks(&mut self, now: Now) -> bool {
-        let under_way = self.task_look.is_some_and(TaskLook::is_under_way);
+        if self.task_look.is_some_and(|look| !look.is_under_way()) {
+            return true; // Who is told of it waits for the containers.
+        }
+        let under_way = self.task_look.is_some();
         if !under_way && !self.slots.all().any(|slot| slot.due && slot.spec.facts.tasks) {
             return true;
         }

@@ -132,9 +132,13 @@ impl Agent {
         records.source.stop();
         records.wake();
         self.read_for_records();
-        self.look(now);
+        let at = loop {
+            if let Some(at) = self.look(now) {
+                break at;
+            }
+        };
         while self.slots.get(index).and_then(|slot| slot.records.as_ref()).is_some_and(Records::waits) {
-            self.hand_out_some(now, index);
+            self.hand_out_some(at, index);
         }
         if let Some(slot) = self.slots.get_mut(index) {
             // This takes it out of the poll, too.

@@ -131,6 +131,7 @@ impl Agent {
             scanning: false,
             task_look: None,
             reloaded: None,
+            looking: None,
             renamed: None,
             rename_from: 0,
             faults: AgentFaults::default(),

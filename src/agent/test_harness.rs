@@ -29,7 +29,13 @@ impl TestHarness {
         for slot in self.agent.slots.all_mut() {
             slot.due |= slot.state.ticks() && due(slot.spec.name);
         }
-        self.agent.once(&mut self.events, Some(Duration::ZERO)).is_continue()
+        loop {
+            let stays = self.agent.once(&mut self.events, Some(Duration::ZERO)).is_continue();
+            // A look at many containers takes several turns.
+            if !stays || self.agent.looking.is_none() {
+                return stays;
+            }
+        }
     }
 
     /// Hands a record to a tracer, as one of its hook's ring is. False: there is no such tracer.

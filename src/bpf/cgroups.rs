@@ -52,7 +52,7 @@ const SAME_USAGE: u64 = 1 << 7;
 const NO_CPU: u64 = 1 << 8;
 
 /// What is asked for and told of one cgroup, in words.
-const RECORD: usize = size_of::<types::cgroup_record>();
+pub(super) const RECORD: usize = size_of::<types::cgroup_record>();
 
 /// The loaded program and the records that it fills in.
 pub struct Cgroups {
@@ -107,12 +107,15 @@ fn load(site: &Site<'_>, cpus: usize, meter: &mut Meter) -> Result<Cgroups, Erro
     })
 }
 
+/// What a program is given, in bytes.
+const ARGUMENTS: u32 = u64::BITS / 8;
+
 /// Runs a program once, here, with one argument.
 fn run(program: &OwnedFd, argument: u64) -> io::Result<()> {
-    let arguments = [argument];
+    let arguments: [u64; 1] = [argument];
     let mut opts = bpf_test_run_opts {
         ctx_in: (&raw const arguments).cast(),
-        ctx_size_in: size_of_val(&arguments) as u32,
+        ctx_size_in: ARGUMENTS,
         ..Default::default()
     };
     opts.sz = size_of_val(&opts) as libbpf_sys::size_t;
@@ -173,14 +176,14 @@ const _: () = assert!(
         && offset_of!(types::cgroup_record, wanted) == 8 * 6
         && offset_of!(types::cgroup_record, told) == 8 * TOLD
         && offset_of!(types::cgroup_record, total_ns) == 8 * 12
-        && offset_of!(types::cgroup_record, periods) == 8 * 13
-        && offset_of!(types::cgroup_record, quota_us) == 8 * 16
-        && offset_of!(types::cgroup_record, cpus) == 8 * 18
-        && offset_of!(types::cgroup_record, usage) == 8 * 19
-        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 21
-        && offset_of!(types::cgroup_record, shmem) == 8 * 25
+        && offset_of!(types::cgroup_record, periods) == 8 * 15
+        && offset_of!(types::cgroup_record, quota_us) == 8 * 18
+        && offset_of!(types::cgroup_record, cpus) == 8 * 20
+        && offset_of!(types::cgroup_record, usage) == 8 * 21
+        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 23
+        && offset_of!(types::cgroup_record, shmem) == 8 * 27
 );
-const WORDS: usize = 26;
+const WORDS: usize = 28;
 const TOLD: usize = 9;
 
 fn write(record: &mut [u8; RECORD], asked: &Asked) {
@@ -206,11 +209,17 @@ pub(super) fn parse(record: &[u8; RECORD], page_bytes: u64) -> CgroupCounters {
         *number = u64::from_ne_bytes(*word);
     }
     let [_, _, node0, node1, node2, node3, _, _, _, told, rest @ ..] = numbers;
-    let [user, system, total, periods, throttled_periods, throttled, rest @ ..] = rest;
+    let [user, system, total, last_user, last_system, periods, throttled_periods, throttled, rest @ ..] =
+        rest;
     let [quota, period, cpus, usage, limit, pages @ ..] = rest;
     let tells = |what: u64| told & what != 0;
     let time = Duration::from_nanos;
-    let sum = CpuSum { total: time(total), user: time(user), system: time(system) };
+    let sum = CpuSum {
+        total: time(total),
+        user: time(user),
+        system: time(system),
+        last: [time(last_user), time(last_system)],
+    };
     let limit = match limit.checked_mul(page_bytes) {
         Some(bytes) => Limit::of(bytes),
         None => Limit::Unlimited,
@@ -252,4 +261,72 @@ fn held(pages: [u64; 5], page_bytes: u64) -> Option<Unreclaimable> {
     let [inactive, active, locked, anon, shmem] =
         pages.map(|pages| Some(u64::try_from(pages.cast_signed()).unwrap_or(0).saturating_mul(page_bytes)));
     Unreclaimable::of(anon, shmem, locked, [active, inactive])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::{Path, PathBuf};
+
+    use super::super::tests::root;
+    use super::*;
+    use crate::bpf::Followed;
+    use crate::host::cgroup_source::CgroupFolders;
+
+    /// A cgroup of this test alone; gone when it is dropped.
+    struct Own(PathBuf);
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+
+    fn source(unified: bool) -> Cgroups {
+        let followed = Followed::create(16).expect("a map");
+        let site = Site { sys: Path::new("/sys"), followed: &followed, unified, cpus: &[] };
+        Cgroups::load(&site, None, &mut Meter::default()).expect("this kernel takes it")
+    }
+
+    fn read(source: &mut Cgroups, folder: &File) -> CgroupCounters {
+        let folders = CgroupFolders { descriptors: [folder.as_raw_fd(); HIERARCHIES], ..CgroupFolders::NONE };
+        let all = CgroupRequest { folders, cpu: true, memory: true, known_total: None, known_usage: None };
+        source.ask(0, &all);
+        assert!(source.read(1));
+        source.counters(0)
+    }
+
+    #[test]
+    fn a_new_cgroup_has_counters_and_none_once_it_is_removed() {
+        if !root() {
+            return;
+        }
+        let v1 = Path::new("/sys/fs/cgroup/cpuacct");
+        let unified = !v1.exists();
+        let above = if unified { Path::new("/sys/fs/cgroup") } else { v1 };
+        let own = Own(above.join(format!("onset-counters-{}", std::process::id())));
+        fs::create_dir(&own.0).expect("a cgroup");
+        let (mut source, folder) = (source(unified), File::open(&own.0).expect("its folder"));
+        let told = read(&mut source, &folder);
+        assert!(matches!(told.cpu, Told::New(sum) if sum.total.is_zero()), "{told:?}");
+        assert_ne!(told.nodes[0], 0);
+        drop(own);
+        // The kernel lets go of it a moment after, which nothing tells of but this.
+        let began = std::time::Instant::now();
+        while read(&mut source, &folder).cpu != Told::Unknown {
+            assert!(began.elapsed() < Duration::from_secs(10), "its memory is read though it is gone");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_no_cgroup_tells_nothing() {
+        if !root() {
+            return;
+        }
+        let mut source = source(false);
+        for path in ["/", "/proc", "/sys", "/dev", "/tmp"] {
+            let told = read(&mut source, &File::open(path).expect("a folder"));
+            assert_eq!((told.nodes, told.cpu, told.memory), ([0; 4], Told::Unknown, Told::Unknown), "{path}");
+        }
+    }
 }

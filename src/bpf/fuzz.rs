@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use super::cgroups;
 use super::io::address;
 use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
 use super::sent::{Count, StackRecord};
@@ -41,6 +42,20 @@ fn stream<const SIZE: usize>(data: &[u8], room: usize, mut each: impl FnMut(&[u8
         })
     });
     assert_eq!((count, read.is_ok()), (data.len() / SIZE, data.len().is_multiple_of(SIZE)));
+}
+
+/// What is told of cgroups: it takes no memory, and pages that are told add up.
+pub fn cgroup(data: &[u8]) {
+    for record in data.as_chunks::<{ cgroups::RECORD }>().0 {
+        let told = heap::untouched(|| cgroups::parse(record, 4096));
+        let (raw, _) = read_before(layout::cgroups::CgroupRecord::read(record));
+        assert_eq!(told.nodes.map(u64::to_ne_bytes).as_flattened(), raw.nodes);
+        if let (Some(held), Some(throttling)) = (told.held, told.throttling) {
+            assert!(held.shmem_bytes.is_some() && held.locked_bytes.is_some());
+            assert_eq!(throttling.periods, raw.periods);
+        }
+        assert!(told.cpus.is_none_or(|cpus| cpus <= 64));
+    }
 }
 
 /// All tasks in passing, out of the task iterator: each is counted once, and none takes memory.

@@ -50,6 +50,8 @@ pub struct CpuSum {
     pub user: Duration,
     /// Ticks in the kernel.
     pub system: Duration,
+    /// User and system time as its text file last told them, which never go back.
+    pub last: [Duration; 2],
 }
 
 impl CpuSum {
@@ -57,7 +59,8 @@ impl CpuSum {
     /// `before`: cputime_adjust() in the kernel's kernel/sched/cputime.c.
     #[must_use]
     pub fn modes(&self, before: [Duration; 2]) -> [Duration; 2] {
-        let [least_user, least_system] = before;
+        let ([user, system], [last_user, last_system]) = (before, self.last);
+        let (least_user, least_system) = (user.max(last_user), system.max(last_system));
         if least_user.saturating_add(least_system) >= self.total {
             return [least_user, least_system];
         }
@@ -145,7 +148,7 @@ mod tests {
     }
 
     fn sum(total: u64, user: u64, system: u64) -> CpuSum {
-        CpuSum { total: ms(total), user: ms(user), system: ms(system) }
+        CpuSum { total: ms(total), user: ms(user), system: ms(system), last: [Duration::ZERO; 2] }
     }
 
     #[test]
@@ -160,5 +163,7 @@ mod tests {
         assert_eq!(sum(1000, 1, 1).modes([ms(700), ms(100)]), [ms(700), ms(300)]);
         assert_eq!(sum(1000, 9, 1).modes([ms(100), ms(400)]), [ms(600), ms(400)]);
         assert_eq!(sum(1000, 1, 1).modes([ms(800), ms(300)]), [ms(800), ms(300)], "ahead of the total");
+        let read = CpuSum { last: [ms(600), ms(0)], ..sum(1000, 1, 1) };
+        assert_eq!(read.modes([ms(500), ms(450)]), [ms(600), ms(400)], "its text file told more");
     }
 }

@@ -167,9 +167,8 @@ fn status_and_doctor_say_by_which_way_containers_are_read() {
     let doctor = run(&mut agent.onset(&["doctor"]));
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains(&format!("readings {wanted}")), "{doctor}");
-    assert_eq!(
-        agent.metric("onset_bpf_program_state{program=\"cgroups\",state=\"loaded\"}"),
-        Some(f64::from(u8::from(!old)))
-    );
+    let state = if old { "unneeded" } else { "loaded" };
+    let state = format!("onset_bpf_program_state{{program=\"cgroups\",state=\"{state}\"}}");
+    assert_eq!(agent.metric(&state), Some(1.0), "{state}");
     assert_eq!(agent.leave(), Some(0));
 }

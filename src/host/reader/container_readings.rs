@@ -1,12 +1,14 @@
 //! What is read of containers at each tick: many at once by the source of counters, then each by itself, where
 //! what the source did not tell is read from text.
 
+use std::time::Duration;
+
 use super::counters::Means;
 use super::counters::ReadingGroup::{self, CpuBounds, CpuTime, Memory, Throttling, Unreclaimable};
 use super::parent_cgroups::lower;
 use super::source::Place;
 use super::tracked_containers::TrackedContainers;
-use super::{Reader, group};
+use super::{Reader, Scan, group};
 use crate::host::Facts;
 use crate::host::cgroup::cpuset;
 use crate::host::cgroup::quota::Quota;
@@ -15,20 +17,51 @@ use crate::host::cgroup_source::{CgroupCounters, CgroupRequest};
 /// Containers that are asked for at once at most.
 const BATCH_MAX: usize = 64;
 
+/// For so long containers are read before the loop sees to other things: what is left is read in its next turn.
+const SLICE: Duration = Duration::from_millis(4);
+
+/// Containers that are to be read in this turn of the tracers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread {
+    due: Facts,
+    /// The first of their slots.
+    slot: usize,
+    online: Option<u32>,
+}
+
 impl Reader {
-    /// Reads CPU time and memory of all containers, as far as they are due.
-    pub(super) fn read_containers(&mut self, due: Facts) {
+    /// Reads CPU time, memory and pressure of all containers, as far as they are due, or of some.
+    pub(super) fn read_containers(&mut self, due: Facts) -> Scan {
+        let more = due.container_cpu || due.container_memory || due.cpu_pressure;
+        let until = crate::sys::monotonic() + SLICE;
+        while let Some(Unread { due, slot, online }) = self.unread
+            && slot < self.tracked.containers.slots()
+        {
+            // What is due in addition is read at another pass; that happens seldom.
+            if !more && crate::sys::monotonic() > until {
+                return Scan::Partial;
+            }
+            let slot = self.read_batch(slot, due, online);
+            self.unread = Some(Unread { due, slot, online });
+        }
+        self.unread = None;
+        if !more {
+            return Scan::Whole;
+        }
+        self.unread = Some(self.begin_containers(due));
+        self.read_containers(Facts::NONE)
+    }
+
+    fn begin_containers(&mut self, due: Facts) -> Unread {
         let groups: &[ReadingGroup] = match (due.container_cpu, due.container_memory) {
             (true, true) => &[CpuTime, Throttling, CpuBounds, Memory, Unreclaimable],
             (true, false) => &[CpuTime, Throttling, CpuBounds],
-            (false, _) => &[Memory, Unreclaimable],
+            (false, true) => &[Memory, Unreclaimable],
+            (false, false) => &[],
         };
         self.counters.begin(groups);
         let online = due.container_cpu.then(|| self.online_cpus()).flatten();
-        let (mut slot, slots) = (0, self.tracked.containers.slots());
-        while slot < slots {
-            slot = self.read_batch(slot, due, online);
-        }
+        Unread { due, slot: 0, online }
     }
 
     fn online_cpus(&mut self) -> Option<u32> {
@@ -42,8 +75,9 @@ impl Reader {
         let most = self.counters.most().min(BATCH_MAX);
         let mut batch = [None; BATCH_MAX];
         let (mut asked, mut slot) = (0, from);
-        while slot < self.tracked.containers.slots() && slot - from < BATCH_MAX {
-            if let Some(request) = self.request(slot, due).filter(|_| asked < most)
+        let is_full = |asked: usize| most > 0 && asked >= most;
+        while slot < self.tracked.containers.slots() && slot - from < BATCH_MAX && !is_full(asked) {
+            if let Some(request) = self.request(slot, due)
                 && let Some(place) = batch.get_mut(slot - from)
             {
                 self.counters.ask(asked, &request);
@@ -63,7 +97,7 @@ impl Reader {
 
     fn request(&mut self, slot: usize, due: Facts) -> Option<CgroupRequest> {
         let Reader { hierarchies, io, tracked, turn, counters, .. } = self;
-        if counters.most() == 0 {
+        if counters.most() == 0 || !(due.container_cpu || due.container_memory) {
             return None;
         }
         let TrackedContainers { containers, leaves, .. } = tracked;
@@ -105,6 +139,9 @@ impl Reader {
         if due.container_memory {
             let above = |io: &mut _| watcher.parents.limit(parent, *turn, hierarchies, io);
             reading.memory = leaf.memory(group, told, &mut means, above);
+        }
+        if due.cpu_pressure {
+            reading.cpu_stall = leaf.cpu_stall(group, means.io);
         }
     }
 }

@@ -29,6 +29,7 @@ use super::{
 use crate::clock::Now;
 use bounds::{Group, Turn};
 use cgroup_watcher::{CgroupWatcher, WatcherContext};
+use container_readings::Unread;
 use counters::Counters;
 use hierarchies::Hierarchies;
 use leaf::Leaf;
@@ -114,6 +115,7 @@ pub struct Reader {
     counters: Counters,
     turn: Turn,
     done: Facts,
+    unread: Option<Unread>,
     host: Host,
     task_counter: TaskCounter,
 }
@@ -164,6 +166,7 @@ impl Reader {
             counters: Counters::new(Err(NO_SOURCE)),
             turn: Turn::default(),
             done: Facts::NONE,
+            unread: None,
             host: Host { disks: Vec::with_capacity(DISKS_MAX), ..Host::default() },
         };
         let now = crate::sys::now();
@@ -203,6 +206,12 @@ impl Reader {
     /// Reads these facts, but for those that were read in this turn already. The first call with
     /// another time begins a turn and forgets the facts of the one before.
     pub fn read(&mut self, facts: Facts, now: Now) {
+        while self.read_some(facts, now) == Scan::Partial {}
+    }
+
+    /// Reads these facts as `read` does, as far as it gets in a few milliseconds. `Scan::Partial`: call it again
+    /// soon, with the same time, and it goes on where it stopped.
+    pub fn read_some(&mut self, facts: Facts, now: Now) -> Scan {
         if self.turn.at != now.mono {
             self.begin(now.mono);
         }
@@ -221,12 +230,10 @@ impl Reader {
         if due.disks {
             self.read_disks();
         }
-        if due.container_cpu || due.container_memory {
-            self.read_containers(due);
-        }
         if due.cpu_pressure {
             self.read_cpu_pressure();
         }
+        self.read_containers(due)
     }
 
     /// Has tasks counted, in as many calls as `sample` takes for a look at all of them: it is given the containers
@@ -238,7 +245,9 @@ impl Reader {
     ) -> TaskLook {
         let look = self.task_counter.count(&self.tracked.containers, sample);
         if let TaskLook::Whole(at) = look {
-            self.read(Facts::NONE, now);
+            if self.turn.at != now.mono {
+                self.begin(now.mono);
+            }
             let TrackedContainers { containers, readings, .. } = &mut self.tracked;
             self.host.tasks = Some(self.task_counter.store(at, containers, readings));
         }
@@ -322,6 +331,7 @@ impl Reader {
     fn begin(&mut self, turn: Duration) {
         self.turn = Turn { at: turn, rationed: self.ration() };
         self.done = Facts::NONE;
+        self.unread = None;
         let host = &mut self.host;
         (host.cpu, host.load, host.memory, host.tasks) = (None, None, None, None);
         host.cpu_stall = None;
@@ -366,16 +376,12 @@ impl Reader {
         io.faults.beyond_capacity += beyond;
     }
 
-    /// A kernel without PSI has none of these files, and is not asked again.
+    /// A kernel without PSI has no such file, and is not asked again.
     fn read_cpu_pressure(&mut self) {
-        let Reader { hierarchies, io, tracked, turn, files, proc, host, .. } = self;
+        let Reader { io, files, proc, host, .. } = self;
         let place = Place { folder: Some(proc), path: b"pressure", again: false, keep: true };
         let stalls = files.cpu_pressure.read(place, "cpu", io, pressure::parse);
         host.cpu_stall = stalls.map(|stalls| stalls.some.total);
-        tracked.each(|container, leaf, reading| {
-            let group = group(container, leaf, hierarchies, *turn);
-            reading.cpu_stall = leaf.cpu_stall(group, io);
-        });
     }
 }
 

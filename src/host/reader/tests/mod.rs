@@ -5,6 +5,7 @@ mod idle;
 mod layouts;
 mod read;
 mod real;
+mod source;
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
