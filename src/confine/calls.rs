@@ -251,6 +251,12 @@ pub(super) fn all() -> impl Iterator<Item = Call> {
     whole.chain(BOUNDED.iter().map(|bounded| bounded.call))
 }
 
+/// Whether a call of this name is refused, always or with some arguments.
+#[must_use]
+pub fn is_guarded(name: &str) -> bool {
+    all().any(|call| call.0 == name)
+}
+
 /// The place of a call whose refusal can be counted.
 pub(super) fn counted(number: i64) -> Option<usize> {
     if BLOCKED_SIGNALS.contains(&number) { None } else { all().position(|call| call.1 == number) }

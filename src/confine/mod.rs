@@ -9,7 +9,7 @@ mod filter;
 mod refused;
 mod rights;
 
-pub use calls::{Allowance, allowances};
+pub use calls::{Allowance, allowances, is_guarded};
 pub use refused::{refused_calls, refused_calls_total};
 pub use rights::{Host, KEPT, RIGHTS, Right, SYS_ADMIN, held};
 
