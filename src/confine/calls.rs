@@ -163,7 +163,7 @@ const BPF_COMMANDS: &[Value] = &[
     ("BPF_TOKEN_CREATE", 36),
 ];
 
-/// A resolver asks the last for the host's addresses.
+/// glibc's resolver asks nscd(8) over the first, and the last for the host's addresses.
 const FAMILIES: &[Value] = &[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16)];
 
 pub(super) const CLONE_THREAD: u32 = 0x0001_0000;
