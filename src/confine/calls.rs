@@ -163,7 +163,7 @@ const BPF_COMMANDS: &[Value] = &[
     ("BPF_TOKEN_CREATE", 36),
 ];
 
-/// A resolver asks the last for the host's addresses.
+/// glibc's resolver asks nscd(8) over the first, and the last for the host's addresses.
 const FAMILIES: &[Value] = &[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16)];
 
 pub(super) const CLONE_THREAD: u32 = 0x0001_0000;
@@ -249,6 +249,12 @@ pub(super) const MANY: usize = FORBIDDEN.len() + FORBIDDEN_HERE.len() + BOUNDED.
 pub(super) fn all() -> impl Iterator<Item = Call> {
     let whole = FORBIDDEN.iter().chain(FORBIDDEN_HERE).copied();
     whole.chain(BOUNDED.iter().map(|bounded| bounded.call))
+}
+
+/// Whether a call of this name is refused, always or with some arguments.
+#[must_use]
+pub fn is_guarded(name: &str) -> bool {
+    all().any(|call| call.0 == name)
 }
 
 /// The place of a call whose refusal can be counted.

@@ -9,7 +9,7 @@ mod capabilities;
 mod filter;
 mod refused;
 
-pub use calls::{Allowance, allowances};
+pub use calls::{Allowance, allowances, is_guarded};
 pub use capabilities::{CAPABILITIES, Capability, Host, KEPT, SYS_ADMIN, held};
 pub use refused::{refused_calls, refused_calls_total};
 
