@@ -9,11 +9,12 @@ use libbpf_rs::{Link, MapCore as _, MapHandle, Object, ObjectBuilder};
 
 use super::btf;
 use super::error::{Error, attempt};
+use super::lost::number;
 use super::meter::Meter;
 use super::programs;
 use super::ring::{Drained, Ring};
+use super::site::Site;
 use super::skeletons::HOOKS;
-use super::stacks::{Site, number};
 
 /// A record is no longer than this; memory for so many of them is set aside at start.
 pub(super) const RECORD_BYTES: usize = 4608;
