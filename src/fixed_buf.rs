@@ -1,5 +1,5 @@
-//! Fixed buffers: bytes of a fixed size, set aside once. What does not fit is refused, so a buffer never
-//! allocates again, and memory that was never written costs nothing.
+//! Fixed buffers: bytes of a fixed size, allocated once. Bytes that do not fit are refused, so a buffer never allocates
+//! again; memory that was never written costs nothing.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -20,12 +20,12 @@ pub struct FixedBuf {
 #[error("the buffer is full")]
 pub struct Full;
 
-/// What one read of a stream brought.
+/// The result of one read of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// Bytes; there may be more.
     Some,
-    /// Nothing for now: the stream will tell when there is.
+    /// No bytes for now: an event will announce more.
     Empty,
     /// The other side will send no more.
     Ended,
@@ -53,7 +53,7 @@ impl FixedBuf {
         Ok(())
     }
 
-    /// Appends once more what is in this range already.
+    /// Appends a copy of the bytes in `range`.
     pub fn repeat(&mut self, range: Range<usize>) -> Result<(), Full> {
         let (written, rest) = self.bytes.split_at_mut_checked(self.len).ok_or(Full)?;
         let again = written.get(range).ok_or(Full)?;
@@ -75,12 +75,12 @@ impl FixedBuf {
         self.len = 0;
     }
 
-    /// Forgets all but the first `len` bytes.
+    /// Drops all but the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Forgets the first `len` bytes.
+    /// Drops the first `len` bytes.
     pub fn consume(&mut self, len: usize) {
         let len = len.min(self.len);
         self.bytes.copy_within(len..self.len, 0);
@@ -106,8 +106,8 @@ impl FixedBuf {
         }
     }
 
-    /// Writes what comes after the first `sent` bytes and moves `sent` on. False: the stream would
-    /// block, and will tell when it no longer does.
+    /// Writes the bytes after the first `sent` and advances `sent`. False: the stream would block; an event will announce
+    /// when it can be written.
     pub fn write_to(&self, sent: &mut usize, stream: &mut impl Write) -> io::Result<bool> {
         while let Some(rest) = self.get(*sent..)
             && !rest.is_empty()

@@ -139,7 +139,7 @@ impl Signals {
         Ok(Signals(File::from(fd)))
     }
 
-    /// The next signal that came, if one did.
+    /// The next pending signal.
     pub fn next(&self) -> Option<libc::c_int> {
         use std::io::Read as _;
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
@@ -229,8 +229,8 @@ pub fn entries(folder: &File) -> io::Result<u64> {
     }
 }
 
-/// Gives the whole memory pages in here back to the system (madvise(2)). What was in them is lost: they
-/// are zeros, or as they were where the kernel refuses.
+/// Returns the whole pages in `memory` to the system (madvise(2)). Their content is lost: they are zeros, or unchanged
+/// where the kernel refuses.
 pub fn discard(memory: &mut [u8]) {
     // SAFETY: takes no pointers.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
@@ -252,7 +252,7 @@ pub fn memlock_is_free() -> bool {
     got == 0 && limit.rlim_max == libc::RLIM_INFINITY
 }
 
-/// Who is at the other end of a unix socket (unix(7), SO_PEERCRED): its user and its group.
+/// The user and the group of a unix socket's peer (unix(7), SO_PEERCRED).
 pub fn peer(socket: &impl AsRawFd) -> io::Result<(u32, u32)> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
@@ -269,8 +269,8 @@ pub fn peer(socket: &impl AsRawFd) -> io::Result<(u32, u32)> {
     Ok((peer.uid, peer.gid))
 }
 
-/// Whether the other end of a unix socket has this group among its others (SO_PEERGROUPS). One that
-/// has more groups than anyone needs is not looked at: false.
+/// Whether a unix socket's peer has `group` among its supplementary groups (SO_PEERGROUPS). False for a peer with more
+/// groups than anyone needs.
 #[must_use]
 pub fn peer_is_in(socket: &impl AsRawFd, group: u32) -> bool {
     /// Of the 65,536 that the kernel allows.
@@ -291,8 +291,7 @@ pub fn peer_is_in(socket: &impl AsRawFd, group: u32) -> bool {
     got.is_ok() && groups.iter().take(count).any(|theirs| *theirs == group)
 }
 
-/// Waits for so long, or until nobody can read any more what is written to this descriptor. Returns
-/// whether that is so. A file always has a reader.
+/// Waits for `patience`, or until the reading end of `to` is closed. Returns whether it is. A file always has a reader.
 pub fn wait_unread(to: &impl AsRawFd, patience: Duration) -> bool {
     let ms = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
     // No event is asked for: the kernel tells of errors and of the other end's going in any case.

@@ -1,5 +1,5 @@
-//! Starts the threads that are there only while there is work: that takes memory, and the loop must
-//! take none. So it has a thread of its own, which sleeps, and a queue that is set aside at start.
+//! Starts the threads that exist only while there is work. Starting a thread allocates, which the loop must not do, so
+//! the spawner has a thread of its own, which sleeps, and a queue that is allocated at start.
 
 use std::io;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ const ROOM: usize = 16;
 /// It only matters for a clock.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What has a queue of jobs, and a thread while jobs wait in it.
+/// A worker: it has a queue of jobs, and a thread while jobs wait in it.
 pub(crate) trait Worker: Send + Sync + 'static {
-    /// What it is asked for.
+    /// Its jobs.
     type Job: Send;
 
     /// The thread's name.
     fn name(&self) -> &'static str;
 
-    /// Where its jobs wait.
+    /// Its queue.
     fn queue(&self) -> &WorkQueue<Self::Job>;
 
-    /// The thread's life. When it returns without having left `jobs`, what waits there is dropped.
+    /// Runs on the thread. If it returns without having left `jobs`, the waiting jobs are dropped.
     fn work(&self, jobs: &mut WorkerGuard<'_, Self::Job>);
 
-    /// Is told that no thread could be started, and that its jobs are dropped.
+    /// Called when no thread could be started and its jobs were dropped.
     fn not_started(&self) {}
 }
 
@@ -97,7 +97,7 @@ impl ThreadSpawner {
         }
     }
 
-    /// Tells it to leave, and waits for that, but not for ever.
+    /// Ends the spawner's thread, and waits for that for a bounded time.
     pub(crate) fn close(&self, deadline: Instant) {
         self.0.close(deadline);
     }

@@ -1,6 +1,6 @@
-//! Jobs for a thread that is there only while there are some: an idle agent keeps no memory of
-//! it. Who pushes a job learns whether a thread must be started; a thread leaves only when it has
-//! seen, under the same lock, that no job waits.
+//! A queue of jobs for a thread that exists only while there are jobs, so that an idle agent needs no memory for it. A
+//! push tells whether a thread must be started; the thread ends only when it has seen, under the same lock, that no job
+//! waits.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ struct Inner<J> {
     closed: bool,
 }
 
-/// What became of a job that was pushed.
+/// The result of pushing a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed<J> {
     /// A thread has it, or will.
@@ -30,14 +30,14 @@ pub(crate) enum Pushed<J> {
     Full(J),
 }
 
-/// What a worker's thread gets from its queue.
+/// What a worker's thread takes from its queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<J> {
     /// The job that waited longest.
     Job(J),
     /// No job came for as long as the thread waited.
     Nothing,
-    /// Nobody pushes jobs any more, and nobody wants results.
+    /// The queue is closed.
     Closed,
 }
 
@@ -86,7 +86,7 @@ impl<J> WorkQueue<J> {
         WorkerGuard { queue: self, on: true }
     }
 
-    /// Tells the thread to leave, and waits for that until `deadline`. False: it is still there.
+    /// Tells the thread to end, and waits for that until `deadline`. False: it still runs.
     pub(crate) fn close(&self, deadline: Instant) -> bool {
         let mut inner = self.lock();
         inner.closed = true;
@@ -137,7 +137,7 @@ impl<J> WorkerGuard<'_, J> {
         })
     }
 
-    /// Does job after job, and leaves when none waits, or when the queue is closed.
+    /// Runs job after job, and returns when none waits or the queue is closed.
     pub(crate) fn each(&mut self, mut work: impl FnMut(J)) {
         loop {
             match self.next(Duration::ZERO) {

@@ -9,11 +9,12 @@ use libbpf_rs::{Link, MapCore as _, MapHandle, Object, ObjectBuilder};
 
 use super::btf;
 use super::error::{Error, attempt};
+use super::lost::number;
 use super::meter::Meter;
 use super::programs;
 use super::ring::{Drained, Ring};
+use super::site::Site;
 use super::skeletons::HOOKS;
-use super::stacks::{Site, number};
 
 /// Records that one drain takes at most; memory for so many of the longest is set aside at start.
 pub const RECORDS_MAX: u32 = 16;

@@ -9,18 +9,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::failed::{Attached, Failed, counted};
 use super::io_kernel::{Btrfs, Tracepoints, of_kernel};
 use super::io_record::{IoKey, IoRecord, IoRow, pack};
+use super::io_tracepoint::Tracepoint;
+use super::lost::number;
 use super::meter::Meter;
 use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
 use super::skeletons::io::{IoSkel, IoSkelBuilder};
-use super::stacks::number;
 use super::{btf, place};
 use crate::capture_data::Device;
 use crate::layout::io as layout;
@@ -369,30 +370,6 @@ impl IoArmed<'_> {
     }
 }
 
-/// What became of a tracepoint that need not be there.
-enum Tracepoint {
-    Attached(#[allow(dead_code)] Attached), // kept, for as long as it is to be attached
-    /// The kernel has none of this name: its module is not loaded.
-    Absent,
-    Refused,
-}
-
-impl Tracepoint {
-    fn of(name: &'static str, result: Result<Link, libbpf_rs::Error>) -> Tracepoint {
-        match Attached::of(name, result) {
-            Ok(attached) => Tracepoint::Attached(attached),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                programs::stands(name, Standing::Absent);
-                Tracepoint::Absent
-            }
-            Err(error) => {
-                Failed::Attach.count(name, &error);
-                Tracepoint::Refused
-            }
-        }
-    }
-}
-
 fn empty(map: &impl MapCore) {
     for key in map.keys().collect::<Vec<_>>() {
         counted(Failed::Write, "what an earlier capture of I/O left", delete(map, &key));
@@ -413,18 +390,4 @@ pub(super) fn address(kallsyms: impl BufRead, function: &str) -> Option<u64> {
         let address = u64::from_str_radix(fields.next()?, 16).ok()?;
         (fields.nth(1)? == function && address != 0).then_some(address)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_tracepoint_is_distinguished_from_a_failed_attach() {
-        let of = |number| Tracepoint::of("one", Err(libbpf_rs::Error::from_raw_os_error(number)));
-        assert!(matches!(of(libc::ENOENT), Tracepoint::Absent));
-        for number in [libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EINVAL] {
-            assert!(matches!(of(number), Tracepoint::Refused), "{number}");
-        }
-    }
 }

@@ -10,16 +10,17 @@ use std::time::Duration;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
-use super::containers::Followed;
 use super::error::{Error, attempt};
 use super::failed::{Attached, Failed, counted};
+use super::lost::{Lost, number_at};
 use super::meter::Meter;
 use super::programs::{self, Standing};
 use super::ring::{Drained, Ring};
 use super::sent::{Count, StackRecord};
+use super::site::Site;
 use super::skeletons::faults::{FaultsSkel, FaultsSkelBuilder};
 use super::skeletons::stacks::{StacksSkel, StacksSkelBuilder};
-use super::{btf, cpus, perf, place, sums};
+use super::{cpus, perf, place, sums};
 use crate::host::Key;
 use crate::layout::stacks as layout;
 use crate::sys;
@@ -73,18 +74,6 @@ pub struct Stacks {
     maps: Maps,
     sys: Box<Path>,
     runs: u64,
-}
-
-/// The host that a sampling program is fitted to.
-pub struct Site<'a> {
-    /// Where /sys is.
-    pub sys: &'a Path,
-    /// The containers that are followed.
-    pub followed: &'a Followed,
-    /// Whether they are told apart in the unified hierarchy.
-    pub unified: bool,
-    /// The CPUs that are online, which it is sized for.
-    pub cpus: &'a [u32],
 }
 
 /// What is sampled by.
@@ -221,15 +210,6 @@ fn load_faults(
     })
 }
 
-impl Site<'_> {
-    /// Whether samples can be taken is to be known at load, not at the first anomaly.
-    fn try_event(&self, event: perf::Event) -> Result<(), Error> {
-        btf(self.sys)?;
-        let cpu = self.cpus.first().copied().unwrap_or(0);
-        perf::open(cpu, event).map(drop).map_err(|source| Error::Perf { event: event.name(), source })
-    }
-}
-
 impl Loaded {
     fn event(&self) -> perf::Event {
         match self {
@@ -261,18 +241,6 @@ impl Loaded {
             }
             Loaded::Clock(_) | Loaded::Faults(_, LargePages::Never) => None,
         }
-    }
-}
-
-/// Samples that the kernel could not keep.
-#[derive(Debug)]
-pub struct Lost(pub(super) MapHandle);
-
-impl Lost {
-    /// How many, since the program was loaded.
-    #[must_use]
-    pub fn samples(&self) -> u64 {
-        number(&self.0)
     }
 }
 
@@ -419,18 +387,5 @@ impl Armed<'_> {
         attempt("steering the stacks program", || {
             control.update(&0_u32.to_ne_bytes(), &value.bytes(), MapFlags::ANY)
         })
-    }
-}
-
-/// The first value of an array.
-pub(super) fn number(map: &impl MapCore) -> u64 {
-    number_at(map, 0)
-}
-
-fn number_at(map: &impl MapCore, index: u32) -> u64 {
-    let mut value = [0; 8];
-    match map.lookup_into(&index.to_ne_bytes(), &mut value, MapFlags::ANY) {
-        Ok(true) => u64::from_ne_bytes(value),
-        _ => 0,
     }
 }

@@ -1,4 +1,4 @@
-//! Documents as they come out of the log: foreign JSON, in which any field may be missing.
+//! Documents read from the log: foreign JSON, in which any field may be missing.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::clock::Wall;
 use crate::log::{self, Reader, RecordId};
 use crate::tracer::{FieldKind, TRACERS};
 
-/// So many events are named when an id fits several.
+/// How many events an error names when an id is ambiguous.
 const NAMED: usize = 3;
 
-/// So many digits of a container's id tell it from others on a host.
+/// How many digits of a container's id are enough on one host.
 const SHORT: usize = 12;
 
-/// What a document is chosen by, read without the rest.
+/// The fields that documents are filtered by, parsed without the rest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Envelope {
@@ -73,7 +73,7 @@ impl Document {
         fields
     }
 
-    /// The numbers and words that say most in one line, after the tracer's spec.
+    /// The fields that the tracer's spec names for one line.
     pub(super) fn telling(&self) -> Vec<(&str, &Value)> {
         let is_plain = |value: &Value| value.is_number() || value.is_string();
         let spec = TRACERS.iter().find(|spec| spec.name == self.text("tracer_name"));
@@ -104,12 +104,12 @@ fn is_minor(name: &str) -> bool {
     name.ends_with("_threshold") || name.ends_with("_delta") || ELSEWHERE.contains(&name)
 }
 
-/// As much of a container's id as people need.
+/// A container's id, shortened for people.
 pub(super) fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
 }
 
-/// The event of an id, or of the beginning or end of one that no other event's has.
+/// The event with an id, or with an unambiguous prefix or suffix of one.
 pub(super) fn find(dir: &Path, text: &str) -> Result<(RecordId, Vec<u8>), Failure> {
     let wanted = text.to_ascii_lowercase();
     let none = || Failure::Failed(format!("there is no event {text} in {}", dir.display()));

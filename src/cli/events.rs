@@ -20,7 +20,7 @@ use event_filter::EventFilter;
 
 mod event_filter;
 
-/// The log is looked at so often for what is new.
+/// How often `--follow` polls the log.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) const COMMAND: Command = Command {
@@ -55,12 +55,12 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// What events are listed by.
+/// The order of the list.
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
-    /// When they were kept.
+    /// The order of the log.
     Log,
-    /// When their rules fired: `tracer_time`.
+    /// The time when their rules fired: `tracer_time`.
     Time,
 }
 
@@ -99,8 +99,7 @@ fn run(args: &ParsedArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     Ok(choice.nothing(args)?.map_or(Exit::Success, Exit::Note))
 }
 
-/// What the server will never take, as far as it is still in the log, each with the server's words. The
-/// words alone where the event is gone.
+/// Lists rejected events with the server's reason. An event that is no longer in the log is listed by its reason alone.
 fn list_rejected(
     dir: &Path,
     choice: &EventFilter<'_>,
@@ -137,7 +136,8 @@ pub(super) fn words(note: &Rejection) -> String {
     format!("rejected {}: {status} {}: {}", line(&note.time), line(&note.kind), line(&note.reason))
 }
 
-/// As they were kept. Who follows is told at the log's end, and once, that a choice fits nothing so far.
+/// Lists events in the order of the log. With `--follow`, says once at the log's end if the filter matched nothing so
+/// far.
 fn list(
     dir: &Path,
     choice: &EventFilter<'_>,
@@ -170,8 +170,8 @@ fn list(
     }
 }
 
-/// As their rules fired; of equals, and of those without a time, as they were kept. The log is read twice.
-/// Only events that were kept before their turn are held in memory: those of the last minutes, or, where the
+/// Lists events by the time when their rules fired; equal and missing times keep the order of the log. The log is read
+/// twice. Only events that were written before their turn are held in memory: those of the last minutes, or, where the
 /// clock was set back, those since.
 fn by_time(dir: &Path, choice: &EventFilter<'_>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let mut reader = Reader::open(dir)?;
@@ -225,7 +225,7 @@ fn print(id: RecordId, bytes: &[u8], json: bool, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// Time, tracer, rule, subject, id and what says most.
+/// One line: time, tracer, rule, subject, id and the most telling fields.
 pub(super) fn one_line(id: &str, document: &Document) -> String {
     let data = document.data();
     let trigger = data.get("trigger").and_then(Value::as_str).unwrap_or_default();

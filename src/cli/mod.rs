@@ -1,5 +1,5 @@
-//! The command line: a table of commands, each a file. Exit codes: 0 done, 1 not so, 2 misused or
-//! a bad config. A reader that goes away (`onset events | head`) ends a command without a word.
+//! The command line: a table of commands, each in a file. Exit codes: 0 success, 1 failure, 2 wrong usage or a bad
+//! config. When stdout is closed (`onset events | head`), a command ends silently.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ mod verify;
 
 pub use arguments::{Command, Opt, ParsedArgs};
 
-/// Every command there is, in the order of the usage text.
+/// All commands, in the order of the usage text.
 pub const COMMANDS: &[Command] = &[
     run::COMMAND,
     check::COMMAND,
@@ -42,14 +42,14 @@ pub const COMMANDS: &[Command] = &[
     es_template::COMMAND,
 ];
 
-/// How a command that could do its work ended.
+/// How a command ended that did its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Exit code 0.
     Success,
-    /// Exit code 0, with a remark for whoever reads stderr.
+    /// Exit code 0, with a note on stderr.
     Note(String),
-    /// Exit code 1: the answer itself is the bad news, and was printed.
+    /// Exit code 1: the printed result is negative.
     Failure,
 }
 
@@ -96,7 +96,7 @@ impl From<crate::control::Error> for Failure {
     }
 }
 
-/// Does what a command line says; the first argument is the program's name.
+/// Runs a command line; the first argument is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     ExitCode::from(perform(args, &mut out, &mut io::stderr()))

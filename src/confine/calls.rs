@@ -23,7 +23,7 @@ pub(super) mod new {
     pub(in crate::confine) const LAST_KNOWN: i64 = 469;
 }
 
-/// Never made, whatever their arguments.
+/// Calls that are never made, whatever their arguments.
 pub(super) const FORBIDDEN: &[Call] = &[
     // No other program is run.
     ("execve", libc::SYS_execve),
@@ -99,7 +99,7 @@ pub(super) const FORBIDDEN: &[Call] = &[
     ("userfaultfd", libc::SYS_userfaultfd),
 ];
 
-/// Those of them that only one architecture has, or that libc knows of only there.
+/// Further ones, which only one architecture has, or which libc knows only there.
 #[cfg(target_arch = "x86_64")]
 pub(super) const FORBIDDEN_HERE: &[Call] = &[
     ("fork", libc::SYS_fork),
@@ -115,7 +115,7 @@ pub(super) const FORBIDDEN_HERE: &[Call] = &[
 #[cfg(target_arch = "aarch64")]
 pub(super) const FORBIDDEN_HERE: &[Call] = &[("kexec_file_load", 294)];
 
-/// A call that is made, but not with every argument.
+/// A call that is allowed only with certain arguments.
 pub(super) struct Bounded {
     pub(super) call: Call,
     /// Which argument; of its 64 bits the lower 32 hold all that the kernel looks at.

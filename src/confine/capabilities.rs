@@ -1,4 +1,4 @@
-//! Capabilities: which the agent uses and what each is for, which it has, and how the others go.
+//! Capabilities: which ones the agent uses and for what, which it has, and how it drops the others.
 //! The sets are read and written by capget(2) and capset(2), each thread's own.
 
 use std::io;
@@ -14,13 +14,13 @@ pub struct Capability {
     pub purpose: &'static str,
     /// What is lost without it.
     pub without: &'static str,
-    /// Whether this host asks for it.
+    /// Whether this host needs it.
     needed: fn(&Host) -> bool,
     /// Of use on every host, though none needs it: the unit and the DaemonSet go without.
     pub optional: bool,
 }
 
-/// What of the host decides which capabilities are needed.
+/// The properties of the host that decide which capabilities are needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     /// The kernel's release.
@@ -29,11 +29,11 @@ pub struct Host {
     pub btf: bool,
     /// Whether it has PSI, but does not let this process arm a trigger.
     pub triggers_refused: bool,
-    /// Whether it is one that lets nobody sample for CAP_PERFMON alone (kernel.perf_event_paranoid).
+    /// Whether CAP_PERFMON alone does not allow sampling here (kernel.perf_event_paranoid).
     pub sampling_guarded: bool,
     /// Whether this process may lock as much memory as it likes.
     pub memlock: bool,
-    /// Whether everyone is shown the kernel's addresses.
+    /// Whether the kernel's addresses are visible to everyone.
     pub open_symbols: bool,
 }
 
@@ -125,7 +125,7 @@ const CHECKPOINT_RESTORE: u64 = 1 << 40;
 pub const KEPT: u64 = BPF | PERFMON | SYS_PTRACE | DAC_READ_SEARCH | SYSLOG | CHECKPOINT_RESTORE;
 
 impl Capability {
-    /// Whether this host asks for it.
+    /// Whether this host needs it.
     #[must_use]
     pub fn needed(&self, host: &Host) -> bool {
         (self.needed)(host)

@@ -1,6 +1,5 @@
-//! What the agent gives away once its programs are loaded: every capability but those that it still
-//! uses, the hope of any new one, and the system calls that it never makes. What the kernel does not
-//! let go of is told, and the agent goes on.
+//! Confinement: once its programs are loaded, the agent drops every capability that it no longer uses, gives up gaining
+//! new ones, and installs a seccomp filter. A step that the kernel refuses is reported, and the agent continues.
 
 use std::io;
 
@@ -13,7 +12,7 @@ pub use calls::{Allowance, allowances, is_guarded};
 pub use capabilities::{CAPABILITIES, Capability, Host, KEPT, SYS_ADMIN, held};
 pub use refused::{refused_calls, refused_calls_total};
 
-/// What this kernel did not let go of.
+/// The steps that the kernel refused.
 #[derive(Debug, Default)]
 pub struct Confined {
     refused: Vec<(&'static str, io::Error)>,

@@ -1,4 +1,4 @@
-//! Calls that the filter refuses: each is counted by its name, and said the first time. The kernel sends
+//! System calls that the filter refuses: each is counted by its name, and logged the first time. The kernel sends
 //! SIGSYS to the thread instead of making the call, and the handler returns from it with EPERM. It could
 //! not let the call through; a supervisor (SECCOMP_RET_USER_NOTIF) in this process could.
 
@@ -28,7 +28,7 @@ pub fn refused_calls_total() -> u64 {
     COUNTS.iter().map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
-/// Has SIGSYS handled, in this thread and those that it starts.
+/// Installs the handler of SIGSYS, for this thread and those that it starts.
 pub(super) fn listen() -> io::Result<()> {
     // SAFETY: an all-zero sigaction and sigset_t are valid values, which are filled in below.
     let (mut action, mut set): (libc::sigaction, libc::sigset_t) = unsafe { std::mem::zeroed() };
@@ -75,7 +75,7 @@ fn returns(context: &mut libc::ucontext_t, value: libc::c_int) {
     context.uc_mcontext.regs[0] = libc::c_long::from(value).cast_unsigned();
 }
 
-/// Tells of it, without a lock, memory or a change of errno: the thread may be anywhere.
+/// Logs the call without a lock, an allocation or a change of errno: the thread may be anywhere.
 fn say(name: &'static str) {
     let words = [
         "onset: its own filter refused the system call ",

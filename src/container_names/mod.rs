@@ -1,6 +1,6 @@
-//! Finds out what containers are called: at first sight from the files of their runtimes, and from
-//! the kubelet. Both are asked by threads that are there only while something is to be found out, so
-//! neither a slow disk nor a dead kubelet holds anything up.
+//! Resolves the names of containers: from the files of their runtimes when a container first appears, and from the
+//! kubelet. Threads that exist only while there are requests read both, so neither a slow disk nor a dead kubelet blocks
+//! the loop.
 
 mod kubelet;
 mod opened;
@@ -67,10 +67,10 @@ impl Shared {
     }
 }
 
-/// PodOrContainer thread reads the runtimes' files.
+/// The worker that reads the runtimes' files.
 struct Files(Arc<Shared>);
 
-/// PodOrContainer thread asks the kubelet.
+/// The worker that asks the kubelet.
 struct Pods(Arc<Shared>);
 
 impl Worker for Files {
@@ -113,7 +113,7 @@ impl Worker for Pods {
     }
 }
 
-/// Finds out the names of containers by threads of its own.
+/// Resolves the names of containers on threads of its own.
 pub struct NameResolver {
     shared: Arc<Shared>,
     files: Arc<Files>,
@@ -122,7 +122,7 @@ pub struct NameResolver {
     report: Receiver<(Key, NameReport)>,
 }
 
-/// What went wrong so far.
+/// The faults so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Times that the kubelet gave no list of pods.
@@ -152,7 +152,7 @@ impl NameResolver {
         NameResolver { shared, files, pods, spawner, report }
     }
 
-    /// Has the names of `container` found out; `next_report` has them later, if there are any.
+    /// Requests the names of `container`; `next_report` returns them later, if there are any.
     pub fn resolve(&self, container: Container<'_>) {
         let NameResolver { shared, files, pods, spawner, .. } = self;
         if !container.has_files() {
@@ -188,7 +188,7 @@ impl NameResolver {
         self.report.try_recv().ok()
     }
 
-    /// What went wrong so far.
+    /// The faults so far.
     #[must_use]
     pub fn faults(&self) -> Faults {
         Faults {
@@ -206,7 +206,7 @@ impl Drop for NameResolver {
     }
 }
 
-/// Finds out at once what all `containers` are called, and why the kubelet does not help, if it does not.
+/// Resolves the names of all `containers` now. Also returns why the kubelet gave none, if it failed.
 #[must_use]
 pub fn resolve_all(names: &Names, containers: &Containers) -> (Vec<(Key, NameReport)>, Option<String>) {
     let all: Vec<NameRequest> = containers.iter().filter(|it| it.has_files()).map(NameRequest::of).collect();

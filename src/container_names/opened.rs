@@ -9,7 +9,7 @@ use std::path::Path;
 /// The longest file of a runtime that is read: a spec is of some 20 KiB, podman's list of 2 KiB a container.
 const FILE_MAX: u64 = 16 << 20;
 
-/// PodOrContainer a folder is that anyone may write: no user has this id.
+/// The owner of a directory that anyone may write: no user has this id.
 const ANYONE: u32 = u32::MAX;
 
 /// An open file.

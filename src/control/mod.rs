@@ -26,7 +26,7 @@ use crate::net::{Limits, Response, Slots};
 use peer_credentials::CheckedListener;
 use socket::Socket;
 
-/// A longer request is none of ours.
+/// A longer request is refused.
 const REQUEST_MAX: usize = 4 << 10;
 
 /// The state of many tracers is a fraction of this.
@@ -35,32 +35,32 @@ const REPLY_MAX: usize = 256 << 10;
 /// A request has to come, and a reply to be taken, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest capture takes a minute, and what it saw has to be named and kept.
+/// The longest capture takes a minute; then its stacks are symbolized and its event is written.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
 
 const FULL: &[u8] = b"{\"refused\":\"too many ask at once: try again\"}\n";
 const TOO_LARGE: &[u8] = b"{\"refused\":\"the reply is too long for one line\"}\n";
 
-/// What can be asked of a running agent.
+/// A request to a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// Its state. The reply is a `Status`.
+    /// Asks for its state. The reply is a `Status`.
     Status {},
-    /// A capture now. The reply, once its event is kept, is an `Outcome`.
+    /// Asks for a capture now. The reply, once the event is in the log, is an `Outcome`.
     Trigger {
-        /// The tracer that is to make it.
+        /// The tracer that captures.
         tracer: String,
-        /// The container it is to look at, by its id or the beginning of that; else the host.
+        /// The container to capture, by its id or a prefix of it; else the host.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<String>,
-        /// How long it is to last; else as configured.
+        /// The capture's length; else as configured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<u64>,
     },
 }
 
-/// Why the socket cannot be made, or the agent not be asked.
+/// Why the socket cannot be created, or the agent cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// another agent runs
@@ -106,9 +106,9 @@ pub enum Error {
     Talk(PathBuf, io::Error),
 }
 
-/// The agent's end. Its owner hands it the events of its tokens, calls `resume` in every turn
-/// that begins with `pending` (and lets no such turn wait for events), and `expire` at its
-/// `deadline`. The socket's file goes when this does.
+/// The agent's server. Its owner passes it the events of its tokens, calls `resume` in every turn that begins with
+/// `pending` (such a turn must not wait for events), and `expire` at its `deadline`. Dropping it removes the socket's
+/// file.
 #[derive(Debug)]
 pub struct Server {
     slots: Slots<CheckedListener>,
@@ -132,23 +132,23 @@ impl Server {
         Ok(Server { slots: slots.map_err(|error| Error::Make(path.to_owned(), error))?, _socket: socket })
     }
 
-    /// Takes an event for one of its tokens. Each that asks is to get one `reply`, after this.
+    /// Handles an event of one of its tokens. Each request that `each` gets needs one `reply` later.
     pub fn ready(&mut self, token: Token, now: Duration, each: &mut dyn FnMut(ConnectionId, ControlRequest)) {
         self.slots.ready(token, now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
-    /// Whether there is work left that no event will tell of.
+    /// Whether there is work left that no event will announce.
     #[must_use]
     pub fn pending(&self) -> bool {
         self.slots.pending()
     }
 
-    /// Goes on with what was pending.
+    /// Continues the pending work.
     pub fn resume(&mut self, now: Duration, each: &mut dyn FnMut(ConnectionId, ControlRequest)) {
         self.slots.resume(now, &mut |caller, received, reply| hear(caller, received, reply, each));
     }
 
-    /// Answers one that asked, with one line of JSON. False: it is gone.
+    /// Replies to `caller` with one line of JSON. False: its connection is closed.
     pub fn reply(
         &mut self,
         caller: ConnectionId,
@@ -170,7 +170,7 @@ impl Server {
         self.slots.deadline()
     }
 
-    /// Cuts every connection whose time is up.
+    /// Closes every connection whose deadline has passed.
     pub fn expire(&mut self, now: Duration) {
         self.slots.expire(now);
     }
@@ -197,7 +197,7 @@ fn hear(
     }
 }
 
-/// What callers send as a fuzz target: each line is taken as a request, or refused in words.
+/// Requests as a fuzz target: each line is accepted, or refused with a reason.
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub fn fuzz(data: &[u8]) {

@@ -1,4 +1,4 @@
-//! How a container is named inside the agent and by the kernel's programs: by its place in the table.
+//! A container's key, inside the agent and in BPF programs: its place in the table.
 
 /// A container's place in the table of containers. The generation tells apart two that had the
 /// same slot at different times, so a key outlives its container without naming another.
@@ -14,13 +14,13 @@ impl Key {
     /// Tells a key from "no container", which is 0.
     const SOME: u64 = 1 << 63;
 
-    /// As the kernel's programs carry it.
+    /// The key as BPF programs have it.
     #[must_use]
     pub fn to_bits(self) -> u64 {
         Key::SOME | u64::from(self.generation) << 16 | u64::from(self.slot)
     }
 
-    /// What the programs carried; `None` is no container.
+    /// The key from a BPF program's value; `None`: no container.
     #[must_use]
     pub fn from_bits(bits: u64) -> Option<Key> {
         let slot = u16::try_from(bits & 0xffff).ok()?;

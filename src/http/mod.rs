@@ -33,8 +33,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/pla
 
 /// What serves the pages.
 pub trait Pages {
-    /// Writes the page at `path` and tells its status and content type. One that is left empty
-    /// becomes its status in words. `None`: there is no such page.
+    /// Writes the page at `path` and returns its status and content type. An empty page becomes its status in words.
+    /// `None`: there is no such page.
     fn page(&mut self, path: &str, to: &mut FixedBuf) -> Option<(u16, &'static str)>;
 }
 
@@ -66,8 +66,8 @@ impl Error {
     }
 }
 
-/// The endpoint. Its owner hands it the events of its tokens, calls `resume` in every turn that
-/// begins with `pending` (and lets no such turn wait for events), and `expire` at its `deadline`.
+/// The endpoint. Its owner passes it the events of its tokens, calls `resume` in every turn that begins with `pending`
+/// (such a turn must not wait for events), and `expire` at its `deadline`.
 #[derive(Debug)]
 pub struct Server {
     slots: Slots<TcpListener>,
@@ -101,19 +101,19 @@ impl Server {
         self.address
     }
 
-    /// Takes an event for one of its tokens.
+    /// Handles an event of one of its tokens.
     pub fn ready(&mut self, token: Token, now: Duration, pages: &mut dyn Pages) {
         let body = &mut self.body;
         self.slots.ready(token, now, &mut |_, received, reply| answer(received, reply, body, pages));
     }
 
-    /// Whether there is work left that no event will tell of.
+    /// Whether there is work left that no event will announce.
     #[must_use]
     pub fn pending(&self) -> bool {
         self.slots.pending()
     }
 
-    /// Goes on with what was pending.
+    /// Continues the pending work.
     pub fn resume(&mut self, now: Duration, pages: &mut dyn Pages) {
         let body = &mut self.body;
         self.slots.resume(now, &mut |_, received, reply| answer(received, reply, body, pages));
@@ -125,7 +125,7 @@ impl Server {
         self.slots.deadline()
     }
 
-    /// Cuts every connection whose time is up.
+    /// Closes every connection whose deadline has passed.
     pub fn expire(&mut self, now: Duration) {
         self.slots.expire(now);
     }
@@ -147,7 +147,7 @@ fn answer(received: &[u8], reply: &mut FixedBuf, body: &mut FixedBuf, pages: &mu
     }
 }
 
-/// The first half of an answer; the other is its body.
+/// A reply's status and content type; its body is in a buffer of its own.
 struct ResponseHead {
     status: u16,
     kind: &'static str,
@@ -170,7 +170,7 @@ fn find(request: &Request<'_>, body: &mut FixedBuf, pages: &mut dyn Pages) -> Re
     }
 }
 
-/// Writes a whole answer. One without a body of its own gets its status in words.
+/// Writes a whole reply. An empty body becomes the status in words.
 fn write(
     reply: &mut FixedBuf,
     body: &mut FixedBuf,

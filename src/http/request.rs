@@ -1,31 +1,31 @@
-//! A request's head (RFC 9112), from bytes. It is judged line by line as it comes, so that the
-//! outcome is the same wherever the bytes were split. Requests with a body are refused: no page
-//! here takes one, and what is not read cannot be smuggled.
+//! A parser of HTTP request heads (RFC 9112). It checks line by line, so that the result is the same wherever the bytes
+//! were split. Requests with a body are refused: no page takes one, and a body that is not read could smuggle another
+//! request.
 
 /// The longest head.
 pub const REQUEST_MAX: usize = 16 << 10;
 
-/// What bytes amount to.
+/// The result of parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// The beginning of a request; more is to come.
     Incomplete,
     /// A request.
     Request(Request<'a>),
-    /// Not to be answered but with this status, and then closed.
+    /// A bad request: the reply has this status, and the connection is closed.
     Bad(u16),
 }
 
 /// A request, which has no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// What is to be done.
+    /// The method.
     pub method: Method,
-    /// With what: the path without query, as sent. Of another method than ours it is any text.
+    /// The path as sent, without the query. With an unknown method it may be any text.
     pub path: &'a str,
     /// Whether the connection is to stay open.
     pub persistence: Persistence,
-    /// How many bytes it is long.
+    /// Its length in bytes.
     pub len: usize,
 }
 
@@ -40,12 +40,12 @@ pub enum Method {
     Other,
 }
 
-/// What becomes of the connection.
+/// Whether the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// It stays, as HTTP/1.1 has it.
+    /// It stays open, the default of HTTP/1.1.
     KeepAlive,
-    /// It stays, which an HTTP/1.0 client asked for and has to be told.
+    /// It stays open because an HTTP/1.0 client asked for it; the reply has to confirm it.
     AskedKeepAlive,
     /// It is closed.
     Close,

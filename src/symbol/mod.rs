@@ -106,7 +106,7 @@ pub struct Stack {
     pub kernel: Vec<u64>,
 }
 
-/// MappingContent on to what names will be made of.
+/// Opens the files that addresses will be named from.
 pub struct Symbolizer {
     proc: PathBuf,
     processes: HashMap<Image, Process>,

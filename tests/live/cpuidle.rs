@@ -54,7 +54,7 @@ fn a_spinner_at_its_quota_is_reported_with_its_function_and_without_neighbours()
         let name = std::fs::read_to_string(format!("/proc/{}/comm", spinner.0.id())).unwrap();
         (name.trim() == "burn_here").then_some(())
     });
-    // Capability after a sample: a rise that two samples share is none.
+    // Right after a sample: a rise that two samples share is none.
     let before = samples().max(2.0);
     await_that("the next sample", SOON, || (samples() > before).then_some(()));
     drop(std::fs::File::options().write(true).open(&go).unwrap());

@@ -16,7 +16,7 @@ pub(super) struct EventFilter<'a> {
     tracer: Option<&'a str>,
     container: Option<&'a str>,
     since: Option<Wall>,
-    /// Existing was an event of this tracer, and one that names this container.
+    /// Whether the log had an event of the tracer, and one that names the container.
     tracer_seen: Cell<bool>,
     container_seen: Cell<bool>,
 }

@@ -8,13 +8,13 @@ use crate::capture_data::FlameNode;
 /// A branch with a smaller share of the samples is not shown, in percent.
 const SHARE_MIN: u64 = 5;
 
-/// A child with so many percent of its parent's samples is the parent's path going on.
+/// A child with at least this percentage of its parent's samples continues the parent's path.
 const SAME_PATH: u64 = 90;
 
-/// Of a long path, so many frames of its beginning and its end are shown.
+/// How many frames of the beginning and of the end of a long path are shown.
 const ENDS: usize = 6;
 
-/// So many lines are read by somebody.
+/// The most lines that are printed.
 const LINES: usize = 40;
 
 /// Shows a flame graph that was checked to be one.

@@ -104,7 +104,7 @@ pub struct Filter {
 pub static ALL: Filter = Filter { include: Vec::new(), exclude: Vec::new() };
 
 impl Filter {
-    /// Attribute patterns that `Pattern::parse` takes; others are left out.
+    /// A filter of patterns that `Pattern::parse` accepts; others are left out.
     #[must_use]
     pub fn new(include: &[String], exclude: &[String]) -> Filter {
         let read = |list: &[String]| list.iter().filter_map(|text| Pattern::parse(text).ok()).collect();

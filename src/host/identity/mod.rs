@@ -1,5 +1,5 @@
-//! What a container is called, as its runtime's files and the kubelet tell it. Pure: bytes in, names
-//! out. Names are cut to a bounded size, so a table of them is set aside once.
+//! The names of a container in its runtime's files and in the kubelet's list. Pure: bytes in, names out. Names are cut
+//! to a bounded size, so that a table of them is allocated once.
 
 mod labels;
 pub mod pods;
@@ -7,7 +7,7 @@ pub mod state;
 
 use super::inline::Text;
 
-/// What a container is to its pod; `container_type` in documents.
+/// A container's role in its pod; `container_type` in documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// One that does the pod's work, or that is in no pod.
@@ -36,7 +36,7 @@ impl Role {
     }
 }
 
-/// All that is told of one container. What is not known is empty.
+/// The names of one container; unknown ones are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its name.
@@ -67,7 +67,7 @@ impl Identity {
         qos: None,
     };
 
-    /// Takes over what another source knows; what it does not know stays.
+    /// Takes the names that `other` knows; the rest stays.
     pub fn learn(&mut self, other: &Identity) {
         fn text<const N: usize>(known: &mut Text<N>, told: &Text<N>) {
             if !told.is_empty() {
@@ -84,7 +84,7 @@ impl Identity {
     }
 }
 
-/// What one source tells of a container.
+/// The names of a container from one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameReport {
     /// Its names.
@@ -102,12 +102,12 @@ pub enum NameSource {
     Runtime(Record),
 }
 
-/// What a runtime's files tell beside the names.
+/// What a runtime's files contain beside the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The container's cgroup, as the runtime noted it.
     pub cgroup: Option<Box<str>>,
-    /// PodOrContainer files they are.
+    /// The user who owns the files.
     pub owner: u32,
     /// What the file looks like that holds a name which may change; 0: none does.
     pub stamp: u64,
