@@ -141,7 +141,7 @@ impl Detector for Reclaim {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Memory(top) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Memory(top) = &completed.capture.data else { return sink.foreign() };
         let head = Head::new(completed.pending.trigger, completed.capture);
         sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), top })
     }
@@ -164,8 +164,8 @@ impl Detector for Reclaim {
 /// What an event says.
 struct StallEvent<'a> {
     head: Head,
-    stall: Option<&'a Stall>,
-    top: &'a [Resident],
+    stall: Option<&'a Stall<'a>>,
+    top: &'a [Resident<'a>],
 }
 
 #[derive(Serialize)]
@@ -176,7 +176,7 @@ struct Body<'a> {
     stall: Option<Numbers<'a>>,
     #[serde(flatten)]
     truncated: Truncated,
-    top_memory_usage: &'a [Resident],
+    top_memory_usage: &'a [Resident<'a>],
 }
 
 #[derive(Serialize)]
@@ -200,7 +200,7 @@ impl Data for StallEvent<'_> {
                 held_up_ms: stall.took.as_secs_f64() * 1e3,
                 reclaimed_pages: stall.pages,
             }),
-            truncated: Truncated::of(shrink).and(
+            truncated: Truncated::of(shrink, CaptureKind::Memory).and(
                 "top_memory_usage",
                 self.top.len(),
                 CAPTURED,

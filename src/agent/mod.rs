@@ -118,7 +118,7 @@ enum Input<'a> {
     Record(&'a [u8]),
     Lost(u64),
     Asked(Option<Key>, Duration),
-    Captured(Ticket, &'a Capture),
+    Captured(Ticket, &'a Capture<'a>),
     Refused(Ticket, Refusal),
 }
 
@@ -350,7 +350,7 @@ impl Agent {
                 counts.captured(answer.as_ref().err().copied());
             }
             let input = match &answer {
-                Ok(capture) => Input::Captured(open.ticket, capture),
+                Ok(capture) => Input::Captured(open.ticket, capture.capture()),
                 Err(refusal) => Input::Refused(open.ticket, *refusal),
             };
             let kept = self.feed(open.slot, now, open.caller, &input).and_then(|effects| effects.kept);

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::capture::{Captures, OPEN_ALL_MAX};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture::{Captures, OPEN_ALL_MAX, OwnedCapture};
+use crate::capture_data::{CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::Caller;
 use crate::host::{Container, Containers, Filter};
@@ -71,7 +71,7 @@ impl SharedState {
     }
 
     /// The next answer, and the capture that it answers. An answer that nobody waits for any more is dropped.
-    pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<Capture, Refusal>)> {
+    pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<OwnedCapture, Refusal>)> {
         if let Some((open, refusal)) = self.refused.pop_front() {
             return Some((open, Err(refusal)));
         }

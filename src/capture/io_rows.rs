@@ -1,12 +1,16 @@
 //! Rows of the kernel's counts as processes with their files, and waits as stalls, all with names.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
 use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
-use crate::capture_data::{Device, FileIo, ProcessIo, Stall, Target, Times};
+use super::io_counters::{Bytes, Counters, counted};
+use crate::capture_data::{
+    Arena, Device, DeviceIo, FileIo, Latency, ProcessIo, Rows, Stall, Target, Texts,
+};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
 
@@ -21,15 +25,22 @@ pub(super) struct Names<'n> {
 }
 
 impl Names<'_> {
-    fn target(&mut self, key: &IoKey) -> Target {
-        match key.target {
-            IoTarget::File(file) => Target::File(file.filesystem, file.inode, self.path(file, key.pid)),
+    /// `None`: the arena has no room for its path.
+    fn target<'a>(&mut self, key: &IoKey, arena: &'a Arena) -> Option<Target<'a>> {
+        let within = |path: Option<Box<str>>| match path {
+            Some(path) => arena.text(&path).map(Some),
+            None => Some(None),
+        };
+        Some(match key.target {
+            IoTarget::File(file) => {
+                Target::File(file.filesystem, file.inode, within(self.path(file, key.pid))?)
+            }
             IoTarget::Disk(device) => {
                 let node = || self.disks.name_of(device).map(|name| format!("/dev/{name}").into());
-                Target::Device(if self.mounts.has(device) { None } else { node() })
+                Target::Device(within(if self.mounts.has(device) { None } else { node() })?)
             }
             IoTarget::Unknown => Target::Unknown,
-        }
+        })
     }
 
     /// As the host sees it; else as the process does, in its own namespace; else from the root of
@@ -48,43 +59,68 @@ impl Names<'_> {
     }
 }
 
-/// Rows of one device as processes with their files, both by bytes.
-pub(super) fn processes<'r>(
-    rows: impl Iterator<Item = &'r (IoKey, IoRow)>,
+/// A row of the kernel's counts.
+type Row<'r> = (&'r IoKey, &'r IoRow);
+
+/// What the kernel counted of one device.
+pub(super) struct DeviceRows<'r> {
+    pub(super) device: Device,
+    /// Bytes that moved meanwhile, by whoever.
+    pub(super) moved: Option<Bytes>,
+    pub(super) rows: Vec<Row<'r>>,
+}
+
+/// Devices with their processes, which have names and are in order.
+pub(super) fn device_rows<'a>(
+    devices: &[DeviceRows<'_>],
     names: &mut Names<'_>,
-) -> Vec<ProcessIo> {
-    let mut by_process: BTreeMap<(u32, Option<Key>), ProcessIo> = BTreeMap::new();
-    for (key, row) in rows {
-        let process = by_process.entry((key.pid, key.container)).or_insert_with(|| ProcessIo {
-            pid: key.pid,
-            comm: row.comm.clone(),
-            container: key.container,
-            files: Vec::new(),
-        });
-        process.files.push(file(key, row, names.target(key)));
+    counters: &Counters,
+    arena: &'a Arena,
+) -> Rows<'a, DeviceIo<'a>> {
+    arena.rows(devices.iter(), |DeviceRows { device, moved, rows }| {
+        let name = names.disks.name_of(*device).or_else(|| counted(counters, *device)).unwrap_or_default();
+        Some(DeviceIo {
+            device: *device,
+            name: arena.text(name)?,
+            read_bytes: moved.map(|(read, _)| read),
+            write_bytes: moved.map(|(_, written)| written),
+            processes: processes(rows, names, arena),
+        })
+    })
+}
+
+/// Rows of one device as processes with their files, both by bytes.
+fn processes<'a>(rows: &[Row<'_>], names: &mut Names<'_>, arena: &'a Arena) -> Rows<'a, ProcessIo<'a>> {
+    let mut by_process: BTreeMap<(u32, Option<Key>), Vec<Row<'_>>> = BTreeMap::new();
+    for row in rows {
+        by_process.entry((row.0.pid, row.0.container)).or_default().push(*row);
     }
-    let mut processes: Vec<ProcessIo> = by_process.into_values().collect();
-    for process in &mut processes {
-        process.files.sort_by_key(|file| std::cmp::Reverse(weight(file)));
+    let mut processes: Vec<_> = by_process.into_iter().collect();
+    for (_, files) in &mut processes {
+        files.sort_by_key(|(_, row)| Reverse(weight(row)));
     }
-    processes.sort_by_key(|process| {
-        let bytes = process.files.iter().fold(0_u64, |sum, file| sum.saturating_add(weight(file).0));
+    processes.sort_by_key(|(_, files)| {
+        let bytes = files.iter().fold(0_u64, |sum, (_, row)| sum.saturating_add(weight(row).0));
         // Of those that moved nothing, who waits comes first.
-        std::cmp::Reverse((bytes, process.files.iter().map(weight).max()))
+        Reverse((bytes, files.iter().map(|(_, row)| weight(row)).max()))
     });
-    processes
+    arena.rows(processes.iter(), |((pid, container), files)| {
+        let comm = files.first().map_or("", |(_, row)| &row.comm);
+        let comm = arena.text(comm)?;
+        let files = arena.rows(files.iter(), |(key, row)| Some(file(key, row, names.target(key, arena)?)));
+        (!files.is_empty()).then_some(ProcessIo { pid: *pid, comm, container: *container, files })
+    })
 }
 
 /// What files are ordered by: bytes on the device, then what waits for it.
-fn weight(file: &FileIo) -> (u64, u64, u64) {
-    let bytes = file.read_bytes.saturating_add(file.write_bytes);
-    (bytes, file.in_flight, file.fs_write_bytes.unwrap_or(0))
+fn weight(row: &IoRow) -> (u64, u64, u64) {
+    (row.read.saturating_add(row.written), row.in_flight, row.fs_written)
 }
 
-fn file(key: &IoKey, row: &IoRow, target: Target) -> FileIo {
-    let times = |count: u64, (sum, most): (Duration, Duration)| Times {
+fn file<'a>(key: &IoKey, row: &IoRow, target: Target<'a>) -> FileIo<'a> {
+    let latency = |count: u64, (sum, max): (Duration, Duration)| Latency {
         average: sum.checked_div(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or_default(),
-        most,
+        max,
     };
     FileIo {
         target,
@@ -96,15 +132,15 @@ fn file(key: &IoKey, row: &IoRow, target: Target) -> FileIo {
         write_bytes: row.written,
         finished: row.finished,
         in_flight: row.in_flight,
-        whole: times(row.finished, row.whole),
-        device: times(row.issued, row.device),
+        whole: latency(row.finished, row.whole),
+        device: latency(row.issued, row.device),
     }
 }
 
 /// Names the frames of all stalls in one pass over the kernel's symbols.
-pub(super) fn stalls(waits: Vec<IoStall>, proc: &Path) -> Vec<Stall> {
+pub(super) fn stalls<'a>(waits: &[IoStall], proc: &Path, arena: &'a Arena) -> Rows<'a, Stall<'a>> {
     if waits.is_empty() {
-        return Vec::new();
+        return Rows::default();
     }
     let stack = |wait: &IoStall| {
         let image = Image { pid: wait.pid, id: 0 };
@@ -112,15 +148,17 @@ pub(super) fn stalls(waits: Vec<IoStall>, proc: &Path) -> Vec<Stall> {
     };
     let stacks: Vec<Stack> = waits.iter().map(stack).collect();
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
-    let stall = |(wait, stack): (IoStall, &Stack)| Stall {
-        pid: wait.pid,
-        tid: wait.tid,
-        cpu: wait.cpu,
-        comm: wait.comm,
-        container: wait.container,
-        blocked: wait.blocked,
-        in_iowait: wait.in_iowait,
-        stack: names.kernel(stack).into_iter().map(Box::from).collect(),
-    };
-    waits.into_iter().zip(&stacks).map(stall).collect()
+    let mut texts = Texts::new(arena);
+    arena.rows(waits.iter().zip(&stacks), |(wait, stack)| {
+        Some(Stall {
+            pid: wait.pid,
+            tid: wait.tid,
+            cpu: wait.cpu,
+            comm: texts.text(&wait.comm)?,
+            container: wait.container,
+            blocked: wait.blocked,
+            in_iowait: wait.in_iowait,
+            stack: texts.list(names.kernel(stack))?,
+        })
+    })
 }

@@ -2,12 +2,14 @@
 //! loaded once, attached only while a capture runs, and waited for on threads that are there only
 //! then. Nothing here blocks the loop.
 
+mod arenas;
 mod backend;
 mod disks;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod io;
+mod io_counters;
 mod io_rows;
 mod load;
 mod naming;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+pub use arenas::{ARENAS_EACH, ArenaPool, Lease, OwnedCapture};
 use backend::{Backend, Cgroups, Loaded, Loader, Registration, Submission, TaskSnapshot};
 pub use backend::{Hierarchy, Method, OPEN_MAX};
 pub use load::release;
@@ -35,7 +38,7 @@ use open_request::{Answered, OpenRequest, Wake};
 use table::BACKENDS;
 
 use crate::bpf::{self, Followed, Meter};
-use crate::capture_data::{Capture, CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::config;
 use crate::host::{Containers, Key, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
@@ -54,6 +57,8 @@ pub struct Captures {
     followed: Result<Followed, &'static str>,
     not_followed: u64,
     backends: Vec<(&'static [CaptureKind], Loaded)>,
+    /// Of each kind that can be captured here.
+    arenas: Vec<(CaptureKind, Arc<ArenaPool>)>,
     tasks: Option<Box<dyn TaskSnapshot>>,
     unified: bool,
     meter: Meter,
@@ -91,13 +96,17 @@ impl Captures {
             meter: &mut meter,
             tasks: None,
         };
-        let backends = table.iter().map(|line| (line.kinds, (line.load)(&mut loader))).collect();
+        let load = |line: &Registration| (line.kinds, (line.load)(&mut loader));
+        let backends: Vec<(_, Loaded)> = table.iter().map(load).collect();
+        let made = backends.iter().filter(|(_, loaded)| loaded.is_ok()).flat_map(|(kinds, _)| *kinds);
+        let arenas = made.map(|kind| (*kind, ArenaPool::new(kind.arena_bytes()))).collect();
         let tasks = loader.tasks;
         let (to, from) = sync_channel(OPEN_ALL_MAX);
         Captures {
             followed,
             not_followed: 0,
             backends,
+            arenas,
             tasks,
             unified: hierarchy.unified,
             meter,
@@ -137,6 +146,11 @@ impl Captures {
         let mut lines = self.backends.iter();
         let line = lines.find(|(kinds, _)| kinds.contains(&kind));
         line.map_or(Err(NO_BACKEND), |(_, loaded)| loaded.as_ref().map_err(|why| *why))
+    }
+
+    fn arenas(&self, kind: CaptureKind) -> Result<Arc<ArenaPool>, Refusal> {
+        let found = self.arenas.iter().find(|(of, _)| *of == kind);
+        found.map(|(_, arenas)| Arc::clone(arenas)).ok_or(Refusal::Unsupported(NO_BACKEND))
     }
 
     fn loaded(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
@@ -201,7 +215,8 @@ impl Captures {
             return Err(Refusal::Busy);
         }
         // From here on a request is answered even if it is dropped, for want of a thread.
-        let open = OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake));
+        let open =
+            OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake), self.arenas(request.kind)?);
         let from = Submission { spawner: &self.spawner, containers };
         Arc::clone(backend).submit(open, &from);
         self.open.push((ticket, request));
@@ -209,7 +224,7 @@ impl Captures {
     }
 
     /// The next answer, if one waits.
-    pub fn finished(&mut self) -> Option<(Ticket, Result<Capture, Refusal>)> {
+    pub fn finished(&mut self) -> Option<(Ticket, Result<OwnedCapture, Refusal>)> {
         let answered = self.from.try_recv().ok()?;
         self.open.retain(|(ticket, _)| *ticket != answered.0);
         Some(answered)
@@ -244,6 +259,7 @@ impl Captures {
 impl Drop for Captures {
     fn drop(&mut self) {
         let deadline = Instant::now() + LEAVE;
+        self.arenas.iter().for_each(|(_, arenas)| arenas.close());
         // A thread that is still there after this works for nobody, and ends with the process.
         self.loaded().for_each(|backend| backend.close(deadline));
         // Last: it may have been about to start a thread that one of these waits for.

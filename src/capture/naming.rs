@@ -1,16 +1,18 @@
 //! The end of a capture of sampled stacks: all names are found, and the answer is given.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::OPEN_MAX;
 use super::open_request::OpenRequest;
+use super::resident::{self, Holder};
 use super::sampled::Sampled;
 use crate::bpf;
-use crate::capture_data::{CaptureData, Faults, Resident};
-use crate::stacks::fold;
-use crate::symbol::{Image, Stack, Symbolizer};
+use crate::capture_data::{Arena, CaptureData, Faults, Profile};
+use crate::stacks::{Fold, Row};
+use crate::symbol::{Image, Names, Stack, Symbolizer};
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -24,7 +26,7 @@ pub(super) struct Ended {
     pub(super) lost: u64,
     pub(super) stacks: Vec<Counted>,
     pub(super) symbols: Symbolizer,
-    pub(super) resident: Vec<Resident>,
+    pub(super) resident: Vec<Holder>,
 }
 
 /// A stack with its weight, and when it was last seen.
@@ -64,8 +66,9 @@ impl Worker for Namer {
 
 impl Ended {
     fn name(self, sampled: Sampled) {
-        let Ended { open, lasted, lost, stacks: counted, symbols, resident } = self;
-        let comms = newest_names(&counted);
+        let Ended { open, lasted, lost, stacks: mut counted, symbols, resident } = self;
+        // Where the arena has no room for all stacks, it is the lightest that are left out.
+        counted.sort_unstable_by_key(|stack| (Reverse(stack.weight), stack.sent.image.pid, stack.sent.hash));
         let stack = |counted: &Counted| Stack {
             image: counted.sent.image,
             weight: counted.weight,
@@ -74,14 +77,34 @@ impl Ended {
         };
         let stacks: Vec<Stack> = counted.iter().map(stack).collect();
         let names = symbols.resolve(&stacks, Instant::now() + NAMING_MAX);
-        let comm = |stack: &Stack| comms.get(&stack.image).copied().unwrap_or_default();
-        let profile = fold(bpf::HZ, stacks.iter().map(|stack| names.row(stack, comm(stack))));
-        let seen = match sampled {
-            Sampled::Running => CaptureData::Stacks(profile),
-            Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top: resident }),
-        };
-        open.finish(lasted, lost, seen);
+        let comms = newest_names(&counted);
+        open.finish(lasted, lost, |arena| {
+            // First: stacks may take all of the arena.
+            let top = resident::rows(&resident, arena);
+            let profile = folded(&stacks, &names, &comms, arena);
+            match sampled {
+                Sampled::Running => CaptureData::Stacks(profile),
+                Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top }),
+            }
+        });
     }
+}
+
+/// The stacks as a flame graph of the names of their functions.
+fn folded<'a>(
+    stacks: &[Stack],
+    names: &Names,
+    comms: &HashMap<Image, &str>,
+    arena: &'a Arena,
+) -> Profile<'a> {
+    let mut fold = Fold::new(arena);
+    let mut row = Row::default();
+    for stack in stacks {
+        row.comm = comms.get(&stack.image).copied().unwrap_or_default();
+        names.fill(stack, &mut row);
+        fold.add(&row);
+    }
+    fold.finish(bpf::HZ)
 }
 
 /// What each program was called when it was last sampled. While it executes another one it may be called

@@ -12,7 +12,7 @@ use super::backend::{Backend, Cgroups, Loaded, Loader, Method, OPEN_MAX, Submiss
 use super::load::page_bytes;
 use super::open_request::OpenRequest;
 use super::proc_task;
-use crate::capture_data::{CaptureData, Resident, Scope};
+use crate::capture_data::{Arena, CaptureData, Resident, Rows, Scope};
 use crate::host::Text;
 use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
@@ -111,14 +111,29 @@ impl Worker for Residents {
     fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
         jobs.each(|Job { open, members }| {
             let began = Instant::now();
-            let seen = CaptureData::Memory(top(&self.proc, &members, page_bytes().into()));
-            open.finish(began.elapsed(), 0, seen);
+            let top = top(&self.proc, &members, page_bytes().into());
+            open.finish(began.elapsed(), 0, |arena| CaptureData::Memory(rows(&top, arena)));
         });
     }
 }
 
+/// A process with its resident memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pid: u32,
+    comm: Box<str>,
+    rss_bytes: u64,
+}
+
+/// As many of the first of these as the arena has room for.
+pub(super) fn rows<'a>(holders: &[Holder], arena: &'a Arena) -> Rows<'a, Resident<'a>> {
+    arena.rows(holders.iter(), |Holder { pid, comm, rss_bytes }| {
+        Some(Resident { pid: *pid, comm: arena.text(comm)?, rss_bytes: *rss_bytes })
+    })
+}
+
 /// The processes with most resident memory, most first. One that ends meanwhile is not there.
-pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Resident> {
+pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Holder> {
     let mut kept = BinaryHeap::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -141,7 +156,7 @@ pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Reside
     let named = |Reverse((pages, pid)): Reverse<(u64, u32)>| {
         let stat = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
         let comm = proc_task::stat(&stat)?.comm;
-        Some(Resident { pid, comm, rss_bytes: pages.saturating_mul(page_bytes) })
+        Some(Holder { pid, comm, rss_bytes: pages.saturating_mul(page_bytes) })
     };
     kept.into_sorted_vec().into_iter().filter_map(named).collect()
 }
@@ -189,7 +204,7 @@ mod tests {
         let proc = Proc::new("largest", &[(1, 5, "/"), (2, 0, "/"), (30, 700, "/a"), (4, 60, "/a/b")]);
         assert_eq!(proc.pids(&Members::HOST), [30, 4, 1]);
         let largest = top(&proc.0, &Members::HOST, 4096).remove(0);
-        assert_eq!(largest, Resident { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
+        assert_eq!(largest, Holder { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
     }
 
     #[test]

@@ -12,11 +12,11 @@ use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::load::{page_bytes, sentence};
 use super::naming::{Counted, Ended, Namer};
 use super::open_request::OpenRequest;
-use super::resident::Members;
+use super::resident::{Holder, Members};
 use super::sampled::Sampled;
 use super::session::{Programs, Session};
 use crate::bpf;
-use crate::capture_data::{Refusal, Resident, Scope};
+use crate::capture_data::{Refusal, Scope};
 use crate::host::Key;
 use crate::symbol::Symbolizer;
 use crate::sys;
@@ -89,7 +89,7 @@ struct Running {
     counts: HashMap<Which, Sum>,
     symbols: Symbolizer,
     /// Who held most memory when it began, where memory was asked for.
-    resident: Vec<Resident>,
+    resident: Vec<Holder>,
 }
 
 /// The part of a capture thread that outlives a run.

@@ -268,22 +268,30 @@ pub struct Names {
 }
 
 impl Names {
+    /// Puts a stack, with its names in place of its addresses, into `row`; the name of its process is the caller's.
+    pub fn fill<'n>(&'n self, stack: &Stack, row: &mut Row<'n>) {
+        (row.pid, row.weight) = (stack.image.pid, stack.weight);
+        row.user.clear();
+        let frames = stack.user.iter().enumerate();
+        row.user.extend(frames.map(|(depth, frame)| self.user(stack.image, frame.code(depth))));
+        row.user.truncate(start::calls(&row.user));
+        row.kernel.clear();
+        row.kernel.extend(self.kernel(stack));
+    }
+
     /// A stack with its names in place of its addresses, of a process that is called `comm`.
     #[must_use]
     pub fn row<'n>(&'n self, stack: &Stack, comm: &'n str) -> Row<'n> {
-        let frames = stack.user.iter().enumerate();
-        let mut user: Vec<&str> =
-            frames.map(|(depth, frame)| self.user(stack.image, frame.code(depth))).collect();
-        user.truncate(start::calls(&user));
-        Row { pid: stack.image.pid, comm, weight: stack.weight, user, kernel: self.kernel(stack) }
+        let mut row = Row { comm, ..Row::default() };
+        self.fill(stack, &mut row);
+        row
     }
 
     /// The names of its kernel part.
-    #[must_use]
-    pub fn kernel(&self, stack: &Stack) -> Vec<&str> {
+    pub fn kernel(&self, stack: &Stack) -> impl ExactSizeIterator<Item = &str> {
         let name =
             |(depth, address): (usize, &u64)| self.kernel.get(call_site(*address, depth)).unwrap_or(UNKNOWN);
-        stack.kernel.iter().enumerate().map(name).collect()
+        stack.kernel.iter().enumerate().map(name)
     }
 
     fn user(&self, image: Image, frame: UserFrame) -> &str {

@@ -90,7 +90,7 @@ pub struct Completed<'a, T> {
     /// What was known when it was asked for.
     pub pending: &'a PendingCapture<T>,
     /// What it brought.
-    pub capture: &'a Capture,
+    pub capture: &'a Capture<'a>,
     /// To name the containers in it.
     pub containers: &'a Containers,
 }
@@ -248,7 +248,7 @@ impl<D: Detector> DetectorTracer<D> {
 }
 
 /// What a capture brought; `None` if it was refused.
-pub type Answer<'a> = Option<(&'a Capture, &'a Containers)>;
+pub type Answer<'a> = Option<(&'a Capture<'a>, &'a Containers)>;
 
 impl<D: Detector> Tracer for DetectorTracer<D> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {

@@ -71,7 +71,7 @@ impl Drop for Toucher {
 }
 
 fn faults(capture: &Capture) -> &Faults {
-    match &capture.seen {
+    match &capture.data {
         CaptureData::Faults(faults) => faults,
         other => panic!("faults were asked for, not {other:?}"),
     }
@@ -172,7 +172,7 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
     begin(&mut captures, 2, of_stacks(Scope::Host, Duration::from_millis(500)));
     let mut kinds: Vec<_> = [answer(&mut captures), answer(&mut captures)]
         .into_iter()
-        .map(|(ticket, capture)| (ticket, matches!(capture.seen, CaptureData::Faults(_))))
+        .map(|(ticket, capture)| (ticket, matches!(capture.data, CaptureData::Faults(_))))
         .collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [(Ticket(1), true), (Ticket(2), false)]);
@@ -189,7 +189,7 @@ fn a_look_at_memory_is_over_at_once_and_leaves_no_thread() {
     for ticket in [1, 2] {
         let (answered, capture) = answer(&mut captures);
         assert_eq!(answered, Ticket(ticket));
-        let CaptureData::Memory(all) = &capture.seen else { panic!("{capture:?}") };
+        let CaptureData::Memory(all) = &capture.data else { panic!("{capture:?}") };
         let own = all.iter().find(|one| one.pid == std::process::id()).expect("this very process");
         assert!(own.rss_bytes > MIB && all.is_sorted_by_key(|one| std::cmp::Reverse(one.rss_bytes)));
     }

@@ -68,7 +68,7 @@ impl Drop for Folder {
 }
 
 fn profile(capture: Capture) -> Profile {
-    match capture.seen {
+    match capture.data {
         CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }

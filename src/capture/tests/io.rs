@@ -82,7 +82,7 @@ fn traced(
     until("it to be attached", || watches().then_some(()));
     work();
     let (_, capture) = answer(captures);
-    match capture.seen.clone() {
+    match capture.data.clone() {
         CaptureData::Io(io) => (capture, io),
         other => panic!("{other:?}"),
     }
@@ -267,7 +267,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let mut seen = Vec::new();
     for late in [true, false] {
         let (ticket, capture) = answer(&mut captures);
-        let CaptureData::Io(io) = capture.seen else { panic!("I/O was asked for") };
+        let CaptureData::Io(io) = capture.data else { panic!("I/O was asked for") };
         if late {
             disks.iter().for_each(|disk| write(disk, "late"));
         }

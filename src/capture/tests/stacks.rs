@@ -28,7 +28,7 @@ impl Share {
 }
 
 fn profile(capture: &Capture) -> &Profile {
-    match &capture.seen {
+    match &capture.data {
         CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }

@@ -8,7 +8,7 @@ fn of_waits(scope: Scope, seconds: u64) -> Request {
 }
 
 fn waits(capture: &Capture) -> &Waits {
-    match &capture.seen {
+    match &capture.data {
         CaptureData::Waits(waits) => waits,
         other => panic!("waits were asked for: {other:?}"),
     }

@@ -1,0 +1,203 @@
+//! What a capture brings lies in an arena of a stated size: it is handed over whole, and given back whole.
+//! Past its size nothing is allocated; how much was left out is counted.
+
+use std::collections::HashSet;
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+/// Of the room that is left, the share that rows with texts of their own may take: the texts need some, too.
+const ROWS_SHARE: (usize, usize) = (3, 4);
+
+/// What an arena may keep resident while nothing lies in it.
+const RESIDENT_MAX: usize = 16 << 10;
+
+/// What memory is given back in: a page, on most kernels.
+pub type Page = [u8; 4096];
+
+/// Memory of a stated size, taken once.
+#[derive(Debug, Default)]
+pub struct Arena {
+    bump: Bump,
+    size: usize,
+    /// What the allocator gave beyond `size`.
+    spare: usize,
+}
+
+impl Arena {
+    /// With room for `size` bytes. What is never written to is not resident.
+    #[must_use]
+    pub fn new(size: usize) -> Arena {
+        let bump = Bump::with_capacity(size);
+        bump.set_allocation_limit(Some(bump.allocated_bytes()));
+        let spare = bump.chunk_capacity().saturating_sub(size);
+        Arena { bump, size, spare }
+    }
+
+    /// Bytes that it has room for when it is empty.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.bump.chunk_capacity().saturating_sub(self.spare)
+    }
+
+    /// A copy of `text`. `None`: it does not fit.
+    #[must_use]
+    pub fn text(&self, text: &str) -> Option<&str> {
+        if text.len() > self.room() {
+            return None;
+        }
+        self.bump.try_alloc_str(text).ok().map(|text| &*text)
+    }
+
+    /// Rows that `make` makes of `sources`, with texts in this arena; it returns `None` where one does not
+    /// fit. From the first one that does not, all are left out: who calls has the least come last.
+    pub fn rows<S, T: Copy>(
+        &self,
+        sources: impl ExactSizeIterator<Item = S>,
+        make: impl FnMut(S) -> Option<T>,
+    ) -> Rows<'_, T> {
+        let (part, of) = ROWS_SHARE;
+        self.rows_within(self.room() / of * part, sources, make)
+    }
+
+    /// Rows without texts of their own.
+    pub fn plain_rows<T: Copy>(&self, rows: impl ExactSizeIterator<Item = T>) -> Rows<'_, T> {
+        self.rows_within(self.room(), rows, Some)
+    }
+
+    /// All of the rows, or `None` if one does not fit.
+    pub fn whole<S, T: Copy>(
+        &self,
+        sources: impl ExactSizeIterator<Item = S>,
+        make: impl FnMut(S) -> Option<T>,
+    ) -> Option<&[T]> {
+        let rows = self.rows_within(self.room(), sources, make);
+        (rows.left_out == 0).then_some(rows.list)
+    }
+
+    fn rows_within<S, T: Copy>(
+        &self,
+        room: usize,
+        sources: impl ExactSizeIterator<Item = S>,
+        make: impl FnMut(S) -> Option<T>,
+    ) -> Rows<'_, T> {
+        let total = sources.len();
+        let room = room.saturating_sub(align_of::<T>());
+        let most = total.min(room / size_of::<T>().max(1));
+        let mut list = BumpVec::new_in(&self.bump);
+        // Nothing is pushed beyond what is reserved here.
+        if list.try_reserve_exact(most).is_ok() {
+            list.extend(sources.take(most).map_while(make));
+        }
+        let list: &[T] = list.into_bump_slice();
+        Rows { list, left_out: total.saturating_sub(list.len()) }
+    }
+
+    /// Empties it. `discard` is lent what was written to, if that is more than an arena may keep resident.
+    pub fn reset(&mut self, discard: impl FnOnce(&mut [MaybeUninit<Page>])) {
+        let used = self.size.saturating_sub(self.room());
+        self.bump.reset();
+        if used > RESIDENT_MAX {
+            let unset = |_| MaybeUninit::uninit();
+            if let Ok(pages) = self.bump.try_alloc_slice_fill_with(used / size_of::<Page>(), unset) {
+                discard(pages);
+            }
+            self.bump.reset();
+        }
+    }
+}
+
+/// A list that lies in an arena, and how many more rows there were that the arena had no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows<'a, T> {
+    list: &'a [T],
+    left_out: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// The rows that there was room for.
+    #[must_use]
+    pub fn list(&self) -> &'a [T] {
+        self.list
+    }
+
+    /// How many there was no room for.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The same rows, of a list of which `more` are left out beyond those.
+    #[must_use]
+    pub fn with_left_out(self, more: usize) -> Rows<'a, T> {
+        Rows { left_out: self.left_out.saturating_add(more), ..self }
+    }
+}
+
+impl<T> Default for Rows<'_, T> {
+    fn default() -> Self {
+        Rows { list: &[], left_out: 0 }
+    }
+}
+
+impl<T> Deref for Rows<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.list
+    }
+}
+
+/// A list of which nothing is left out.
+impl<'a, T> From<&'a [T]> for Rows<'a, T> {
+    fn from(list: &'a [T]) -> Rows<'a, T> {
+        Rows { list, left_out: 0 }
+    }
+}
+
+impl<'a, T> IntoIterator for &Rows<'a, T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
+}
+
+/// Texts many of which are alike, as functions are in stacks: each lies in the arena once.
+#[derive(Debug)]
+pub struct Texts<'a> {
+    arena: &'a Arena,
+    known: HashSet<&'a str>,
+}
+
+impl<'a> Texts<'a> {
+    /// None yet.
+    #[must_use]
+    pub fn new(arena: &'a Arena) -> Texts<'a> {
+        Texts { arena, known: HashSet::new() }
+    }
+
+    /// A copy of `text`, or the one that there is. `None`: it does not fit.
+    pub fn text(&mut self, text: &str) -> Option<&'a str> {
+        if let Some(known) = self.known.get(text) {
+            return Some(known);
+        }
+        let text = self.arena.text(text)?;
+        self.known.insert(text);
+        Some(text)
+    }
+
+    /// Copies of all these, in a list. `None`: one does not fit.
+    pub fn list<'t>(&mut self, texts: impl ExactSizeIterator<Item = &'t str>) -> Option<&'a [&'a str]> {
+        self.arena.whole(texts, |text| self.text(text))
+    }
+}
