@@ -133,8 +133,8 @@ impl Running {
             user: Vec::new(),
             kernel: vec![function],
         });
-        let profile = fold(HZ, rows);
-        self.open.finish(self.began.elapsed(), self.lost, CaptureData::Stacks(profile));
+        let lasted = self.began.elapsed();
+        self.open.finish(lasted, self.lost, |arena| CaptureData::Stacks(fold(arena, HZ, rows)));
     }
 }
 

@@ -164,7 +164,7 @@ impl Detector for Reclaim {
 /// What an event says.
 struct StallEvent<'a> {
     head: Head,
-    stall: Option<&'a Stall<'a>>,
+    stall: Option<&'a Stall>,
     top: &'a [Resident<'a>],
 }
 

@@ -119,3 +119,97 @@ impl OwnedCapture {
         self.capture
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture_data::{CaptureData, Resident, Rows, Scope};
+
+    fn capture<'a>(arena: &'a Arena, pids: std::ops::Range<u32>) -> Capture<'a> {
+        let row = |pid| Some(Resident { pid, comm: arena.text("a name")?, rss_bytes: 1 });
+        let data = CaptureData::Memory(arena.rows(pids, row));
+        Capture { scope: Scope::Host, lasted: Duration::ZERO, lost: 0, data }
+    }
+
+    fn residents<'c>(owned: &'c OwnedCapture) -> Rows<'c, Resident<'c>> {
+        let CaptureData::Memory(rows) = owned.capture().data else { panic!("memory was captured") };
+        rows
+    }
+
+    #[test]
+    fn an_arena_that_was_read_is_the_one_that_is_taken_next() {
+        let pool = ArenaPool::new(1 << 20);
+        let mut places = std::collections::HashSet::new();
+        for round in 0..100 {
+            let held = pool.take(Duration::ZERO).expect("one is there");
+            let other = pool.take(Duration::ZERO).expect("and another");
+            assert!(pool.take(Duration::ZERO).is_none() && pool.free() == 0, "there are no more");
+            let owned = OwnedCapture::build(other, |arena| capture(arena, 0..1000));
+            // It may move, and to another thread, as it does on its way to the loop.
+            let owned = std::thread::spawn(move || owned).join().expect("it comes back");
+            let rows = residents(&owned);
+            assert!(rows.iter().zip(0..).all(|(row, pid)| row.pid == pid && row.comm == "a name"));
+            places.insert(rows.as_ptr().addr());
+            drop((owned, held));
+            assert_eq!(pool.free(), ARENAS_EACH, "{round}");
+        }
+        assert!(places.len() <= ARENAS_EACH, "{places:?}");
+    }
+
+    #[test]
+    fn what_one_capture_left_behind_is_not_in_the_next() {
+        let pool = ArenaPool::new(8 << 10);
+        let owned = |pids| {
+            let lease = pool.take(Duration::ZERO).expect("an arena");
+            OwnedCapture::build(lease, |arena| capture(arena, pids))
+        };
+        let full = residents(&owned(0..10_000)).len();
+        assert!((100..300).contains(&full), "{full}");
+        let again = owned(0..10_000);
+        assert_eq!((residents(&again).len(), residents(&again).left_out()), (full, 10_000 - full));
+    }
+
+    #[test]
+    fn whoever_finds_no_arena_gets_the_one_that_is_given_back() {
+        let pool = ArenaPool::new(1024);
+        let held: Vec<Lease> = std::iter::from_fn(|| pool.take(Duration::ZERO)).collect();
+        let theirs = Arc::clone(&pool);
+        let waiting = std::thread::spawn(move || theirs.take(Duration::from_secs(60)).is_some());
+        drop(held);
+        assert!(waiting.join().expect("it comes back"));
+    }
+
+    #[test]
+    fn closing_a_pool_sends_away_whoever_waits_for_an_arena() {
+        let pool = ArenaPool::new(1024);
+        let _held: Vec<Lease> = std::iter::from_fn(|| pool.take(Duration::ZERO)).collect();
+        let theirs = Arc::clone(&pool);
+        let waiting = std::thread::spawn(move || theirs.take(Duration::from_secs(600)).is_some());
+        pool.close();
+        assert!(!waiting.join().expect("it comes back"));
+        assert!(pool.take(Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn an_arena_is_resident_only_while_something_lies_in_it() {
+        const BYTES: usize = 8 << 20;
+        let resident = |place: usize| {
+            let mut pages = [0_u8; BYTES / 4096 - 1];
+            // SAFETY: the kernel writes a byte for each page that it is asked about.
+            let asked = unsafe {
+                libc::mincore((place & !4095) as *mut libc::c_void, pages.len() * 4096, pages.as_mut_ptr())
+            };
+            assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+            pages.iter().filter(|page| **page & 1 == 1).count()
+        };
+        let pool = ArenaPool::new(BYTES);
+        let lease = pool.take(Duration::ZERO).expect("an arena");
+        let empty = lease.arena.plain_rows(0..1_u8).as_ptr().addr() - BYTES + 4096;
+        assert!(resident(empty) <= 2, "{}", resident(empty));
+        let owned = OwnedCapture::build(lease, |arena| capture(arena, 0..100_000));
+        let full = resident(empty);
+        assert!(full > 700, "{full}");
+        drop(owned);
+        assert!(resident(empty) <= 5, "{}", resident(empty));
+    }
+}

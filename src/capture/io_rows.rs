@@ -6,11 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::disks::{Disks, Mounts};
-use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
 use super::io_counters::{Bytes, Counters, counted};
-use crate::capture_data::{
-    Arena, Device, DeviceIo, FileIo, Latency, ProcessIo, Rows, Stall, Target, Texts,
-};
+use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
+use crate::capture_data::{Arena, Device, DeviceIo, FileIo, Latency, ProcessIo, Rows, Stall, Target, Texts};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
 

@@ -215,8 +215,13 @@ impl Captures {
             return Err(Refusal::Busy);
         }
         // From here on a request is answered even if it is dropped, for want of a thread.
-        let open =
-            OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake), self.arenas(request.kind)?);
+        let open = OpenRequest::new(
+            ticket,
+            request,
+            self.to.clone(),
+            Arc::clone(&self.wake),
+            self.arenas(request.kind)?,
+        );
         let from = Submission { spawner: &self.spawner, containers };
         Arc::clone(backend).submit(open, &from);
         self.open.push((ticket, request));

@@ -165,12 +165,7 @@ fn name_all(mut unnamed: Vec<Unnamed>, proc: &Path) {
     unnamed.into_iter().for_each(|one| one.answer(&names, &mut stacks));
 }
 
-fn named<'a>(
-    found: &[bpf::Stuck],
-    stacks: &[Stack],
-    names: &Names,
-    arena: &'a Arena,
-) -> Rows<'a, Task<'a>> {
+fn named<'a>(found: &[bpf::Stuck], stacks: &[Stack], names: &Names, arena: &'a Arena) -> Rows<'a, Task<'a>> {
     let mut texts = Texts::new(arena);
     arena.rows(found.iter().zip(stacks), |(task, stack)| {
         Some(Task {

@@ -241,7 +241,10 @@ mod tests {
         let mut walker = Walker::new(&tree.0, false);
         tree.put('D', 5, 1);
         let first = tree.walk(&mut walker);
-        assert_eq!((first.pid, first.tid, first.sample.blocked, first.sample.container), (7, 8, Duration::ZERO, Some(A)));
+        assert_eq!(
+            (first.pid, first.tid, first.sample.blocked, first.sample.container),
+            (7, 8, Duration::ZERO, Some(A))
+        );
         assert_eq!(first.stack, [Box::from("wait")]);
         let second = tree.walk(&mut walker).sample.blocked;
         assert!(second > Duration::ZERO);

@@ -201,3 +201,69 @@ impl<'a> Texts<'a> {
         self.arena.whole(texts, |text| self.text(text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_past_the_arenas_size_are_counted_and_the_arena_takes_no_more_memory() {
+        let arena = Arena::new(4096);
+        let before = arena.bump.allocated_bytes();
+        let numbers = arena.plain_rows((0..1000_u32).map(u64::from));
+        assert_eq!((numbers.len(), numbers.left_out()), (511, 489), "and a little for alignment");
+        assert_eq!(numbers.list(), (0..511).collect::<Vec<_>>());
+        assert_eq!(arena.text("much too long"), None);
+        assert_eq!(arena.bump.allocated_bytes(), before);
+    }
+
+    #[test]
+    fn a_row_whose_text_does_not_fit_is_left_out_with_all_after_it() {
+        let arena = Arena::new(1000);
+        let names = ["a".repeat(10), "b".repeat(2000), "c".into()];
+        let rows = arena.rows(names.iter(), |name| arena.text(name));
+        assert_eq!((rows.list(), rows.left_out()), (&[names[0].as_str()][..], 2));
+        assert_eq!(arena.whole(names.iter(), |name| arena.text(name)), None);
+    }
+
+    #[test]
+    fn rows_leave_some_room_for_their_texts() {
+        let arena = Arena::new(64 << 10);
+        let rows = arena.rows(0..1_000_000, |number: u32| Some((arena.text("some name")?, number)));
+        assert!(rows.len() > 1000, "{}", rows.len());
+        assert_eq!(rows.len() + rows.left_out(), 1_000_000);
+    }
+
+    #[test]
+    fn a_text_that_came_before_takes_no_more_room() {
+        let arena = Arena::new(100);
+        let mut texts = Texts::new(&arena);
+        let first = texts.text(&"x".repeat(90)).expect("room");
+        let second = texts.text(&"x".repeat(90)).expect("it is there");
+        assert!(std::ptr::eq(first, second));
+        assert_eq!(texts.text(&"y".repeat(90)), None);
+    }
+
+    #[test]
+    fn an_arena_that_is_reset_has_all_of_its_room_again_in_the_same_place() {
+        let mut arena = Arena::new(1 << 20);
+        let (place, room) = (arena.text("x").expect("room").as_ptr(), arena.room());
+        arena.reset(|_| panic!("a byte may stay resident"));
+        assert_eq!((arena.text("y").expect("room").as_ptr(), arena.room()), (place, room));
+        arena.plain_rows((0..100_000_u32).map(u64::from));
+        let mut bytes = 0;
+        arena.reset(|pages| bytes = size_of_val(pages));
+        assert!((796_000..=800_008).contains(&bytes), "{bytes}");
+        assert_eq!(arena.room(), 1 << 20);
+    }
+
+    #[test]
+    fn every_size_is_kept_to_the_byte() {
+        for size in [0, 1, 100, 511, 4096, 5000, 1 << 20] {
+            let arena = Arena::new(size);
+            assert_eq!((arena.room(), arena.size()), (size, size));
+            assert_eq!(arena.text(&"x".repeat(size)).map(str::len), Some(size));
+            assert_eq!(arena.text("x"), None);
+        }
+    }
+}

@@ -158,4 +158,3 @@ pub enum CaptureData<'a> {
     /// Of `CaptureKind::Io`.
     Io(DiskIo<'a>),
 }
-

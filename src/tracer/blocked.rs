@@ -179,7 +179,12 @@ impl<R: Serialize> Data for Blocked<'_, R> {
                 head: self.head,
                 readings: &self.readings,
                 known_issue: self.known_issue,
-                truncated: Truncated::of(shrink, CaptureKind::Tasks).and("tasks", self.all, Most("rows", TASKS_MAX), tasks.len()),
+                truncated: Truncated::of(shrink, CaptureKind::Tasks).and(
+                    "tasks",
+                    self.all,
+                    Most("rows", TASKS_MAX),
+                    tasks.len(),
+                ),
                 stack: Text { tasks, stacks: &self.stacks },
                 tasks: Rows(tasks, self.containers),
             },

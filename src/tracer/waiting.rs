@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::fields::{Head, Most, Truncated, field};
 use super::percents::{Nanos, Percent};
 use super::{Data, Field, FieldKind, Shrink};
-use crate::capture_data::{CaptureKind, Interferer, Waited, Waiter, Waits, TaskGroup};
+use crate::capture_data::{CaptureKind, Interferer, TaskGroup, Waited, Waiter, Waits};
 use crate::host::Containers;
 
 /// More rows than this tell nothing new.

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::super::arenas::ArenaPool;
 use super::super::open_request::Answered;
 use super::*;
 use crate::bpf::tests::{alone, root};
@@ -9,7 +10,8 @@ use crate::capture_data::{CaptureKind, Request, Ticket};
 
 fn job(lasting: Duration, to: SyncSender<Answered>) -> Job {
     let request = Request { kind: CaptureKind::Stacks, scope: Scope::Host, lasting };
-    let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}));
+    let arenas = ArenaPool::new(request.kind.arena_bytes());
+    let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}), arenas);
     Job { open, members: Members::HOST }
 }
 

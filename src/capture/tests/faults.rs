@@ -70,7 +70,7 @@ impl Drop for Toucher {
     }
 }
 
-fn faults(capture: &Capture) -> &Faults {
+fn faults<'c>(capture: &'c Capture<'c>) -> &'c Faults<'c> {
     match &capture.data {
         CaptureData::Faults(faults) => faults,
         other => panic!("faults were asked for, not {other:?}"),
@@ -105,7 +105,7 @@ fn both_functions_are_seen_with_their_bytes(pages: &str) {
     let faults = faults(&capture);
     assert_eq!((capture.scope, capture.lost), (Scope::Container(key(4)), 0));
     let of = |label: &str| -> u64 {
-        faults.flame.iter().filter(|node| &*node.label == label).map(|node| node.value).sum()
+        faults.flame.iter().filter(|node| node.label == label).map(|node| node.value).sum()
     };
     for (label, bytes) in PARTS {
         let off = (of(label) as f64 - bytes as f64).abs() / bytes as f64;
@@ -113,7 +113,7 @@ fn both_functions_are_seen_with_their_bytes(pages: &str) {
         assert!(off < 0.1, "{label}: {} of {bytes} bytes: {:#?}", of(label), faults.flame);
     }
     assert!(of("all") <= (of("three_parts") + of("one_part")) * 101 / 100, "{:#?}", faults.flame);
-    assert_eq!(faults.flame.get(1).map(|node| &*node.label), Some("toucher"));
+    assert_eq!(faults.flame.get(1).map(|node| node.label), Some("toucher"));
     let top: Vec<_> = faults.top.iter().map(|one| (one.pid, &*one.comm)).collect();
     assert_eq!(top, [(pid, "toucher")], "those of the container only");
     assert!((4096..64 * MIB).contains(&faults.top[0].rss_bytes), "as it was before: {:?}", faults.top);

@@ -76,13 +76,13 @@ fn traced(
     scope: Scope,
     lasting: Duration,
     work: impl FnOnce(),
-) -> (Capture, DiskIo) {
+) -> (Capture<'static>, DiskIo<'static>) {
     let request = Request { kind: CaptureKind::Io, scope, lasting };
     captures.start(Ticket(1), request, &|_| ()).expect("nothing else runs");
     until("it to be attached", || watches().then_some(()));
     work();
     let (_, capture) = answer(captures);
-    match capture.data.clone() {
+    match capture.data {
         CaptureData::Io(io) => (capture, io),
         other => panic!("{other:?}"),
     }
@@ -92,9 +92,9 @@ fn close(have: u64, want: u64) -> bool {
     have.abs_diff(want) <= want / 50
 }
 
-fn file<'d>(device: &'d DeviceIo, path: &Path) -> (u32, &'d FileIo) {
+fn file<'d>(device: &'d DeviceIo<'d>, path: &Path) -> (u32, &'d FileIo<'d>) {
     let is =
-        |file: &FileIo| matches!(&file.target, Target::File(_, _, Some(name)) if Path::new(&**name) == path);
+        |file: &FileIo<'_>| matches!(&file.target, Target::File(_, _, Some(name)) if Path::new(name) == path);
     let all: Vec<_> = device
         .processes
         .iter()
@@ -143,8 +143,8 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
             (!["buffered", "mapped"].contains(name), false),
             "{name}"
         );
-        assert!(file.whole.average > Duration::ZERO && file.whole.most >= file.whole.average, "{file:#?}");
-        assert!(file.device.most <= file.whole.most && file.device.average > Duration::ZERO, "{file:#?}");
+        assert!(file.whole.average > Duration::ZERO && file.whole.max >= file.whole.average, "{file:#?}");
+        assert!(file.device.max <= file.whole.max && file.device.average > Duration::ZERO, "{file:#?}");
     }
     let buffered = file(device, &disk.path("buffered")).1.fs_write_bytes;
     assert_eq!(buffered, (mkfs == "mkfs.ext4").then_some(32 * MIB), "to the byte, where it is told");
@@ -276,7 +276,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let names = |io: &DiskIo| {
         let device = &io.devices[0];
         let files = device.processes.iter().flat_map(|process| &process.files);
-        let name = |file: &FileIo| match &file.target {
+        let name = |file: &FileIo<'_>| match &file.target {
             Target::File(_, _, Some(path)) => Path::new(&**path).file_name().map(|name| name.to_owned()),
             _ => None,
         };

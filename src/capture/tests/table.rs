@@ -45,7 +45,7 @@ fn the_example_backend_answers_with_where_a_process_sleeps() {
         let looks = capture.lasted.as_millis() / 100;
         assert!((1..=looks).contains(&u128::from(process.samples)), "{process:?} in {looks} looks");
         let label = format!("{function}_[k]");
-        assert!(profile.flame.iter().any(|node| *node.label == *label), "{label} is not in {profile:?}");
+        assert!(profile.flame.iter().any(|node| node.label == label), "{label} is not in {profile:?}");
     }
     assert_eq!(captures.running(), 0);
     until("the thread's end", || (threads("onset-offcpu") == 0).then_some(()));

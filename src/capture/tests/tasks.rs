@@ -6,10 +6,10 @@ use crate::host::{TaskCounts, TaskState};
 
 const STUCK: Request = Request { kind: CaptureKind::Tasks, scope: Scope::Host, lasting: Duration::ZERO };
 
-fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task> {
+fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task<'static>> {
     captures.start(Ticket(1), STUCK, containers).expect("there is room");
-    match answer(captures).1.seen {
-        CaptureData::Tasks(tasks) => tasks,
+    match answer(captures).1.data {
+        CaptureData::Tasks(tasks) => tasks.to_vec(),
         other => panic!("tasks were asked for, not {other:?}"),
     }
 }
@@ -141,7 +141,7 @@ impl Writer {
         Writer { frozen, cgroup, pid, since: (began, Instant::now()) }
     }
 
-    fn among<'t>(&self, tasks: &'t [Task]) -> &'t Task {
+    fn among<'t>(&self, tasks: &'t [Task<'t>]) -> &'t Task<'t> {
         tasks.iter().find(|task| task.tid == self.pid).expect("the writer")
     }
 }

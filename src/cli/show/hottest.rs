@@ -60,7 +60,8 @@ fn is_same(child: &FlameNode<'_>, parent: &FlameNode<'_>) -> bool {
 fn children(nodes: &[FlameNode<'_>], parent: usize, total: u64) -> Vec<usize> {
     let level = nodes.get(parent).map_or(0, |node| node.level);
     let below = nodes.iter().enumerate().skip(parent + 1).take_while(|(_, node)| node.level > level);
-    let large = |node: &FlameNode<'_>| u128::from(node.value) * 100 >= u128::from(total) * u128::from(SHARE_MIN);
+    let large =
+        |node: &FlameNode<'_>| u128::from(node.value) * 100 >= u128::from(total) * u128::from(SHARE_MIN);
     below.filter(|(_, node)| node.level == level + 1 && large(node)).map(|(at, _)| at).collect()
 }
 

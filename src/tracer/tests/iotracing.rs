@@ -1,7 +1,7 @@
 //! iotracing: devices that are saturated or slow, told by who uses them.
 
 use super::*;
-use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, ProcessIo, Stall, Target, Times};
+use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, Latency, ProcessIo, Stall, Target};
 use crate::host::Disk;
 use crate::tracer::play::Host;
 
@@ -13,7 +13,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn file(target: Target, read: u64, write: u64) -> FileIo {
+fn file(target: Target<'static>, read: u64, write: u64) -> FileIo<'static> {
     FileIo {
         target,
         direct: false,
@@ -24,48 +24,49 @@ fn file(target: Target, read: u64, write: u64) -> FileIo {
         write_bytes: write,
         finished: 4,
         in_flight: 1,
-        whole: Times { average: ms(2), most: ms(7) },
-        device: Times { average: ms(1), most: ms(3) },
+        whole: Latency { average: ms(2), max: ms(7) },
+        device: Latency { average: ms(1), max: ms(3) },
     }
 }
 
-fn process(pid: u32, files: Vec<FileIo>) -> ProcessIo {
-    ProcessIo { pid, comm: "dd".into(), container: Some(Play::key(0)), files }
+fn process(pid: u32, files: Vec<FileIo<'static>>) -> ProcessIo<'static> {
+    let files = rows(files);
+    ProcessIo { pid, comm: "dd", container: Some(Play::key(0)), files }
 }
 
-fn stall(tid: u32, blocked: Duration) -> Stall {
+fn stall(tid: u32, blocked: Duration) -> Stall<'static> {
     Stall {
         pid: 7,
         tid,
         cpu: 1,
-        comm: "dd".into(),
+        comm: "dd",
         container: Some(Play::key(0)),
         blocked,
         in_iowait: true,
-        stack: vec!["io_schedule".into(), "vfs_write".into()],
+        stack: &["io_schedule", "vfs_write"],
     }
 }
 
 /// What a capture brings in these stories: ten seconds, in which a device wrote 1,000,000 bytes.
-pub(super) fn found() -> DiskIo {
-    let own = Target::File(SDA, 12, Some("/data/file".into()));
+pub(super) fn found() -> DiskIo<'static> {
+    let own = Target::File(SDA, 12, Some("/data/file"));
     let direct = FileIo { direct: true, ..file(own.clone(), 100_000, 500_000) };
     let cached = FileIo { fs_write_bytes: Some(200_000), dirtied_earlier: true, ..file(own, 0, 300_000) };
     let journal = ProcessIo {
         pid: 2,
-        comm: "jbd2".into(),
+        comm: "jbd2",
         container: None,
-        files: vec![file(Target::Device(None), 0, 100_000)],
+        files: rows([file(Target::Device(None), 0, 100_000)]),
     };
     let device = DeviceIo {
         device: SDA,
-        name: "sda".into(),
+        name: "sda",
         read_bytes: Some(100_000),
         write_bytes: Some(1_000_000),
-        processes: vec![process(7, vec![direct, cached]), journal],
+        processes: rows([process(7, vec![direct, cached]), journal]),
     };
-    let stalls = vec![stall(8, ms(1500)), stall(9, ms(99))];
-    DiskIo { devices: vec![device], stalls, not_attached: Vec::new() }
+    let stalls = rows([stall(8, ms(1500)), stall(9, ms(99))]);
+    DiskIo { devices: rows([device]), stalls, not_attached: &[] }
 }
 
 /// A device that did so much until now.
@@ -229,12 +230,12 @@ fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
     let one = |inode| file(Target::File(SDA, inode, None), 0, 1000);
     let device = DeviceIo {
         write_bytes: Some(10_000),
-        processes: (0..5).map(|pid| process(pid, vec![one(1), one(2)])).collect(),
-        ..found().devices.remove(0)
+        processes: rows((0..5).map(|pid| process(pid, vec![one(1), one(2)]))),
+        ..found().devices[0]
     };
-    let stalls = (0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))).collect();
-    let seen = CaptureData::Io(DiskIo { devices: vec![device], stalls, not_attached: Vec::new() });
-    let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
+    let stalls = rows((0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))));
+    let data = CaptureData::Io(DiskIo { devices: rows([device]), stalls, not_attached: &[] });
+    let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let rows = data["process_file_io_stats"].as_array().expect("rows");
@@ -262,16 +263,14 @@ fn rows_that_are_left_out_are_counted_in_the_list_that_leaves_them_out() {
         let ticket = play.ask(None).expect("a capture");
         let device = |major| DeviceIo {
             device: Device { major, minor: 0 },
-            processes: (0..processes)
-                .map(|pid| {
-                    process(pid, (0..files).map(|it| file(Target::File(SDA, it, None), 0, 1)).collect())
-                })
-                .collect(),
-            ..found().devices.remove(0)
+            processes: rows((0..processes).map(|pid| {
+                process(pid, (0..files).map(|it| file(Target::File(SDA, it, None), 0, 1)).collect())
+            })),
+            ..found().devices[0]
         };
-        let devices = (0..devices).map(device).collect();
-        let seen = CaptureData::Io(DiskIo { devices, stalls: Vec::new(), not_attached: Vec::new() });
-        let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
+        let devices = rows((0..devices).map(device));
+        let data = CaptureData::Io(DiskIo { devices, stalls: Rows::default(), not_attached: &[] });
+        let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
         let lists = play.seen.events[0].1["tracer_data"].get("truncated_lists").map(|lists| {
             let parts = |list: &serde_json::Value| {
@@ -342,7 +341,7 @@ fn a_device_that_hangs_is_told_though_nothing_was_seen() {
     let (mut play, _) = watching("", "sda", &[hung, hung]);
     let ticket = play.seen.open[0].0;
     let nothing =
-        Capture { seen: CaptureData::Io(DiskIo::default()), ..capture(CaptureKind::Io, Scope::Device(SDA)) };
+        Capture { data: CaptureData::Io(DiskIo::default()), ..capture(CaptureKind::Io, Scope::Device(SDA)) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Surge));
     let status = &play.seen.events[0].1["tracer_data"]["reason_snapshot"]["iostatus"];
     assert!(status.get("read_await").is_none() && status["io_util"] == 100.0, "{status}");
