@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::disks::{Disks, Mounts};
 use super::io_counters::{Bytes, Counters, counted};
 use crate::bpf::{IoFile, IoKey, IoRow, IoStall, IoTarget};
-use crate::capture_data::{Arena, Device, DeviceIo, FileIo, Latency, ProcessIo, Rows, Stall, Target, Texts};
+use crate::capture_data::{
+    Arena, Beyond, Device, DeviceIo, FileIo, Latency, ProcessIo, Rows, Stall, Target, Texts,
+};
 use crate::host::Key;
 use crate::symbol::{Image, Stack, Symbolizer};
 
@@ -77,14 +79,28 @@ pub(super) fn device_rows<'a>(
 ) -> Rows<'a, DeviceIo<'a>> {
     arena.rows(devices.iter(), |DeviceRows { device, moved, rows }| {
         let name = names.disks.name_of(*device).or_else(|| counted(counters, *device)).unwrap_or_default();
+        let (name, processes) = (arena.text(name)?, processes(rows, names, arena));
         Some(DeviceIo {
             device: *device,
-            name: arena.text(name)?,
+            name,
             read_bytes: moved.map(|(read, _)| read),
             write_bytes: moved.map(|(_, written)| written),
-            processes: processes(rows, names, arena),
+            beyond: beyond(rows, &processes),
+            processes,
         })
     })
+}
+
+/// What the rows say that found no room among the processes.
+fn beyond(rows: &[Row<'_>], processes: &[ProcessIo<'_>]) -> Beyond {
+    let all = rows.iter().fold(Beyond::default(), |sum, (_, row)| sum.and(row.read, row.written));
+    let kept = processes.iter().flat_map(|process| &process.files);
+    let kept = kept.fold(Beyond::default(), |sum, file| sum.and(file.read_bytes, file.write_bytes));
+    Beyond {
+        files: all.files.saturating_sub(kept.files),
+        read_bytes: all.read_bytes.saturating_sub(kept.read_bytes),
+        write_bytes: all.write_bytes.saturating_sub(kept.write_bytes),
+    }
 }
 
 /// Rows of one device as processes with their files, both by bytes.
@@ -140,14 +156,10 @@ pub(super) fn stalls<'a>(waits: &[IoStall], proc: &Path, arena: &'a Arena) -> Ro
     if waits.is_empty() {
         return Rows::default();
     }
-    let stack = |wait: &IoStall| {
-        let image = Image { pid: wait.pid, id: 0 };
-        Stack { image, weight: 1, user: Vec::new(), kernel: wait.kernel.clone() }
-    };
-    let stacks: Vec<Stack> = waits.iter().map(stack).collect();
+    let stacks: Vec<Stack<'_>> = waits.iter().map(stack).collect();
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
     let mut texts = Texts::new(arena);
-    arena.rows(waits.iter().zip(&stacks), |(wait, stack)| {
+    arena.rows(waits.iter(), |wait| {
         Some(Stall {
             pid: wait.pid,
             tid: wait.tid,
@@ -156,7 +168,84 @@ pub(super) fn stalls<'a>(waits: &[IoStall], proc: &Path, arena: &'a Arena) -> Ro
             container: wait.container,
             blocked: wait.blocked,
             in_iowait: wait.in_iowait,
-            stack: texts.list(names.kernel(stack))?,
+            stack: texts.list(names.kernel(stack(wait)))?,
         })
     })
+}
+
+fn stack(wait: &IoStall) -> Stack<'_> {
+    Stack { image: Image { pid: wait.pid, id: 0 }, weight: 1, user: &[], kernel: &wait.kernel }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: Device = Device { major: 8, minor: 0 };
+
+    fn row(pid: u32, inode: u64, written: u64) -> (IoKey, IoRow) {
+        let file = IoFile { filesystem: DISK, superblock: 0, inode, tree: 0, generation: 0 };
+        let key = IoKey {
+            container: None,
+            pid,
+            disk: DISK,
+            target: IoTarget::File(file),
+            direct: false,
+            earlier: false,
+            shared: false,
+        };
+        (key, IoRow { comm: "dd".into(), read: 1, written, ..IoRow::default() })
+    }
+
+    /// The rows of one device in an arena of this size, each file with a path of this length.
+    fn in_arena<'a>(rows: &[(IoKey, IoRow)], arena: &'a Arena, path: usize) -> DeviceIo<'a> {
+        let (mounts, disks) = (Mounts::default(), Disks::default());
+        let path = |(key, _): &(IoKey, IoRow)| match key.target {
+            IoTarget::File(file) => Some((file, "x".repeat(path).into())),
+            _ => None,
+        };
+        let paths = rows.iter().filter_map(path).collect();
+        let proc = Path::new("/nonexistent");
+        let mut names = Names { disks: &disks, mounts: &mounts, paths: &paths, proc, seen: HashMap::new() };
+        let rows = rows.iter().map(|(key, row)| (key, row)).collect();
+        let device = DeviceRows { device: DISK, moved: Some((7, 8)), rows };
+        device_rows(&[device], &mut names, &Counters::new(), arena)[0]
+    }
+
+    #[test]
+    fn processes_that_the_arena_has_no_room_for_are_the_least_and_their_bytes_are_counted() {
+        let rows: Vec<_> = (0..3000).map(|pid| row(pid, 1, u64::from(pid) * 10)).collect();
+        let arena = Arena::new(64 << 10);
+        let device = in_arena(&rows, &arena, 20);
+        let kept = device.processes.len();
+        assert!(kept > 100 && kept < 1000, "{kept}");
+        assert_eq!(kept + device.processes.left_out(), 3000);
+        assert!(device.processes.iter().zip((0..3000).rev()).all(|(process, pid)| process.pid == pid));
+        let left = 3000 - kept as u64;
+        let want = Beyond { files: 3000 - kept, read_bytes: left, write_bytes: left * (left - 1) / 2 * 10 };
+        assert_eq!(device.beyond, want);
+        assert_eq!(
+            device.processes[0].files[0].target,
+            Target::File(DISK, 1, Some("[8:0]xxxxxxxxxxxxxxxxxxxx"))
+        );
+    }
+
+    #[test]
+    fn a_process_keeps_as_many_of_its_files_as_fit_however_long_their_paths_are() {
+        let rows: Vec<_> = (0..100).map(|inode| row(5, inode, 1000 - inode)).collect();
+        let arena = Arena::new(64 << 10);
+        let device = in_arena(&rows, &arena, 4000);
+        let files = device.processes[0].files;
+        assert!((5..16).contains(&files.len()), "{}", files.len());
+        assert_eq!((files.len() + files.left_out(), device.processes.left_out()), (100, 0));
+        assert_eq!(device.beyond.files, files.left_out());
+    }
+
+    #[test]
+    fn rows_that_all_fit_leave_nothing_beyond() {
+        let arena = Arena::new(64 << 10);
+        let device = in_arena(&[row(1, 1, 5), row(2, 2, 9)], &arena, 10);
+        assert_eq!(device.beyond, Beyond::default());
+        assert_eq!(device.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [2, 1]);
+    }
 }

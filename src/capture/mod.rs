@@ -98,15 +98,13 @@ impl Captures {
         };
         let load = |line: &Registration| (line.kinds, (line.load)(&mut loader));
         let backends: Vec<(_, Loaded)> = table.iter().map(load).collect();
-        let made = backends.iter().filter(|(_, loaded)| loaded.is_ok()).flat_map(|(kinds, _)| *kinds);
-        let arenas = made.map(|kind| (*kind, ArenaPool::new(kind.arena_bytes()))).collect();
         let tasks = loader.tasks;
         let (to, from) = sync_channel(OPEN_ALL_MAX);
         Captures {
             followed,
             not_followed: 0,
+            arenas: arenas(&backends),
             backends,
-            arenas,
             tasks,
             unified: hierarchy.unified,
             meter,
@@ -259,6 +257,12 @@ impl Captures {
         self.loaded().for_each(|backend| backend.lost(each));
         each("containers", self.not_followed);
     }
+}
+
+/// Arenas for each kind that has a backend.
+fn arenas(backends: &[(&'static [CaptureKind], Loaded)]) -> Vec<(CaptureKind, Arc<ArenaPool>)> {
+    let made = backends.iter().filter(|(_, loaded)| loaded.is_ok()).flat_map(|(kinds, _)| *kinds);
+    made.map(|kind| (*kind, ArenaPool::new(kind.arena_bytes()))).collect()
 }
 
 impl Drop for Captures {

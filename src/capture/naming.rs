@@ -36,6 +36,13 @@ pub(super) struct Counted {
     pub(super) last: Duration,
 }
 
+impl Counted {
+    fn stack(&self) -> Stack<'_> {
+        let Counted { sent, weight, .. } = self;
+        Stack { image: sent.image, weight: *weight, user: &sent.user, kernel: &sent.kernel }
+    }
+}
+
 /// Finds names, on a thread that is there while requests end.
 pub(super) struct Namer {
     queue: WorkQueue<Ended>,
@@ -69,13 +76,7 @@ impl Ended {
         let Ended { open, lasted, lost, stacks: mut counted, symbols, resident } = self;
         // Where the arena has no room for all stacks, it is the lightest that are left out.
         counted.sort_unstable_by_key(|stack| (Reverse(stack.weight), stack.sent.image.pid, stack.sent.hash));
-        let stack = |counted: &Counted| Stack {
-            image: counted.sent.image,
-            weight: counted.weight,
-            user: counted.sent.user.to_vec(),
-            kernel: counted.sent.kernel.to_vec(),
-        };
-        let stacks: Vec<Stack> = counted.iter().map(stack).collect();
+        let stacks: Vec<Stack<'_>> = counted.iter().map(Counted::stack).collect();
         let names = symbols.resolve(&stacks, Instant::now() + NAMING_MAX);
         let comms = newest_names(&counted);
         open.finish(lasted, lost, |arena| {
@@ -92,7 +93,7 @@ impl Ended {
 
 /// The stacks as a flame graph of the names of their functions.
 fn folded<'a>(
-    stacks: &[Stack],
+    stacks: &[Stack<'_>],
     names: &Names,
     comms: &HashMap<Image, &str>,
     arena: &'a Arena,
@@ -101,7 +102,7 @@ fn folded<'a>(
     let mut row = Row::default();
     for stack in stacks {
         row.comm = comms.get(&stack.image).copied().unwrap_or_default();
-        names.fill(stack, &mut row);
+        names.fill(*stack, &mut row);
         fold.add(&row);
     }
     fold.finish(bpf::HZ)

@@ -139,12 +139,11 @@ impl Unnamed {
         Unnamed { open, lasted: began.elapsed(), stuck: whole.map(|()| found), lost }
     }
 
-    fn answer(self, names: &Names, stacks: &mut impl Iterator<Item = Stack>) {
+    fn answer(self, names: &Names) {
         let Unnamed { open, lasted, stuck, lost } = self;
         match stuck {
             Ok(found) => {
-                let stacks: Vec<Stack> = stacks.take(found.len()).collect();
-                open.finish(lasted, lost, |arena| CaptureData::Tasks(named(&found, &stacks, names, arena)));
+                open.finish(lasted, lost, |arena| CaptureData::Tasks(named(&found, names, arena)));
             }
             Err(error) => refuse(open, &error),
         }
@@ -153,21 +152,20 @@ impl Unnamed {
 
 /// Names the frames of all requests in one pass over the kernel's symbols. Nothing of a stuck
 /// process is looked at.
-fn name_all(mut unnamed: Vec<Unnamed>, proc: &Path) {
-    let mut stacks = Vec::new();
-    for task in unnamed.iter_mut().filter_map(|one| one.stuck.as_mut().ok()).flatten() {
-        let kernel = std::mem::take(&mut task.kernel);
-        let image = Image { pid: task.pid, id: 0 };
-        stacks.push(Stack { image, weight: 1, user: Vec::new(), kernel });
-    }
+fn name_all(unnamed: Vec<Unnamed>, proc: &Path) {
+    let found = unnamed.iter().filter_map(|one| one.stuck.as_ref().ok()).flatten();
+    let stacks: Vec<Stack<'_>> = found.map(stack).collect();
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
-    let mut stacks = stacks.into_iter();
-    unnamed.into_iter().for_each(|one| one.answer(&names, &mut stacks));
+    unnamed.into_iter().for_each(|one| one.answer(&names));
 }
 
-fn named<'a>(found: &[bpf::Stuck], stacks: &[Stack], names: &Names, arena: &'a Arena) -> Rows<'a, Task<'a>> {
+fn stack(task: &bpf::Stuck) -> Stack<'_> {
+    Stack { image: Image { pid: task.pid, id: 0 }, weight: 1, user: &[], kernel: &task.kernel }
+}
+
+fn named<'a>(found: &[bpf::Stuck], names: &Names, arena: &'a Arena) -> Rows<'a, Task<'a>> {
     let mut texts = Texts::new(arena);
-    arena.rows(found.iter().zip(stacks), |(task, stack)| {
+    arena.rows(found.iter(), |task| {
         Some(Task {
             pid: task.pid,
             tid: task.tid,
@@ -176,7 +174,7 @@ fn named<'a>(found: &[bpf::Stuck], stacks: &[Stack], names: &Names, arena: &'a A
             blocked: task.blocked,
             in_iowait: task.in_iowait,
             container: task.container,
-            stack: texts.list(names.kernel(stack))?,
+            stack: texts.list(names.kernel(stack(task)))?,
         })
     })
 }
@@ -344,4 +342,36 @@ fn rows<'a>(tasks: &[StuckTask], arena: &'a Arena) -> Rows<'a, Task<'a>> {
             stack: texts.list(task.stack.iter().map(|frame| &**frame))?,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_the_arena_has_no_room_for_are_counted() {
+        let stack: Vec<Box<str>> = (0..20).map(|depth| format!("a_function_{depth}").into()).collect();
+        let sample = |blocked| TaskSample {
+            container: None,
+            state: TaskState::Uninterruptible,
+            blocked,
+            in_iowait: false,
+        };
+        let task = |tid: u32| StuckTask {
+            pid: 1,
+            tid,
+            comm: "dd".into(),
+            sample: sample(Duration::from_secs(60) - Duration::from_millis(tid.into())),
+            stack: stack.clone(),
+        };
+        let tasks: Vec<StuckTask> = (0..TASKS_MAX as u32).map(task).collect();
+        let arena = Arena::new(256 << 10);
+        let few = rows(&tasks, &arena);
+        assert!(few.len() > 400 && few.left_out() > 0, "{}", few.len());
+        assert_eq!(few.len() + few.left_out(), TASKS_MAX);
+        assert!(few.iter().zip(0..).all(|(task, tid)| task.tid == tid && task.stack.len() == 20));
+        // The size that captures have takes them all.
+        let arena = Arena::new(crate::capture_data::CaptureKind::Tasks.arena_bytes());
+        assert_eq!(rows(&tasks, &arena).len(), TASKS_MAX);
+    }
 }

@@ -380,4 +380,39 @@ mod tests {
         assert_eq!(part.culprits, [((a, b), ms(5)), ((b, a), ms(2))].into());
         assert_eq!((part.lost, part.unread_cpus), (3, 2));
     }
+
+    #[test]
+    fn groups_that_the_arena_has_no_room_for_are_the_ones_that_waited_least() {
+        let ms = |ms| Duration::from_millis(ms);
+        let names: HashMap<u64, Box<str>> =
+            (0..2000).map(|id| (id, format!("/kubepods/pod{id:0100}").into())).collect();
+        let waiter = |id| (Group::Cgroup(id), Waited { all: ms(2000 - id), ..Waited::default() });
+        let found = Found {
+            interferers: (0..2000).map(|id| (Group::Cgroup(id), ms(2000 - id))).collect(),
+            waiters: (0..2000).map(waiter).collect(),
+            ..Found::default()
+        };
+        let arena = Arena::new(128 << 10);
+        let Waits { interferers, waiters, .. } = found.named(&names, &arena);
+        assert!(interferers.len() > 200 && interferers.left_out() > 0, "{}", interferers.len());
+        assert_eq!(interferers.len() + interferers.left_out(), 2000);
+        assert_eq!(waiters.len() + waiters.left_out(), 2000);
+        assert!(interferers.iter().zip((1..=2000).rev()).all(|(one, held)| one.held == ms(held)));
+        assert_eq!(interferers[7].group, TaskGroup::Cgroup(Some(&names[&7])));
+        let arena = Arena::new(1 << 20);
+        let Waits { interferers, waiters, .. } = found.named(&HashMap::new(), &arena);
+        assert_eq!((interferers.len(), waiters.len()), (2000, 2000));
+        assert_eq!(waiters[0].group, TaskGroup::Cgroup(None), "it is gone");
+    }
+
+    #[test]
+    fn as_many_containers_as_may_be_configured_fit_into_a_probes_arena() {
+        let key = |slot| Group::Container(Key { slot, generation: 1 });
+        let waited = Waited { ran: Duration::from_secs(1), ..Waited::default() };
+        let sums =
+            Tally { groups: (0..16_384).map(|slot| (key(slot), waited)).collect(), ..Tally::default() };
+        let arena = Arena::new(CaptureKind::Probe.arena_bytes());
+        let rows = containers(&sums, &arena);
+        assert_eq!((rows.len(), rows.left_out()), (16_384, 0));
+    }
 }

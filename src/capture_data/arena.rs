@@ -1,6 +1,7 @@
 //! What a capture brings lies in an arena of a stated size: it is handed over whole, and given back whole.
 //! Past its size nothing is allocated; how much was left out is counted.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
@@ -8,8 +9,8 @@ use std::ops::Deref;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-/// Of the room that is left, the share that rows with texts of their own may take: the texts need some, too.
-const ROWS_SHARE: (usize, usize) = (3, 4);
+/// Of the room that is left, one part in so many may be set aside for rows before it is known whether all of them fit.
+const FEW_PART: usize = 8;
 
 /// What an arena may keep resident while nothing lies in it.
 const RESIDENT_MAX: usize = 16 << 10;
@@ -24,6 +25,8 @@ pub struct Arena {
     size: usize,
     /// What the allocator gave beyond `size`.
     spare: usize,
+    /// Bytes of rows that are made, but are not in the arena yet: what they refer to comes first.
+    reserved: Cell<usize>,
 }
 
 impl Arena {
@@ -33,7 +36,7 @@ impl Arena {
         let bump = Bump::with_capacity(size);
         bump.set_allocation_limit(Some(bump.allocated_bytes()));
         let spare = bump.chunk_capacity().saturating_sub(size);
-        Arena { bump, size, spare }
+        Arena { bump, size, spare, reserved: Cell::new(0) }
     }
 
     /// Bytes that it has room for when it is empty.
@@ -45,7 +48,7 @@ impl Arena {
     /// Bytes that are left.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.bump.chunk_capacity().saturating_sub(self.spare)
+        self.bump.chunk_capacity().saturating_sub(self.spare + self.reserved.get())
     }
 
     /// A copy of `text`. `None`: it does not fit.
@@ -57,20 +60,37 @@ impl Arena {
         self.bump.try_alloc_str(text).ok().map(|text| &*text)
     }
 
-    /// Rows that `make` makes of `sources`, with texts in this arena; it returns `None` where one does not
-    /// fit. From the first one that does not, all are left out: who calls has the least come last.
+    /// Rows that `make` makes of `sources`, with texts and lists of their own in this arena; it returns `None` where
+    /// one does not fit. From the first one that does not, all are left out: who calls has the least come last.
     pub fn rows<S, T: Copy>(
         &self,
         sources: impl ExactSizeIterator<Item = S>,
-        make: impl FnMut(S) -> Option<T>,
+        mut make: impl FnMut(S) -> Option<T>,
     ) -> Rows<'_, T> {
-        let (part, of) = ROWS_SHARE;
-        self.rows_within(self.room() / of * part, sources, make)
+        let (total, row) = (sources.len(), size_of::<T>());
+        if total.saturating_mul(row) <= self.room() / FEW_PART {
+            return self.rows_within(total, sources, make);
+        }
+        let before = self.reserved.get();
+        self.reserved.set(before + align_of::<T>());
+        let mut list = Vec::new();
+        for source in sources {
+            if self.room() < row {
+                break;
+            }
+            self.reserved.set(self.reserved.get() + row);
+            let Some(made) = make(source) else { break };
+            list.push(made);
+        }
+        self.reserved.set(before);
+        let list: &[T] = self.bump.try_alloc_slice_copy(&list).map_or(&[], |list| &*list);
+        Rows { list, left_out: total.saturating_sub(list.len()) }
     }
 
     /// Rows without texts of their own.
     pub fn plain_rows<T: Copy>(&self, rows: impl ExactSizeIterator<Item = T>) -> Rows<'_, T> {
-        self.rows_within(self.room(), rows, Some)
+        let room = self.room().saturating_sub(align_of::<T>());
+        self.rows_within(room / size_of::<T>().max(1), rows, Some)
     }
 
     /// All of the rows, or `None` if one does not fit.
@@ -79,19 +99,23 @@ impl Arena {
         sources: impl ExactSizeIterator<Item = S>,
         make: impl FnMut(S) -> Option<T>,
     ) -> Option<&[T]> {
-        let rows = self.rows_within(self.room(), sources, make);
+        let total = sources.len();
+        if total.saturating_mul(size_of::<T>()) + align_of::<T>() > self.room() {
+            return None;
+        }
+        let rows = self.rows_within(total, sources, make);
         (rows.left_out == 0).then_some(rows.list)
     }
 
+    /// Up to `most` rows, for which the caller has seen that there is room.
     fn rows_within<S, T: Copy>(
         &self,
-        room: usize,
+        most: usize,
         sources: impl ExactSizeIterator<Item = S>,
         make: impl FnMut(S) -> Option<T>,
     ) -> Rows<'_, T> {
         let total = sources.len();
-        let room = room.saturating_sub(align_of::<T>());
-        let most = total.min(room / size_of::<T>().max(1));
+        let most = total.min(most);
         let mut list = BumpVec::new_in(&self.bump);
         // Nothing is pushed beyond what is reserved here.
         if list.try_reserve_exact(most).is_ok() {
@@ -103,6 +127,7 @@ impl Arena {
 
     /// Empties it. `discard` is lent what was written to, if that is more than an arena may keep resident.
     pub fn reset(&mut self, discard: impl FnOnce(&mut [MaybeUninit<Page>])) {
+        self.reserved.set(0);
         let used = self.size.saturating_sub(self.room());
         self.bump.reset();
         if used > RESIDENT_MAX {
@@ -227,11 +252,19 @@ mod tests {
     }
 
     #[test]
-    fn rows_leave_some_room_for_their_texts() {
+    fn rows_and_their_texts_and_lists_fill_the_arena() {
         let arena = Arena::new(64 << 10);
+        // Of 24 and 9 bytes.
         let rows = arena.rows(0..1_000_000, |number: u32| Some((arena.text("some name")?, number)));
-        assert!(rows.len() > 1000, "{}", rows.len());
+        assert!((1980..1986).contains(&rows.len()), "{}", rows.len());
         assert_eq!(rows.len() + rows.left_out(), 1_000_000);
+        assert!(arena.room() < 40, "{} bytes are left", arena.room());
+        let arena = Arena::new(64 << 10);
+        let list = |_| Some(arena.rows(0..4_usize, |number| Some((number, arena.text("a name")?))));
+        let rows = arena.rows(0..1000, list);
+        // Each is of 24 bytes, with a list of 4 times 24 and texts of 24.
+        assert!((440..456).contains(&rows.len()), "{}", rows.len());
+        assert!(rows.iter().all(|row| row.iter().all(|(_, name)| *name == "a name")));
     }
 
     #[test]

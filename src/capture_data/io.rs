@@ -30,6 +30,31 @@ pub struct DeviceIo<'a> {
     pub write_bytes: Option<u64>,
     /// Who did it, most bytes first.
     pub processes: Rows<'a, ProcessIo<'a>>,
+    /// What is in none of `processes`, for the arena had no room for it.
+    pub beyond: Beyond,
+}
+
+/// Reads and writes of files that are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// How many files, of each process.
+    pub files: usize,
+    /// Bytes read from the device.
+    pub read_bytes: u64,
+    /// Bytes written to the device.
+    pub write_bytes: u64,
+}
+
+impl Beyond {
+    /// One more file.
+    #[must_use]
+    pub fn and(self, read_bytes: u64, write_bytes: u64) -> Beyond {
+        Beyond {
+            files: self.files.saturating_add(1),
+            read_bytes: self.read_bytes.saturating_add(read_bytes),
+            write_bytes: self.write_bytes.saturating_add(write_bytes),
+        }
+    }
 }
 
 /// What one process did on one block device.

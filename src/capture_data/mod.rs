@@ -12,7 +12,7 @@ mod tasks;
 mod waits;
 
 pub use arena::{Arena, Page, Rows, Texts};
-pub use io::{DeviceIo, DiskIo, FileIo, Latency, ProcessIo, Target};
+pub use io::{Beyond, DeviceIo, DiskIo, FileIo, Latency, ProcessIo, Target};
 pub use stacks::{Faults, FlameNode, NO_ROOM, Profile, Resident, TopProcess};
 pub use tasks::{Stall, Task};
 pub use waits::{Interferer, TaskGroup, Waited, Waiter, Waits};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use onset::capture::{ARENAS_EACH, ArenaPool, OwnedCapture};
 use onset::capture_data::{
-    Arena, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, Interferer, Latency,
-    NO_ROOM, ProcessIo, Resident, Scope, Stall, Target, Task, TaskGroup, Texts, Waited, Waiter, Waits,
+    Arena, Beyond, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, Interferer,
+    Latency, NO_ROOM, ProcessIo, Resident, Scope, Stall, Target, Task, TaskGroup, Texts, Waited, Waiter,
+    Waits,
 };
 use onset::config::Config;
 use onset::host::{Containers, Key};
@@ -121,7 +122,8 @@ fn disk_io(arena: &Arena) -> DiskIo<'_> {
     let devices = arena.rows(0..1, |_| {
         let (read_bytes, write_bytes) = (Some(1 << 40), Some(1 << 40));
         let (name, processes) = (arena.text("sda")?, arena.rows(0..MANY, process));
-        Some(DeviceIo { device, name, read_bytes, write_bytes, processes })
+        let beyond = Beyond { files: 1, read_bytes: 1, write_bytes: 1 };
+        Some(DeviceIo { device, name, read_bytes, write_bytes, processes, beyond })
     });
     DiskIo { devices, stalls, not_attached: &[] }
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use onset::capture_data::{
-    Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode, Interferer,
-    Latency, ProcessIo, Profile, Refusal, Request, Resident, Rows, Scope, Stall, Target, Task, TaskGroup,
-    Ticket, TopProcess, Waited, Waits,
+    Beyond, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    Interferer, Latency, ProcessIo, Profile, Refusal, Request, Resident, Rows, Scope, Stall, Target, Task,
+    TaskGroup, Ticket, TopProcess, Waited, Waits,
 };
 use onset::clock::{Now, Wall};
 use onset::config::Config;
@@ -160,8 +160,9 @@ fn disk_io() -> DiskIo<'static> {
         in_iowait: true,
         stack: &["io_schedule"; 40],
     };
-    let name = "dddd";
-    let device = DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes };
+    let (name, beyond) = ("dddd", Beyond::default());
+    let device =
+        DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes, beyond };
     DiskIo { devices: rows([device]), stalls: rows((0..60).map(stall)), not_attached: &[] }
 }
 

@@ -25,15 +25,17 @@ fn named(spinners: &[(&Spinner, UserFrame)]) -> Vec<String> {
     for (spinner, frame) in spinners {
         sight(&mut symbolizer, spinner.pid(), &[*frame]);
     }
-    let stack = |(spinner, frame): &(&Spinner, UserFrame)| Stack {
-        image: Image { pid: spinner.pid(), id: 1 },
-        weight: 1,
-        user: vec![*frame],
-        kernel: vec![],
-    };
-    let stacks: Vec<Stack> = spinners.iter().map(stack).collect();
+    let stacks: Vec<Stack<'_>> = spinners
+        .iter()
+        .map(|(spinner, frame)| Stack {
+            image: Image { pid: spinner.pid(), id: 1 },
+            weight: 1,
+            user: std::slice::from_ref(frame),
+            kernel: &[],
+        })
+        .collect();
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
-    stacks.iter().map(|stack| names.row(stack, "it").user[0].to_owned()).collect()
+    stacks.iter().map(|stack| names.row(*stack, "it").user[0].to_owned()).collect()
 }
 
 #[test]
@@ -88,10 +90,14 @@ fn a_file_that_was_written_over_names_nothing_and_what_runs_from_it_then_has_its
     let image = Image { pid: newer.pid(), id: 2 };
     let layout = Layout::now(Path::new("/proc"), newer.pid()).unwrap();
     symbolizer.sight(image, layout, &[new_frame], Instant::now());
-    let stack = |image, frame| Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
-    let stacks = [stack(Image { pid, id: 1 }, frame), stack(image, new_frame)];
+    let stacks = [(Image { pid, id: 1 }, &frame), (image, &new_frame)].map(|(image, frame)| Stack {
+        image,
+        weight: 1,
+        user: std::slice::from_ref(frame),
+        kernel: &[],
+    });
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
-    let names = stacks.each_ref().map(|stack| names.row(stack, "it").user[0]);
+    let names = stacks.map(|stack| names.row(stack, "it").user[0]);
     assert_eq!(names, ["spinner", "newer_spins"]);
 }
 
@@ -130,9 +136,9 @@ fn names_that_are_not_found_in_time_say_so() {
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     sight(&mut symbolizer, spinner.pid(), &[frame]);
     let image = Image { pid: spinner.pid(), id: 1 };
-    let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
-    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
-    assert_eq!(names.row(&stack, "it").user, [LATE]);
+    let stack = Stack { image, weight: 1, user: &[frame], kernel: &[] };
+    let names = symbolizer.resolve(&[stack], Instant::now());
+    assert_eq!(names.row(stack, "it").user, [LATE]);
 }
 
 /// Maps a library when a file is there, which is what dlopen(3) does; then burns in it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::View;
-use crate::capture_data::{Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
+use crate::capture_data::{Beyond, Device, DeviceIo, FileIo, ProcessIo, Stall, Target};
 use crate::host::{Containers, Key};
 
 /// Bytes, and files that they are of.
@@ -35,6 +35,18 @@ impl Sum {
             earlier: sum.earlier || file.dirtied_earlier,
             shared: sum.shared || file.shared,
         })
+    }
+}
+
+impl Sum {
+    /// And what is known of no single file.
+    fn and(self, beyond: Beyond) -> Sum {
+        Sum {
+            read: self.read.saturating_add(beyond.read_bytes),
+            written: self.written.saturating_add(beyond.write_bytes),
+            files: self.files.saturating_add(beyond.files),
+            ..self
+        }
     }
 }
 
@@ -119,16 +131,16 @@ impl<'a> Processes<'a> {
         }
     }
 
-    /// Processes that are not told one by one, as one row.
+    /// Processes that are not told one by one, and files that the arena had no room for, as one row.
     fn others(&self, device: &'a DeviceIo<'a>) -> Option<ProcessRow<'a>> {
         let rest = device.processes.get(self.0.told(device).len()..).unwrap_or_default();
-        let sum = Sum::of(rest.iter().flat_map(|process| &process.files));
-        (!rest.is_empty()).then(|| self.row(device, None, "[others]", sum))
+        let sum = Sum::of(rest.iter().flat_map(|process| &process.files)).and(device.beyond);
+        (!rest.is_empty() || device.beyond.files > 0).then(|| self.row(device, None, "[others]", sum))
     }
 
     /// What the device did and no row has: it was under way when the capture began, or was lost.
     fn unattributed(&self, device: &'a DeviceIo<'a>) -> Option<ProcessRow<'a>> {
-        let seen = Sum::of(device.processes.iter().flat_map(|process| &process.files));
+        let seen = Sum::of(device.processes.iter().flat_map(|process| &process.files)).and(device.beyond);
         let sum = Sum {
             read: device.read_bytes?.saturating_sub(seen.read),
             written: device.write_bytes?.saturating_sub(seen.written),

@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use crate::capture_data::{
-    Arena, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    Arena, Beyond, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
     Interferer, Latency, ProcessIo, Profile, Resident, Rows, Scope, Stall, Target, Task, TaskGroup,
     TopProcess, Waited, Waiter, Waits,
 };
@@ -128,7 +128,7 @@ impl Bytes<'_> {
         let (read_bytes, write_bytes) = (self.maybe(Self::number), self.maybe(Self::number));
         let len = self.below(4) * many;
         let processes = rows(self, arena, len, Bytes::process_io);
-        Some(DeviceIo { device, name, read_bytes, write_bytes, processes })
+        Some(DeviceIo { device, name, read_bytes, write_bytes, processes, beyond: Beyond::default() })
     }
 
     fn process_io<'a>(&mut self, arena: &'a Arena) -> Option<ProcessIo<'a>> {

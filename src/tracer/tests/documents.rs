@@ -254,3 +254,38 @@ fn answers_of_strangers_are_counted() {
     play.event(crate::tracer::Event::Record(b"x"));
     assert_eq!(play.seen.faults, ["unknown_ticket", "foreign_record"]);
 }
+
+#[test]
+fn what_the_arena_of_a_capture_had_no_room_for_is_told_with_its_size() {
+    let list = |list: &str, left_out: usize, kind: CaptureKind| {
+        let limit = kind.arena_bytes();
+        serde_json::json!({ "list": list, "left_out": left_out, "limited_by": "arena", "limit": limit })
+    };
+    let told = |tracer, kind, cut: &dyn Fn(&mut CaptureData<'static>)| {
+        let mut play = Play::new(tracer, "", 1 << 20);
+        let ticket = play.ask(None).expect("a capture");
+        let mut capture = capture(kind, Scope::Host);
+        cut(&mut capture.data);
+        assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+        let data = play.seen.events.remove(0).1["tracer_data"].take();
+        (data["truncated"].clone(), data["truncated_lists"].clone())
+    };
+    let (truncated, lists) = told("cpusys", CaptureKind::Stacks, &|data| {
+        let CaptureData::Stacks(profile) = data else { panic!("{data:?}") };
+        profile.flame = profile.flame.with_left_out(70);
+        profile.top = profile.top.with_left_out(5);
+    });
+    let want = [list("flamedata", 70, CaptureKind::Stacks), list("top_processes", 5, CaptureKind::Stacks)];
+    assert_eq!((truncated, lists), (75.into(), want.as_slice().into()));
+    let (truncated, lists) = told("dload", CaptureKind::Tasks, &|data| {
+        let CaptureData::Tasks(tasks) = data else { panic!("{data:?}") };
+        *tasks = tasks.with_left_out(9);
+    });
+    assert_eq!((truncated, lists), (9.into(), [list("tasks", 9, CaptureKind::Tasks)].as_slice().into()));
+    let (truncated, lists) = told("waitrate", CaptureKind::Waits, &|data| {
+        let CaptureData::Waits(waits) = data else { panic!("{data:?}") };
+        waits.interferers = waits.interferers.with_left_out(3);
+    });
+    let want = [list("interferer_list", 3, CaptureKind::Waits)];
+    assert_eq!((truncated, lists), (3.into(), want.as_slice().into()));
+}

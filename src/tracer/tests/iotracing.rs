@@ -1,7 +1,7 @@
 //! iotracing: devices that are saturated or slow, told by who uses them.
 
 use super::*;
-use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, Latency, ProcessIo, Stall, Target};
+use crate::capture_data::{Beyond, Device, DeviceIo, DiskIo, FileIo, Latency, ProcessIo, Stall, Target};
 use crate::host::Disk;
 use crate::tracer::play::Host;
 
@@ -64,6 +64,7 @@ pub(super) fn found() -> DiskIo<'static> {
         read_bytes: Some(100_000),
         write_bytes: Some(1_000_000),
         processes: rows([process(7, vec![direct, cached]), journal]),
+        beyond: Beyond::default(),
     };
     let stalls = rows([stall(8, ms(1500)), stall(9, ms(99))]);
     DiskIo { devices: rows([device]), stalls, not_attached: &[] }
@@ -530,4 +531,32 @@ fn a_hidden_device_of_nobody_known_is_told_without_numbers_and_all_are_captured(
     assert_eq!(play.seen.asked[0].scope, Scope::Host);
     let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
     assert!(snap["device"] == "nvme7c0n1" && snap.get("major_num").is_none(), "{snap}");
+}
+
+#[test]
+fn files_that_the_arena_had_no_room_for_are_in_the_row_of_all_others() {
+    let mut play = Play::new("iotracing", "", SIZE);
+    let ticket = play.ask(None).expect("a capture");
+    let whole = found().devices[0];
+    let beyond = Beyond { files: 11, read_bytes: 70_000, write_bytes: 50_000 };
+    let device = DeviceIo {
+        processes: whole.processes.with_left_out(4),
+        read_bytes: whole.read_bytes.map(|bytes| bytes + 70_000),
+        write_bytes: whole.write_bytes.map(|bytes| bytes + 50_000),
+        beyond,
+        ..whole
+    };
+    let data =
+        CaptureData::Io(DiskIo { devices: rows([device]), stalls: Rows::default(), not_attached: &[] });
+    let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
+    assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+    let data = &play.seen.events[0].1["tracer_data"];
+    let rows = data["process_file_io_stats"].as_array().expect("rows");
+    let others = rows.iter().find(|row| row["comm"] == "[others]").expect("what is left out");
+    assert_eq!((&others["total_file_count"], &others["total_disk_read_bps"]), (&11.into(), &7000.into()));
+    assert_eq!(others["total_disk_write_bps"], 5000);
+    // Ten seconds: what all rows did is what the device did.
+    let sum = |key: &str| rows.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
+    assert_eq!(Some(sum("total_disk_read_bps") * 10), device.read_bytes);
+    assert_eq!(data["truncated_lists"][0]["limited_by"], "arena");
 }
