@@ -118,7 +118,7 @@ impl Worker for Tracing {
 struct Running {
     open: OpenRequest,
     slot: u32,
-    /// The one that was asked about first.
+    /// The device that was asked about comes first.
     devices: Vec<Device>,
     began: Instant,
     until: Instant,

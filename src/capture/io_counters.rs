@@ -35,7 +35,7 @@ pub(super) fn moved(device: Device, before: &Counters, after: &Counters) -> Opti
     }
 }
 
-/// `None` if a counter went back, as it does when a device goes and comes. One that came meanwhile began at
+/// `None` if a counter went back, as it does when a device goes and comes. A device that came meanwhile began at
 /// nothing.
 fn difference(now: &Disk, before: &Counters) -> Option<Bytes> {
     let same = |disk: &&Disk| disk.name == now.name && (disk.major, disk.minor) == (now.major, now.minor);

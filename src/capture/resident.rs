@@ -45,7 +45,7 @@ impl Members {
     /// Those of a capture of this scope.
     pub(super) fn of_scope(scope: Scope, containers: Cgroups<'_>, unified: bool) -> Members {
         let Scope::Container(key) = scope else { return Members::HOST };
-        // Of one that is not there, the root's: every process of the host.
+        // Of a container that is not there, the root's members: every process of the host.
         let mut members = Members::of("", unified);
         containers(&mut |path, other| {
             if other == key {
@@ -132,7 +132,7 @@ pub(super) fn rows<'a>(holders: &[Holder], arena: &'a Arena) -> Rows<'a, Residen
     })
 }
 
-/// The processes with most resident memory, most first. One that ends meanwhile is not there.
+/// The processes with most resident memory, most first. A process that ends meanwhile is left out.
 pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Holder> {
     let mut kept = BinaryHeap::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept_and_those_are_the_largest() {
+    fn only_the_processes_with_most_memory_are_kept() {
         let many: Vec<_> = (1..=300).map(|pid| (pid, u64::from(pid * 7919 % 1009) + 1, "/")).collect();
         let proc = Proc::new("many", &many);
         let mut want = many.clone();

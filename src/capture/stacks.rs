@@ -298,7 +298,7 @@ impl StacksSession<'_> {
         let (next, end) = untils.fold((None, Duration::ZERO), |(next, end), until| {
             (Some(next.map_or(until, |next: Duration| next.min(until))), end.max(until))
         });
-        // One that should have ended by now is read, and ends, at the next turn.
+        // A request that should have ended by now is read, and ends, at the next turn.
         let turned = self.armed.turn(now, next.filter(|next| *next > now), end);
         self.take_frames();
         let read = turned

@@ -104,7 +104,7 @@ impl Walker {
         Walker { proc: proc.into(), unified, stuck: HashMap::new() }
     }
 
-    /// Walks over all tasks. One that ends meanwhile is not there.
+    /// Walks over all tasks. A task that ends meanwhile is left out.
     pub(super) fn walk(
         &mut self,
         containers: &Paths,

@@ -9,7 +9,8 @@ use std::ops::Deref;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-/// Of the room that is left, one part in so many may be set aside for rows before it is known whether all of them fit.
+/// A list that takes no more than one part in this many of the room is set aside whole, before it is known whether what it
+/// refers to fits.
 const FEW_PART: usize = 8;
 
 /// What an arena may keep resident while nothing lies in it.

@@ -33,7 +33,7 @@ pub struct FlameNode<'a> {
     pub label: &'a str,
 }
 
-/// How many of a profile's samples fell on one process. One that executed another program, or whose id
+/// How many of a profile's samples fell on one process. A process that executed another program, or whose id
 /// came again, is there once for each name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TopProcess<'a> {

@@ -11,7 +11,7 @@ const KERNEL: &str = "_[k]";
 /// The root's label: it holds every sample.
 const ALL: &str = "all";
 
-/// Of the arena, one part in so many is for the list of processes.
+/// The list of processes may take one part of the arena in this many.
 const TOP_PART: usize = 8;
 
 /// One distinct stack of one process, named; both parts innermost frame first.
@@ -43,7 +43,7 @@ pub fn fold<'a, 'n>(arena: &'a Arena, hz: u32, rows: impl IntoIterator<Item = Ro
 /// that all samples are in the tree. Stacks that come first find room, so the heaviest are to come first.
 pub struct Fold<'a> {
     tree: Tree<'a>,
-    /// By id and name: one that executed another program is there under both names.
+    /// By id and name: a process that executed another program is there under both names.
     processes: HashMap<(u32, Label), u64>,
     /// Bytes of the arena that are left for processes.
     room: usize,

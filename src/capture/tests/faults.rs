@@ -114,7 +114,7 @@ fn both_functions_are_seen_with_their_bytes(pages: &str) {
     }
     assert!(of("all") <= (of("three_parts") + of("one_part")) * 101 / 100, "{:#?}", faults.flame);
     assert_eq!(faults.flame.get(1).map(|node| node.label), Some("toucher"));
-    let top: Vec<_> = faults.top.iter().map(|one| (one.pid, &*one.comm)).collect();
+    let top: Vec<_> = faults.top.iter().map(|one| (one.pid, one.comm)).collect();
     assert_eq!(top, [(pid, "toucher")], "those of the container only");
     assert!((4096..64 * MIB).contains(&faults.top[0].rss_bytes), "as it was before: {:?}", faults.top);
 }

@@ -185,7 +185,7 @@ fn tasks_that_wait_for_long_are_told_with_their_stacks() {
         frozen("-u");
         assert!(child.wait().expect("a child").success());
     });
-    let stall = io.stalls.iter().find(|stall| &*stall.comm == "bash").expect("the writer");
+    let stall = io.stalls.iter().find(|stall| stall.comm == "bash").expect("the writer");
     assert!((300..2000).contains(&stall.blocked.as_millis()), "{stall:?}");
     let functions = stall.stack.join(" ");
     assert!(functions.contains("percpu") || functions.contains("sb_start_write"), "{functions}");

@@ -178,7 +178,7 @@ fn a_process_too_short_lived_to_be_looked_at_still_has_its_name() {
     captures.follow(cgroup.id(), key(1));
     begin(&mut captures, 1, of_stacks(Scope::Container(key(1)), Duration::from_secs(2)));
     let (_, capture) = answer(&mut captures);
-    let names: Vec<_> = profile(&capture).top.iter().map(|process| &*process.comm).collect();
+    let names: Vec<_> = profile(&capture).top.iter().map(|process| process.comm).collect();
     assert!(names.contains(&"true"), "{names:?}");
     assert!(names.iter().all(|name| ["true", "sh"].contains(name)), "{names:?}");
 }

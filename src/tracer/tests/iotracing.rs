@@ -50,7 +50,7 @@ fn stall(tid: u32, blocked: Duration) -> Stall<'static> {
 /// What a capture brings in these stories: ten seconds, in which a device wrote 1,000,000 bytes.
 pub(super) fn found() -> DiskIo<'static> {
     let own = Target::File(SDA, 12, Some("/data/file"));
-    let direct = FileIo { direct: true, ..file(own.clone(), 100_000, 500_000) };
+    let direct = FileIo { direct: true, ..file(own, 100_000, 500_000) };
     let cached = FileIo { fs_write_bytes: Some(200_000), dirtied_earlier: true, ..file(own, 0, 300_000) };
     let journal = ProcessIo {
         pid: 2,
