@@ -65,13 +65,13 @@ impl CaptureKind {
     #[must_use]
     pub const fn arena_bytes(self) -> usize {
         match self {
-            // Some 50,000 frames with their names: more than any document takes.
+            // Some 80,000 frames with their names: more than any document takes.
             CaptureKind::Stacks | CaptureKind::Faults => 4 << 20,
             // 4,096 tasks with twenty frames each.
             CaptureKind::Tasks => 2 << 20,
             // 100 processes.
             CaptureKind::Memory => 16 << 10,
-            // 4,000 groups of tasks that waited, and as many that were waited for.
+            // 3,000 groups of tasks that waited, and as many that held CPUs.
             CaptureKind::Waits => 1 << 20,
             // As many containers as the table of containers may have.
             CaptureKind::Probe => 2 << 20,
