@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -232,14 +233,28 @@ pub fn entries(folder: &File) -> io::Result<u64> {
 /// Returns the whole pages in `memory` to the system (madvise(2)). Their content is lost: they are zeros, or unchanged
 /// where the kernel refuses.
 pub fn discard(memory: &mut [u8]) {
-    // SAFETY: takes no pointers.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
-    let skip = memory.as_ptr().align_offset(page.max(1));
-    let Some(whole) = memory.get_mut(skip..) else { return };
-    let len = whole.len().checked_div(page).unwrap_or(0) * page;
+    // SAFETY: the memory is ours alone, and zeros are bytes too.
+    unsafe { discard_within(memory.as_mut_ptr(), memory.len()) }
+}
+
+/// The same of memory that holds nothing.
+pub fn discard_unset<T: Copy>(memory: &mut [MaybeUninit<T>]) {
+    // SAFETY: the memory is ours alone, and what is unset may be zero.
+    unsafe { discard_within(memory.as_mut_ptr().cast(), size_of_val(memory)) }
+}
+
+/// Discards the whole pages of this memory.
+///
+/// # Safety
+///
+/// The memory is the caller's alone, and may become zero.
+unsafe fn discard_within(start: *mut u8, len: usize) {
+    let page = page_size().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let skip = start.align_offset(page.max(1));
+    let len = len.saturating_sub(skip).checked_div(page).unwrap_or(0) * page;
     if len > 0 {
-        // SAFETY: whole pages inside memory that is ours alone, and zeros are bytes too.
-        unsafe { libc::madvise(whole.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+        // SAFETY: whole pages inside memory that may become zero, as the caller promises.
+        unsafe { libc::madvise(start.wrapping_add(skip).cast(), len, libc::MADV_DONTNEED) };
     }
 }
 

@@ -6,7 +6,8 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use onset::stacks::fold;
+use onset::capture_data::{Arena, CaptureKind};
+use onset::stacks::{Fold, Row};
 use onset::symbol::{Image, Layout, Stack, Symbolizer, UserFrame};
 
 use crate::table::{Budget, head, line, ns_of};
@@ -21,22 +22,38 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 pub fn lines() {
     head("a profile of 10 s, 2 CPUs: 1980 samples, 330 stacks");
-    let stacks = stacks();
+    let drawn = stacks();
+    let stack = |(user, kernel): &'static (Vec<UserFrame>, Vec<u64>)| Stack {
+        image: Image { pid: std::process::id(), id: 0 },
+        weight: SAMPLES / STACKS,
+        user,
+        kernel,
+    };
+    let stacks: Vec<Stack<'_>> = drawn.leak().iter().map(stack).collect();
     let named = ns_of(9, 1, || _ = black_box(name(&stacks).resolve(&stacks, Instant::now() + MINUTE)));
     let kernel = ns_of(9, 1, || _ = black_box(fs::read("/proc/kallsyms")));
     let names = name(&stacks).resolve(&stacks, Instant::now() + MINUTE);
-    let folded =
-        ns_of(25, 1, || _ = black_box(fold(99, stacks.iter().map(|stack| names.row(stack, "onset")))));
+    let mut arena = Arena::new(CaptureKind::Stacks.arena_bytes());
+    let folded = ns_of(25, 1, || {
+        let mut fold = Fold::new(&arena);
+        let mut row = Row { comm: "onset", ..Row::default() };
+        for stack in &stacks {
+            names.fill(*stack, &mut row);
+            fold.add(&row);
+        }
+        black_box(fold.finish(99));
+        arena.reset(|_| ());
+    });
     line("named (on a helper thread)", named, Some(("reading /proc/kallsyms", kernel)), Budget::None);
     line("folded (on a helper thread)", folded, None, Budget::None);
     line("a sample, named and folded", (named + folded) / SAMPLES as f64, None, Budget::None);
 }
 
-fn name(stacks: &[Stack]) -> Symbolizer {
+fn name(stacks: &[Stack<'_>]) -> Symbolizer {
     let mut symbols = Symbolizer::new(Path::new("/proc"));
     let layout = Layout::now(Path::new("/proc"), std::process::id()).expect("this process");
     for stack in stacks {
-        symbols.observe(stack.image, layout, &stack.user, Instant::now());
+        symbols.observe(stack.image, layout, stack.user, Instant::now());
     }
     symbols
 }
@@ -60,7 +77,7 @@ fn functions() -> Vec<u64> {
     all.filter_map(|line| u64::from_str_radix(line.get(..16)?, 16).ok()).collect()
 }
 
-fn stacks() -> Vec<Stack> {
+fn stacks() -> Vec<(Vec<UserFrame>, Vec<u64>)> {
     let (code, functions) = (code(), functions());
     let mut seed = 7_u64;
     let mut draw = move |below: u64| {
@@ -78,7 +95,7 @@ fn stacks() -> Vec<Stack> {
         let kernel = (0..draw(9))
             .filter_map(|_| functions.get(at(draw(functions.len() as u64))).map(|function| function + 5))
             .collect();
-        Stack { image: Image { pid: std::process::id(), id: 0 }, weight: SAMPLES / STACKS, user, kernel }
+        (user, kernel)
     };
     (0..STACKS).map(|_| stack()).collect()
 }

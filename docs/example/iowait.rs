@@ -109,7 +109,7 @@ impl Detector for Iowait {
             iowait_percent: completed.pending.readings.map(|level| level.percent),
             iowait_percent_threshold: self.limit.percent,
         };
-        let CaptureData::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Tasks(tasks) = &completed.capture.data else { return sink.foreign() };
         if tasks.is_empty() && completed.pending.trigger != Trigger::Manual {
             return false; // It passed: a capture is asked for again while the level holds.
         }

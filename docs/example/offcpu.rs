@@ -134,8 +134,8 @@ impl Running {
             user: Vec::new(),
             kernel: vec![function],
         });
-        let profile = fold(HZ, rows);
-        self.open.finish(sys::at(self.began), self.began.elapsed(), self.lost, CaptureData::Stacks(profile));
+        let (began, lasted) = (sys::at(self.began), self.began.elapsed());
+        self.open.finish(began, lasted, self.lost, |arena| CaptureData::Stacks(fold(arena, HZ, rows)));
     }
 }
 

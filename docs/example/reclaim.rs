@@ -147,7 +147,7 @@ impl Detector for Reclaim {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Stall>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Names(names) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Names(names) = &completed.capture.data else { return sink.foreign() };
         let head = EventHead::new(completed.pending, completed.capture);
         sink.emit(&StallEvent { head, stall: completed.pending.readings.as_ref(), names: Some(names) })
     }
@@ -171,7 +171,7 @@ impl Detector for Reclaim {
 struct StallEvent<'a> {
     head: EventHead,
     stall: Option<&'a Stall>,
-    names: Option<&'a StackNames>,
+    names: Option<&'a StackNames<'a>>,
 }
 
 #[derive(Serialize)]
@@ -183,9 +183,9 @@ struct Body<'a> {
     #[serde(flatten)]
     truncated: Truncated,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    kernel_stack: &'a [Box<str>],
+    kernel_stack: &'a [&'a str],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    user_stack: &'a [Box<str>],
+    user_stack: &'a [&'a str],
 }
 
 #[derive(Serialize)]
@@ -199,25 +199,23 @@ struct Numbers<'a> {
 
 impl Data for StallEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
-        let all = |of: fn(&StackNames) -> &[Box<str>]| self.names.map_or(&[][..], of);
-        let (kernel, user) = (all(|names| &names.kernel), all(|names| &names.user));
-        let kept = |all: &'_ [Box<str>]| shrink.keep(all.len());
-        let body =
-            Body {
-                head: self.head,
-                stall: self.stall.map(|stall| Numbers {
-                    pid: stall.pid,
-                    tid: stall.tid,
-                    comm: &stall.comm,
-                    held_up_ms: stall.took.as_secs_f64() * 1e3,
-                    reclaimed_pages: stall.pages,
-                }),
-                truncated: Truncated::of(shrink)
-                    .and("kernel_stack", kernel.len(), CAPTURED, kept(kernel))
-                    .and("user_stack", user.len(), CAPTURED, kept(user)),
-                kernel_stack: kernel.get(..kept(kernel)).unwrap_or_default(),
-                user_stack: user.get(..kept(user)).unwrap_or_default(),
-            };
+        let (kernel, user) = self.names.map_or_else(Default::default, |names| (names.kernel, names.user));
+        let kept = |all: &[&str]| shrink.keep(all.len());
+        let body = Body {
+            head: self.head,
+            stall: self.stall.map(|stall| Numbers {
+                pid: stall.pid,
+                tid: stall.tid,
+                comm: &stall.comm,
+                held_up_ms: stall.took.as_secs_f64() * 1e3,
+                reclaimed_pages: stall.pages,
+            }),
+            truncated: Truncated::of(shrink, CaptureKind::Names)
+                .and("kernel_stack", &kernel, CAPTURED, kept(&kernel))
+                .and("user_stack", &user, CAPTURED, kept(&user)),
+            kernel_stack: kernel.list().get(..kept(&kernel)).unwrap_or_default(),
+            user_stack: user.list().get(..kept(&user)).unwrap_or_default(),
+        };
         serde_json::to_writer(to, &body)
     }
 }

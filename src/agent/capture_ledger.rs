@@ -137,7 +137,7 @@ impl CaptureLedger {
     }
 
     /// Notes how a capture was answered, before its tracer makes an event of it.
-    pub(super) fn answered(&mut self, open: &OpenCapture, answer: &Result<Capture, Refusal>) {
+    pub(super) fn answered(&mut self, open: &OpenCapture, answer: Result<&Capture<'_>, Refusal>) {
         if self.answered.len() == ANSWERED_MAX {
             self.answered.pop_front();
         }
@@ -145,8 +145,8 @@ impl CaptureLedger {
             ticket: open.ticket,
             kind: open.kind,
             scope: open.scope,
-            outcome: outcome_name(answer.as_ref().err().copied()),
-            window: answer.as_ref().ok().map(|capture| (capture.began, capture.lasted)),
+            outcome: outcome_name(answer.err()),
+            window: answer.ok().map(|capture| (capture.began, capture.lasted)),
         });
     }
 
@@ -165,7 +165,7 @@ impl CaptureLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture_data::CaptureData;
+    use crate::capture_data::{CaptureData, Rows};
     use crate::clock::Wall;
     use crate::host::Key;
     use crate::tracer::Trigger;
@@ -178,10 +178,10 @@ mod tests {
         OpenCapture { ticket: ledger.next_ticket(), slot, caller: None, cause, kind, scope, until }
     }
 
-    fn capture(scope: Scope) -> Capture {
+    fn capture(scope: Scope) -> Capture<'static> {
         let began = NOW.minus(Duration::from_secs(20));
         let lasted = Duration::from_secs(30);
-        Capture { scope, began, lasted, lost: 0, seen: CaptureData::Tasks(Vec::new()) }
+        Capture { scope, began, lasted, lost: 0, data: CaptureData::Tasks(Rows::default()) }
     }
 
     #[test]
@@ -189,9 +189,9 @@ mod tests {
         let mut ledger = CaptureLedger::new(2);
         let [one, other, foreign] = [CaptureKind::Tasks, CaptureKind::Stacks, CaptureKind::Io]
             .map(|kind| asked(&mut ledger, 1, kind, Scope::Host));
-        ledger.answered(&one, &Ok(capture(Scope::Host)));
-        ledger.answered(&foreign, &Ok(capture(Scope::Host)));
-        ledger.answered(&other, &Err(Refusal::OverBudget));
+        ledger.answered(&one, Ok(&capture(Scope::Host)));
+        ledger.answered(&foreign, Ok(&capture(Scope::Host)));
+        ledger.answered(&other, Err(Refusal::OverBudget));
         let made_of = ledger.made_of(&[one.ticket, other.ticket].into_iter().collect());
         let found: Vec<_> = made_of.iter().flatten().map(|it| (it.kind, it.outcome, it.window)).collect();
         let window = Some((NOW.minus(Duration::from_secs(20)), Duration::from_secs(30)));
@@ -206,7 +206,7 @@ mod tests {
         let all: Vec<_> =
             (0..=ANSWERED_MAX).map(|_| asked(&mut ledger, 0, CaptureKind::Tasks, Scope::Host)).collect();
         let room = ledger.answered.capacity();
-        all.iter().for_each(|open| ledger.answered(open, &Err(Refusal::Busy)));
+        all.iter().for_each(|open| ledger.answered(open, Err(Refusal::Busy)));
         let known = |open: &OpenCapture| {
             ledger.made_of(&std::iter::once(open.ticket).collect()).iter().flatten().count()
         };

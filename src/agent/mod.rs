@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
+use crate::capture::OwnedCapture;
 use crate::capture_data::{Capture, Refusal, Ticket};
 use crate::clock::Now;
 use crate::config::Config;
@@ -133,7 +134,7 @@ enum Input<'a> {
     Record(&'a [u8]),
     Lost(u64),
     Asked(Option<Key>, Duration),
-    Captured(Ticket, &'a Capture),
+    Captured(Ticket, &'a Capture<'a>),
     Refused(Ticket, Refusal),
 }
 
@@ -397,9 +398,11 @@ impl Agent {
             if let Some(slot) = self.slots.get_mut(open.slot) {
                 slot.counts.captured(answer.as_ref().err().copied());
             }
-            self.shared.ledger.answered(&open, &answer);
+            self.shared
+                .ledger
+                .answered(&open, answer.as_ref().map(OwnedCapture::capture).map_err(|why| *why));
             let input = match &answer {
-                Ok(capture) => Input::Captured(open.ticket, capture),
+                Ok(capture) => Input::Captured(open.ticket, capture.capture()),
                 Err(refusal) => Input::Refused(open.ticket, *refusal),
             };
             let kept = self.feed(open.slot, now, open.caller, &input).and_then(|effects| effects.kept);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::capture::Captures;
-use crate::capture_data::{Capture, RecordStack, Refusal, Request, Ticket};
+use crate::capture::{Captures, OwnedCapture};
+use crate::capture_data::{RecordStack, Refusal, Request, Ticket};
 use crate::clock::{Now, Wall};
 use crate::control::ConnectionId;
 use crate::host::{Container, Containers, Filter};
@@ -49,7 +49,7 @@ impl SharedState {
     }
 
     /// The next answer, and the capture that it answers. An answer that nobody waits for any more is dropped.
-    pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<Capture, Refusal>)> {
+    pub(super) fn answer(&mut self) -> Option<(OpenCapture, Result<OwnedCapture, Refusal>)> {
         if let Some((open, refusal)) = self.ledger.next_refused() {
             return Some((open, Err(refusal)));
         }

@@ -1,6 +1,7 @@
 //! Captures of block and file I/O: the armed programs serve all that run at a time, each of which
 //! has its own devices, deadline and rows. Names are found at the end, on the same thread.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::disks::{Disks, Mounts};
-use super::io_rows::{Names, processes, stalls};
+use super::io_counters::{Counters, moved};
+use super::io_rows::{DeviceRows, Names, device_rows, stalls};
 use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::bpf::{self, IO_SLOTS, IoFile, IoKey, IoRecord, IoRow, IoStall, Watched};
-use crate::capture_data::{CaptureData, Device, DeviceIo, DiskIo, Refusal, Scope};
-use crate::host::Disk;
+use crate::capture_data::{CaptureData, Device, DiskIo, Refusal, Scope};
 use crate::host::proc::diskstats;
 use crate::sys;
 use crate::thread_spawner::Worker;
@@ -115,16 +116,10 @@ impl Worker for Tracing {
     }
 }
 
-/// Bytes read and written.
-type Bytes = (u64, u64);
-
-/// What diskstats has counted since boot.
-type Counters = Vec<Disk>;
-
 struct Running {
     open: OpenRequest,
     slot: u32,
-    /// The one that was asked about first.
+    /// The device that was asked about comes first.
     devices: Vec<Device>,
     began: Instant,
     until: Instant,
@@ -214,9 +209,8 @@ impl Session for IoSession<'_> {
             bpf::Failed::Write.count("the devices that are watched", &error);
         }
         self.drain();
+        let end = End { at: now, counters: &after, lost, not_attached: &not_attached };
         for (running, rows) in ended {
-            let lasted = now.saturating_duration_since(running.began);
-            let lost = lost.saturating_sub(running.lost_before);
             let mut names = Names {
                 disks: &disks,
                 mounts: &mounts,
@@ -224,7 +218,7 @@ impl Session for IoSession<'_> {
                 proc: &self.tracing.proc,
                 seen: HashMap::new(),
             };
-            running.end(rows, &after, &mut names, lasted, lost, &not_attached);
+            running.end(rows, &mut names, &end);
         }
         ControlFlow::Continue(())
     }
@@ -286,117 +280,52 @@ impl Running {
     fn wait(&mut self, stall: &IoStall) {
         self.waits.push(stall.clone());
         if self.waits.len() >= 2 * WAITS_MAX {
-            self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
+            self.waits.sort_by_key(|wait| Reverse(wait.blocked));
             self.waits.truncate(WAITS_MAX);
         }
     }
 
-    fn end(
-        mut self,
-        rows: BTreeMap<IoKey, IoRow>,
-        after: &Counters,
-        names: &mut Names<'_>,
-        lasted: Duration,
-        lost: u64,
-        not_attached: &[&'static str],
-    ) {
+    fn end(mut self, rows: BTreeMap<IoKey, IoRow>, names: &mut Names<'_>, end: &End<'_>) {
         let wanted = match self.open.scope() {
             Scope::Container(key) => Some(key),
             Scope::Host | Scope::Device(_) => None,
         };
-        let rows: Vec<(IoKey, IoRow)> =
-            rows.into_iter().filter(|(key, _)| wanted.is_none() || key.container == wanted).collect();
+        let mine = rows.iter().filter(|(key, _)| wanted.is_none() || key.container == wanted);
+        let rows: Vec<(&IoKey, &IoRow)> = mine.collect();
         let pids: HashSet<u32> = rows.iter().map(|(key, _)| key.pid).collect();
-        let mut devices: Vec<DeviceIo> = self
+        let mut devices: Vec<DeviceRows<'_>> = self
             .devices
             .iter()
-            .map(|device| {
-                let moved = moved(*device, &self.before, after);
-                let mine = rows.iter().filter(|(key, _)| key.disk == *device);
-                DeviceIo {
-                    device: *device,
-                    name: names
-                        .disks
-                        .name_of(*device)
-                        .or_else(|| counted(after, *device))
-                        .unwrap_or_default()
-                        .into(),
-                    read_bytes: moved.map(|(read, _)| read),
-                    write_bytes: moved.map(|(_, written)| written),
-                    processes: processes(mine, names),
-                }
+            .map(|device| DeviceRows {
+                device: *device,
+                moved: moved(*device, &self.before, end.counters),
+                rows: rows.iter().copied().filter(|(key, _)| key.disk == *device).collect(),
             })
             .collect();
         if !matches!(self.open.scope(), Scope::Device(_)) {
-            devices.retain(|device| !device.processes.is_empty());
-            devices.sort_by_key(|device| std::cmp::Reverse(device.read_bytes.max(device.write_bytes)));
+            devices.retain(|device| !device.rows.is_empty());
+            devices.sort_by_key(|device| Reverse(device.moved.map(|(read, written)| read.max(written))));
         }
         self.waits.retain(|wait| pids.contains(&wait.pid));
-        self.waits.sort_by_key(|wait| std::cmp::Reverse(wait.blocked));
+        self.waits.sort_by_key(|wait| Reverse(wait.blocked));
         self.waits.truncate(STALLS_MAX);
-        let stalls = stalls(self.waits, names.proc);
-        let seen = CaptureData::Io(DiskIo { devices, stalls, not_attached: not_attached.into() });
-        self.open.finish(sys::at(self.began), lasted, lost, seen);
+        let lasted = end.at.saturating_duration_since(self.began);
+        let lost = end.lost.saturating_sub(self.lost_before);
+        self.open.finish(sys::at(self.began), lasted, lost, |arena| {
+            // What there are few of first: files may take all of the arena.
+            let stalls = stalls(&self.waits, names.proc, arena);
+            let not_attached = arena.whole(end.not_attached.iter(), |name| Some(*name)).unwrap_or_default();
+            let devices = device_rows(&devices, names, end.counters, arena);
+            CaptureData::Io(DiskIo { devices, stalls, not_attached })
+        });
     }
 }
 
-/// The name that diskstats has for a device.
-fn counted(disks: &Counters, device: Device) -> Option<&str> {
-    disks.iter().find(|disk| is(disk, device)).map(|disk| disk.name())
-}
-
-fn is(disk: &Disk, device: Device) -> bool {
-    !disk.is_hidden() && (disk.major, disk.minor) == (device.major, device.minor)
-}
-
-/// What moved meanwhile: on the device, or where the kernel counts only on its hidden paths, on all of them.
-fn moved(device: Device, before: &Counters, after: &Counters) -> Option<Bytes> {
-    let own = after.iter().find(|disk| is(disk, device))?;
-    let of_paths = || {
-        let mut paths = after.iter().filter(|disk| disk.is_path_of(own.name())).peekable();
-        paths.peek()?;
-        Some(paths.map(|path| difference(path, before)).try_fold((0, 0), |sum: Bytes, path| {
-            let (read, written) = path?;
-            Some((sum.0.saturating_add(read), sum.1.saturating_add(written)))
-        }))
-    };
-    match difference(own, before) {
-        Some((0, 0)) => of_paths().unwrap_or(Some((0, 0))),
-        moved => moved,
-    }
-}
-
-/// `None` if a counter went back, as it does when a device goes and comes. One that came meanwhile began at
-/// nothing.
-fn difference(now: &Disk, before: &Counters) -> Option<Bytes> {
-    let same = |disk: &&Disk| disk.name == now.name && (disk.major, disk.minor) == (now.major, now.minor);
-    let before = before.iter().find(same).map_or((0, 0), |disk| (disk.read_bytes, disk.write_bytes));
-    Some((now.read_bytes.checked_sub(before.0)?, now.write_bytes.checked_sub(before.1)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_moved_on_hidden_paths_is_the_devices_that_they_are_of() {
-        let text = |paths: [u64; 2], head: u64| -> Counters {
-            let line = |numbers: &str, name: &str, sectors: u64| {
-                format!("{numbers} {name} 1 0 {sectors} 1 1 0 {} 1 0 1 1\n", 2 * sectors)
-            };
-            let [one, two] = paths;
-            let all = line("0 0", "nvme0c0n1", one)
-                + &line("0 0", "nvme0c1n1", two)
-                + &line("259 1", "nvme0n1", head);
-            diskstats::disks(all.as_bytes()).flatten().collect()
-        };
-        let head = Device { major: 259, minor: 1 };
-        let between = |before, after| moved(head, &before, &after);
-        assert_eq!(between(text([8, 80], 0), text([10, 90], 0)), Some((12 * 512, 24 * 512)), "of both paths");
-        assert_eq!(between(text([8, 80], 5), text([10, 90], 16)), Some((11 * 512, 22 * 512)), "of its own");
-        assert_eq!(between(text([8, 80], 0), text([8, 80], 0)), Some((0, 0)));
-        assert_eq!(between(text([8, 80], 0), text([10, 70], 0)), None, "one of them went back");
-        assert_eq!(moved(Device { major: 0, minor: 0 }, &text([0, 0], 0), &text([9, 9], 9)), None);
-        assert_eq!(counted(&text([0, 0], 0), head), Some("nvme0n1"));
-    }
+/// What is read once for all requests that end together.
+struct End<'e> {
+    at: Instant,
+    counters: &'e Counters,
+    /// Records that the kernel could not hand over since the programs were loaded.
+    lost: u64,
+    not_attached: &'e [&'static str],
 }

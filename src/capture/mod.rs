@@ -2,6 +2,7 @@
 //! loaded once, attached only while a capture runs, and waited for on threads that are there only
 //! then. Nothing here blocks the loop.
 
+mod arenas;
 mod backend;
 mod disks;
 #[doc(hidden)]
@@ -9,6 +10,7 @@ mod disks;
 pub mod fuzz;
 mod hook_loader;
 mod io;
+mod io_counters;
 mod io_rows;
 mod load;
 mod names;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+pub use arenas::{ARENAS_EACH, ArenaPool, Lease, OwnedCapture};
 use backend::{Backend, Cgroups, Loaded, Loader, Registration, Submission, TaskSnapshot};
 pub use backend::{Hierarchy, Method, OPEN_MAX};
 use hook_loader::HookLoader;
@@ -39,7 +42,7 @@ use open_request::{Answered, OpenRequest, Wake};
 use table::BACKENDS;
 
 use crate::bpf::{self, Followed, Meter};
-use crate::capture_data::{Capture, CaptureKind, RecordStack, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{CaptureKind, RecordStack, Refusal, Request, Scope, Ticket};
 use crate::config;
 use crate::host::{Containers, Key, TaskLook, TaskSample};
 use crate::thread_spawner::ThreadSpawner;
@@ -58,6 +61,8 @@ pub struct Captures {
     followed: Result<Arc<Followed>, &'static str>,
     not_followed: u64,
     backends: Vec<(&'static [CaptureKind], Loaded)>,
+    /// Of each kind that can be captured here.
+    arenas: Vec<(CaptureKind, Arc<ArenaPool>)>,
     tasks: Option<Box<dyn TaskSnapshot>>,
     hooks: HookLoader,
     unified: bool,
@@ -98,7 +103,8 @@ impl Captures {
             meter: &mut meter,
             tasks: None,
         };
-        let backends = table.iter().map(|line| (line.kinds, (line.load)(&mut loader))).collect();
+        let load = |line: &Registration| (line.kinds, (line.load)(&mut loader));
+        let backends: Vec<(_, Loaded)> = table.iter().map(load).collect();
         let tasks = loader.tasks;
         let (to, from) = sync_channel(OPEN_ALL_MAX);
         let hooks = HookLoader::new(followed.clone(), hierarchy.unified, &paths.sys, Arc::clone(&wake));
@@ -106,6 +112,7 @@ impl Captures {
             followed,
             not_followed: 0,
             unified: hierarchy.unified,
+            arenas: arenas(&backends),
             backends,
             tasks,
             hooks,
@@ -146,6 +153,11 @@ impl Captures {
         let mut lines = self.backends.iter();
         let line = lines.find(|(kinds, _)| kinds.contains(&kind));
         line.map_or(Err(NO_BACKEND), |(_, loaded)| loaded.as_ref().map_err(|why| *why))
+    }
+
+    fn arenas(&self, kind: CaptureKind) -> Result<Arc<ArenaPool>, Refusal> {
+        let found = self.arenas.iter().find(|(of, _)| *of == kind);
+        found.map(|(_, arenas)| Arc::clone(arenas)).ok_or(Refusal::Unsupported(NO_BACKEND))
     }
 
     fn loaded(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
@@ -241,7 +253,13 @@ impl Captures {
             return Err(Refusal::Busy);
         }
         // From here on a request is answered even if it is dropped, for want of a thread.
-        let open = OpenRequest::new(ticket, request, self.to.clone(), Arc::clone(&self.wake));
+        let open = OpenRequest::new(
+            ticket,
+            request,
+            self.to.clone(),
+            Arc::clone(&self.wake),
+            self.arenas(request.kind)?,
+        );
         let from = Submission { spawner: &self.spawner, containers, stack };
         Arc::clone(backend).submit(open, &from);
         self.open.push((ticket, request));
@@ -249,7 +267,7 @@ impl Captures {
     }
 
     /// The next answer, if one waits.
-    pub fn finished(&mut self) -> Option<(Ticket, Result<Capture, Refusal>)> {
+    pub fn finished(&mut self) -> Option<(Ticket, Result<OwnedCapture, Refusal>)> {
         let answered = self.from.try_recv().ok()?;
         self.open.retain(|(ticket, _)| *ticket != answered.0);
         Some(answered)
@@ -280,9 +298,16 @@ impl Captures {
     }
 }
 
+/// Arenas for each kind that has a backend.
+fn arenas(backends: &[(&'static [CaptureKind], Loaded)]) -> Vec<(CaptureKind, Arc<ArenaPool>)> {
+    let made = backends.iter().filter(|(_, loaded)| loaded.is_ok()).flat_map(|(kinds, _)| *kinds);
+    made.map(|kind| (*kind, ArenaPool::new(kind.arena_bytes()))).collect()
+}
+
 impl Drop for Captures {
     fn drop(&mut self) {
         let deadline = Instant::now() + LEAVE;
+        self.arenas.iter().for_each(|(_, arenas)| arenas.close());
         // A thread that is still there after this works for nobody, and ends with the process.
         self.loaded().for_each(|backend| backend.close(deadline));
         self.hooks.close(deadline);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::naming;
@@ -60,8 +60,10 @@ impl Worker for Names {
     fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
         jobs.each(|Job { open, stack }| {
             let began = Instant::now();
-            let names = naming::of_record(&self.proc, &stack);
-            open.finish(sys::at(began), began.elapsed(), 0, CaptureData::Names(names));
+            let proc = &self.proc;
+            open.finish(sys::at(began), Duration::ZERO, 0, |arena| {
+                CaptureData::Names(naming::of_record(proc, &stack, arena))
+            });
         });
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a capture of sampled stacks: all names are found, and the answer is given. Stacks of records are
 //! named here, too.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::backend::OPEN_MAX;
 use super::open_request::OpenRequest;
+use super::resident::{self, Holder};
 use super::sampled::Sampled;
 use crate::bpf;
-use crate::capture_data::{CaptureData, Faults, ProgramPlace, RecordStack, Resident, StackNames};
+use crate::capture_data::{
+    Arena, CaptureData, Faults, Profile, ProgramPlace, RecordStack, StackNames, Texts,
+};
 use crate::clock::Now;
-use crate::stacks::fold;
-use crate::symbol::{Image, Layout, Stack, Symbolizer, UserFrame};
+use crate::stacks::{Fold, Row};
+use crate::symbol::{Image, Layout, Names, Stack, Symbolizer, UserFrame};
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
 
@@ -28,7 +32,7 @@ pub(super) struct Ended {
     pub(super) lost: u64,
     pub(super) stacks: Vec<Counted>,
     pub(super) symbols: Symbolizer,
-    pub(super) resident: Vec<Resident>,
+    pub(super) resident: Vec<Holder>,
 }
 
 /// A stack with its weight, and when it was last seen.
@@ -36,6 +40,13 @@ pub(super) struct Counted {
     pub(super) sent: Arc<bpf::StackRecord>,
     pub(super) weight: u64,
     pub(super) last: Duration,
+}
+
+impl Counted {
+    fn stack(&self) -> Stack<'_> {
+        let Counted { sent, weight, .. } = self;
+        Stack { image: sent.image, weight: *weight, user: &sent.user, kernel: &sent.kernel }
+    }
 }
 
 /// Finds names, on a thread that is there while requests end.
@@ -68,38 +79,54 @@ impl Worker for Namer {
 
 impl Ended {
     fn name(self, sampled: Sampled) {
-        let Ended { open, began, lasted, lost, stacks: counted, symbols, resident } = self;
-        let comms = newest_names(&counted);
-        let stack = |counted: &Counted| Stack {
-            image: counted.sent.image,
-            weight: counted.weight,
-            user: counted.sent.user.to_vec(),
-            kernel: counted.sent.kernel.to_vec(),
-        };
-        let stacks: Vec<Stack> = counted.iter().map(stack).collect();
+        let Ended { open, began, lasted, lost, stacks: mut counted, symbols, resident } = self;
+        // Where the arena has no room for all stacks, it is the lightest that are left out.
+        counted.sort_unstable_by_key(|stack| (Reverse(stack.weight), stack.sent.image.pid, stack.sent.hash));
+        let stacks: Vec<Stack<'_>> = counted.iter().map(Counted::stack).collect();
         let names = symbols.resolve(&stacks, Instant::now() + NAMING_MAX);
-        let comm = |stack: &Stack| comms.get(&stack.image).copied().unwrap_or_default();
-        let profile = fold(bpf::HZ, stacks.iter().map(|stack| names.row(stack, comm(stack))));
-        let seen = match sampled {
-            Sampled::Running => CaptureData::Stacks(profile),
-            Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top: resident }),
-        };
-        open.finish(began, lasted, lost, seen);
+        let comms = newest_names(&counted);
+        open.finish(began, lasted, lost, |arena| {
+            // First: stacks may take all of the arena.
+            let top = resident::rows(&resident, arena);
+            let profile = folded(&stacks, &names, &comms, arena);
+            match sampled {
+                Sampled::Running => CaptureData::Stacks(profile),
+                Sampled::Faults { .. } => CaptureData::Faults(Faults { flame: profile.flame, top }),
+            }
+        });
     }
 }
 
-/// Names a stack of a record: the one place where addresses of hooks become names.
-pub(super) fn of_record(proc: &Path, record: &RecordStack) -> StackNames {
+/// The stacks as a flame graph of the names of their functions.
+fn folded<'a>(
+    stacks: &[Stack<'_>],
+    names: &Names,
+    comms: &HashMap<Image, &str>,
+    arena: &'a Arena,
+) -> Profile<'a> {
+    let mut fold = Fold::new(arena);
+    let mut row = Row::default();
+    for stack in stacks {
+        row.comm = comms.get(&stack.image).copied().unwrap_or_default();
+        names.fill(*stack, &mut row);
+        fold.add(&row);
+    }
+    fold.finish(bpf::HZ)
+}
+
+/// Names a stack of a record, and puts the names into `arena`: the one place where addresses of hooks become names.
+pub(super) fn of_record<'a>(proc: &Path, record: &RecordStack, arena: &'a Arena) -> StackNames<'a> {
     let ProgramPlace { start_code, end_code, start_stack } = record.program;
     let image = Image { pid: record.pid, id: 0 };
     let user: Vec<UserFrame> = record.user().iter().map(|address| UserFrame::Address(*address)).collect();
     let mut symbols = Symbolizer::new(proc);
     symbols.observe(image, Layout { start_code, end_code, start_stack }, &user, Instant::now());
-    let stack = Stack { image, weight: 1, user, kernel: record.kernel().to_vec() };
-    let names = symbols.resolve(std::slice::from_ref(&stack), Instant::now() + NAMING_MAX);
-    let row = names.row(&stack, "");
-    let owned = |names: &[&str]| names.iter().copied().map(Box::from).collect();
-    StackNames { kernel: owned(&row.kernel), user: owned(&row.user) }
+    let stack = Stack { image, weight: 1, user: &user, kernel: record.kernel() };
+    let names = symbols.resolve(&[stack], Instant::now() + NAMING_MAX);
+    let row = names.row(stack, "");
+    let mut texts = Texts::new(arena);
+    let mut rows = |names: &[&str]| arena.rows(names.iter(), |name| texts.text(name));
+    StackNames { kernel: rows(&row.kernel), user: rows(&row.user) }
 }
 
 /// What each program was called when it was last sampled. While it executes another one it may be called

@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use crate::capture_data::{Capture, CaptureData, Refusal, Request, Scope, Ticket};
+use super::arenas::{ArenaPool, OwnedCapture};
+use crate::capture_data::{Arena, Capture, CaptureData, Refusal, Request, Scope, Ticket};
 use crate::clock::Now;
 
 /// A ticket with its answer.
-pub(super) type Answered = (Ticket, Result<Capture, Refusal>);
+pub(super) type Answered = (Ticket, Result<OwnedCapture, Refusal>);
 
 /// What is said when nobody is left to say more.
 pub(super) const BROKEN: &str =
     "its thread could not be started, or ended early; the limit of threads may be reached";
+
+/// What is said when the loop reads no answers.
+const UNREAD: &str = "earlier captures of its kind were not taken in: the loop is stuck";
+
+/// How long an arena is waited for: a turn of the loop gives one back.
+const ARENA_WAIT: Duration = Duration::from_secs(10);
 
 /// Called when an answer waits.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -24,12 +31,20 @@ pub(super) struct OpenRequest {
     ticket: Ticket,
     to: SyncSender<Answered>,
     wake: Wake,
+    /// Of its kind.
+    arenas: Arc<ArenaPool>,
     answered: bool,
 }
 
 impl OpenRequest {
-    pub(super) fn new(ticket: Ticket, request: Request, to: SyncSender<Answered>, wake: Wake) -> OpenRequest {
-        OpenRequest { request, ticket, to, wake, answered: false }
+    pub(super) fn new(
+        ticket: Ticket,
+        request: Request,
+        to: SyncSender<Answered>,
+        wake: Wake,
+        arenas: Arc<ArenaPool>,
+    ) -> OpenRequest {
+        OpenRequest { request, ticket, to, wake, arenas, answered: false }
     }
 
     /// What is asked for.
@@ -47,9 +62,25 @@ impl OpenRequest {
         self.request.lasting
     }
 
-    /// Answers with what was seen from `began` on.
-    pub(super) fn finish(mut self, began: Now, lasted: Duration, lost: u64, seen: CaptureData) {
-        self.send(Ok(Capture { scope: self.request.scope, began, lasted, lost, seen }));
+    /// Answers with what was seen from `began` on, which `data` puts into an arena of the size of its kind.
+    pub(super) fn finish(
+        mut self,
+        began: Now,
+        lasted: Duration,
+        lost: u64,
+        data: impl for<'a> FnOnce(&'a Arena) -> CaptureData<'a>,
+    ) {
+        let scope = self.request.scope;
+        match self.arenas.take(ARENA_WAIT) {
+            Some(lease) => self.send(Ok(OwnedCapture::build(lease, |arena| Capture {
+                scope,
+                began,
+                lasted,
+                lost,
+                data: data(arena),
+            }))),
+            None => self.send(Err(Refusal::Failed(UNREAD))),
+        }
     }
 
     /// Answers that there is no capture, and why.
@@ -57,7 +88,7 @@ impl OpenRequest {
         self.send(Err(why));
     }
 
-    fn send(&mut self, result: Result<Capture, Refusal>) {
+    fn send(&mut self, result: Result<OwnedCapture, Refusal>) {
         self.answered = true;
         // There is room for every request that may be open; who has gone wants no answer.
         if self.to.try_send((self.ticket, result)).is_ok() {

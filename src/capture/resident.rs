@@ -12,7 +12,7 @@ use super::backend::{Backend, Cgroups, Loaded, Loader, Method, OPEN_MAX, Submiss
 use super::load::page_bytes;
 use super::open_request::OpenRequest;
 use super::proc_task;
-use crate::capture_data::{CaptureData, Resident, Scope};
+use crate::capture_data::{Arena, CaptureData, Resident, Rows, Scope};
 use crate::host::Text;
 use crate::host::containers::paths::{self, PATH_MAX};
 use crate::host::proc::cgroups;
@@ -46,7 +46,7 @@ impl Members {
     /// Those of a capture of this scope.
     pub(super) fn of_scope(scope: Scope, containers: Cgroups<'_>, unified: bool) -> Members {
         let Scope::Container(key) = scope else { return Members::HOST };
-        // Of one that is not there, the root's: every process of the host.
+        // Of a container that is not there, the root's members: every process of the host.
         let mut members = Members::of("", unified);
         containers(&mut |path, other| {
             if other == key {
@@ -112,14 +112,29 @@ impl Worker for Residents {
     fn work(&self, jobs: &mut WorkerGuard<'_, Job>) {
         jobs.each(|Job { open, members }| {
             let began = Instant::now();
-            let seen = CaptureData::Memory(top(&self.proc, &members, page_bytes().into()));
-            open.finish(sys::at(began), began.elapsed(), 0, seen);
+            let top = top(&self.proc, &members, page_bytes().into());
+            open.finish(sys::at(began), began.elapsed(), 0, |arena| CaptureData::Memory(rows(&top, arena)));
         });
     }
 }
 
-/// The processes with most resident memory, most first. One that ends meanwhile is not there.
-pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Resident> {
+/// A process with its resident memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pid: u32,
+    comm: Box<str>,
+    rss_bytes: u64,
+}
+
+/// As many of the first of these as the arena has room for.
+pub(super) fn rows<'a>(holders: &[Holder], arena: &'a Arena) -> Rows<'a, Resident<'a>> {
+    arena.rows(holders.iter(), |Holder { pid, comm, rss_bytes }| {
+        Some(Resident { pid: *pid, comm: arena.text(comm)?, rss_bytes: *rss_bytes })
+    })
+}
+
+/// The processes with most resident memory, most first. A process that ends meanwhile is left out.
+pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Holder> {
     let mut kept = BinaryHeap::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -142,7 +157,7 @@ pub(super) fn top(proc: &Path, members: &Members, page_bytes: u64) -> Vec<Reside
     let named = |Reverse((pages, pid)): Reverse<(u64, u32)>| {
         let stat = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
         let comm = proc_task::stat(&stat)?.comm;
-        Some(Resident { pid, comm, rss_bytes: pages.saturating_mul(page_bytes) })
+        Some(Holder { pid, comm, rss_bytes: pages.saturating_mul(page_bytes) })
     };
     kept.into_sorted_vec().into_iter().filter_map(named).collect()
 }
@@ -190,7 +205,7 @@ mod tests {
         let proc = Proc::new("largest", &[(1, 5, "/"), (2, 0, "/"), (30, 700, "/a"), (4, 60, "/a/b")]);
         assert_eq!(proc.pids(&Members::HOST), [30, 4, 1]);
         let largest = top(&proc.0, &Members::HOST, 4096).remove(0);
-        assert_eq!(largest, Resident { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
+        assert_eq!(largest, Holder { pid: 30, comm: "p 30".into(), rss_bytes: 700 * 4096 });
     }
 
     #[test]
@@ -202,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept_and_those_are_the_largest() {
+    fn only_the_processes_with_most_memory_are_kept() {
         let many: Vec<_> = (1..=300).map(|pid| (pid, u64::from(pid * 7919 % 1009) + 1, "/")).collect();
         let proc = Proc::new("many", &many);
         let mut want = many.clone();

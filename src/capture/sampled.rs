@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::resident::{self, Members};
+use super::resident::{self, Holder, Members};
 use crate::bpf;
-use crate::capture_data::{CaptureKind, Resident};
+use crate::capture_data::CaptureKind;
 
 /// What a program samples, which says what its counts are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Sampled {
     }
 
     /// Who holds most of the memory that is asked about.
-    pub(super) fn resident(self, proc: &Path, members: &Members) -> Vec<Resident> {
+    pub(super) fn resident(self, proc: &Path, members: &Members) -> Vec<Holder> {
         match self {
             Sampled::Running => Vec::new(),
             Sampled::Faults { page_bytes } => resident::top(proc, members, page_bytes.into()),

@@ -12,11 +12,11 @@ use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission};
 use super::load::{page_bytes, sentence};
 use super::naming::{Counted, Ended, Namer};
 use super::open_request::OpenRequest;
-use super::resident::Members;
+use super::resident::{Holder, Members};
 use super::sampled::Sampled;
 use super::session::{Programs, Session};
 use crate::bpf;
-use crate::capture_data::{Refusal, Resident, Scope};
+use crate::capture_data::{Refusal, Scope};
 use crate::host::Key;
 use crate::symbol::Symbolizer;
 use crate::sys;
@@ -32,8 +32,10 @@ const BATCH: u32 = 256;
 /// Portions taken in one turn: more than any ring holds.
 const BATCHES_MAX: u32 = 512;
 
-/// Different stacks that are kept; 800 bytes each, for a few seconds. What is beyond counts as lost.
+/// Different stacks that are kept for a few seconds, and the bytes of their frames: a usual one has 800. What is
+/// beyond counts as lost.
 const STACKS_MAX: usize = 65_536;
+const FRAMES_MAX: usize = 16 << 20;
 
 /// Longer than any capture.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -57,7 +59,7 @@ impl From<Job> for OpenRequest {
 }
 
 /// A stack of a process: what it is counted under.
-type Which = (u32, u64);
+type StackKey = (u32, u64);
 
 /// What was counted of a stack, whose frames may come later.
 #[derive(Default)]
@@ -86,10 +88,10 @@ struct Running {
     lost: u64,
     /// The weight of stacks that found no room here.
     beyond: u64,
-    counts: HashMap<Which, Sum>,
+    counts: HashMap<StackKey, Sum>,
     symbols: Symbolizer,
     /// Who held most memory when it began, where memory was asked for.
-    resident: Vec<Resident>,
+    resident: Vec<Holder>,
 }
 
 /// The part of a capture thread that outlives a run.
@@ -185,9 +187,30 @@ impl Worker for Sampler {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         PROGRAM.serve(jobs, |jobs| {
             let armed = program.arm()?;
-            StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: self }.run(jobs);
+            StacksSession { armed, running: Vec::new(), known: Known::default(), sampler: self }.run(jobs);
             Ok(())
         });
+    }
+}
+
+/// The stacks whose frames have come.
+#[derive(Default)]
+struct Known {
+    stacks: HashMap<StackKey, Arc<bpf::StackRecord>>,
+    /// Of their frames.
+    bytes: usize,
+}
+
+impl Known {
+    /// Keeps a stack, if there is room.
+    fn keep(&mut self, sent: bpf::StackRecord) {
+        let bytes = size_of_val(&*sent.user) + size_of_val(&*sent.kernel);
+        let full = self.stacks.len() >= STACKS_MAX || self.bytes + bytes > FRAMES_MAX;
+        let key = (sent.image.pid, sent.hash);
+        if !full && !self.stacks.contains_key(&key) {
+            self.bytes += bytes;
+            self.stacks.insert(key, Arc::new(sent));
+        }
     }
 }
 
@@ -195,7 +218,7 @@ impl Worker for Sampler {
 struct StacksSession<'s> {
     armed: bpf::Armed<'s>,
     running: Vec<Running>,
-    known: HashMap<Which, Arc<bpf::StackRecord>>,
+    known: Known,
     sampler: &'s Sampler,
 }
 
@@ -275,7 +298,7 @@ impl StacksSession<'_> {
         let (next, end) = untils.fold((None, Duration::ZERO), |(next, end), until| {
             (Some(next.map_or(until, |next: Duration| next.min(until))), end.max(until))
         });
-        // One that should have ended by now is read, and ends, at the next turn.
+        // A request that should have ended by now is read, and ends, at the next turn.
         let turned = self.armed.turn(now, next.filter(|next| *next > now), end);
         self.take_frames();
         let read = turned
@@ -301,9 +324,7 @@ impl StacksSession<'_> {
         let known = &mut self.known;
         for _ in 0..BATCHES_MAX {
             let left = self.armed.stacks(BATCH, |sent| {
-                if known.len() < STACKS_MAX {
-                    known.entry((sent.image.pid, sent.hash)).or_insert_with(|| Arc::new(sent));
-                }
+                known.keep(sent);
             });
             if left == bpf::Drained::Empty {
                 return;
@@ -314,7 +335,7 @@ impl StacksSession<'_> {
     fn count(&mut self) -> Result<(), bpf::Error> {
         let (running, known) = (&mut self.running, &self.known);
         let lost = self.armed.counts(|count| {
-            let sent = known.get(&(count.pid, count.hash));
+            let sent = known.stacks.get(&(count.pid, count.hash));
             for running in running.iter_mut().filter(|running| running.wants(count.container)) {
                 running.count(&count, sent);
             }
@@ -332,8 +353,8 @@ impl StacksSession<'_> {
             return open.refuse(Refusal::Failed("the kernel's counts could not be read"));
         };
         let (mut stacks, mut nameless) = (Vec::new(), beyond);
-        for (which, Sum { weight, last, .. }) in counts {
-            match self.known.get(&which) {
+        for (key, Sum { weight, last, .. }) in counts {
+            match self.known.stacks.get(&key) {
                 Some(sent) => stacks.push(Counted { sent: Arc::clone(sent), weight, last }),
                 None => nameless = nameless.saturating_add(weight),
             }
@@ -355,12 +376,12 @@ impl Running {
     }
 
     fn count(&mut self, count: &bpf::Count, sent: Option<&Arc<bpf::StackRecord>>) {
-        let which = (count.pid, count.hash);
-        if sent.is_none() && self.counts.len() >= STACKS_MAX && !self.counts.contains_key(&which) {
+        let key = (count.pid, count.hash);
+        if sent.is_none() && self.counts.len() >= STACKS_MAX && !self.counts.contains_key(&key) {
             self.beyond = self.beyond.saturating_add(count.weight);
             return;
         }
-        let sum = self.counts.entry(which).or_default();
+        let sum = self.counts.entry(key).or_default();
         sum.weight = sum.weight.saturating_add(count.weight);
         sum.last = sum.last.max(count.last);
         let first = match sum.sight {

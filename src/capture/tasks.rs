@@ -2,6 +2,7 @@
 //! iterator the loop looks at some tasks in each turn; stacks and names, and the walk over /proc where
 //! there is no iterator, have a thread.
 
+use std::cmp::Reverse;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +11,9 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission, TASKS_AT_ONCE, TaskSnapshot};
 use super::load::sentence;
 use super::open_request::{OpenRequest, Wake};
-use super::walk::{Paths, Walker};
+use super::walk::{Paths, StuckTask, Walker};
 use crate::bpf;
-use crate::capture_data::{CaptureData, Refusal, Scope, Task};
+use crate::capture_data::{Arena, CaptureData, Refusal, Rows, Scope, Task, Texts};
 use crate::host::{Containers, Key, TaskLook, TaskSample, TaskState};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
 use crate::sys;
@@ -26,7 +27,7 @@ const TASKS_MAX: usize = 4096;
 const LONG: Duration = Duration::from_secs(3600);
 
 /// By the iterator: a thread is there while requests are.
-struct Looker {
+struct IteratorTasks {
     queue: WorkQueue<OpenRequest>,
     stuck: Mutex<bpf::StuckTasks>,
     proc: Box<Path>,
@@ -38,12 +39,12 @@ pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
         Ok(bpf::Tasks { passers, stuck }) => {
             loader.tasks = Some(Box::new(passers));
             let proc = loader.paths.proc.as_path().into();
-            Ok(Arc::new(Looker { queue: WorkQueue::new(OPEN_MAX), stuck: Mutex::new(stuck), proc }))
+            Ok(Arc::new(IteratorTasks { queue: WorkQueue::new(OPEN_MAX), stuck: Mutex::new(stuck), proc }))
         }
         Err(why) => {
-            let walks = Arc::new(Walks::new(loader, why));
-            loader.tasks = Some(Box::new(Arc::clone(&walks)));
-            Ok(walks)
+            let walked = Arc::new(WalkedTasks::new(loader, why));
+            loader.tasks = Some(Box::new(Arc::clone(&walked)));
+            Ok(walked)
         }
     }
 }
@@ -63,7 +64,7 @@ impl TaskSnapshot for bpf::Passers {
     }
 }
 
-impl Backend for Looker {
+impl Backend for IteratorTasks {
     fn method(&self) -> Method {
         Method { name: "iter/task", degraded: None }
     }
@@ -77,7 +78,7 @@ impl Backend for Looker {
     }
 }
 
-impl Worker for Looker {
+impl Worker for IteratorTasks {
     type Job = OpenRequest;
 
     fn name(&self) -> &'static str {
@@ -91,11 +92,11 @@ impl Worker for Looker {
     fn work(&self, jobs: &mut WorkerGuard<'_, OpenRequest>) {
         let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
         // Each request gets its look at once; finding names takes longer, and is done for all of them.
-        let mut looked = Vec::new();
+        let mut unnamed = Vec::new();
         loop {
             match jobs.next(Duration::ZERO) {
-                Next::Job(open) => looked.push(Looked::now(open, &mut stuck)),
-                Next::Nothing if !looked.is_empty() => name_all(std::mem::take(&mut looked), &self.proc),
+                Next::Job(open) => unnamed.push(Unnamed::look(open, &mut stuck)),
+                Next::Nothing if !unnamed.is_empty() => name_all(std::mem::take(&mut unnamed), &self.proc),
                 Next::Nothing if jobs.leave() => return,
                 Next::Nothing => {}
                 Next::Closed => return,
@@ -104,18 +105,10 @@ impl Worker for Looker {
     }
 }
 
-/// Tasks, and how many more there were.
-type Kept = (Vec<Task>, u64);
-
-/// Answers with the tasks of a look, or that it broke off.
-fn finish(open: OpenRequest, began: Instant, lasted: Duration, kept: io::Result<Kept>) {
-    match kept {
-        Ok((tasks, lost)) => open.finish(sys::at(began), lasted, lost, CaptureData::Tasks(tasks)),
-        Err(error) => {
-            bpf::Failed::Read.count("the list of tasks", &error);
-            open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));
-        }
-    }
+/// Answers that a look broke off.
+fn refuse(open: OpenRequest, error: &io::Error) {
+    bpf::Failed::Read.count("the list of tasks", error);
+    open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));
 }
 
 fn is_within(scope: Scope, container: Option<Key>) -> bool {
@@ -126,15 +119,17 @@ fn is_within(scope: Scope, container: Option<Key>) -> bool {
 }
 
 /// A request whose tasks were seen, but not named yet.
-struct Looked {
+struct Unnamed {
     open: OpenRequest,
     began: Instant,
     lasted: Duration,
-    seen: io::Result<(Vec<bpf::Stuck>, u64)>,
+    /// Longest blocked first.
+    stuck: io::Result<Vec<bpf::Stuck>>,
+    lost: u64,
 }
 
-impl Looked {
-    fn now(open: OpenRequest, iterator: &mut bpf::StuckTasks) -> Looked {
+impl Unnamed {
+    fn look(open: OpenRequest, iterator: &mut bpf::StuckTasks) -> Unnamed {
         let began = Instant::now();
         let (mut found, mut lost) = (Vec::new(), 0);
         let scope = open.scope();
@@ -146,48 +141,54 @@ impl Looked {
                 lost += 1;
             }
         });
-        found.sort_by_key(|task| std::cmp::Reverse(task.blocked));
-        Looked { open, began, lasted: began.elapsed(), seen: whole.map(|()| (found, lost)) }
+        found.sort_by_key(|task| Reverse(task.blocked));
+        Unnamed { open, began, lasted: began.elapsed(), stuck: whole.map(|()| found), lost }
+    }
+
+    fn answer(self, names: &Names) {
+        let Unnamed { open, began, lasted, stuck, lost } = self;
+        match stuck {
+            Ok(found) => {
+                open.finish(sys::at(began), lasted, lost, |arena| {
+                    CaptureData::Tasks(named(&found, names, arena))
+                });
+            }
+            Err(error) => refuse(open, &error),
+        }
     }
 }
 
 /// Names the frames of all requests in one pass over the kernel's symbols. Nothing of a stuck
 /// process is looked at.
-fn name_all(mut looked: Vec<Looked>, proc: &Path) {
-    let mut stacks = Vec::new();
-    for task in looked.iter_mut().filter_map(|one| one.seen.as_mut().ok()).flat_map(|(tasks, _)| tasks) {
-        let kernel = std::mem::take(&mut task.kernel);
-        let image = Image { pid: task.pid, id: 0 };
-        stacks.push(Stack { image, weight: 1, user: Vec::new(), kernel });
-    }
+fn name_all(unnamed: Vec<Unnamed>, proc: &Path) {
+    let found = unnamed.iter().filter_map(|one| one.stuck.as_ref().ok()).flatten();
+    let stacks: Vec<Stack<'_>> = found.map(stack).collect();
     let names = Symbolizer::new(proc).resolve(&stacks, Instant::now());
-    let mut stacks = stacks.iter();
-    for Looked { open, began, lasted, seen } in looked {
-        let kept = seen.map(|(tasks, lost)| (named(tasks, &names, &mut stacks), lost));
-        finish(open, began, lasted, kept);
-    }
+    unnamed.into_iter().for_each(|one| one.answer(&names));
 }
 
-fn named<'s>(
-    found: Vec<bpf::Stuck>,
-    names: &Names,
-    stacks: &mut impl Iterator<Item = &'s Stack>,
-) -> Vec<Task> {
-    let task = |(task, stack): (bpf::Stuck, &Stack)| Task {
-        pid: task.pid,
-        tid: task.tid,
-        comm: task.comm,
-        state: 'D',
-        blocked: task.blocked,
-        in_iowait: task.in_iowait,
-        container: task.container,
-        stack: names.kernel(stack).into_iter().map(Box::from).collect(),
-    };
-    found.into_iter().zip(stacks).map(task).collect()
+fn stack(task: &bpf::Stuck) -> Stack<'_> {
+    Stack { image: Image { pid: task.pid, id: 0 }, weight: 1, user: &[], kernel: &task.kernel }
+}
+
+fn named<'a>(found: &[bpf::Stuck], names: &Names, arena: &'a Arena) -> Rows<'a, Task<'a>> {
+    let mut texts = Texts::new(arena);
+    arena.rows(found.iter(), |task| {
+        Some(Task {
+            pid: task.pid,
+            tid: task.tid,
+            comm: texts.text(&task.comm)?,
+            state: 'D',
+            blocked: task.blocked,
+            in_iowait: task.in_iowait,
+            container: task.container,
+            stack: texts.list(names.kernel(stack(task)))?,
+        })
+    })
 }
 
 /// By walks over /proc: a thread that stays, as starting one at each sample would cost more.
-struct Walks {
+struct WalkedTasks {
     queue: WorkQueue<WalkJob>,
     sampled: Mutex<Sampled>,
     /// The containers as they were when a capture was last asked for.
@@ -224,7 +225,7 @@ enum SampleState {
     Failed,
 }
 
-impl TaskSnapshot for Arc<Walks> {
+impl TaskSnapshot for Arc<WalkedTasks> {
     /// Has a walk made, and tells of its tasks once it is over.
     fn look(
         &mut self,
@@ -274,7 +275,7 @@ impl Sampled {
     }
 }
 
-impl Backend for Walks {
+impl Backend for WalkedTasks {
     fn method(&self) -> Method {
         Method { name: "/proc walk", degraded: Some(self.why) }
     }
@@ -290,7 +291,7 @@ impl Backend for Walks {
     }
 }
 
-impl Worker for Walks {
+impl Worker for WalkedTasks {
     type Job = WalkJob;
 
     fn name(&self) -> &'static str {
@@ -309,8 +310,13 @@ impl Worker for Walks {
                 Next::Job(WalkJob::Capture(open)) => {
                     let began = Instant::now();
                     let containers = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let kept = walked(&mut walker, &containers, open.scope());
-                    finish(open, began, began.elapsed(), kept);
+                    match stuck(&mut walker, &containers, open.scope()) {
+                        Ok((tasks, lost)) => {
+                            let (began, lasted) = (sys::at(began), began.elapsed());
+                            open.finish(began, lasted, lost, |arena| CaptureData::Tasks(rows(&tasks, arena)));
+                        }
+                        Err(error) => refuse(open, &error),
+                    }
                 }
                 Next::Job(WalkJob::Sample) => self.walk(&mut walker, &mut tasks),
                 Next::Nothing => {}
@@ -320,15 +326,15 @@ impl Worker for Walks {
     }
 }
 
-impl Walks {
-    fn new(loader: &Loader<'_>, why: &'static str) -> Walks {
+impl WalkedTasks {
+    fn new(loader: &Loader<'_>, why: &'static str) -> WalkedTasks {
         let asked = Mutex::new(Paths::with_capacity(loader.capacity));
         let containers = Paths::with_capacity(loader.capacity);
         let sampled = Mutex::new(Sampled { containers, tasks: Vec::new(), state: SampleState::Idle });
         // One more than the requests: the sample.
         let queue = WorkQueue::new(OPEN_MAX + 1);
         let (proc, unified) = (loader.paths.proc.as_path().into(), loader.hierarchy.unified);
-        Walks { queue, sampled, asked, proc, unified, wake: Arc::clone(loader.wake), why }
+        WalkedTasks { queue, sampled, asked, proc, unified, wake: Arc::clone(loader.wake), why }
     }
 
     fn walk(&self, walker: &mut Walker, tasks: &mut Vec<TaskSample>) {
@@ -346,18 +352,67 @@ impl Walks {
     }
 }
 
-fn walked(walker: &mut Walker, containers: &Paths, scope: Scope) -> io::Result<Kept> {
+/// The tasks in D state, longest blocked first, and how many more there were.
+fn stuck(walker: &mut Walker, containers: &Paths, scope: Scope) -> io::Result<(Vec<StuckTask>, u64)> {
     let mut tasks = Vec::new();
     let mut lost = 0;
     walker.walk(containers, |walked| {
         let stuck = walked.sample.state == TaskState::Uninterruptible;
         if !stuck || !is_within(scope, walked.sample.container) {
         } else if tasks.len() < TASKS_MAX {
-            tasks.push(walked.task());
+            tasks.push(walked.stuck());
         } else {
             lost += 1;
         }
     })?;
-    tasks.sort_by_key(|task| std::cmp::Reverse(task.blocked));
+    tasks.sort_by_key(|task| Reverse(task.sample.blocked));
     Ok((tasks, lost))
+}
+
+fn rows<'a>(tasks: &[StuckTask], arena: &'a Arena) -> Rows<'a, Task<'a>> {
+    let mut texts = Texts::new(arena);
+    arena.rows(tasks.iter(), |task| {
+        Some(Task {
+            pid: task.pid,
+            tid: task.tid,
+            comm: texts.text(&task.comm)?,
+            state: 'D',
+            blocked: task.sample.blocked,
+            in_iowait: task.sample.in_iowait,
+            container: task.sample.container,
+            stack: texts.list(task.stack.iter().map(|frame| &**frame))?,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_the_arena_has_no_room_for_are_counted() {
+        let stack: Vec<Box<str>> = (0..20).map(|depth| format!("a_function_{depth}").into()).collect();
+        let sample = |blocked| TaskSample {
+            container: None,
+            state: TaskState::Uninterruptible,
+            blocked,
+            in_iowait: false,
+        };
+        let task = |tid: u32| StuckTask {
+            pid: 1,
+            tid,
+            comm: "dd".into(),
+            sample: sample(Duration::from_secs(60) - Duration::from_millis(tid.into())),
+            stack: stack.clone(),
+        };
+        let tasks: Vec<StuckTask> = (0..4096).map(task).collect();
+        let arena = Arena::new(256 << 10);
+        let few = rows(&tasks, &arena);
+        assert!(few.len() > 400 && few.left_out() > 0, "{}", few.len());
+        assert_eq!(few.len() + few.left_out(), TASKS_MAX);
+        assert!(few.iter().zip(0..).all(|(task, tid)| task.tid == tid && task.stack.len() == 20));
+        // The size that captures have takes them all.
+        let arena = Arena::new(crate::capture_data::CaptureKind::Tasks.arena_bytes());
+        assert_eq!(rows(&tasks, &arena).len(), TASKS_MAX);
+    }
 }

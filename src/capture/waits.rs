@@ -2,6 +2,7 @@
 //! kernel's sums are read when a request begins and when it ends, so each gets its own time only.
 //! Cgroups that are no containers are named at the end, when nothing is attached any more.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirEntryExt as _;
@@ -15,7 +16,10 @@ use super::load::sentence;
 use super::open_request::OpenRequest;
 use super::session::{Programs, Session};
 use crate::bpf::{self, Failed, Group, WaitSums};
-use crate::capture_data::{CaptureData, CaptureKind, Culprit, Refusal, Scope, Waited, Waiter, Waits, Who};
+use crate::capture_data::{
+    Arena, CaptureData, CaptureKind, Interferer, Refusal, Rows, Scope, TaskGroup, Waited, Waiter, Waits,
+};
+use crate::host::Key;
 use crate::sys;
 use crate::thread_spawner::Worker;
 use crate::work_queue::{WorkQueue, WorkerGuard};
@@ -217,53 +221,53 @@ fn since(now: &WaitSums, before: &WaitSums) -> WaitSums {
 
 /// Names what is to be named, in one walk for all, and answers.
 fn name_all(ended: Vec<Ended>, root: &Path) {
-    let found: Vec<_> = ended.into_iter().map(|ended| (Rows::of(&ended), ended)).collect();
-    let nameless = found.iter().flat_map(|(rows, _)| rows.cgroups()).collect();
+    let found: Vec<_> = ended.into_iter().map(|ended| (Found::of(&ended), ended)).collect();
+    let nameless = found.iter().flat_map(|(found, _)| found.cgroups()).collect();
     let names = cgroup_names(root, nameless);
-    for (rows, Ended { open, began, lasted, sums }) in found {
-        let probe = is_probe(&open);
-        if probe && sums.unread_cpus > 0 {
+    for (found, Ended { open, began, lasted, sums }) in found {
+        if !is_probe(&open) {
+            open.finish(sys::at(began), lasted, sums.lost, |arena| {
+                CaptureData::Waits(found.named(&names, arena))
+            });
+        } else if sums.unread_cpus > 0 {
             // It is to judge by: without a part of what ran, all waits seem to be long.
             open.refuse(UNREADABLE);
-            continue;
-        }
-        let seen = if probe {
-            CaptureData::Probe(containers(&sums))
         } else {
-            CaptureData::Waits(rows.named(&names))
-        };
-        open.finish(sys::at(began), lasted, sums.lost, seen);
+            open.finish(sys::at(began), lasted, sums.lost, |arena| {
+                CaptureData::Probe(containers(&sums, arena))
+            });
+        }
     }
 }
 
 /// The containers alone, in an order that does not change.
-fn containers(sums: &WaitSums) -> Vec<(crate::host::Key, Waited)> {
+fn containers<'a>(sums: &WaitSums, arena: &'a Arena) -> Rows<'a, (Key, Waited)> {
     let key = |(group, sum): (&Group, &Waited)| match group {
         Group::Container(key) => Some((*key, *sum)),
         Group::Cgroup(_) => None,
     };
     let mut found: Vec<_> = sums.groups.iter().filter_map(key).collect();
     found.sort_by_key(|(key, _)| *key);
-    found
+    arena.plain_rows(found.into_iter())
 }
 
 /// What a request asked for, longest first, without names.
 #[derive(Default)]
-struct Rows {
+struct Found {
     whole: Waited,
     unread_cpus: u32,
-    culprits: Vec<(Group, Duration)>,
+    interferers: Vec<(Group, Duration)>,
     waiters: Vec<(Group, Waited)>,
 }
 
-impl Rows {
-    fn of(ended: &Ended) -> Rows {
+impl Found {
+    fn of(ended: &Ended) -> Found {
         let Ended { open, sums, .. } = ended;
         if is_probe(open) {
-            return Rows::default();
+            return Found::default();
         }
         let mut held: HashMap<Group, Duration> = HashMap::new();
-        let mut rows = Rows { unread_cpus: sums.unread_cpus, ..Rows::default() };
+        let mut found = Found { unread_cpus: sums.unread_cpus, ..Found::default() };
         let only = match open.scope() {
             Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(Group::Container(key)),
@@ -274,40 +278,41 @@ impl Rows {
             }
         }
         match only {
-            Some(only) => rows.whole = sums.groups.get(&only).copied().unwrap_or_default(),
+            Some(only) => found.whole = sums.groups.get(&only).copied().unwrap_or_default(),
             None => {
-                rows.whole = sums.groups.values().fold(Waited::default(), |all, one| all.and(one));
-                rows.waiters = sums.groups.iter().map(|(group, sum)| (*group, *sum)).collect();
-                rows.waiters.retain(|(_, sum)| !sum.all.is_zero());
-                rows.waiters.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.all));
+                found.whole = sums.groups.values().fold(Waited::default(), |all, one| all.and(one));
+                found.waiters = sums.groups.iter().map(|(group, sum)| (*group, *sum)).collect();
+                found.waiters.retain(|(_, sum)| !sum.all.is_zero());
+                found.waiters.sort_by_key(|(_, sum)| Reverse(sum.all));
             }
         }
-        rows.culprits = held.into_iter().collect();
-        rows.culprits.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
-        rows
+        found.interferers = held.into_iter().collect();
+        found.interferers.sort_by_key(|(_, time)| Reverse(*time));
+        found
     }
 
     fn cgroups(&self) -> impl Iterator<Item = u64> {
-        let groups = self.culprits.iter().map(|(group, _)| group);
+        let groups = self.interferers.iter().map(|(group, _)| group);
         groups.chain(self.waiters.iter().map(|(group, _)| group)).filter_map(|group| match group {
             Group::Container(_) => None,
             Group::Cgroup(id) => Some(*id),
         })
     }
 
-    fn named(self, names: &HashMap<u64, Box<str>>) -> Waits {
-        let who = |group| match group {
-            Group::Container(key) => Who::Container(key),
-            Group::Cgroup(id) => Who::Cgroup(names.get(&id).cloned()),
+    fn named<'a>(&self, names: &HashMap<u64, Box<str>>, arena: &'a Arena) -> Waits<'a> {
+        let named = |group| match group {
+            Group::Container(key) => Some(TaskGroup::Container(key)),
+            Group::Cgroup(id) => {
+                let path = names.get(&id).map(|path| arena.text(path));
+                path.map_or(Some(None), |path| path.map(Some)).map(TaskGroup::Cgroup)
+            }
         };
-        let culprit = |(group, held)| Culprit { who: who(group), held };
-        let waiter = |(group, time)| Waiter { who: who(group), time };
-        Waits {
-            whole: self.whole,
-            unread_cpus: self.unread_cpus,
-            culprits: self.culprits.into_iter().map(culprit).collect(),
-            waiters: self.waiters.into_iter().map(waiter).collect(),
-        }
+        let interferers = arena.rows(self.interferers.iter(), |(group, held)| {
+            Some(Interferer { group: named(*group)?, held: *held })
+        });
+        let waiters = arena
+            .rows(self.waiters.iter(), |(group, time)| Some(Waiter { group: named(*group)?, time: *time }));
+        Waits { whole: self.whole, unread_cpus: self.unread_cpus, interferers, waiters }
     }
 }
 
@@ -380,5 +385,40 @@ mod tests {
         assert_eq!(part.groups, [(b, waited(3))].into(), "who did nothing is not in it");
         assert_eq!(part.culprits, [((a, b), ms(5)), ((b, a), ms(2))].into());
         assert_eq!((part.lost, part.unread_cpus), (3, 2));
+    }
+
+    #[test]
+    fn groups_that_the_arena_has_no_room_for_are_the_ones_that_waited_least() {
+        let ms = |ms| Duration::from_millis(ms);
+        let names: HashMap<u64, Box<str>> =
+            (0..2000).map(|id| (id, format!("/kubepods/pod{id:0100}").into())).collect();
+        let waiter = |id| (Group::Cgroup(id), Waited { all: ms(2000 - id), ..Waited::default() });
+        let found = Found {
+            interferers: (0..2000).map(|id| (Group::Cgroup(id), ms(2000 - id))).collect(),
+            waiters: (0..2000).map(waiter).collect(),
+            ..Found::default()
+        };
+        let arena = Arena::new(128 << 10);
+        let Waits { interferers, waiters, .. } = found.named(&names, &arena);
+        assert!(interferers.len() > 200 && interferers.left_out() > 0, "{}", interferers.len());
+        assert_eq!(interferers.len() + interferers.left_out(), 2000);
+        assert_eq!(waiters.len() + waiters.left_out(), 2000);
+        assert!(interferers.iter().zip((1..=2000).rev()).all(|(one, held)| one.held == ms(held)));
+        assert_eq!(interferers[7].group, TaskGroup::Cgroup(Some(&names[&7])));
+        let arena = Arena::new(1 << 20);
+        let Waits { interferers, waiters, .. } = found.named(&HashMap::new(), &arena);
+        assert_eq!((interferers.len(), waiters.len()), (2000, 2000));
+        assert_eq!(waiters[0].group, TaskGroup::Cgroup(None), "it is gone");
+    }
+
+    #[test]
+    fn as_many_containers_as_may_be_configured_fit_into_a_probes_arena() {
+        let key = |slot| Group::Container(Key { slot, generation: 1 });
+        let waited = Waited { ran: Duration::from_secs(1), ..Waited::default() };
+        let sums =
+            WaitSums { groups: (0..16_384).map(|slot| (key(slot), waited)).collect(), ..WaitSums::default() };
+        let arena = Arena::new(CaptureKind::Probe.arena_bytes());
+        let rows = containers(&sums, &arena);
+        assert_eq!((rows.len(), rows.left_out()), (16_384, 0));
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::backend::Cgroups;
 use super::proc_task::{self, Stat};
-use crate::capture_data::Task;
 use crate::host::containers::paths;
 use crate::host::proc::cgroups;
 use crate::host::{Key, TaskSample, TaskState};
@@ -22,7 +21,7 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// With room for so many, so that filling it needs no memory. Room that is never written to
+    /// With room for this many `containers`, so that filling it needs no memory. Room that is never written to
     /// costs nothing.
     pub(super) fn with_capacity(containers: usize) -> Paths {
         Paths {
@@ -67,6 +66,17 @@ struct Stay {
     since: Instant,
 }
 
+/// A task in D state, with its name and its stack.
+#[derive(Debug)]
+pub(super) struct StuckTask {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) comm: Box<str>,
+    pub(super) sample: TaskSample,
+    /// Kernel frames, innermost first.
+    pub(super) stack: Vec<Box<str>>,
+}
+
 /// A task of a walk.
 pub(super) struct Walked<'w> {
     pub(super) pid: u32,
@@ -78,15 +88,12 @@ pub(super) struct Walked<'w> {
 
 impl Walked<'_> {
     /// All that can be told of it. Only root may read its stack.
-    pub(super) fn task(&self) -> Task {
-        Task {
+    pub(super) fn stuck(&self) -> StuckTask {
+        StuckTask {
             pid: self.pid,
             tid: self.tid,
             comm: self.stat.comm.clone(),
-            state: 'D',
-            blocked: self.sample.blocked,
-            in_iowait: self.sample.in_iowait,
-            container: self.sample.container,
+            sample: self.sample,
             stack: proc_task::stack(&fs::read(self.dir.join("stack")).unwrap_or_default()),
         }
     }
@@ -97,7 +104,7 @@ impl Walker {
         Walker { proc: proc.into(), unified, stuck: HashMap::new() }
     }
 
-    /// Walks over all tasks. One that ends meanwhile is not there.
+    /// Walks over all tasks. A task that ends meanwhile is left out.
     pub(super) fn walk(
         &mut self,
         containers: &Paths,
@@ -155,7 +162,7 @@ fn numbered(dir: &Path) -> std::io::Result<impl Iterator<Item = (u32, PathBuf)> 
 /// The container of a cgroup, or of the nearest one above it.
 fn nearest(by_path: &HashMap<&str, Key>, cgroup: &str) -> Option<Key> {
     if cgroup.starts_with("/..") {
-        // CaptureData from a cgroup namespace of our own.
+        // Seen from a cgroup namespace of our own.
         let above = by_path.iter().filter(|(path, _)| cgroups::is_below(cgroup, path));
         return above.max_by_key(|(path, _)| path.len()).map(|(_, key)| *key);
     }
@@ -212,11 +219,11 @@ mod tests {
             fs::write(dir.join("stack"), "[<0>] wait+0x1/0x2\n").expect("stack");
         }
 
-        fn walk(&self, walker: &mut Walker) -> Task {
+        fn walk(&self, walker: &mut Walker) -> StuckTask {
             let mut paths = Paths::default();
             paths.push("/pod/a", A);
             let mut tasks = Vec::new();
-            walker.walk(&paths, |walked| tasks.push(walked.task())).expect("a tree");
+            walker.walk(&paths, |walked| tasks.push(walked.stuck())).expect("a tree");
             assert_eq!(tasks.len(), 1);
             tasks.remove(0)
         }
@@ -234,15 +241,18 @@ mod tests {
         let mut walker = Walker::new(&tree.0, false);
         tree.put('D', 5, 1);
         let first = tree.walk(&mut walker);
-        assert_eq!((first.pid, first.tid, first.blocked, first.container), (7, 8, Duration::ZERO, Some(A)));
+        assert_eq!(
+            (first.pid, first.tid, first.sample.blocked, first.sample.container),
+            (7, 8, Duration::ZERO, Some(A))
+        );
         assert_eq!(first.stack, [Box::from("wait")]);
-        let second = tree.walk(&mut walker).blocked;
+        let second = tree.walk(&mut walker).sample.blocked;
         assert!(second > Duration::ZERO);
-        assert!(tree.walk(&mut walker).blocked > second);
+        assert!(tree.walk(&mut walker).sample.blocked > second);
         tree.put('D', 5, 2);
-        assert_eq!(tree.walk(&mut walker).blocked, Duration::ZERO, "it ran");
+        assert_eq!(tree.walk(&mut walker).sample.blocked, Duration::ZERO, "it ran");
         tree.put('D', 6, 2);
-        assert_eq!(tree.walk(&mut walker).blocked, Duration::ZERO, "it is another");
+        assert_eq!(tree.walk(&mut walker).sample.blocked, Duration::ZERO, "it is another");
         tree.put('S', 6, 2);
         tree.walk(&mut walker);
         assert!(walker.stuck.is_empty(), "what is no longer stuck is forgotten");

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Rows;
+
 /// Frames of the kernel, and of the process, that it has at most.
 pub const FRAMES_MAX: usize = 64;
 
@@ -29,12 +31,12 @@ pub struct ProgramPlace {
 }
 
 /// The names of a stack's frames, innermost first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StackNames {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackNames<'a> {
     /// Of the kernel's.
-    pub kernel: Vec<Box<str>>,
+    pub kernel: Rows<'a, &'a str>,
     /// Of the process's.
-    pub user: Vec<Box<str>>,
+    pub user: Rows<'a, &'a str>,
 }
 
 impl RecordStack {

@@ -78,7 +78,7 @@ pub(super) fn draw(format: Format, tree: &Tree<'_>, title: &str) -> std::io::Res
 }
 
 /// The nodes of an event's flame graph; none if it has none, or something else in that place.
-pub(super) fn nodes(document: &Document) -> Vec<FlameNode> {
+pub(super) fn nodes(document: &Document) -> Vec<FlameNode<'_>> {
     let found = document.data().get("flamedata");
     found.and_then(|value| serde::Deserialize::deserialize(value).ok()).unwrap_or_default()
 }

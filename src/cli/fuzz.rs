@@ -38,7 +38,7 @@ pub fn document(data: &[u8]) {
 }
 
 /// A flame graph in all formats: each holds all samples.
-fn drawn(nodes: &[FlameNode], tree: &Tree<'_>, title: &str) {
+fn drawn(nodes: &[FlameNode<'_>], tree: &Tree<'_>, title: &str) {
     let samples = nodes.iter().map(|node| u128::from(node.own)).sum::<u128>();
     let [folded, speedscope, svg] = [Format::Folded, Format::Speedscope, Format::Svg]
         .map(|format| draw(format, tree, title).expect("a checked tree is drawn"));

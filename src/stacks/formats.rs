@@ -15,7 +15,7 @@ pub fn folded(tree: &Tree<'_>, to: &mut impl Write) -> io::Result<()> {
     tree.each_stack(|stack, samples| {
         for (depth, node) in stack.iter().enumerate() {
             let part = if depth == 0 { "" } else { ";" };
-            write!(to, "{part}{}", frame(&node.label))?;
+            write!(to, "{part}{}", frame(node.label))?;
         }
         writeln!(to, " {samples}")
     })
@@ -71,7 +71,7 @@ pub fn speedscope(tree: &Tree<'_>, title: &str, to: &mut impl Write) -> io::Resu
                 frames.len() - 1
             })
         };
-        samples.push(stack.iter().map(|node| &*node.label).map(number).collect());
+        samples.push(stack.iter().map(|node| node.label).map(number).collect());
         weights.push(weight);
         total += weight;
         Ok::<(), io::Error>(())

@@ -5,7 +5,7 @@ mod fold;
 pub mod formats;
 mod tree;
 
-pub use fold::{Row, fold};
+pub use fold::{Fold, Row, fold};
 pub use tree::{Tree, TreeError};
 
 #[cfg(test)]

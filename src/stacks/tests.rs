@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::capture_data::FlameNode;
+use crate::capture_data::{Arena, CaptureKind, FlameNode, NO_ROOM, Profile};
 
 /// Small, seeded, and good enough to make cases with (xorshift64).
 struct Dice(u64);
@@ -15,6 +15,12 @@ impl Dice {
         self.0 ^= self.0 << 17;
         self.0 % sides
     }
+}
+
+/// Folds in an arena of its own, of the size that captures have.
+fn folded(hz: u32, rows: impl IntoIterator<Item = Row<'static>>) -> Profile<'static> {
+    let arena: &Arena = Box::leak(Box::new(Arena::new(CaptureKind::Stacks.arena_bytes())));
+    fold(arena, hz, rows)
 }
 
 const NAMES: [&str; 6] = ["main", "spin<3>", "std::vec", "libc.so.6+0x10", "a b", "x"];
@@ -48,7 +54,7 @@ fn aggregated(rows: &[Row<'_>]) -> BTreeMap<String, u64> {
     lines
 }
 
-fn folded_lines(nodes: &[FlameNode]) -> BTreeMap<String, u64> {
+fn folded_lines(nodes: &[FlameNode<'_>]) -> BTreeMap<String, u64> {
     let mut text = Vec::new();
     formats::folded(&Tree::check(nodes).unwrap(), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
@@ -60,14 +66,14 @@ fn folded_lines(nodes: &[FlameNode]) -> BTreeMap<String, u64> {
     lines
 }
 
-fn svg(nodes: &[FlameNode], title: &str) -> String {
+fn svg(nodes: &[FlameNode<'_>], title: &str) -> String {
     let mut text = Vec::new();
     formats::svg(&Tree::check(nodes).unwrap(), title, &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }
 
-fn node(level: u32, value: u64, own: u64, label: &str) -> FlameNode {
-    FlameNode { level, value, own, label: label.into() }
+fn node(level: u32, value: u64, own: u64, label: &str) -> FlameNode<'_> {
+    FlameNode { level, value, own, label }
 }
 
 #[test]
@@ -75,7 +81,7 @@ fn folded_lines_of_the_tree_are_the_stacks_that_went_in() {
     let mut dice = Dice(0x0123_4567_89ab_cdef);
     for _ in 0..500 {
         let rows = rows(&mut dice);
-        let profile = fold(99, rows.clone());
+        let profile = folded(99, rows.clone());
         assert_eq!(folded_lines(&profile.flame), aggregated(&rows));
         assert_eq!(profile.samples, rows.iter().map(|row| row.weight).sum::<u64>());
         assert_eq!(profile.flame[0].value, profile.samples);
@@ -87,13 +93,13 @@ fn folded_lines_of_the_tree_are_the_stacks_that_went_in() {
 fn siblings_have_distinct_labels_and_stand_by_samples_then_by_label() {
     let mut dice = Dice(42);
     for _ in 0..200 {
-        let flame = fold(99, rows(&mut dice)).flame;
+        let flame = folded(99, rows(&mut dice)).flame;
         for (index, parent) in flame.iter().enumerate() {
             let below = flame[index + 1..].iter().take_while(|node| node.level > parent.level);
             let children: Vec<_> = below.filter(|node| node.level == parent.level + 1).collect();
             assert_eq!(parent.value, parent.own + children.iter().map(|child| child.value).sum::<u64>());
             for pair in children.windows(2) {
-                let order = (pair[1].value, &pair[0].label).cmp(&(pair[0].value, &pair[1].label));
+                let order = (pair[1].value, pair[0].label).cmp(&(pair[0].value, pair[1].label));
                 assert!(order.is_lt(), "{pair:?}");
             }
         }
@@ -107,9 +113,9 @@ fn the_order_of_the_samples_does_not_matter() {
     for row in &mut rows {
         row.comm = "same";
     }
-    let forward = fold(99, rows.clone());
+    let forward = folded(99, rows.clone());
     rows.reverse();
-    assert_eq!(fold(99, rows), forward);
+    assert_eq!(folded(99, rows), forward);
 }
 
 #[test]
@@ -122,7 +128,7 @@ fn a_process_goes_down_from_its_name_through_its_functions_into_the_kernel() {
         kernel: vec!["vfs_write", "entry"],
     };
     let idle = Row { pid: 8, comm: "nginx", weight: 1, user: vec![], kernel: vec![] };
-    let profile = fold(49, [row, idle]);
+    let profile = folded(49, [row, idle]);
     let want = [
         node(0, 4, 0, "all"),
         node(1, 4, 1, "nginx"),
@@ -131,7 +137,7 @@ fn a_process_goes_down_from_its_name_through_its_functions_into_the_kernel() {
         node(4, 3, 0, "entry_[k]"),
         node(5, 3, 3, "vfs_write_[k]"),
     ];
-    assert_eq!(profile.flame, want);
+    assert_eq!(profile.flame.list(), want);
     assert_eq!((profile.hz, profile.samples), (49, 4));
     assert_eq!(profile.top.iter().map(|p| (p.pid, p.samples)).collect::<Vec<_>>(), [(7, 3), (8, 1)]);
 }
@@ -139,18 +145,18 @@ fn a_process_goes_down_from_its_name_through_its_functions_into_the_kernel() {
 #[test]
 fn a_process_that_executed_another_program_is_there_under_both_names() {
     let row = |comm, weight, name| Row { pid: 7, comm, weight, user: vec![name], kernel: vec![] };
-    let profile = fold(49, [row("sh", 1, "main"), row("nginx", 3, "serve"), row("sh", 1, "wait")]);
-    let top: Vec<_> = profile.top.iter().map(|row| (row.pid, &*row.comm, row.samples)).collect();
+    let profile = folded(49, [row("sh", 1, "main"), row("nginx", 3, "serve"), row("sh", 1, "wait")]);
+    let top: Vec<_> = profile.top.iter().map(|row| (row.pid, row.comm, row.samples)).collect();
     assert_eq!(top, [(7, "nginx", 3), (7, "sh", 2)]);
 }
 
 #[test]
 fn no_samples_are_a_root_alone_and_counts_do_not_wrap() {
-    let none = fold(99, []);
-    assert_eq!(none.flame, [node(0, 0, 0, "all")]);
+    let none = folded(99, []);
+    assert_eq!(none.flame.list(), [node(0, 0, 0, "all")]);
     assert_eq!(Tree::check(&none.flame).unwrap_err(), TreeError::Empty);
     let row = Row { pid: 1, comm: "a", weight: u64::MAX, user: vec!["f"], kernel: vec![] };
-    assert_eq!(fold(99, [row.clone(), row]).samples, u64::MAX);
+    assert_eq!(folded(99, [row.clone(), row]).samples, u64::MAX);
 }
 
 #[test]
@@ -179,10 +185,10 @@ fn nodes_that_are_no_flame_graph_are_refused_and_the_node_is_named() {
 
 #[test]
 fn a_tree_survives_its_document() {
-    let flame = fold(99, rows(&mut Dice(3))).flame;
-    let json = serde_json::to_string(&flame).unwrap();
+    let flame = folded(99, rows(&mut Dice(3))).flame;
+    let json = serde_json::to_string(flame.list()).unwrap();
     assert!(json.starts_with(r#"[{"level":0,"value":"#) && json.contains(r#""self":"#), "{json}");
-    assert_eq!(serde_json::from_str::<Vec<FlameNode>>(&json).unwrap(), flame);
+    assert_eq!(serde_json::from_str::<Vec<FlameNode<'_>>>(&json).unwrap(), flame.list());
 }
 
 #[test]
@@ -190,7 +196,7 @@ fn labels_that_folded_lines_cannot_hold_are_changed_not_torn() {
     let hostile =
         ["[u8; 8]", "two\nlines", "", "  ", "# comment", "kworker 7", "a 1 2.5", "\u{7}\u{ffff}", "new 3 "];
     let mut nodes = vec![node(0, 9, 0, "all")];
-    nodes.extend(hostile.iter().map(|label| node(1, 1, 1, label)));
+    nodes.extend(hostile.into_iter().map(|label| node(1, 1, 1, label)));
     let mut text = Vec::new();
     formats::folded(&Tree::check(&nodes).unwrap(), &mut text).unwrap();
     let want = "[u8: 8] 1\ntwo?lines 1\n? 1\n? 1\n?# comment 1\nkworker_7 1\na 1_2.5 1\n?? 1\nnew_3 1\n";
@@ -203,7 +209,7 @@ fn speedscope_gets_every_sample_once_with_frames_that_exist() {
     let mut dice = Dice(11);
     for _ in 0..100 {
         let rows = rows(&mut dice);
-        let flame = fold(99, rows.clone()).flame;
+        let flame = folded(99, rows.clone()).flame;
         let mut text = Vec::new();
         formats::speedscope(&Tree::check(&flame).unwrap(), "a \"title\"", &mut text).unwrap();
         let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -235,7 +241,7 @@ fn speedscope_gets_every_sample_once_with_frames_that_exist() {
 #[test]
 fn the_svg_is_well_formed_complete_and_fetches_nothing() {
     let row = |comm, kernel| Row { pid: 1, comm, weight: 5, user: vec!["spin<3>", "\"main\" & co"], kernel };
-    let flame = fold(99, [row("nginx", vec![]), row("<evil>", vec!["vfs_write"])]).flame;
+    let flame = folded(99, [row("nginx", vec![]), row("<evil>", vec!["vfs_write"])]).flame;
     let text = svg(&flame, "cpuidle </title><script>");
     well_formed(&text);
     for name in ["nginx", "&lt;evil&gt;", "spin&lt;3&gt;", "vfs_write", "&amp; co"] {
@@ -298,4 +304,75 @@ fn well_formed(xml: &str) {
         rest = &rest[end + 1..];
     }
     assert!(open.is_empty(), "{open:?}");
+}
+
+/// The tree of this many stacks, each in a process of its own, in an arena of this size.
+fn crowded(arena: &Arena, stacks: u32) -> (Profile<'_>, u64) {
+    let names: Vec<String> =
+        (0..stacks).map(|number| format!("a_function_of_some_length_{number}")).collect();
+    let row = |number: u32| Row {
+        pid: number,
+        comm: "nginx",
+        weight: u64::from(stacks - number),
+        user: vec![&names[number as usize], "main"],
+        kernel: vec![],
+    };
+    (fold(arena, 99, (0..stacks).map(row)), (1..=u64::from(stacks)).sum())
+}
+
+#[test]
+fn stacks_that_the_arena_has_no_room_for_are_counted_in_a_node_of_their_own() {
+    let arena = Arena::new(64 << 10);
+    let (profile, samples) = crowded(&arena, 5000);
+    Tree::check(&profile.flame).unwrap();
+    let root = profile.flame[0];
+    assert_eq!((profile.samples, root.value), (samples, samples), "no sample is missing");
+    let own: u64 = profile.flame.iter().map(|node| node.own).sum();
+    assert_eq!(own, samples);
+    let beyond = profile.flame.iter().find(|node| node.label == NO_ROOM).expect("not all of them fit");
+    let leaves = profile.flame.iter().filter(|node| node.level == 3).count();
+    assert_eq!(leaves + profile.flame.left_out(), 5000);
+    assert!(leaves > 400, "{leaves} stacks in 64 KiB");
+    // Those that came first, which are the heaviest, are those that are kept.
+    let kept: u64 = (0..leaves as u64).map(|number| 5000 - number).sum();
+    assert_eq!((beyond.level, beyond.value), (1, samples - kept));
+    assert_eq!(profile.top.len() + profile.top.left_out(), 5000);
+    assert!(profile.top.len() > 200 && profile.top.left_out() > 0);
+    assert!(arena.room() < 8 << 10, "{} bytes are left", arena.room());
+}
+
+#[test]
+fn stacks_that_all_fit_leave_no_node_for_those_that_do_not() {
+    let arena = Arena::new(CaptureKind::Stacks.arena_bytes());
+    let (profile, _) = crowded(&arena, 5000);
+    assert_eq!((profile.flame.left_out(), profile.top.left_out()), (0, 0));
+    assert!(profile.flame.iter().all(|node| node.label != NO_ROOM));
+    assert_eq!((profile.flame.len(), profile.top.len()), (5003, 5000));
+}
+
+#[test]
+fn an_arena_of_any_size_gives_a_tree_that_holds_all_samples_or_no_tree() {
+    for size in (0..2000).step_by(7) {
+        let arena = Arena::new(size);
+        let (profile, samples) = crowded(&arena, 40);
+        assert_eq!(profile.samples, samples);
+        match Tree::check(&profile.flame) {
+            Ok(_) => assert_eq!(profile.flame[0].value, samples, "{size}"),
+            Err(error) => {
+                assert_eq!(error, TreeError::Empty, "{size}");
+                assert!(profile.flame.len() < 2 && profile.flame.left_out() > 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stack_with_a_name_that_is_longer_than_the_arena_is_left_out_and_later_ones_are_not() {
+    let arena = Arena::new(4096);
+    let long = "x".repeat(8192);
+    let row = |name, weight| Row { pid: 1, comm: "sh", weight, user: vec![name, "main"], kernel: vec![] };
+    let profile = fold(&arena, 99, [row(long.as_str(), 5), row("short", 2)]);
+    let nodes: Vec<_> = profile.flame.iter().map(|node| (node.level, node.value, node.label)).collect();
+    assert_eq!(nodes, [(0, 7, "all"), (1, 5, NO_ROOM), (1, 2, "sh"), (2, 2, "main"), (3, 2, "short")]);
+    assert_eq!(profile.flame.left_out(), 1);
 }

@@ -24,12 +24,12 @@ pub enum TreeError {
 
 /// The nodes of a flame graph in pre-order, checked.
 #[derive(Clone, Copy, Debug)]
-pub struct Tree<'n>(&'n [FlameNode]);
+pub struct Tree<'n>(&'n [FlameNode<'n>]);
 
 impl<'n> Tree<'n> {
     /// Checks nodes that came from a document: one root at level 0, no level skipped, and no node
     /// with fewer samples than itself and its children together.
-    pub fn check(nodes: &'n [FlameNode]) -> Result<Tree<'n>, TreeError> {
+    pub fn check(nodes: &'n [FlameNode<'n>]) -> Result<Tree<'n>, TreeError> {
         // The ancestors of the node at hand: which one, and how many samples it has left to give.
         let mut open: Vec<(usize, u64)> = Vec::new();
         let mut samples: u64 = 0;
@@ -57,9 +57,9 @@ impl<'n> Tree<'n> {
     /// no stack but its own: every viewer draws one of itself.
     pub(super) fn each_stack<E>(
         &self,
-        mut each: impl FnMut(&[&'n FlameNode], u64) -> Result<(), E>,
+        mut each: impl FnMut(&[&'n FlameNode<'n>], u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut path: Vec<&FlameNode> = Vec::new();
+        let mut path: Vec<&FlameNode<'_>> = Vec::new();
         for node in self.0 {
             path.truncate(usize::try_from(node.level).unwrap_or(usize::MAX));
             path.push(node);

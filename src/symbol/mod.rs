@@ -94,16 +94,16 @@ fn call_site(address: u64, depth: usize) -> u64 {
 }
 
 /// One distinct stack of one program, both parts innermost frame first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stack {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack<'s> {
     /// Which program, of which process.
     pub image: Image,
     /// How many samples had it.
     pub weight: u64,
     /// The process's own code.
-    pub user: Vec<UserFrame>,
+    pub user: &'s [UserFrame],
     /// The kernel's code that ran on its behalf.
-    pub kernel: Vec<u64>,
+    pub kernel: &'s [u64],
 }
 
 /// Opens the files that addresses will be named from.
@@ -178,7 +178,7 @@ impl Symbolizer {
     /// Finds the names of all frames in `stacks`. Files that are not read by `until` name nothing, and the frames in them
     /// are labelled so.
     #[must_use]
-    pub fn resolve(mut self, stacks: &[Stack], until: Instant) -> Names {
+    pub fn resolve(mut self, stacks: &[Stack<'_>], until: Instant) -> Names {
         let kernel = self.kernel_names(stacks);
         let (mut in_files, mut by_id, mut in_perf_maps) = Default::default();
         for stack in stacks {
@@ -205,7 +205,7 @@ impl Symbolizer {
         Names { from: self, files, by_build_id, perf_maps, kernel }
     }
 
-    fn kernel_names(&self, stacks: &[Stack]) -> NameTable {
+    fn kernel_names(&self, stacks: &[Stack<'_>]) -> NameTable {
         let sites = stacks.iter().flat_map(|stack| stack.kernel.iter().enumerate());
         let addresses: BTreeSet<u64> = sites.map(|(depth, address)| call_site(*address, depth)).collect();
         let numbers: Vec<u64> = addresses.into_iter().collect();
@@ -272,22 +272,30 @@ pub struct Names {
 }
 
 impl Names {
+    /// Puts a stack, with its names in place of its addresses, into `row`; the name of its process is the caller's.
+    pub fn fill<'n>(&'n self, stack: Stack<'_>, row: &mut Row<'n>) {
+        (row.pid, row.weight) = (stack.image.pid, stack.weight);
+        row.user.clear();
+        let frames = stack.user.iter().enumerate();
+        row.user.extend(frames.map(|(depth, frame)| self.user(stack.image, frame.code(depth))));
+        row.user.truncate(start::calls(&row.user));
+        row.kernel.clear();
+        row.kernel.extend(self.kernel(stack));
+    }
+
     /// A stack with its names in place of its addresses, of a process that is called `comm`.
     #[must_use]
-    pub fn row<'n>(&'n self, stack: &Stack, comm: &'n str) -> Row<'n> {
-        let frames = stack.user.iter().enumerate();
-        let mut user: Vec<&str> =
-            frames.map(|(depth, frame)| self.user(stack.image, frame.code(depth))).collect();
-        user.truncate(start::calls(&user));
-        Row { pid: stack.image.pid, comm, weight: stack.weight, user, kernel: self.kernel(stack) }
+    pub fn row<'n>(&'n self, stack: Stack<'_>, comm: &'n str) -> Row<'n> {
+        let mut row = Row { comm, ..Row::default() };
+        self.fill(stack, &mut row);
+        row
     }
 
     /// The names of its kernel part.
-    #[must_use]
-    pub fn kernel(&self, stack: &Stack) -> Vec<&str> {
+    pub fn kernel<'n>(&'n self, stack: Stack<'_>) -> impl ExactSizeIterator<Item = &'n str> {
         let name =
             |(depth, address): (usize, &u64)| self.kernel.get(call_site(*address, depth)).unwrap_or(UNKNOWN);
-        stack.kernel.iter().enumerate().map(name).collect()
+        stack.kernel.iter().enumerate().map(name)
     }
 
     fn user(&self, image: Image, frame: UserFrame) -> &str {

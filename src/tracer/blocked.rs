@@ -7,9 +7,9 @@ use std::io;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::{EventHead, Most, Truncated, field};
+use super::fields::{EventHead, Listed, Most, Truncated, field};
 use super::{Data, Field, FieldKind, KnownIssue, Shrink};
-use crate::capture_data::Task;
+use crate::capture_data::{CaptureKind, Rows as Captured, Task};
 use crate::host::Containers;
 
 /// More blocked tasks than this tell nothing new.
@@ -33,8 +33,8 @@ pub const FIELDS: [Field; 10] = [
 pub struct Blocked<'a, R> {
     head: EventHead,
     readings: R,
-    tasks: &'a [Task],
-    all: usize,
+    tasks: &'a [Task<'a>],
+    all: Listed,
     containers: &'a Containers,
     known_issue: Option<&'a str>,
     stacks: Stacks,
@@ -45,14 +45,15 @@ impl<'a, R> Blocked<'a, R> {
     pub fn new(
         head: EventHead,
         readings: R,
-        tasks: &'a [Task],
+        tasks: &Captured<'a, Task<'a>>,
         containers: &'a Containers,
         known_issues: &'a [KnownIssue],
     ) -> Blocked<'a, R> {
-        let all = tasks.len();
+        let all = Listed::from(tasks);
+        let tasks = tasks.list();
         let tasks = tasks.get(..TASKS_MAX).unwrap_or(tasks);
         let stacks = Stacks::of(tasks);
-        let seen = |issue: &&KnownIssue| stacks.distinct(tasks).any(|task| issue.matches(&task.stack));
+        let seen = |issue: &&KnownIssue| stacks.distinct(tasks).any(|task| issue.matches(task.stack));
         let known_issue = known_issues.iter().find(seen).map(|issue| issue.name.as_str());
         Blocked { head, readings, tasks, all, containers, known_issue, stacks }
     }
@@ -62,7 +63,7 @@ impl<'a, R> Blocked<'a, R> {
 struct Stacks([u16; TASKS_MAX]);
 
 impl Stacks {
-    fn of(tasks: &[Task]) -> Stacks {
+    fn of(tasks: &[Task<'_>]) -> Stacks {
         let mut hashes = [0; TASKS_MAX];
         let mut first = [0; TASKS_MAX];
         for (index, task) in tasks.iter().enumerate().take(TASKS_MAX) {
@@ -85,14 +86,14 @@ impl Stacks {
     }
 
     /// A task for each distinct stack.
-    fn distinct<'t>(&self, tasks: &'t [Task]) -> impl Iterator<Item = &'t Task> {
+    fn distinct<'t>(&self, tasks: &'t [Task<'t>]) -> impl Iterator<Item = &'t Task<'t>> {
         tasks.iter().enumerate().filter(|(index, _)| self.first(*index) == *index).map(|(_, task)| task)
     }
 }
 
 /// The text: the tasks of a stack in a line, and its frames below.
 struct Text<'a> {
-    tasks: &'a [Task],
+    tasks: &'a [Task<'a>],
     stacks: &'a Stacks,
 }
 
@@ -111,7 +112,7 @@ impl fmt::Display for Text<'_> {
                 }
             }
             f.write_str("\n")?;
-            for frame in &leader.stack {
+            for frame in leader.stack {
                 writeln!(f, "    {frame}")?;
             }
         }
@@ -139,7 +140,7 @@ struct Body<'a, R> {
     tasks: Rows<'a>,
 }
 
-struct Rows<'a>(&'a [Task], &'a Containers);
+struct Rows<'a>(&'a [Task<'a>], &'a Containers);
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -151,7 +152,7 @@ struct Row<'a> {
     in_iowait: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<&'a str>,
-    stack: &'a [Box<str>],
+    stack: &'a [&'a str],
 }
 
 impl Serialize for Rows<'_> {
@@ -159,12 +160,12 @@ impl Serialize for Rows<'_> {
         to.collect_seq(self.0.iter().map(|task| Row {
             pid: task.pid,
             tid: task.tid,
-            comm: &task.comm,
+            comm: task.comm,
             state: task.state,
             blocked_ms: u64::try_from(task.blocked.as_millis()).unwrap_or(u64::MAX),
             in_iowait: task.in_iowait,
             container_id: task.container.and_then(|key| self.1.get(key)).map(|container| container.id()),
-            stack: &task.stack,
+            stack: task.stack,
         }))
     }
 }
@@ -178,7 +179,12 @@ impl<R: Serialize> Data for Blocked<'_, R> {
                 head: self.head,
                 readings: &self.readings,
                 known_issue: self.known_issue,
-                truncated: Truncated::of(shrink).and("tasks", self.all, Most("rows", TASKS_MAX), tasks.len()),
+                truncated: Truncated::of(shrink, CaptureKind::Tasks).and(
+                    "tasks",
+                    self.all,
+                    Most("rows", TASKS_MAX),
+                    tasks.len(),
+                ),
                 stack: Text { tasks, stacks: &self.stacks },
                 tasks: Rows(tasks, self.containers),
             },

@@ -98,7 +98,7 @@ pub struct Completed<'a, T> {
     /// What was known when it was asked for.
     pub pending: &'a PendingCapture<T>,
     /// What it brought.
-    pub capture: &'a Capture,
+    pub capture: &'a Capture<'a>,
     /// To name the containers in it.
     pub containers: &'a Containers,
 }
@@ -267,7 +267,7 @@ impl<D: Detector> DetectorTracer<D> {
 }
 
 /// What a capture brought; `None` if it was refused.
-pub type CaptureAnswer<'a> = Option<(&'a Capture, &'a Containers)>;
+pub type CaptureAnswer<'a> = Option<(&'a Capture<'a>, &'a Containers)>;
 
 impl<D: Detector> Tracer for DetectorTracer<D> {
     fn on(&mut self, now: Now, event: Event<'_>, out: &mut Out<'_>) {

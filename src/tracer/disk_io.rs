@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::detector::Completed;
-use super::fields::{EventHead, Most, Truncated};
+use super::fields::{EventHead, Listed, Most, Truncated};
 use super::profile::CAPTURED;
 use super::{Data, Shrink};
-use crate::capture_data::{DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
+use crate::capture_data::{CaptureKind, DeviceIo, DiskIo, FileIo, ProcessIo, Scope, Stall};
 use crate::host::Containers;
 
 pub use fields::FIELDS;
@@ -40,8 +40,8 @@ pub struct Limits {
 pub struct DiskEvent<'a, R> {
     head: EventHead,
     readings: R,
-    io: &'a DiskIo,
-    stalls: &'a [Stall],
+    io: &'a DiskIo<'a>,
+    stalls: &'a [Stall<'a>],
     containers: &'a Containers,
     limits: Limits,
     lasted: Duration,
@@ -54,7 +54,7 @@ impl<'a, R> DiskEvent<'a, R> {
     pub fn new<T>(
         head: EventHead,
         readings: R,
-        io: &'a DiskIo,
+        io: &'a DiskIo<'a>,
         completed: &Completed<'a, T>,
         limits: Limits,
     ) -> DiskEvent<'a, R> {
@@ -76,7 +76,7 @@ impl<'a, R> DiskEvent<'a, R> {
 /// What of it is written.
 #[derive(Clone, Copy)]
 struct View<'a> {
-    devices: &'a [DeviceIo],
+    devices: &'a [DeviceIo<'a>],
     processes: usize,
     files: usize,
     containers: &'a Containers,
@@ -85,30 +85,31 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn shown(&self, device: &'a DeviceIo) -> &'a [ProcessIo] {
+    fn shown(&self, device: &'a DeviceIo<'a>) -> &'a [ProcessIo<'a>] {
         first(&device.processes, self.processes)
     }
 
-    fn files(&self, process: &'a ProcessIo) -> &'a [FileIo] {
+    fn files(&self, process: &'a ProcessIo<'a>) -> &'a [FileIo<'a>] {
         first(&process.files, self.files)
     }
 
     /// What is left out of the rows: processes of the devices that are shown, files of the processes that are shown.
     fn truncated(&self, io: &DiskIo, limits: Limits, shrink: Shrink) -> Truncated {
-        let (mut all, mut kept) = ((0, 0), (0, 0));
+        let (mut processes, mut files) = (Listed::from(0), Listed::from(0));
+        let mut kept = (0, 0);
         for device in self.devices {
             let shown = self.shown(device);
-            all.0 += device.processes.len();
-            all.1 += shown.iter().map(|process| process.files.len()).sum::<usize>();
+            processes = processes.and(Listed::from(&device.processes));
+            files = shown.iter().fold(files, |files, process| files.and(Listed::from(&process.files)));
             kept.0 += shown.len();
             kept.1 += shown.iter().map(|process| self.files(process).len()).sum::<usize>();
         }
         // Where the document has room, each device and each process has as many as its key says.
         let own = |name, most| Most(name, if shrink.is_whole() { most } else { usize::MAX });
-        Truncated::of(shrink)
-            .and("device_io", io.devices.len(), Most("rows", DEVICES_MAX), self.devices.len())
-            .and("process_file_io_stats", all.0, own("top", limits.processes), kept.0)
-            .and("process_file_io_stats.total_files", all.1, own("files", limits.files), kept.1)
+        Truncated::of(shrink, CaptureKind::Io)
+            .and("device_io", &io.devices, Most("rows", DEVICES_MAX), self.devices.len())
+            .and("process_file_io_stats", processes, own("top", limits.processes), kept.0)
+            .and("process_file_io_stats.total_files", files, own("files", limits.files), kept.1)
     }
 
     fn bps(&self, bytes: u64) -> u64 {
@@ -163,7 +164,7 @@ impl<R: Serialize> Data for DiskEvent<'_, R> {
                 readings: &self.readings,
                 truncated,
                 stalls_seen: self.stalls.len(),
-                not_attached: &self.io.not_attached,
+                not_attached: self.io.not_attached,
                 device_io: Devices(view),
                 process_file_io_stats: Processes(view),
                 io_schedule_timeout_stacks: Stalls(stalls, self.containers),
@@ -188,7 +189,7 @@ struct DeviceRow<'a> {
 impl Serialize for Devices<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.0.devices.iter().map(|device| DeviceRow {
-            device: &device.name,
+            device: device.name,
             major: device.device.major,
             minor: device.device.minor,
             read_bps: device.read_bytes.map(|bytes| self.0.bps(bytes)),

@@ -193,7 +193,7 @@ impl Detector for Dload {
     }
 
     fn build_event(&self, completed: &Completed<'_, Sample>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Tasks(tasks) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Tasks(tasks) = &completed.capture.data else { return sink.foreign() };
         let trigger = completed.pending.trigger;
         // It has passed: there is nothing to show, and an event would only mute what comes next.
         if tasks.is_empty() && trigger != Trigger::Manual {

@@ -6,7 +6,7 @@ use crate::capture_data::FlameNode;
 /// The nodes that stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Flame<'a> {
-    nodes: &'a [FlameNode],
+    nodes: &'a [FlameNode<'a>],
     /// Nodes with more samples stay, and of those with as many the first `ties`.
     floor: u64,
     ties: usize,
@@ -14,7 +14,7 @@ pub struct Flame<'a> {
 
 impl<'a> Flame<'a> {
     /// At most `keep` nodes of a flame graph in pre-order, and at least its root.
-    pub fn cut(nodes: &'a [FlameNode], keep: usize) -> Flame<'a> {
+    pub fn cut(nodes: &'a [FlameNode<'a>], keep: usize) -> Flame<'a> {
         let below_root = nodes.get(1..).unwrap_or_default();
         let budget = keep.saturating_sub(1);
         let above = |floor: u64| below_root.iter().filter(|node| node.value > floor).count();
@@ -29,7 +29,7 @@ impl<'a> Flame<'a> {
 
     /// The nodes that stay, in pre-order. No node has more samples than its parent, so a parent
     /// never goes before its children; a node that is at odds with this goes with its parent.
-    pub fn iter(&self) -> impl Iterator<Item = &'a FlameNode> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a FlameNode<'a>> + use<'a> {
         let Flame { nodes, floor, mut ties } = *self;
         let mut gone: Option<u32> = None;
         nodes.iter().enumerate().filter_map(move |(index, node)| {
@@ -60,13 +60,13 @@ impl serde::Serialize for Flame<'_> {
 mod tests {
     use super::*;
 
-    fn node(level: u32, value: u64, label: &str) -> FlameNode {
-        FlameNode { level, value, own: 0, label: label.into() }
+    fn node(level: u32, value: u64, label: &str) -> FlameNode<'_> {
+        FlameNode { level, value, own: 0, label }
     }
 
-    fn kept(nodes: &[FlameNode], keep: usize) -> String {
+    fn kept(nodes: &[FlameNode<'_>], keep: usize) -> String {
         let flame = Flame::cut(nodes, keep);
-        let labels: Vec<&str> = flame.iter().map(|node| &*node.label).collect();
+        let labels: Vec<&str> = flame.iter().map(|node| node.label).collect();
         assert_eq!(flame.truncated(), nodes.len() - labels.len());
         labels.concat()
     }

@@ -341,7 +341,7 @@ impl Detector for Iotracing {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Sample>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Io(io) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Io(io) = &completed.capture.data else { return sink.foreign() };
         let head = EventHead::new(completed.pending, completed.capture);
         let reason_snapshot = completed.pending.readings.map(|sample| Snap::new(sample, self.limits));
         let readings = Readings { reason_snapshot };

@@ -134,7 +134,7 @@ pub enum Event<'a> {
     /// container is named.
     Asked(Option<Key>, Duration),
     /// A capture that it asked for is over. The answer to its ticket.
-    Captured(Ticket, &'a Capture, &'a Containers),
+    Captured(Ticket, &'a Capture<'a>, &'a Containers),
     /// ... or could not start, or broke. The answer to its ticket.
     Refused(Ticket, Refusal),
 }

@@ -9,7 +9,7 @@ use super::fields::{EventHead, Most, Truncated, field};
 use super::flame::Flame;
 use super::trigger::Trigger;
 use super::{Data, Field, FieldKind, Shrink};
-use crate::capture_data::{CaptureData, FlameNode, Profile, TopProcess};
+use crate::capture_data::{CaptureData, CaptureKind, FlameNode, Profile, TopProcess};
 
 /// More nodes are never written, for that must not hold up the loop: 2 MiB and more of JSON.
 pub const NODES_MAX: usize = 1 << 15;
@@ -19,11 +19,11 @@ const LOOKED_AT: usize = 1024;
 
 /// Bytes that a node of this flame graph takes as JSON, on average and a little more: what cannot fit is
 /// not written in vain, for writing it twice would hold up the loop for twice as long.
-pub fn node_size(flame: &[FlameNode]) -> usize {
+pub fn node_size(flame: &[FlameNode<'_>]) -> usize {
     /// Names, quotes, colons and commas.
     const FRAME: usize = r#"{"level":,"value":,"self":,"label":""},"#.len();
     let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log as usize + 1);
-    let size = |node: &FlameNode| {
+    let size = |node: &FlameNode<'_>| {
         FRAME + digits(node.level.into()) + digits(node.value) + digits(node.own) + node.label.len()
     };
     let (count, sum) = flame
@@ -57,7 +57,7 @@ pub fn build_event<T>(
     readings: impl Serialize,
     sink: &mut EventSink<'_, '_>,
 ) -> bool {
-    let CaptureData::Stacks(profile) = &completed.capture.seen else { return sink.foreign() };
+    let CaptureData::Stacks(profile) = &completed.capture.data else { return sink.foreign() };
     let trigger = completed.pending.trigger;
     if profile.samples == 0 && trigger != Trigger::Manual {
         return false;
@@ -68,7 +68,7 @@ pub fn build_event<T>(
 struct Profiled<'a, R> {
     head: EventHead,
     readings: R,
-    profile: &'a Profile,
+    profile: &'a Profile<'a>,
 }
 
 #[derive(Serialize)]
@@ -81,7 +81,7 @@ struct Body<'a, R> {
     samples: u64,
     #[serde(flatten)]
     truncated: Truncated,
-    top_processes: &'a [TopProcess],
+    top_processes: &'a [TopProcess<'a>],
     flamedata: Flame<'a>,
 }
 
@@ -90,9 +90,9 @@ impl<R: Serialize> Data for Profiled<'_, R> {
         let Profile { hz, samples, flame, top } = self.profile;
         let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), node_size(flame)));
         let top_processes = top.get(..shrink.keep(top.len())).unwrap_or_default();
-        let truncated = Truncated::of(shrink)
-            .and("flamedata", flame.len(), FRAMES, flame.len() - flamedata.truncated())
-            .and("top_processes", top.len(), CAPTURED, top_processes.len());
+        let truncated = Truncated::of(shrink, CaptureKind::Stacks)
+            .and("flamedata", flame, FRAMES, flame.len() - flamedata.truncated())
+            .and("top_processes", top, CAPTURED, top_processes.len());
         serde_json::to_writer(
             to,
             &Body {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::fields::{EventHead, Most, Truncated, field};
 use super::percents::{Nanos, Percent};
 use super::{Data, Field, FieldKind, Shrink};
-use crate::capture_data::{Culprit, Waited, Waiter, Waits, Who};
+use crate::capture_data::{CaptureKind, Interferer, TaskGroup, Waited, Waiter, Waits};
 use crate::host::Containers;
 
 /// More rows than this tell nothing new.
@@ -47,7 +47,7 @@ pub struct Waiting<'a, R> {
     /// What was read when it was asked for.
     pub readings: R,
     /// What was seen.
-    pub waits: &'a Waits,
+    pub waits: &'a Waits<'a>,
     /// To name those in it.
     pub containers: &'a Containers,
 }
@@ -78,21 +78,21 @@ struct Body<'a, R> {
     unsplit_percent: Option<Percent>,
     #[serde(flatten)]
     truncated: Truncated,
-    interferer_list: Rows<'a, Culprit>,
-    #[serde(skip_serializing_if = "Rows::is_empty")]
-    waiters: Rows<'a, Waiter>,
+    interferer_list: Cut<'a, Interferer<'a>>,
+    #[serde(skip_serializing_if = "Cut::is_empty")]
+    waiters: Cut<'a, Waiter<'a>>,
 }
 
 impl<R: Serialize> Data for Waiting<'_, R> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
-        let Waits { whole, unread_cpus, culprits, waiters } = self.waits;
+        let Waits { whole, unread_cpus, interferers, waiters } = self.waits;
         let share = |part| Percent::of(part, Nanos::from(whole.all));
-        let interferer_list = Rows::cut(culprits, shrink, whole.all, self.containers);
-        let rows = Rows::cut(waiters, shrink, whole.all, self.containers);
+        let interferer_list = Cut::of(interferers, shrink, whole.all, self.containers);
+        let rows = Cut::of(waiters, shrink, whole.all, self.containers);
         let most = Most("rows", ROWS_MAX);
-        let truncated = Truncated::of(shrink)
-            .and("interferer_list", culprits.len(), most, interferer_list.rows.len())
-            .and("waiters", waiters.len(), most, rows.rows.len());
+        let truncated = Truncated::of(shrink, CaptureKind::Waits)
+            .and("interferer_list", interferers, most, interferer_list.rows.len())
+            .and("waiters", waiters, most, rows.rows.len());
         serde_json::to_writer(
             to,
             &Body {
@@ -133,40 +133,40 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// One that is told of, with its time.
+/// A group with its time.
 trait Timed {
-    fn who(&self) -> &Who;
+    fn group(&self) -> TaskGroup<'_>;
     fn time(&self) -> Duration;
 }
 
-impl Timed for Culprit {
-    fn who(&self) -> &Who {
-        &self.who
+impl Timed for Interferer<'_> {
+    fn group(&self) -> TaskGroup<'_> {
+        self.group
     }
     fn time(&self) -> Duration {
         self.held
     }
 }
 
-impl Timed for Waiter {
-    fn who(&self) -> &Who {
-        &self.who
+impl Timed for Waiter<'_> {
+    fn group(&self) -> TaskGroup<'_> {
+        self.group
     }
     fn time(&self) -> Duration {
         self.time.all
     }
 }
 
-struct Rows<'a, T> {
+struct Cut<'a, T> {
     rows: &'a [T],
     whole: Duration,
     containers: &'a Containers,
 }
 
-impl<'a, T> Rows<'a, T> {
-    fn cut(all: &'a [T], shrink: Shrink, whole: Duration, containers: &'a Containers) -> Rows<'a, T> {
+impl<'a, T> Cut<'a, T> {
+    fn of(all: &'a [T], shrink: Shrink, whole: Duration, containers: &'a Containers) -> Cut<'a, T> {
         let rows = all.get(..shrink.keep(all.len().min(ROWS_MAX))).unwrap_or_default();
-        Rows { rows, whole, containers }
+        Cut { rows, whole, containers }
     }
 
     fn is_empty(&self) -> bool {
@@ -185,15 +185,15 @@ struct Row<'a> {
     percent: Option<Percent>,
 }
 
-impl<T: Timed> Serialize for Rows<'_, T> {
+impl<T: Timed> Serialize for Cut<'_, T> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.rows.iter().map(|row| {
-            let (container_id, cgroup_path) = match row.who() {
-                Who::Container(key) => {
-                    let container = self.containers.get(*key);
+            let (container_id, cgroup_path) = match row.group() {
+                TaskGroup::Container(key) => {
+                    let container = self.containers.get(key);
                     (container.map(|it| it.id()), container.map(|it| it.cgroup_path()))
                 }
-                Who::Cgroup(path) => (None, path.as_deref()),
+                TaskGroup::Cgroup(path) => (None, path),
             };
             let percent = Percent::of(row.time(), Nanos::from(self.whole));
             Row { container_id, cgroup_path, wait_ms: ms(row.time()), percent }

@@ -214,7 +214,7 @@ impl Detector for Waitrate {
             return false;
         }
         self.probe.open = None;
-        match answer.map(|(capture, containers)| (&capture.seen, capture.lasted, containers)) {
+        match answer.map(|(capture, containers)| (&capture.data, capture.lasted, containers)) {
             Some((CaptureData::Probe(seen), lasted, containers)) => {
                 self.sample(now, containers, seen, lasted, WaitSource::Probe, sampler);
             }
@@ -233,7 +233,7 @@ impl Detector for Waitrate {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<Level>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let CaptureData::Waits(waits) = &completed.capture.seen else { return sink.foreign() };
+        let CaptureData::Waits(waits) = &completed.capture.data else { return sink.foreign() };
         let trigger = completed.pending.trigger;
         // It is over: an event would only mute what comes next.
         if waits.whole.all.is_zero() && trigger != Trigger::Manual {

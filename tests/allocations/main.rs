@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod agent;
+mod captures;
 #[allow(dead_code)]
 #[path = "../live/cgroup.rs"]
 mod cgroup;

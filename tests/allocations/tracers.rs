@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use onset::capture_data::{
-    Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    IoObject, ProcessIo, Profile, Refusal, Request, Resident, Scope, StackNames, Stall, Task, Ticket, Times,
-    TopProcess, Waited, Waits, Who,
+    Beyond, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    Interferer, IoObject, Latency, ProcessIo, Profile, Refusal, Request, Resident, Rows, Scope, StackNames,
+    Stall, Task, TaskGroup, Ticket, TopProcess, Waited, Waits,
 };
 use onset::clock::{Now, Wall};
 use onset::config::Config;
@@ -28,15 +28,28 @@ const TEN: Duration = Duration::from_secs(10);
 const TURNS: u32 = 16;
 
 /// Answers captures later, and writes documents where there is room for them.
-struct Bench<'a> {
+pub struct Bench<'a> {
     spec: &'static Spec,
     containers: &'a Containers,
     filter: &'a Filter,
-    now: Now,
-    open: [Option<(Ticket, CaptureKind)>; 64],
+    pub now: Now,
+    pub open: [Option<(Ticket, CaptureKind)>; 64],
     next: u32,
     sheet: &'a mut [u8],
-    kept: u32,
+    /// Documents that had room.
+    pub kept: u32,
+}
+
+impl<'a> Bench<'a> {
+    pub fn new(
+        spec: &'static Spec,
+        containers: &'a Containers,
+        filter: &'a Filter,
+        sheet: &'a mut [u8],
+    ) -> Bench<'a> {
+        let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
+        Bench { spec, containers, filter, now, open: [None; 64], next: 0, sheet, kept: 0 }
+    }
 }
 
 impl Executor for Bench<'_> {
@@ -73,59 +86,63 @@ impl Executor for Bench<'_> {
     }
 }
 
-fn capture(kind: CaptureKind) -> Capture {
-    let node = |index: u64| FlameNode { level: 1, value: index, own: index, label: "a_function".into() };
+/// Rows that are there for ever.
+fn rows<T>(list: impl IntoIterator<Item = T>) -> Rows<'static, T> {
+    Rows::from(&*list.into_iter().collect::<Vec<_>>().leak())
+}
+
+fn capture(kind: CaptureKind) -> Capture<'static> {
+    let node = |index: u64| FlameNode { level: 1, value: index, own: index, label: "a_function" };
     let task = |tid| Task {
         pid: tid,
         tid,
-        comm: "dd".into(),
+        comm: "dd",
         state: 'D',
         blocked: Duration::from_secs(61),
         in_iowait: true,
         container: Some(Key { slot: 3, generation: 1 }),
-        stack: vec!["io_schedule".into(), "rpc_wait".into()],
+        stack: &["io_schedule", "rpc_wait"],
     };
-    let culprit =
-        |slot: u16| Culprit { who: Who::Container(Key { slot: slot % 100, generation: 1 }), held: TEN };
-    let seen = match kind {
+    let interferer = |slot: u16| Interferer {
+        group: TaskGroup::Container(Key { slot: slot % 100, generation: 1 }),
+        held: TEN,
+    };
+    let data = match kind {
         CaptureKind::Stacks => CaptureData::Stacks(Profile {
             hz: 99,
             samples: 1000,
-            flame: (0..1200).map(node).collect(),
-            top: vec![TopProcess { pid: 1, comm: "sh".into(), samples: 3 }; 50],
+            flame: rows((0..1200).map(node)),
+            top: rows([TopProcess { pid: 1, comm: "sh", samples: 3 }; 50]),
         }),
-        CaptureKind::Tasks => CaptureData::Tasks((0..400).map(task).collect()),
-        CaptureKind::Memory => {
-            CaptureData::Memory(vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50])
-        }
+        CaptureKind::Tasks => CaptureData::Tasks(rows((0..400).map(task))),
+        CaptureKind::Memory => CaptureData::Memory(rows([Resident { pid: 1, comm: "sh", rss_bytes: 3 }; 50])),
         CaptureKind::Faults => CaptureData::Faults(Faults {
-            flame: (0..1200).map(node).collect(),
-            top: vec![Resident { pid: 1, comm: "sh".into(), rss_bytes: 3 }; 50],
+            flame: rows((0..1200).map(node)),
+            top: rows([Resident { pid: 1, comm: "sh", rss_bytes: 3 }; 50]),
         }),
         CaptureKind::Waits => CaptureData::Waits(Waits {
             whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
-            culprits: (0..400).map(culprit).collect(),
-            waiters: Vec::new(),
+            interferers: rows((0..400).map(interferer)),
+            waiters: Rows::default(),
             unread_cpus: 0,
         }),
         CaptureKind::Probe => {
             let waited = Waited { ran: TEN, all: TEN, inner: TEN, ..Waited::default() };
-            CaptureData::Probe((0..100).map(|slot| (Key { slot, generation: 1 }, waited)).collect())
+            CaptureData::Probe(rows((0..100).map(|slot| (Key { slot, generation: 1 }, waited))))
         }
         CaptureKind::Io => CaptureData::Io(disk_io()),
-        CaptureKind::Names => CaptureData::Names(StackNames {
-            kernel: vec!["shrink_node".into(); 64],
-            user: vec!["main".into(); 64],
-        }),
+        CaptureKind::Names => {
+            CaptureData::Names(StackNames { kernel: rows(["shrink_node"; 64]), user: rows(["main"; 64]) })
+        }
     };
     let began = Now { mono: Duration::from_secs(40), wall: Wall(1_699_999_990_000) };
-    Capture { scope: Scope::Host, began, lasted: TEN, lost: 0, seen }
+    Capture { scope: Scope::Host, began, lasted: TEN, lost: 0, data }
 }
 
-fn disk_io() -> DiskIo {
+fn disk_io() -> DiskIo<'static> {
     let device = Device { major: 8, minor: 0 };
     let file = |inode| FileIo {
-        target: IoObject::File(device, inode, Some("/data/file".into())),
+        target: IoObject::File(device, inode, Some("/data/file")),
         direct: false,
         dirtied_earlier: false,
         shared: false,
@@ -134,25 +151,25 @@ fn disk_io() -> DiskIo {
         write_bytes: 1 << 20,
         finished: 9,
         in_flight: 0,
-        whole: Times::default(),
-        device: Times::default(),
+        whole: Latency::default(),
+        device: Latency::default(),
     };
-    let process =
-        |pid| ProcessIo { pid, comm: "dd".into(), container: None, files: (0..9).map(file).collect() };
-    let processes = (0..200).map(process).collect();
+    let process = |pid| ProcessIo { pid, comm: "dd", container: None, files: rows((0..9).map(file)) };
+    let processes = rows((0..200).map(process));
     let stall = |tid| Stall {
         pid: 1,
         tid,
         cpu: 0,
-        comm: "dd".into(),
+        comm: "dd",
         container: None,
         blocked: Duration::from_secs(1),
         in_iowait: true,
-        stack: vec!["io_schedule".into(); 40],
+        stack: &["io_schedule"; 40],
     };
-    let name = "dddd".into();
-    let device = DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes };
-    DiskIo { devices: vec![device], stalls: (0..60).map(stall).collect(), not_attached: Vec::new() }
+    let (name, beyond) = ("dddd", Beyond::default());
+    let device =
+        DeviceIo { device, name, read_bytes: Some(1 << 40), write_bytes: Some(1 << 40), processes, beyond };
+    DiskIo { devices: rows([device]), stalls: rows((0..60).map(stall)), not_attached: &[] }
 }
 
 /// In odd turns everything is busy.
@@ -253,18 +270,7 @@ fn plays_without_the_heap(spec: &'static Spec, config: &Config, place: usize) {
     let mut readings = vec![Reading::default(); CONTAINERS];
     let (capture, probe) = (capture(spec.captures[0]), capture(CaptureKind::Probe));
     let mut tracer = (spec.build)(&config.tracers[place].settings, Capacity { containers: CONTAINERS });
-    let now = Now { mono: Duration::from_secs(50), wall: Wall(1_700_000_000_000) };
-    let filter = config.tracers[place].settings.filter();
-    let mut bench = Bench {
-        spec,
-        containers: &containers,
-        filter,
-        now,
-        open: [None; 64],
-        next: 0,
-        sheet: &mut sheet,
-        kept: 0,
-    };
+    let mut bench = Bench::new(spec, &containers, config.tracers[place].settings.filter(), &mut sheet);
     let before = ALLOCATIONS.get();
     for number in 0..TURNS {
         bench.now.mono += Duration::from_secs(10);

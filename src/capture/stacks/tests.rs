@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::super::arenas::ArenaPool;
 use super::super::open_request::Answered;
 use super::*;
 use crate::bpf::tests::{alone, root};
@@ -9,7 +10,8 @@ use crate::capture_data::{CaptureKind, Request, Ticket};
 
 fn job(lasting: Duration, to: SyncSender<Answered>) -> Job {
     let request = Request { kind: CaptureKind::Stacks, scope: Scope::Host, lasting };
-    let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}));
+    let arenas = ArenaPool::new(request.kind.arena_bytes());
+    let open = OpenRequest::new(Ticket(1), request, to, Arc::new(|| {}), arenas);
     Job { open, members: Members::HOST }
 }
 
@@ -23,7 +25,8 @@ fn ends_of_late_turns(lasting: &[Duration]) -> (Vec<Duration>, Vec<Option<Durati
     let (to, _answers): (_, Receiver<Answered>) = sync_channel(lasting.len());
     let mut program = sampler.program.lock().expect("nobody broke");
     let armed = program.arm().expect("armed");
-    let mut session = StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    let mut session =
+        StacksSession { armed, running: Vec::new(), known: Known::default(), sampler: &sampler };
     for lasting in lasting {
         session.accept(job(*lasting, to.clone()));
     }
@@ -70,7 +73,8 @@ fn a_request_that_begins_while_others_are_over_is_sampled() {
     let (to, _answers): (_, Receiver<Answered>) = sync_channel(3);
     let mut program = sampler.program.lock().expect("nobody broke");
     let armed = program.arm().expect("armed");
-    let mut session = StacksSession { armed, running: Vec::new(), known: HashMap::new(), sampler: &sampler };
+    let mut session =
+        StacksSession { armed, running: Vec::new(), known: Known::default(), sampler: &sampler };
     for (millis, rest) in [(100, 0), (200, 300), (10_000, 0)] {
         session.accept(job(Duration::from_millis(millis), to.clone()));
         std::thread::sleep(Duration::from_millis(rest));
@@ -82,4 +86,25 @@ fn a_request_that_begins_while_others_are_over_is_sampled() {
     }
     session.turn_at(sys::monotonic(), None);
     assert!(session.running.iter().all(|running| !running.counts.is_empty()), "this thread was on a CPU");
+}
+
+#[test]
+fn stacks_whose_frames_find_no_room_are_not_kept_and_a_known_one_takes_none() {
+    let sent = |hash| bpf::StackRecord {
+        hash,
+        image: crate::symbol::Image { pid: 7, id: 1 },
+        layout: crate::symbol::Layout::default(),
+        comm: "deep".into(),
+        execs: false,
+        user: Box::default(),
+        kernel: vec![0; 127].into(),
+    };
+    let mut known = Known::default();
+    let each = 127 * 8;
+    for hash in 0..40_000 {
+        known.keep(sent(hash));
+        known.keep(sent(hash));
+    }
+    assert_eq!(known.stacks.len(), FRAMES_MAX / each);
+    assert_eq!(known.bytes, FRAMES_MAX / each * each);
 }

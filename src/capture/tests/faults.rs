@@ -70,8 +70,8 @@ impl Drop for Toucher {
     }
 }
 
-fn faults(capture: &Capture) -> &Faults {
-    match &capture.seen {
+fn faults<'c>(capture: &'c Capture<'c>) -> &'c Faults<'c> {
+    match &capture.data {
         CaptureData::Faults(faults) => faults,
         other => panic!("faults were asked for, not {other:?}"),
     }
@@ -105,7 +105,7 @@ fn both_functions_are_seen_with_their_bytes(pages: &str) {
     let faults = faults(&capture);
     assert_eq!((capture.scope, capture.lost), (Scope::Container(key(4)), 0));
     let of = |label: &str| -> u64 {
-        faults.flame.iter().filter(|node| &*node.label == label).map(|node| node.value).sum()
+        faults.flame.iter().filter(|node| node.label == label).map(|node| node.value).sum()
     };
     for (label, bytes) in PARTS {
         let off = (of(label) as f64 - bytes as f64).abs() / bytes as f64;
@@ -113,8 +113,8 @@ fn both_functions_are_seen_with_their_bytes(pages: &str) {
         assert!(off < 0.1, "{label}: {} of {bytes} bytes: {:#?}", of(label), faults.flame);
     }
     assert!(of("all") <= (of("three_parts") + of("one_part")) * 101 / 100, "{:#?}", faults.flame);
-    assert_eq!(faults.flame.get(1).map(|node| &*node.label), Some("toucher"));
-    let top: Vec<_> = faults.top.iter().map(|one| (one.pid, &*one.comm)).collect();
+    assert_eq!(faults.flame.get(1).map(|node| node.label), Some("toucher"));
+    let top: Vec<_> = faults.top.iter().map(|one| (one.pid, one.comm)).collect();
     assert_eq!(top, [(pid, "toucher")], "those of the container only");
     assert!((4096..64 * MIB).contains(&faults.top[0].rss_bytes), "as it was before: {:?}", faults.top);
 }
@@ -172,7 +172,7 @@ fn both_kinds_of_stacks_are_sampled_at_the_same_time() {
     begin(&mut captures, 2, of_stacks(Scope::Host, Duration::from_millis(500)));
     let mut kinds: Vec<_> = [answer(&mut captures), answer(&mut captures)]
         .into_iter()
-        .map(|(ticket, capture)| (ticket, matches!(capture.seen, CaptureData::Faults(_))))
+        .map(|(ticket, capture)| (ticket, matches!(capture.data, CaptureData::Faults(_))))
         .collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [(Ticket(1), true), (Ticket(2), false)]);
@@ -189,7 +189,7 @@ fn a_look_at_memory_is_over_at_once_and_leaves_no_thread() {
     for ticket in [1, 2] {
         let (answered, capture) = answer(&mut captures);
         assert_eq!(answered, Ticket(ticket));
-        let CaptureData::Memory(all) = &capture.seen else { panic!("{capture:?}") };
+        let CaptureData::Memory(all) = &capture.data else { panic!("{capture:?}") };
         let own = all.iter().find(|one| one.pid == std::process::id()).expect("this very process");
         assert!(own.rss_bytes > MIB && all.is_sorted_by_key(|one| std::cmp::Reverse(one.rss_bytes)));
     }

@@ -67,35 +67,35 @@ impl Drop for Folder {
     }
 }
 
-fn profile(capture: Capture) -> Profile {
-    match capture.seen {
+fn profile(capture: Capture<'static>) -> Profile<'static> {
+    match capture.data {
         CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }
 }
 
 /// The samples below a process's name that have a function in them.
-fn below(profile: &Profile, comm: &str, function: &str) -> u64 {
+fn below(profile: &Profile<'_>, comm: &str, function: &str) -> u64 {
     let (mut within, mut samples) = (false, 0);
     for node in &profile.flame {
         if node.level == 1 {
-            within = &*node.label == comm;
+            within = node.label == comm;
         }
-        if within && &*node.label == function {
+        if within && node.label == function {
             samples += node.value;
         }
     }
     samples
 }
 
-fn top(profile: &Profile) -> Vec<(u32, &str)> {
-    let mut top: Vec<_> = profile.top.iter().map(|process| (process.pid, &*process.comm)).collect();
+fn top<'p>(profile: &Profile<'p>) -> Vec<(u32, &'p str)> {
+    let mut top: Vec<_> = profile.top.iter().map(|process| (process.pid, process.comm)).collect();
     top.sort_unstable();
     top
 }
 
 /// Captures what is in a cgroup for three seconds, with something done in the middle.
-fn capture(cgroup: &Cgroup, middle: impl FnOnce()) -> Profile {
+fn capture(cgroup: &Cgroup, middle: impl FnOnce()) -> Profile<'static> {
     let mut captures = load(false);
     captures.follow(cgroup.id(), key(1));
     let request = of_stacks(Scope::Container(key(1)), Duration::from_secs(3));

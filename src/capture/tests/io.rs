@@ -76,13 +76,13 @@ fn traced(
     scope: Scope,
     lasting: Duration,
     work: impl FnOnce(),
-) -> (Capture, DiskIo) {
+) -> (Capture<'static>, DiskIo<'static>) {
     let request = Request { kind: CaptureKind::Io, scope, lasting };
     captures.start(Ticket(1), request, &|_| ()).expect("nothing else runs");
     until("it to be attached", || watches().then_some(()));
     work();
     let (_, capture) = answer(captures);
-    match capture.seen.clone() {
+    match capture.data {
         CaptureData::Io(io) => (capture, io),
         other => panic!("{other:?}"),
     }
@@ -92,8 +92,8 @@ fn close(have: u64, want: u64) -> bool {
     have.abs_diff(want) <= want / 50
 }
 
-fn file<'d>(device: &'d DeviceIo, path: &Path) -> (u32, &'d FileIo) {
-    let is = |file: &FileIo| matches!(&file.target, IoObject::File(_, _, Some(name)) if Path::new(&**name) == path);
+fn file<'d>(device: &'d DeviceIo<'d>, path: &Path) -> (u32, &'d FileIo<'d>) {
+    let is = |file: &FileIo<'_>| matches!(&file.target, IoObject::File(_, _, Some(name)) if Path::new(name) == path);
     let all: Vec<_> = device
         .processes
         .iter()
@@ -142,8 +142,8 @@ fn each_way_of_writing_is_told_of_its_process_and_file(mkfs: &str) {
             (!["buffered", "mapped"].contains(name), false),
             "{name}"
         );
-        assert!(file.whole.average > Duration::ZERO && file.whole.most >= file.whole.average, "{file:#?}");
-        assert!(file.device.most <= file.whole.most && file.device.average > Duration::ZERO, "{file:#?}");
+        assert!(file.whole.average > Duration::ZERO && file.whole.max >= file.whole.average, "{file:#?}");
+        assert!(file.device.max <= file.whole.max && file.device.average > Duration::ZERO, "{file:#?}");
     }
     let buffered = file(device, &disk.path("buffered")).1.fs_write_bytes;
     assert_eq!(buffered, (mkfs == "mkfs.ext4").then_some(32 * MIB), "to the byte, where it is told");
@@ -184,7 +184,7 @@ fn tasks_that_wait_for_long_are_told_with_their_stacks() {
         frozen("-u");
         assert!(child.wait().expect("a child").success());
     });
-    let stall = io.stalls.iter().find(|stall| &*stall.comm == "bash").expect("the writer");
+    let stall = io.stalls.iter().find(|stall| stall.comm == "bash").expect("the writer");
     assert!((300..2000).contains(&stall.blocked.as_millis()), "{stall:?}");
     let functions = stall.stack.join(" ");
     assert!(functions.contains("percpu") || functions.contains("sb_start_write"), "{functions}");
@@ -266,7 +266,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let mut seen = Vec::new();
     for late in [true, false] {
         let (ticket, capture) = answer(&mut captures);
-        let CaptureData::Io(io) = capture.seen else { panic!("I/O was asked for") };
+        let CaptureData::Io(io) = capture.data else { panic!("I/O was asked for") };
         if late {
             disks.iter().for_each(|disk| write(disk, "late"));
         }
@@ -275,7 +275,7 @@ fn captures_that_overlap_each_have_their_own_disks_and_time() {
     let names = |io: &DiskIo| {
         let device = &io.devices[0];
         let files = device.processes.iter().flat_map(|process| &process.files);
-        let name = |file: &FileIo| match &file.target {
+        let name = |file: &FileIo<'_>| match &file.target {
             IoObject::File(_, _, Some(path)) => Path::new(&**path).file_name().map(|name| name.to_owned()),
             _ => None,
         };

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::bpf::tests::{alone, root};
-use crate::capture_data::CaptureData;
+use crate::capture_data::{Capture, CaptureData};
 use crate::config;
 use crate::host::TaskCounts;
 use crate::sys;
@@ -134,9 +134,10 @@ fn begin(captures: &mut Captures, ticket: u32, request: Request) {
     captures.start(Ticket(ticket), request, &|_| ()).expect("nothing else of this scope runs");
 }
 
-fn answer(captures: &mut Captures) -> (Ticket, Capture) {
+/// The next answer; what it brought is kept for ever, so that a test may hold any number.
+fn answer(captures: &mut Captures) -> (Ticket, Capture<'static>) {
     let (ticket, result) = until("an answer", || captures.finished());
-    (ticket, result.expect("a capture"))
+    (ticket, result.expect("a capture").keep())
 }
 
 fn threads(name: &str) -> usize {

@@ -110,19 +110,16 @@ fn a_records_addresses_are_named_before_its_document_is_made() {
     let other =
         RecordStack::new(filler.pid, place, stack.kernel().iter().copied(), stack.user().iter().copied());
     let StackNames { kernel: again, user: unknown } = names(&mut captures, &other);
-    assert!(again.iter().map(|name| &**name).eq(kernel), "the kernel is the same");
-    assert!(
-        unknown.iter().all(|name| **name == *"[unknown]"),
-        "no name is better than another's: {unknown:?}"
-    );
+    assert!(again.iter().copied().eq(kernel), "the kernel is the same");
+    assert!(unknown.iter().all(|name| *name == "[unknown]"), "no name is better than another's: {unknown:?}");
     assert_eq!(names(&mut captures, &RecordStack::default()), StackNames::default(), "nothing to be named");
 }
 
 /// What is answered to a stack.
-fn names(captures: &mut Captures, stack: &RecordStack) -> StackNames {
+fn names(captures: &mut Captures, stack: &RecordStack) -> StackNames<'static> {
     let request = Request { kind: CaptureKind::Names, scope: Scope::Host, lasting: Duration::ZERO };
     captures.name(Ticket(1), request, stack).expect("nothing else runs");
-    match answer(captures).1.seen {
+    match answer(captures).1.data {
         CaptureData::Names(names) => names,
         other => panic!("{other:?}"),
     }

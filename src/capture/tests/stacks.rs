@@ -27,8 +27,8 @@ impl Share {
     }
 }
 
-fn profile(capture: &Capture) -> &Profile {
-    match &capture.seen {
+fn profile<'c>(capture: &'c Capture<'c>) -> &'c Profile<'c> {
+    match &capture.data {
         CaptureData::Stacks(profile) => profile,
         other => panic!("stacks were asked for, not {other:?}"),
     }
@@ -43,7 +43,7 @@ fn assert_near(samples: u64, want: f64, percent: f64, lasted: Duration) {
     assert!(off <= want * percent / 100.0 + chance, "{samples} samples, not about {want:.1}");
 }
 
-fn pids(profile: &Profile) -> Vec<u32> {
+fn pids(profile: &Profile<'_>) -> Vec<u32> {
     profile.top.iter().map(|process| process.pid).collect()
 }
 
@@ -62,7 +62,7 @@ fn a_scoped_spinner_is_sampled_at_99_hz_and_only_it(hierarchy: &str) {
     let profile = profile(&capture);
     assert_near(profile.samples, share.samples(capture.lasted), 10.0, capture.lasted);
     assert_eq!(pids(profile), [pid]);
-    assert_eq!(profile.flame.get(1).map(|node| &*node.label), Some("sh"));
+    assert_eq!(profile.flame.get(1).map(|node| node.label), Some("sh"));
     assert!(profile.flame.len() > 3, "{:?}", profile.flame);
 }
 
@@ -147,7 +147,7 @@ fn a_second_request_of_a_scope_is_refused_and_so_is_one_of_a_container_that_went
     assert_eq!(answer(&mut captures).0, Ticket(1));
     assert_eq!(captures.begin(Ticket(4), request, &Containers::default()), Ok(()));
     assert_eq!(answer(&mut captures).0, Ticket(4));
-    assert_eq!((captures.running(), captures.finished()), (0, None));
+    assert!(captures.running() == 0 && captures.finished().is_none());
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_process_too_short_lived_to_be_looked_at_still_has_its_name() {
     captures.follow(cgroup.id(), key(1));
     begin(&mut captures, 1, of_stacks(Scope::Container(key(1)), Duration::from_secs(2)));
     let (_, capture) = answer(&mut captures);
-    let names: Vec<_> = profile(&capture).top.iter().map(|process| &*process.comm).collect();
+    let names: Vec<_> = profile(&capture).top.iter().map(|process| process.comm).collect();
     assert!(names.contains(&"true"), "{names:?}");
     assert!(names.iter().all(|name| ["true", "sh"].contains(name)), "{names:?}");
 }

@@ -40,12 +40,12 @@ fn the_example_backend_answers_with_where_a_process_sleeps() {
     let answers = [answer(&mut captures), answer(&mut captures)];
     assert_eq!(answers.each_ref().map(|(ticket, _)| *ticket), [Ticket(2), Ticket(1)]);
     for (ticket, capture) in answers {
-        let CaptureData::Stacks(profile) = capture.seen else { panic!("{ticket:?} asked for stacks") };
+        let CaptureData::Stacks(profile) = capture.data else { panic!("{ticket:?} asked for stacks") };
         let process = profile.top.iter().find(|process| process.pid == child.id()).expect("it slept");
         let looks = capture.lasted.as_millis() / 100;
         assert!((1..=looks).contains(&u128::from(process.samples)), "{process:?} in {looks} looks");
         let label = format!("{function}_[k]");
-        assert!(profile.flame.iter().any(|node| *node.label == *label), "{label} is not in {profile:?}");
+        assert!(profile.flame.iter().any(|node| node.label == label), "{label} is not in {profile:?}");
     }
     assert_eq!(captures.running(), 0);
     until("the thread's end", || (threads("onset-offcpu") == 0).then_some(()));

@@ -7,10 +7,10 @@ use crate::host::{TaskCounts, TaskState};
 
 const STUCK: Request = Request { kind: CaptureKind::Tasks, scope: Scope::Host, lasting: Duration::ZERO };
 
-fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task> {
+fn tasks(captures: &mut Captures, containers: Cgroups<'_>) -> Vec<Task<'static>> {
     captures.start(Ticket(1), STUCK, containers).expect("there is room");
-    match answer(captures).1.seen {
-        CaptureData::Tasks(tasks) => tasks,
+    match answer(captures).1.data {
+        CaptureData::Tasks(tasks) => tasks.to_vec(),
         other => panic!("tasks were asked for, not {other:?}"),
     }
 }
@@ -157,7 +157,7 @@ impl Writer {
         Writer { frozen, cgroup, pid, since: (began, Instant::now()) }
     }
 
-    fn among<'t>(&self, tasks: &'t [Task]) -> &'t Task {
+    fn among<'t>(&self, tasks: &'t [Task<'t>]) -> &'t Task<'t> {
         tasks.iter().find(|task| task.tid == self.pid).expect("the writer")
     }
 }
@@ -173,7 +173,7 @@ fn a_writer_to_a_frozen_filesystem_is_found_with_its_stack_and_its_time() {
     captures.follow(writer.cgroup.id(), key(8));
     let found = tasks(&mut captures, &|_| ());
     let task = writer.among(&found);
-    assert_eq!((&*task.comm, task.state, task.container), ("sh", 'D', Some(key(8))));
+    assert_eq!((task.comm, task.state, task.container), ("sh", 'D', Some(key(8))));
     let functions = task.stack.join(" ");
     assert!(functions.contains("percpu") || functions.contains("mnt_want_write"), "{functions}");
     assert!(found.is_sorted_by(|one, two| one.blocked >= two.blocked));
@@ -207,7 +207,7 @@ fn the_walk_over_proc_finds_the_same_writer_with_the_same_stack() {
     let containers: Cgroups<'_> = &|each| each(&path, key(8));
     let walked = tasks(&mut walking, containers);
     let (one, two) = (writer.among(&by_iterator), writer.among(&walked));
-    assert_eq!(two, &Task { blocked: Duration::ZERO, ..one.clone() }, "how long is not known at first");
+    assert_eq!(two, &Task { blocked: Duration::ZERO, ..*one }, "how long is not known at first");
     assert!(writer.among(&tasks(&mut walking, containers)).blocked > Duration::ZERO);
     let ids = |tasks: &[Task]| {
         let inside = tasks.iter().filter(|task| task.container == Some(key(8)));

@@ -1,14 +1,14 @@
 //! Captures of real tasks that wait for a CPU, held against what the kernel itself counts.
 
 use super::*;
-use crate::capture_data::{Waits, Who};
+use crate::capture_data::{TaskGroup, Waits};
 
 fn of_waits(scope: Scope, seconds: u64) -> Request {
     Request { kind: CaptureKind::Waits, scope, lasting: Duration::from_secs(seconds) }
 }
 
-fn waits(capture: &Capture) -> &Waits {
-    match &capture.seen {
+fn waits<'c>(capture: &Capture<'c>) -> Waits<'c> {
+    match capture.data {
         CaptureData::Waits(waits) => waits,
         other => panic!("waits were asked for: {other:?}"),
     }
@@ -49,7 +49,12 @@ fn set(cgroup: &Cgroup, file: &str, value: &str) {
 }
 
 /// Captures these containers at the same time. In between, what `meanwhile` does.
-fn captured(captures: &mut Captures, slots: &[u16], lasting: u64, meanwhile: impl FnOnce()) -> Vec<Waits> {
+fn captured(
+    captures: &mut Captures,
+    slots: &[u16],
+    lasting: u64,
+    meanwhile: impl FnOnce(),
+) -> Vec<Waits<'static>> {
     for slot in slots {
         begin(captures, u32::from(*slot), of_waits(Scope::Container(key(*slot)), lasting));
     }
@@ -62,12 +67,12 @@ fn captured(captures: &mut Captures, slots: &[u16], lasting: u64, meanwhile: imp
         let parts = time.inner + time.external + time.throttled + time.unheld;
         assert!(parts <= time.all + Duration::from_millis(1), "parts are of the whole: {time:?}");
     }
-    found.into_iter().map(|(_, capture)| waits(&capture).clone()).collect()
+    found.into_iter().map(|(_, capture)| waits(&capture)).collect()
 }
 
-/// How much of a container's wait this culprit is to blame for.
-fn blamed(waits: &Waits, who: &Who) -> f64 {
-    let held = waits.culprits.iter().filter(|culprit| culprit.who == *who).map(|culprit| culprit.held);
+/// How much of a container's wait this group is to blame for.
+fn blamed(waits: &Waits<'_>, group: &TaskGroup<'_>) -> f64 {
+    let held = waits.interferers.iter().filter(|one| one.group == *group).map(|one| one.held);
     seconds(held.sum()) / seconds(waits.whole.all)
 }
 
@@ -91,16 +96,18 @@ fn two_cgroups_on_one_cpu_blame_each_other_for_what_the_kernel_says_they_waited(
     let after = pids.map(|pid| delay(&[pid]));
     found.sort_by_key(|(ticket, _)| *ticket);
     let [host, victim] = found.each_ref().map(|(_, capture)| waits(capture));
-    let path = strong.path.strip_prefix(V1).expect("it is there").display();
-    let culprit = Who::Cgroup(Some(format!("/{path}").into()));
-    let waiter = |who: &Who| host.waiters.iter().find(|waiter| waiter.who == *who).expect("it waited").time;
+    let path = format!("/{}", strong.path.strip_prefix(V1).expect("it is there").display());
+    let culprit = TaskGroup::Cgroup(Some(&path));
+    let waiter = |group: &TaskGroup<'_>| {
+        host.waiters.iter().find(|waiter| waiter.group == *group).expect("it waited").time
+    };
     assert_near("strong", waiter(&culprit).all, after[0] - before[0], 5.0);
     assert_near("weak", victim.whole.all, after[1] - before[1], 5.0);
     // The two may begin one after the other.
-    assert_near("in both", waiter(&Who::Container(key(2))).all, victim.whole.all, 2.0);
-    assert!(blamed(victim, &culprit) > 0.9, "{victim:?}");
+    assert_near("in both", waiter(&TaskGroup::Container(key(2))).all, victim.whole.all, 2.0);
+    assert!(blamed(&victim, &culprit) > 0.9, "{victim:?}");
     // Whatever else runs here has culprits of its own.
-    let of_host = host.culprits.iter().find(|one| one.who == culprit).expect("it is blamed").held;
+    let of_host = host.interferers.iter().find(|one| one.group == culprit).expect("it is blamed").held;
     assert!(of_host >= victim.whole.all.mul_f64(0.9), "{of_host:?} of {victim:?}");
     assert!(host.whole.all >= (victim.whole.all + waiter(&culprit).all).mul_f64(0.98));
 }
@@ -118,9 +125,9 @@ fn in_the_unified_hierarchy_cgroups_are_told_apart_as_well() {
     let before = delay(&pids[..1]);
     let found = captured(&mut captures, &[7], 3, || {});
     assert_near("waited", found[0].whole.all, delay(&pids[..1]) - before, 5.0);
-    let path = other.path.strip_prefix(V2).expect("it is there").display();
+    let path = format!("/{}", other.path.strip_prefix(V2).expect("it is there").display());
     // Whatever else runs on this machine has its share of the blame: it weighs as much here.
-    let other = Who::Cgroup(Some(format!("/{path}").into()));
+    let other = TaskGroup::Cgroup(Some(&path));
     assert!(blamed(&found[0], &other) > 0.2, "{:?}", found[0]);
 }
 
@@ -139,7 +146,11 @@ fn a_container_that_contends_with_itself_is_its_own_culprit_however_its_cgroups_
     let found = captured(&mut captures, &[3], 3, || {});
     assert_near("waited", found[0].whole.all, delay(&pids) - before, 5.0);
     assert!(seconds(found[0].whole.inner) > 0.9 * seconds(found[0].whole.all), "{:?}", found[0]);
-    assert!(!found[0].culprits.iter().any(|culprit| culprit.who == Who::Container(key(3))), "{:?}", found[0]);
+    assert!(
+        !found[0].interferers.iter().any(|one| one.group == TaskGroup::Container(key(3))),
+        "{:?}",
+        found[0]
+    );
 }
 
 fn throttled_time(cgroup: &Cgroup) -> Duration {
@@ -256,7 +267,7 @@ fn nothing_stays_attached_and_a_second_capture_begins_at_zero() {
         until("no thread", || (threads("onset-waits") == 0).then_some(()));
     }
     begin(&mut captures, 9, Request { kind: CaptureKind::Probe, ..of_waits(Scope::Host, 1) });
-    let CaptureData::Probe(seen) = answer(&mut captures).1.seen else { panic!("a probe was asked for") };
+    let CaptureData::Probe(seen) = answer(&mut captures).1.data else { panic!("a probe was asked for") };
     let [(key, time)] = seen[..] else { panic!("one container is followed: {seen:?}") };
     assert_eq!(key, self::key(6));
     assert!((0.7..1.1).contains(&seconds(time.ran)), "{time:?}");

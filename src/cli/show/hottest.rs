@@ -18,7 +18,7 @@ const ENDS: usize = 6;
 const LINES: usize = 40;
 
 /// Shows a flame graph that was checked to be one.
-pub(super) fn show(nodes: &[FlameNode], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn show(nodes: &[FlameNode<'_>], out: &mut dyn Write) -> io::Result<()> {
     let total = nodes.first().map_or(0, |root| root.value);
     // What is still to be shown, with its indentation; the last one is next.
     let mut next = vec![(0, 0)];
@@ -38,12 +38,12 @@ pub(super) fn show(nodes: &[FlameNode], out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// The frames from here to where the path branches or ends, and its branches.
-fn follow(nodes: &[FlameNode], start: usize, total: u64) -> (Vec<&str>, Vec<usize>) {
+fn follow<'n>(nodes: &[FlameNode<'n>], start: usize, total: u64) -> (Vec<&'n str>, Vec<usize>) {
     let mut path = Vec::new();
     let mut at = start;
     loop {
         let Some(node) = nodes.get(at) else { return (path, Vec::new()) };
-        path.push(&*node.label);
+        path.push(node.label);
         let branches = children(nodes, at, total);
         match branches[..] {
             [only] if nodes.get(only).is_some_and(|child| is_same(child, node)) => at = only,
@@ -52,15 +52,16 @@ fn follow(nodes: &[FlameNode], start: usize, total: u64) -> (Vec<&str>, Vec<usiz
     }
 }
 
-fn is_same(child: &FlameNode, parent: &FlameNode) -> bool {
+fn is_same(child: &FlameNode<'_>, parent: &FlameNode<'_>) -> bool {
     u128::from(child.value) * 100 >= u128::from(parent.value) * u128::from(SAME_PATH)
 }
 
 /// The children that are large enough to be shown.
-fn children(nodes: &[FlameNode], parent: usize, total: u64) -> Vec<usize> {
+fn children(nodes: &[FlameNode<'_>], parent: usize, total: u64) -> Vec<usize> {
     let level = nodes.get(parent).map_or(0, |node| node.level);
     let below = nodes.iter().enumerate().skip(parent + 1).take_while(|(_, node)| node.level > level);
-    let large = |node: &FlameNode| u128::from(node.value) * 100 >= u128::from(total) * u128::from(SHARE_MIN);
+    let large =
+        |node: &FlameNode<'_>| u128::from(node.value) * 100 >= u128::from(total) * u128::from(SHARE_MIN);
     below.filter(|(_, node)| node.level == level + 1 && large(node)).map(|(at, _)| at).collect()
 }
 
@@ -86,14 +87,14 @@ fn share(part: u64, total: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn shown(nodes: &[(u32, u64, &str)]) -> String {
-        let node = |(level, value, label): &(u32, u64, &str)| FlameNode {
+    fn shown(nodes: &[(u32, u64, &'static str)]) -> String {
+        let node = |(level, value, label): &(u32, u64, &'static str)| FlameNode {
             level: *level,
             value: *value,
             own: 0,
-            label: (*label).into(),
+            label,
         };
-        let nodes: Vec<FlameNode> = nodes.iter().map(node).collect();
+        let nodes: Vec<FlameNode<'_>> = nodes.iter().map(node).collect();
         let mut out = Vec::new();
         show(&nodes, &mut out).expect("memory");
         String::from_utf8(out).expect("text")

@@ -25,15 +25,17 @@ fn named(spinners: &[(&Spinner, UserFrame)]) -> Vec<String> {
     for (spinner, frame) in spinners {
         observe(&mut symbolizer, spinner.pid(), &[*frame]);
     }
-    let stack = |(spinner, frame): &(&Spinner, UserFrame)| Stack {
-        image: Image { pid: spinner.pid(), id: 1 },
-        weight: 1,
-        user: vec![*frame],
-        kernel: vec![],
-    };
-    let stacks: Vec<Stack> = spinners.iter().map(stack).collect();
+    let stacks: Vec<Stack<'_>> = spinners
+        .iter()
+        .map(|(spinner, frame)| Stack {
+            image: Image { pid: spinner.pid(), id: 1 },
+            weight: 1,
+            user: std::slice::from_ref(frame),
+            kernel: &[],
+        })
+        .collect();
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
-    stacks.iter().map(|stack| names.row(stack, "it").user[0].to_owned()).collect()
+    stacks.iter().map(|stack| names.row(*stack, "it").user[0].to_owned()).collect()
 }
 
 #[test]
@@ -88,10 +90,14 @@ fn an_overwritten_binary_names_nothing_of_the_old_process() {
     let image = Image { pid: newer.pid(), id: 2 };
     let layout = Layout::now(Path::new("/proc"), newer.pid()).unwrap();
     symbolizer.observe(image, layout, &[new_frame], Instant::now());
-    let stack = |image, frame| Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
-    let stacks = [stack(Image { pid, id: 1 }, frame), stack(image, new_frame)];
+    let stacks = [(Image { pid, id: 1 }, &frame), (image, &new_frame)].map(|(image, frame)| Stack {
+        image,
+        weight: 1,
+        user: std::slice::from_ref(frame),
+        kernel: &[],
+    });
     let names = symbolizer.resolve(&stacks, Instant::now() + PATIENCE);
-    let names = stacks.each_ref().map(|stack| names.row(stack, "it").user[0]);
+    let names = stacks.map(|stack| names.row(stack, "it").user[0]);
     assert_eq!(names, ["spinner", "newer_spins"]);
 }
 
@@ -130,9 +136,9 @@ fn symbols_that_miss_the_deadline_are_labelled_so() {
     let mut symbolizer = Symbolizer::new(Path::new("/proc"));
     observe(&mut symbolizer, spinner.pid(), &[frame]);
     let image = Image { pid: spinner.pid(), id: 1 };
-    let stack = Stack { image, weight: 1, user: vec![frame], kernel: vec![] };
-    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
-    assert_eq!(names.row(&stack, "it").user, [LATE]);
+    let stack = Stack { image, weight: 1, user: &[frame], kernel: &[] };
+    let names = symbolizer.resolve(&[stack], Instant::now());
+    assert_eq!(names.row(stack, "it").user, [LATE]);
 }
 
 /// Maps a library when a file is there, which is what dlopen(3) does; then burns in it.

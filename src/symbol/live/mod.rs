@@ -116,9 +116,9 @@ fn names(symbolizer: Symbolizer, pid: u32, user: Vec<UserFrame>) -> Vec<String> 
 }
 
 fn names_of(symbolizer: Symbolizer, image: Image, user: Vec<UserFrame>) -> Vec<String> {
-    let stack = Stack { image, weight: 1, user, kernel: vec![] };
-    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now() + PATIENCE);
-    names.row(&stack, "it").user.iter().map(ToString::to_string).collect()
+    let stack = Stack { image, weight: 1, user: &user, kernel: &[] };
+    let names = symbolizer.resolve(&[stack], Instant::now() + PATIENCE);
+    names.row(stack, "it").user.iter().map(ToString::to_string).collect()
 }
 
 fn name_of(binary: &Path, frame: impl Fn(&Spinner) -> UserFrame) -> String {
@@ -278,10 +278,10 @@ fn a_containers_perf_map_is_found_by_the_pid_in_its_namespace() {
 
 #[test]
 fn kernel_frames_are_named_with_their_call_sites() {
-    let stack = Stack { image: Image::default(), weight: 1, user: vec![], kernel: vec![1, 2] };
+    let stack = Stack { image: Image::default(), weight: 1, user: &[], kernel: &[1, 2] };
     let symbolizer = Symbolizer::new(Path::new("/proc"));
-    let names = symbolizer.resolve(std::slice::from_ref(&stack), Instant::now());
-    assert_eq!(names.kernel(&stack), [UNKNOWN, UNKNOWN]);
+    let names = symbolizer.resolve(&[stack], Instant::now());
+    assert!(names.kernel(stack).eq([UNKNOWN, UNKNOWN]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::View;
-use crate::capture_data::{Device, DeviceIo, FileIo, IoObject, ProcessIo, Stall};
+use crate::capture_data::{Beyond, Device, DeviceIo, FileIo, IoObject, ProcessIo, Stall};
 use crate::host::{Containers, Key};
 
 /// Bytes, and files that they are of.
@@ -21,7 +21,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn of<'f>(files: impl Iterator<Item = &'f FileIo>) -> Sum {
+    fn of<'f>(files: impl Iterator<Item = &'f FileIo<'f>>) -> Sum {
         let more = |sum: Option<u64>, bytes: Option<u64>| match (sum, bytes) {
             (Some(sum), Some(bytes)) => Some(sum.saturating_add(bytes)),
             (sum, bytes) => sum.or(bytes),
@@ -38,12 +38,24 @@ impl Sum {
     }
 }
 
+impl Sum {
+    /// And what is known of no single file.
+    fn and(self, beyond: Beyond) -> Sum {
+        Sum {
+            read: self.read.saturating_add(beyond.read_bytes),
+            written: self.written.saturating_add(beyond.write_bytes),
+            files: self.files.saturating_add(beyond.files),
+            ..self
+        }
+    }
+}
+
 /// Past the page cache both are the same; from it, nobody counts what is read.
-fn fs_read(file: &FileIo) -> Option<u64> {
+fn fs_read(file: &FileIo<'_>) -> Option<u64> {
     file.direct.then_some(file.read_bytes)
 }
 
-fn fs_written(file: &FileIo) -> Option<u64> {
+fn fs_written(file: &FileIo<'_>) -> Option<u64> {
     if file.direct { Some(file.write_bytes) } else { file.fs_write_bytes }
 }
 
@@ -92,15 +104,15 @@ impl<'a> Inside<'a> {
 impl<'a> Processes<'a> {
     fn row(
         &self,
-        device: &'a DeviceIo,
-        process: Option<&'a ProcessIo>,
+        device: &'a DeviceIo<'a>,
+        process: Option<&'a ProcessIo<'a>>,
         comm: &'a str,
         sum: Sum,
     ) -> ProcessRow<'a> {
         let view = self.0;
         let bps = |bytes: u64| view.bps(bytes);
         ProcessRow {
-            device: &device.name,
+            device: device.name,
             pid: process.map(|process| process.pid),
             comm,
             container: Inside::of(process.and_then(|process| process.container), view.containers),
@@ -113,22 +125,22 @@ impl<'a> Processes<'a> {
             total_file_count: sum.files,
             total_files: Files(
                 view,
-                &device.name,
+                device.name,
                 process.map(|process| view.files(process)).unwrap_or_default(),
             ),
         }
     }
 
-    /// Processes that are not shown one by one, as one row.
-    fn others(&self, device: &'a DeviceIo) -> Option<ProcessRow<'a>> {
+    /// Processes that are not shown one by one, and files that the arena had no room for, as one row.
+    fn others(&self, device: &'a DeviceIo<'a>) -> Option<ProcessRow<'a>> {
         let rest = device.processes.get(self.0.shown(device).len()..).unwrap_or_default();
-        let sum = Sum::of(rest.iter().flat_map(|process| &process.files));
-        (!rest.is_empty()).then(|| self.row(device, None, "[others]", sum))
+        let sum = Sum::of(rest.iter().flat_map(|process| &process.files)).and(device.beyond);
+        (!rest.is_empty() || device.beyond.files > 0).then(|| self.row(device, None, "[others]", sum))
     }
 
     /// What the device did and no row has: it was under way when the capture began, or was lost.
-    fn unattributed(&self, device: &'a DeviceIo) -> Option<ProcessRow<'a>> {
-        let seen = Sum::of(device.processes.iter().flat_map(|process| &process.files));
+    fn unattributed(&self, device: &'a DeviceIo<'a>) -> Option<ProcessRow<'a>> {
+        let seen = Sum::of(device.processes.iter().flat_map(|process| &process.files)).and(device.beyond);
         let sum = Sum {
             read: device.read_bytes?.saturating_sub(seen.read),
             written: device.write_bytes?.saturating_sub(seen.written),
@@ -143,14 +155,14 @@ impl Serialize for Processes<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.0.devices.iter().flat_map(|device| {
             let shown = self.0.shown(device).iter().map(move |process| {
-                self.row(device, Some(process), &process.comm, Sum::of(process.files.iter()))
+                self.row(device, Some(process), process.comm, Sum::of(process.files.iter()))
             });
             shown.chain(self.others(device)).chain(self.unattributed(device))
         }))
     }
 }
 
-struct Files<'a>(View<'a>, &'a str, &'a [FileIo]);
+struct Files<'a>(View<'a>, &'a str, &'a [FileIo<'a>]);
 
 #[derive(Serialize)]
 struct FileRow<'a> {
@@ -183,7 +195,7 @@ impl Serialize for Files<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let Files(view, dev_name, files) = *self;
         to.collect_seq(files.iter().map(|file| {
-            let (filesystem, inode, path) = place(&file.target);
+            let (filesystem, inode, path) = place(file.target);
             FileRow {
                 major: filesystem.map(|device| device.major),
                 minor: filesystem.map(|device| device.minor),
@@ -200,23 +212,23 @@ impl Serialize for Files<'_> {
                 in_flight: file.in_flight,
                 q2c_us: micros(file.whole.average),
                 d2c_us: micros(file.device.average),
-                max_q2c_us: micros(file.whole.most),
-                max_d2c_us: micros(file.device.most),
+                max_q2c_us: micros(file.whole.max),
+                max_d2c_us: micros(file.device.max),
             }
         }))
     }
 }
 
 /// Where a file is: its filesystem, its inode, its path.
-fn place(target: &IoObject) -> (Option<Device>, Option<u64>, Option<&str>) {
+fn place(target: IoObject<'_>) -> (Option<Device>, Option<u64>, Option<&str>) {
     match target {
-        IoObject::File(filesystem, inode, path) => (Some(*filesystem), Some(*inode), path.as_deref()),
-        IoObject::Device(node) => (None, None, Some(node.as_deref().unwrap_or("[metadata]"))),
+        IoObject::File(filesystem, inode, path) => (Some(filesystem), Some(inode), path),
+        IoObject::Device(node) => (None, None, Some(node.unwrap_or("[metadata]"))),
         IoObject::Unknown => (None, None, Some("[unattributed]")),
     }
 }
 
-pub(super) struct Stalls<'a>(pub(super) &'a [Stall], pub(super) &'a Containers);
+pub(super) struct Stalls<'a>(pub(super) &'a [Stall<'a>], pub(super) &'a Containers);
 
 #[derive(Serialize)]
 struct StallRow<'a> {
@@ -228,7 +240,7 @@ struct StallRow<'a> {
     container: Inside<'a>,
     in_iowait: bool,
     schedule_latency_us: u64,
-    stack: &'a [Box<str>],
+    stack: &'a [&'a str],
 }
 
 impl Serialize for Stalls<'_> {
@@ -237,11 +249,11 @@ impl Serialize for Stalls<'_> {
             pid: stall.pid,
             tid: stall.tid,
             cpu: stall.cpu,
-            comm: &stall.comm,
+            comm: stall.comm,
             container: Inside::of(stall.container, self.1),
             in_iowait: stall.in_iowait,
             schedule_latency_us: micros(stall.blocked),
-            stack: &stall.stack,
+            stack: stall.stack,
         }))
     }
 }

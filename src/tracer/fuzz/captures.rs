@@ -1,66 +1,81 @@
-//! What captures bring: of each kind, also what was not asked for.
+//! What captures bring: of each kind, also what was not asked for, in an arena that may be too small for it.
 
 use super::bytes::Bytes;
 use crate::capture_data::{
-    Capture, CaptureData, CaptureKind, Culprit, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
-    IoObject, ProcessIo, Profile, Resident, Scope, StackNames, Stall, Task, Times, TopProcess, Waited,
-    Waiter, Waits, Who,
+    Arena, Beyond, Capture, CaptureData, CaptureKind, Device, DeviceIo, DiskIo, Faults, FileIo, FlameNode,
+    Interferer, IoObject, Latency, ProcessIo, Profile, Resident, Rows, Scope, StackNames, Stall, Task,
+    TaskGroup, TopProcess, Waited, Waiter, Waits,
 };
 use crate::clock::{Now, Wall};
 use crate::host::Key;
 
+/// What most captures fit into.
+pub(super) const ARENA_BYTES: usize = 64 << 10;
+
+/// A list of up to this many rows, each drawn by itself; what the arena has no room for is left out.
+fn rows<'a, 'b, T: Copy>(
+    bytes: &mut Bytes<'b>,
+    arena: &'a Arena,
+    len: usize,
+    each: impl Fn(&mut Bytes<'b>, &'a Arena) -> Option<T>,
+) -> Rows<'a, T> {
+    arena.rows(0..len, |_| each(bytes, arena))
+}
+
 impl Bytes<'_> {
-    pub(super) fn capture(&mut self, kind: CaptureKind, scope: Scope) -> Capture {
+    pub(super) fn capture<'a>(&mut self, arena: &'a Arena, kind: CaptureKind, scope: Scope) -> Capture<'a> {
         let many = if self.byte() < 8 { 200 } else { 1 };
-        let seen = match kind {
-            CaptureKind::Stacks => CaptureData::Stacks(self.profile(many)),
+        let data = match kind {
+            CaptureKind::Stacks => CaptureData::Stacks(self.profile(arena, many)),
             CaptureKind::Tasks => {
-                CaptureData::Tasks((0..self.below(8) * many).map(|_| self.task()).collect())
+                let len = self.below(8) * many;
+                CaptureData::Tasks(rows(self, arena, len, Bytes::task))
             }
-            CaptureKind::Faults => CaptureData::Faults(self.faults(many)),
-            CaptureKind::Memory => CaptureData::Memory(self.faults(many).top),
-            CaptureKind::Waits => CaptureData::Waits(self.waits(many)),
+            CaptureKind::Faults => CaptureData::Faults(self.faults(arena, many)),
+            CaptureKind::Memory => CaptureData::Memory(self.faults(arena, many).top),
+            CaptureKind::Waits => CaptureData::Waits(self.waits(arena, many)),
             CaptureKind::Probe => {
-                CaptureData::Probe((0..self.below(16)).map(|_| (self.key(), self.waited())).collect())
+                let len = self.below(16);
+                CaptureData::Probe(rows(self, arena, len, |b, _| Some((b.key(), b.waited()))))
             }
-            CaptureKind::Io => CaptureData::Io(self.disk_io(many)),
+            CaptureKind::Io => CaptureData::Io(self.disk_io(arena, many)),
             CaptureKind::Names => {
-                let kernel = (0..self.below(16) * many).map(|_| self.text()).collect();
-                CaptureData::Names(StackNames { kernel, user: vec![self.text()] })
+                let frames: Vec<Box<str>> = (0..self.below(16) * many).map(|_| self.text()).collect();
+                let list = |frames: &[Box<str>]| arena.rows(frames.iter(), |name| arena.text(name));
+                CaptureData::Names(StackNames { kernel: list(&frames), user: list(&[self.text()]) })
             }
         };
         // Some begin before whatever they are asked for, some long after it.
         let lasted = self.time();
         let began = Now { mono: lasted, wall: Wall(0) };
-        Capture { scope, began, lasted, lost: self.number(), seen }
+        Capture { scope, began, lasted, lost: self.number(), data }
     }
 
     /// Mostly no tree at all.
-    fn profile(&mut self, many: usize) -> Profile {
-        let flame = (0..self.below(16) * many).map(|_| FlameNode {
-            level: u32::from(self.byte() % 8),
-            value: self.number(),
-            own: self.number(),
-            label: self.text(),
+    fn profile<'a>(&mut self, arena: &'a Arena, many: usize) -> Profile<'a> {
+        let len = self.below(16) * many;
+        let flame = rows(self, arena, len, |b, arena| {
+            Some(FlameNode {
+                level: u32::from(b.byte() % 8),
+                value: b.number(),
+                own: b.number(),
+                label: arena.text(&b.text())?,
+            })
         });
-        let flame = flame.collect();
-        let top = (0..self.below(8) * many).map(|_| TopProcess {
-            pid: self.small(),
-            comm: self.text(),
-            samples: self.number(),
+        let len = self.below(8) * many;
+        let top = rows(self, arena, len, |b, arena| {
+            Some(TopProcess { pid: b.small(), comm: arena.text(&b.text())?, samples: b.number() })
         });
-        let top = top.collect();
         Profile { hz: self.small(), samples: self.number(), flame, top }
     }
 
-    fn faults(&mut self, many: usize) -> Faults {
-        let flame = self.profile(many).flame;
-        let top = (0..self.below(8) * many).map(|_| Resident {
-            pid: self.small(),
-            comm: self.text(),
-            rss_bytes: self.number(),
+    fn faults<'a>(&mut self, arena: &'a Arena, many: usize) -> Faults<'a> {
+        let flame = self.profile(arena, many).flame;
+        let len = self.below(8) * many;
+        let top = rows(self, arena, len, |b, arena| {
+            Some(Resident { pid: b.small(), comm: arena.text(&b.text())?, rss_bytes: b.number() })
         });
-        Faults { top: top.collect(), flame }
+        Faults { top, flame }
     }
 
     fn key(&mut self) -> Key {
@@ -79,55 +94,68 @@ impl Bytes<'_> {
         }
     }
 
-    fn waits(&mut self, many: usize) -> Waits {
-        let culprits = (0..self.below(8) * many).map(|_| Culprit { who: self.who(), held: self.time() });
-        let culprits = culprits.collect();
-        let waiters = (0..self.below(8) * many).map(|_| Waiter { who: self.who(), time: self.waited() });
-        let waiters = waiters.collect();
-        Waits { whole: self.waited(), unread_cpus: u32::from(many > 1), culprits, waiters }
+    fn waits<'a>(&mut self, arena: &'a Arena, many: usize) -> Waits<'a> {
+        let len = self.below(8) * many;
+        let interferers =
+            rows(self, arena, len, |b, arena| Some(Interferer { group: b.group(arena)?, held: b.time() }));
+        let len = self.below(8) * many;
+        let waiters =
+            rows(self, arena, len, |b, arena| Some(Waiter { group: b.group(arena)?, time: b.waited() }));
+        Waits { whole: self.waited(), unread_cpus: u32::from(many > 1), interferers, waiters }
     }
 
-    fn who(&mut self) -> Who {
-        if self.flag() { Who::Container(self.key()) } else { Who::Cgroup(self.maybe(Self::text)) }
+    fn group<'a>(&mut self, arena: &'a Arena) -> Option<TaskGroup<'a>> {
+        Some(if self.flag() {
+            TaskGroup::Container(self.key())
+        } else {
+            TaskGroup::Cgroup(self.maybe_text(arena)?)
+        })
     }
 
-    fn disk_io(&mut self, many: usize) -> DiskIo {
-        let devices = (0..self.below(4)).map(|_| self.device_io(many)).collect();
-        let stalls = (0..self.below(4) * many).map(|_| self.stall()).collect();
-        DiskIo { devices, stalls, not_attached: Vec::new() }
+    /// `None`: the arena has no room for it.
+    fn maybe_text<'a>(&mut self, arena: &'a Arena) -> Option<Option<&'a str>> {
+        match self.maybe(Self::text) {
+            Some(text) => arena.text(&text).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn disk_io<'a>(&mut self, arena: &'a Arena, many: usize) -> DiskIo<'a> {
+        let len = self.below(4);
+        let devices = rows(self, arena, len, |b, arena| b.device_io(arena, many));
+        let len = self.below(4) * many;
+        let stalls = rows(self, arena, len, Bytes::stall);
+        DiskIo { devices, stalls, not_attached: &[] }
     }
 
     fn device(&mut self) -> Device {
         Device { major: self.small(), minor: self.small() }
     }
 
-    fn device_io(&mut self, many: usize) -> DeviceIo {
-        DeviceIo {
-            device: self.device(),
-            name: self.text(),
-            read_bytes: self.maybe(Self::number),
-            write_bytes: self.maybe(Self::number),
-            processes: (0..self.below(4) * many).map(|_| self.process_io()).collect(),
-        }
+    fn device_io<'a>(&mut self, arena: &'a Arena, many: usize) -> Option<DeviceIo<'a>> {
+        let (device, name) = (self.device(), arena.text(&self.text())?);
+        let (read_bytes, write_bytes) = (self.maybe(Self::number), self.maybe(Self::number));
+        let len = self.below(4) * many;
+        let processes = rows(self, arena, len, Bytes::process_io);
+        Some(DeviceIo { device, name, read_bytes, write_bytes, processes, beyond: Beyond::default() })
     }
 
-    fn process_io(&mut self) -> ProcessIo {
-        ProcessIo {
-            pid: self.small(),
-            comm: self.text(),
-            container: self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }),
-            files: (0..self.below(8)).map(|_| self.file_io()).collect(),
-        }
+    fn process_io<'a>(&mut self, arena: &'a Arena) -> Option<ProcessIo<'a>> {
+        let (pid, comm) = (self.small(), arena.text(&self.text())?);
+        let container = self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 });
+        let len = self.below(8);
+        let files = rows(self, arena, len, Bytes::file_io);
+        Some(ProcessIo { pid, comm, container, files })
     }
 
-    fn file_io(&mut self) -> FileIo {
+    fn file_io<'a>(&mut self, arena: &'a Arena) -> Option<FileIo<'a>> {
         let target = match self.below(3) {
-            0 => IoObject::File(self.device(), self.number(), self.maybe(Self::text)),
-            1 => IoObject::Device(self.maybe(Self::text)),
+            0 => IoObject::File(self.device(), self.number(), self.maybe_text(arena)?),
+            1 => IoObject::Device(self.maybe_text(arena)?),
             _ => IoObject::Unknown,
         };
-        let times = |b: &mut Self| Times { average: b.time(), most: b.time() };
-        FileIo {
+        let latency = |b: &mut Self| Latency { average: b.time(), max: b.time() };
+        Some(FileIo {
             target,
             direct: self.flag(),
             dirtied_earlier: self.flag(),
@@ -137,26 +165,23 @@ impl Bytes<'_> {
             write_bytes: self.number(),
             finished: self.number(),
             in_flight: self.number(),
-            whole: times(self),
-            device: times(self),
-        }
+            whole: latency(self),
+            device: latency(self),
+        })
     }
 
-    fn stall(&mut self) -> Stall {
-        let Task { pid, tid, comm, blocked, in_iowait, container, stack, .. } = self.task();
-        Stall { pid, tid, cpu: self.small(), comm, container, blocked, in_iowait, stack }
+    fn stall<'a>(&mut self, arena: &'a Arena) -> Option<Stall<'a>> {
+        let Task { pid, tid, comm, blocked, in_iowait, container, stack, .. } = self.task(arena)?;
+        Some(Stall { pid, tid, cpu: self.small(), comm, container, blocked, in_iowait, stack })
     }
 
-    fn task(&mut self) -> Task {
-        Task {
-            pid: self.small(),
-            tid: self.small(),
-            comm: self.text(),
-            state: char::from(self.byte()),
-            blocked: self.time(),
-            in_iowait: self.flag(),
-            container: self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }),
-            stack: (0..self.below(12)).map(|_| self.text()).collect(),
-        }
+    fn task<'a>(&mut self, arena: &'a Arena) -> Option<Task<'a>> {
+        let (pid, tid, comm) = (self.small(), self.small(), arena.text(&self.text())?);
+        let (state, blocked) = (char::from(self.byte()), self.time());
+        let (in_iowait, container) =
+            (self.flag(), self.maybe(|b| Key { slot: u16::from(b.byte() % 10), generation: 1 }));
+        let len = self.below(12);
+        let stack = arena.whole(0..len, |_| arena.text(&self.text()))?;
+        Some(Task { pid, tid, comm, state, blocked, in_iowait, container, stack })
     }
 }

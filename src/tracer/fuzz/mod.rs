@@ -11,9 +11,10 @@ use std::time::Duration;
 use super::pending::PENDING_MAX;
 use super::play::{CAPACITY, Play, Recorder};
 use super::{Event, Spec, TRACERS, Trigger};
-use crate::capture_data::{CaptureKind, Refusal, Request, Scope, Ticket};
+use crate::capture_data::{Arena, CaptureKind, Refusal, Request, Scope, Ticket};
 use crate::host::{Key, Reading};
 use bytes::Bytes;
+use captures::ARENA_BYTES;
 
 /// Configurations under which rules fire often, one with a cooldown that a script outlasts, and the default.
 const CONFIGS: [&str; 4] = [
@@ -173,7 +174,8 @@ impl Script<'_> {
         let (ticket, request) = self.play.seen.open[self.bytes.below(open)];
         let kind = if self.bytes.byte() < 16 { other(request.kind) } else { request.kind };
         let refused = self.bytes.below(4) == 0;
-        let capture = self.bytes.capture(kind, request.scope);
+        let arena = Arena::new(ARENA_BYTES);
+        let capture = self.bytes.capture(&arena, kind, request.scope);
         let told = self.play.answer(ticket, if refused { Err(Refusal::Busy) } else { Ok(&capture) });
         let manual = self.manual.contains(&ticket);
         self.manual.retain(|open| *open != ticket);
@@ -201,7 +203,8 @@ impl Script<'_> {
         let events = self.play.seen.events.len();
         let containers = crate::host::Containers::default();
         let ticket = Ticket(u32::MAX - u32::from(self.bytes.byte()));
-        let capture = self.bytes.capture(CaptureKind::Tasks, Scope::Host);
+        let arena = Arena::new(ARENA_BYTES);
+        let capture = self.bytes.capture(&arena, CaptureKind::Tasks, Scope::Host);
         self.play.event(Event::Captured(ticket, &capture, &containers));
         self.play.event(Event::Refused(ticket, Refusal::Gone));
         assert_eq!(self.play.seen.events.len(), events, "no event of a stranger's capture");

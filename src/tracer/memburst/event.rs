@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use super::rules::Growth;
-use crate::capture_data::{CaptureData, Faults, Resident};
+use crate::capture_data::{CaptureData, CaptureKind, Faults, Resident};
 use crate::tracer::detector::{Completed, EventSink};
 use crate::tracer::fields::{EventHead, Truncated};
 use crate::tracer::flame::Flame;
@@ -18,7 +18,7 @@ pub(super) fn build_event(
     top: usize,
     sink: &mut EventSink<'_, '_>,
 ) -> bool {
-    let CaptureData::Faults(faults) = &completed.capture.seen else { return sink.foreign() };
+    let CaptureData::Faults(faults) = &completed.capture.data else { return sink.foreign() };
     let scope = if completed.pending.subject.is_some() { "container" } else { "host" };
     let head = EventHead::new(completed.pending, completed.capture);
     sink.emit(&MemburstEvent { head, scope, growth: completed.pending.readings, faults, top })
@@ -28,7 +28,7 @@ struct MemburstEvent<'a> {
     head: EventHead,
     scope: &'static str,
     growth: Option<Growth>,
-    faults: &'a Faults,
+    faults: &'a Faults<'a>,
     /// Processes that are named at most.
     top: usize,
 }
@@ -44,7 +44,7 @@ struct Body<'a> {
     faulted_bytes: Option<u64>,
     #[serde(flatten)]
     truncated: Truncated,
-    top_memory_usage: &'a [Resident],
+    top_memory_usage: &'a [Resident<'a>],
     flamedata: Flame<'a>,
 }
 
@@ -98,8 +98,8 @@ impl Data for MemburstEvent<'_> {
         let flamedata = Flame::cut(flame, shrink.keep_of(flame.len().min(NODES_MAX), node_size(flame)));
         let named = top.get(..self.top.min(top.len())).unwrap_or_default();
         let top_memory_usage = named.get(..shrink.keep(named.len())).unwrap_or_default();
-        let truncated = Truncated::of(shrink)
-            .and("flamedata", flame.len(), FRAMES, flame.len() - flamedata.truncated())
+        let truncated = Truncated::of(shrink, CaptureKind::Faults)
+            .and("flamedata", flame, FRAMES, flame.len() - flamedata.truncated())
             .and("top_memory_usage", named.len(), CAPTURED, top_memory_usage.len());
         let body = Body {
             head: self.head,

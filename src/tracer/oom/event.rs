@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Known;
 use super::kill::{Kill, Party};
-use crate::capture_data::{CaptureData, Resident};
+use crate::capture_data::{CaptureData, CaptureKind, Resident};
 use crate::host::containers::path::recognise;
 use crate::host::{Containers, Memory, Unreclaimable};
 use crate::tracer::detector::Completed;
@@ -58,14 +58,14 @@ pub(super) struct OomEvent<'a> {
     head: EventHead,
     known: &'a Known,
     containers: Option<&'a Containers>,
-    top: &'a [Resident],
+    top: &'a [Resident<'a>],
 }
 
 impl<'a> OomEvent<'a> {
     /// With the `top` processes that hold most memory. `None`: those were not captured.
     pub(super) fn of(completed: &Completed<'a, Known>, top: usize) -> Option<OomEvent<'a>> {
         let Completed { pending, capture, containers } = *completed;
-        let CaptureData::Memory(residents) = &capture.seen else { return None };
+        let CaptureData::Memory(residents) = &capture.data else { return None };
         Some(OomEvent {
             head: EventHead::new(pending, capture),
             known: &pending.readings,
@@ -127,7 +127,7 @@ struct Body<'a> {
     host_memory: Option<HostMemory>,
     #[serde(flatten)]
     truncated: Truncated,
-    top_memory_usage: &'a [Resident],
+    top_memory_usage: &'a [Resident<'a>],
 }
 
 #[derive(Serialize)]
@@ -179,7 +179,7 @@ impl Data for OomEvent<'_> {
             head: self.head,
             kill: self.known.kill.as_ref().map(|kill| self.kill(kill)),
             host_memory: self.known.memory.map(HostMemory::from),
-            truncated: Truncated::of(shrink).and(
+            truncated: Truncated::of(shrink, CaptureKind::Memory).and(
                 "top_memory_usage",
                 self.top.len(),
                 CAPTURED,

@@ -239,7 +239,7 @@ impl Play {
     }
 
     /// Answers an open capture. Returns the trigger of the event that came of it.
-    pub fn answer(&mut self, ticket: Ticket, answer: Result<&Capture, Refusal>) -> Option<Trigger> {
+    pub fn answer(&mut self, ticket: Ticket, answer: Result<&Capture<'_>, Refusal>) -> Option<Trigger> {
         let Some(at) = self.seen.open.iter().position(|(open, _)| *open == ticket) else {
             panic!("{ticket:?} is not open")
         };

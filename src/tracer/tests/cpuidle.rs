@@ -240,7 +240,7 @@ fn an_event_is_owed_until_it_is_kept() {
     let empty = |play: &mut Play| {
         let (ticket, request) = play.seen.open[0];
         let nothing = CaptureData::Stacks(Profile::default());
-        play.answer(ticket, Ok(&Capture { seen: nothing, ..capture(request.kind, request.scope) }))
+        play.answer(ticket, Ok(&Capture { data: nothing, ..capture(request.kind, request.scope) }))
     };
     let not_kept = |play: &mut Play| {
         play.seen.keeps = false;

@@ -123,8 +123,8 @@ fn an_event_says_who_is_blocked_where() {
 fn tasks_with_the_same_stack_share_it_in_the_text() {
     let mut play = start("", &[]);
     let ticket = play.ask(None).expect("a capture");
-    let tasks = vec![task(1, &["a", "b"]), task(2, &["a"]), task(3, &["a", "b"])];
-    let seen = Capture { seen: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
+    let tasks = rows([task(1, &["a", "b"]), task(2, &["a"]), task(3, &["a", "b"])]);
+    let seen = Capture { data: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&seen)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     assert_eq!(
@@ -141,7 +141,7 @@ fn what_has_passed_is_no_event_and_mutes_nothing() {
     tick(&mut play, FIVE, &[blocked(0)]);
     tick(&mut play, Duration::from_secs(6000), &[blocked(6)]);
     let nothing =
-        Capture { seen: CaptureData::Tasks(Vec::new()), ..capture(CaptureKind::Tasks, Scope::Host) };
+        Capture { data: CaptureData::Tasks(Rows::default()), ..capture(CaptureKind::Tasks, Scope::Host) };
     let ticket = play.seen.open[0].0;
     assert_eq!(play.answer(ticket, Ok(&nothing)), None);
     tick(&mut play, FIVE, &[blocked(6)]);
@@ -154,7 +154,7 @@ fn who_asks_of_the_host_gets_its_counts_and_what_is_found_even_if_it_is_nothing(
     tick(&mut play, FIVE, &[]);
     let ticket = play.ask(None).expect("a capture");
     let nothing =
-        Capture { seen: CaptureData::Tasks(Vec::new()), ..capture(CaptureKind::Tasks, Scope::Host) };
+        Capture { data: CaptureData::Tasks(Rows::default()), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     assert_eq!((&data["nr_uninterruptible"], &data["load_avg"]), (&40.into(), &12.5.into()));

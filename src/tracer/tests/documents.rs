@@ -132,12 +132,12 @@ fn profiled(document: usize, frames: u64, name: usize) -> (serde_json::Value, us
     let mut play = Play::new("cpusys", "", document);
     let ticket = play.ask(None).expect("a capture");
     let all = frames * frames;
-    let mut flame = vec![FlameNode { level: 0, value: all, own: 0, label: "all".into() }];
-    let label = |value: u64| "f".repeat(name / 2 + usize::try_from(value).expect("few") % name.max(1));
-    let node = |value: u64| FlameNode { level: 1, value, own: value, label: label(value).into() };
+    let mut flame = vec![FlameNode { level: 0, value: all, own: 0, label: "all" }];
+    let name = |value: u64| "f".repeat(name / 2 + usize::try_from(value).expect("few") % name.max(1));
+    let node = |value: u64| FlameNode { level: 1, value, own: value, label: name(value).leak() };
     flame.extend((1..frames).map(node));
-    let profile = Profile { hz: 99, samples: 1, flame, top: Vec::new() };
-    let capture = Capture { seen: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
+    let profile = Profile { hz: 99, samples: 1, flame: rows(flame), top: Rows::default() };
+    let capture = Capture { data: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let (_, document) = play.seen.events.remove(0);
     let len = document.to_string().len();
@@ -176,8 +176,8 @@ fn what_a_list_is_limited_by_is_told_where_the_document_has_room() {
     assert_eq!(document["tracer_data"]["truncated_lists"], why);
     let mut play = Play::new("dload", "", SIZE);
     let ticket = play.ask(None).expect("a capture");
-    let tasks = (0..3000).map(|tid| task(tid, &["io_schedule"])).collect();
-    let capture = Capture { seen: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
+    let tasks = rows((0..3000).map(|tid| task(tid, &["io_schedule"])));
+    let capture = Capture { data: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let why = serde_json::json!([
         { "list": "tasks", "left_out": 3000 - 1024, "limited_by": "rows", "limit": 1024 },
@@ -219,11 +219,11 @@ fn a_document_is_written_a_few_times_at_most() {
 fn a_large_profile_loses_its_least_frames_and_counts_them() {
     let mut play = Play::new("cpusys", "", 16 << 10);
     let ticket = play.ask(None).expect("a capture");
-    let mut flame = vec![FlameNode { level: 0, value: 40_000, own: 0, label: "all".into() }];
-    let node = |value: u64| FlameNode { level: 1, value, own: value, label: "function".into() };
+    let mut flame = vec![FlameNode { level: 0, value: 40_000, own: 0, label: "all" }];
+    let node = |value: u64| FlameNode { level: 1, value, own: value, label: "function" };
     flame.extend((1..20_000).map(node));
-    let profile = Profile { hz: 99, samples: 1, flame, top: Vec::new() };
-    let capture = Capture { seen: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
+    let profile = Profile { hz: 99, samples: 1, flame: rows(flame), top: Rows::default() };
+    let capture = Capture { data: CaptureData::Stacks(profile), ..capture(CaptureKind::Stacks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let kept = data["flamedata"].as_array().expect("a list");
@@ -238,8 +238,8 @@ fn a_large_profile_loses_its_least_frames_and_counts_them() {
 fn a_storm_of_blocked_tasks_fits_too() {
     let mut play = Play::new("dload", "", 16 << 10);
     let ticket = play.ask(None).expect("a capture");
-    let tasks = (0..3000).map(|tid| task(tid, &["io_schedule", ["a", "b", "c"][tid as usize % 3]])).collect();
-    let capture = Capture { seen: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
+    let tasks = rows((0..3000).map(|tid| task(tid, &["io_schedule", ["a", "b", "c"][tid as usize % 3]])));
+    let capture = Capture { data: CaptureData::Tasks(tasks), ..capture(CaptureKind::Tasks, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let kept = data["tasks"].as_array().expect("a list");
@@ -254,4 +254,39 @@ fn answers_of_strangers_are_counted() {
     play.event(crate::tracer::Event::Refused(Ticket(999), crate::capture_data::Refusal::Gone));
     play.event(crate::tracer::Event::Record(b"x"));
     assert_eq!(play.seen.faults, ["unknown_ticket", "foreign_record"]);
+}
+
+#[test]
+fn what_the_arena_of_a_capture_had_no_room_for_is_told_with_its_size() {
+    let list = |list: &str, left_out: usize, kind: CaptureKind| {
+        let limit = kind.arena_bytes();
+        serde_json::json!({ "list": list, "left_out": left_out, "limited_by": "arena", "limit": limit })
+    };
+    let told = |tracer, kind, cut: &dyn Fn(&mut CaptureData<'static>)| {
+        let mut play = Play::new(tracer, "", 1 << 20);
+        let ticket = play.ask(None).expect("a capture");
+        let mut capture = capture(kind, Scope::Host);
+        cut(&mut capture.data);
+        assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+        let data = play.seen.events.remove(0).1["tracer_data"].take();
+        (data["truncated"].clone(), data["truncated_lists"].clone())
+    };
+    let (truncated, lists) = told("cpusys", CaptureKind::Stacks, &|data| {
+        let CaptureData::Stacks(profile) = data else { panic!("{data:?}") };
+        profile.flame = profile.flame.with_left_out(70);
+        profile.top = profile.top.with_left_out(5);
+    });
+    let want = [list("flamedata", 70, CaptureKind::Stacks), list("top_processes", 5, CaptureKind::Stacks)];
+    assert_eq!((truncated, lists), (75.into(), want.as_slice().into()));
+    let (truncated, lists) = told("dload", CaptureKind::Tasks, &|data| {
+        let CaptureData::Tasks(tasks) = data else { panic!("{data:?}") };
+        *tasks = tasks.with_left_out(9);
+    });
+    assert_eq!((truncated, lists), (9.into(), [list("tasks", 9, CaptureKind::Tasks)].as_slice().into()));
+    let (truncated, lists) = told("waitrate", CaptureKind::Waits, &|data| {
+        let CaptureData::Waits(waits) = data else { panic!("{data:?}") };
+        waits.interferers = waits.interferers.with_left_out(3);
+    });
+    let want = [list("interferer_list", 3, CaptureKind::Waits)];
+    assert_eq!((truncated, lists), (3.into(), want.as_slice().into()));
 }

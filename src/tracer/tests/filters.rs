@@ -1,7 +1,7 @@
 //! What a tracer is not to watch is neither judged nor shown, whichever tracer it is.
 
 use super::*;
-use crate::capture_data::{Culprit, Waited, Waits, Who};
+use crate::capture_data::{Interferer, TaskGroup, Waited, Waits};
 use crate::host::{ContainerCpu, ContainerMemory, Reading, TaskCounts, Unreclaimable};
 use crate::tracer::play::Host;
 
@@ -35,8 +35,8 @@ fn answer_probe(play: &mut Play, busy: bool) {
     let probe = play.seen.open.iter().find(|(_, request)| request.kind == CaptureKind::Probe);
     let Some((ticket, _)) = probe.copied() else { return };
     let waited = Waited { ran: TEN, all: if busy { TEN } else { Duration::ZERO }, ..Waited::default() };
-    let seen = CaptureData::Probe([0, 1].map(|slot| (Play::key(slot), waited)).to_vec());
-    play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
+    let data = CaptureData::Probe(rows([0, 1].map(|slot| (Play::key(slot), waited))));
+    play.answer(ticket, Ok(&Capture { data, ..capture(CaptureKind::Probe, Scope::Host) }));
 }
 
 fn played(tracer: &str, keys: &str) -> (Play, Vec<Scope>) {
@@ -92,15 +92,15 @@ fn who_is_not_watched_is_still_to_blame() {
     let waits = Waits {
         whole: Waited { ran: TEN, all: TEN, external: TEN, ..Waited::default() },
         unread_cpus: 0,
-        culprits: vec![Culprit { who: Who::Container(Play::key(1)), held: TEN }],
-        waiters: Vec::new(),
+        interferers: rows([Interferer { group: TaskGroup::Container(Play::key(1)), held: TEN }]),
+        waiters: Rows::default(),
     };
     let found = Capture {
         scope: Scope::Container(Play::key(0)),
         began: BEGAN,
         lasted: TEN,
         lost: 0,
-        seen: CaptureData::Waits(waits),
+        data: CaptureData::Waits(waits),
     };
     play.answer(ticket, Ok(&found)).expect("an event");
     assert_eq!(play.seen.events[0].1["tracer_data"]["interferer_list"][0]["container_id"], "bb");

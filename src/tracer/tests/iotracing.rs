@@ -1,7 +1,7 @@
 //! iotracing: devices that are saturated or slow, told by who uses them.
 
 use super::*;
-use crate::capture_data::{Device, DeviceIo, DiskIo, FileIo, IoObject, ProcessIo, Stall, Times};
+use crate::capture_data::{Beyond, Device, DeviceIo, DiskIo, FileIo, IoObject, Latency, ProcessIo, Stall};
 use crate::host::Disk;
 use crate::tracer::play::Host;
 
@@ -16,7 +16,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn file(target: IoObject, read: u64, write: u64) -> FileIo {
+fn file(target: IoObject<'static>, read: u64, write: u64) -> FileIo<'static> {
     FileIo {
         target,
         direct: false,
@@ -27,48 +27,50 @@ fn file(target: IoObject, read: u64, write: u64) -> FileIo {
         write_bytes: write,
         finished: 4,
         in_flight: 1,
-        whole: Times { average: ms(2), most: ms(7) },
-        device: Times { average: ms(1), most: ms(3) },
+        whole: Latency { average: ms(2), max: ms(7) },
+        device: Latency { average: ms(1), max: ms(3) },
     }
 }
 
-fn process(pid: u32, files: Vec<FileIo>) -> ProcessIo {
-    ProcessIo { pid, comm: "dd".into(), container: Some(Play::key(0)), files }
+fn process(pid: u32, files: Vec<FileIo<'static>>) -> ProcessIo<'static> {
+    let files = rows(files);
+    ProcessIo { pid, comm: "dd", container: Some(Play::key(0)), files }
 }
 
-fn stall(tid: u32, blocked: Duration) -> Stall {
+fn stall(tid: u32, blocked: Duration) -> Stall<'static> {
     Stall {
         pid: 7,
         tid,
         cpu: 1,
-        comm: "dd".into(),
+        comm: "dd",
         container: Some(Play::key(0)),
         blocked,
         in_iowait: true,
-        stack: vec!["io_schedule".into(), "vfs_write".into()],
+        stack: &["io_schedule", "vfs_write"],
     }
 }
 
 /// What a capture brings in these stories: ten seconds, in which a device wrote 1,000,000 bytes.
-pub(super) fn found() -> DiskIo {
-    let own = IoObject::File(SDA, 12, Some("/data/file".into()));
-    let direct = FileIo { direct: true, ..file(own.clone(), 100_000, 500_000) };
+pub(super) fn found() -> DiskIo<'static> {
+    let own = IoObject::File(SDA, 12, Some("/data/file"));
+    let direct = FileIo { direct: true, ..file(own, 100_000, 500_000) };
     let cached = FileIo { fs_write_bytes: Some(200_000), dirtied_earlier: true, ..file(own, 0, 300_000) };
     let journal = ProcessIo {
         pid: 2,
-        comm: "jbd2".into(),
+        comm: "jbd2",
         container: None,
-        files: vec![file(IoObject::Device(None), 0, 100_000)],
+        files: rows([file(IoObject::Device(None), 0, 100_000)]),
     };
     let device = DeviceIo {
         device: SDA,
-        name: "sda".into(),
+        name: "sda",
         read_bytes: Some(100_000),
         write_bytes: Some(1_000_000),
-        processes: vec![process(7, vec![direct, cached]), journal],
+        processes: rows([process(7, vec![direct, cached]), journal]),
+        beyond: Beyond::default(),
     };
-    let stalls = vec![stall(8, ms(1500)), stall(9, ms(99))];
-    DiskIo { devices: vec![device], stalls, not_attached: Vec::new() }
+    let stalls = rows([stall(8, ms(1500)), stall(9, ms(99))]);
+    DiskIo { devices: rows([device]), stalls, not_attached: &[] }
 }
 
 /// A device that did so much until now.
@@ -232,12 +234,12 @@ fn what_is_beyond_the_limits_is_one_row_so_that_all_add_up_still() {
     let one = |inode| file(IoObject::File(SDA, inode, None), 0, 1000);
     let device = DeviceIo {
         write_bytes: Some(10_000),
-        processes: (0..5).map(|pid| process(pid, vec![one(1), one(2)])).collect(),
-        ..found().devices.remove(0)
+        processes: rows((0..5).map(|pid| process(pid, vec![one(1), one(2)]))),
+        ..found().devices[0]
     };
-    let stalls = (0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))).collect();
-    let seen = CaptureData::Io(DiskIo { devices: vec![device], stalls, not_attached: Vec::new() });
-    let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
+    let stalls = rows((0..30).map(|tid| stall(tid, ms(1000 - u64::from(tid)))));
+    let data = CaptureData::Io(DiskIo { devices: rows([device]), stalls, not_attached: &[] });
+    let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
     let data = &play.seen.events[0].1["tracer_data"];
     let rows = data["process_file_io_stats"].as_array().expect("rows");
@@ -265,16 +267,14 @@ fn rows_that_are_left_out_are_counted_in_the_list_that_leaves_them_out() {
         let ticket = play.ask(None).expect("a capture");
         let device = |major| DeviceIo {
             device: Device { major, minor: 0 },
-            processes: (0..processes)
-                .map(|pid| {
-                    process(pid, (0..files).map(|it| file(IoObject::File(SDA, it, None), 0, 1)).collect())
-                })
-                .collect(),
-            ..found().devices.remove(0)
+            processes: rows((0..processes).map(|pid| {
+                process(pid, (0..files).map(|it| file(IoObject::File(SDA, it, None), 0, 1)).collect())
+            })),
+            ..found().devices[0]
         };
-        let devices = (0..devices).map(device).collect();
-        let seen = CaptureData::Io(DiskIo { devices, stalls: Vec::new(), not_attached: Vec::new() });
-        let capture = Capture { seen, ..capture(CaptureKind::Io, Scope::Host) };
+        let devices = rows((0..devices).map(device));
+        let data = CaptureData::Io(DiskIo { devices, stalls: Rows::default(), not_attached: &[] });
+        let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
         let lists = play.seen.events[0].1["tracer_data"].get("truncated_lists").map(|lists| {
             let parts = |list: &serde_json::Value| {
@@ -345,7 +345,7 @@ fn a_device_that_hangs_is_told_though_nothing_was_seen() {
     let (mut play, _) = watching("", "sda", &[hung, hung]);
     let ticket = play.seen.open[0].0;
     let nothing =
-        Capture { seen: CaptureData::Io(DiskIo::default()), ..capture(CaptureKind::Io, Scope::Device(SDA)) };
+        Capture { data: CaptureData::Io(DiskIo::default()), ..capture(CaptureKind::Io, Scope::Device(SDA)) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Surge));
     let status = &play.seen.events[0].1["tracer_data"]["reason_snapshot"]["iostatus"];
     assert!(status.get("read_await").is_none() && status["io_util"] == 100.0, "{status}");
@@ -372,4 +372,194 @@ fn who_asks_gets_the_busiest_device_or_all_or_one_containers_use() {
     assert_eq!(play.seen.events[2].1["container_id"], "a");
     let comms = |index: usize| data(index)["process_file_io_stats"].as_array().map(Vec::len);
     assert_eq!((comms(1), comms(2)), (Some(3), Some(2)), "a container's rows are not all there are");
+}
+
+#[test]
+fn counters_that_went_back_begin_anew() {
+    let busy = Use { busy_ms: 5000, ..CALM };
+    let (mut play, _) = watching("", "sda", &[busy]);
+    let mut again = Disk { reads: 1, read_bytes: 0, ..disk("sda") };
+    tick(&mut play, &[again]);
+    assert!(!play.scrape().contains("device="), "nothing is known of this time");
+    spend(&mut again, busy);
+    tick(&mut play, &[again]);
+    assert_eq!(play.seen.asked.len(), 1, "but it was not calm in between");
+}
+
+/// What the kernel writes as a time of 32 bits.
+const fn wrapped(ms: u64) -> Duration {
+    Duration::from_millis(ms % (1 << 32))
+}
+
+#[test]
+fn a_time_that_runs_over_its_32_bits_gives_the_right_rate() {
+    const FIRST: u64 = (1 << 32) - 6500;
+    let mut play = start("");
+    let at = |sample: u64| Disk {
+        reads: 100 * (1 + sample),
+        read_time: wrapped(FIRST + sample * 20_000),
+        writes: 100 * (1 + sample),
+        write_time: wrapped(FIRST + sample * 10_100),
+        busy: wrapped(FIRST + sample * 4000),
+        queued: wrapped(FIRST + sample * 30_000),
+        ..disk("sda")
+    };
+    for sample in 0..6 {
+        tick(&mut play, &[at(sample)]);
+        if sample > 0 {
+            let page = play.scrape();
+            for line in [
+                "onset_disk_util_ratio{device=\"sda\"} 0.8\n",
+                "onset_disk_await_seconds{device=\"sda\",op=\"read\"} 0.2\n",
+                "onset_disk_await_seconds{device=\"sda\",op=\"write\"} 0.101\n",
+            ] {
+                assert!(page.contains(line), "sample {sample}: {page}");
+            }
+        }
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    let status = &play.seen.events[0].1["tracer_data"]["reason_snapshot"]["iostatus"];
+    assert_eq!((&status["read_await"], &status["queue_size"]), (&200.0.into(), &6.0.into()), "{status}");
+}
+
+#[test]
+fn a_counter_that_goes_back_takes_no_other_with_it() {
+    let back = |field: fn(&mut Disk)| {
+        let (mut play, mut now) = watching("", "sda", &[CALM]);
+        spend(&mut now, Use { busy_ms: 2500, reads: 10, read_ms: 25, writes: 10, write_ms: 25, ..CALM });
+        field(&mut now);
+        tick(&mut play, &[now]);
+        let page = play.scrape();
+        let told = |line: &str| page.contains(line);
+        (
+            told("onset_disk_util_ratio{device=\"sda\"} 0.5\n"),
+            told("onset_disk_await_seconds{device=\"sda\",op=\"read\"} 0.0025\n"),
+            told("onset_disk_await_seconds{device=\"sda\",op=\"write\"} 0.0025\n"),
+            page.contains("device="),
+        )
+    };
+    // A millisecond less than before is no 49 days more.
+    assert_eq!(back(|disk| disk.busy = FIVE + ms(499)), (false, true, true, true));
+    assert_eq!(back(|disk| disk.read_time = FIVE + ms(49)), (true, false, true, true));
+    assert_eq!(back(|disk| disk.writes = 1009), (true, true, false, true));
+    assert_eq!(back(|disk| disk.write_bytes = 0), (true, true, true, true));
+    assert_eq!(back(|disk| disk.queued = ms(0)), (true, true, true, true));
+    let mut saturated = watching("", "sda", &[]).1;
+    let mut play = start("");
+    tick(&mut play, &[saturated]);
+    for _ in 0..2 {
+        spend(&mut saturated, Use { busy_ms: 5000, ..CALM });
+        saturated.write_time -= ms(60);
+        tick(&mut play, &[saturated]);
+    }
+    assert_eq!(play.seen.asked.len(), 1, "it is saturated, whatever its writes took");
+}
+
+/// A path of an nvme, which the kernel hides.
+fn path(name: &str) -> Disk {
+    Disk { major: 0, minor: 0, ..disk(name) }
+}
+
+const HEAD: Device = Device { major: 259, minor: 1 };
+
+fn head(counted: bool) -> Disk {
+    let head = Disk { major: HEAD.major, minor: HEAD.minor, ..disk("nvme0n1") };
+    let nothing = Duration::ZERO;
+    let uncounted = Disk { reads: 0, read_bytes: 0, writes: 0, write_bytes: 0, ..head };
+    let uncounted =
+        Disk { read_time: nothing, write_time: nothing, busy: nothing, queued: nothing, ..uncounted };
+    if counted { head } else { uncounted }
+}
+
+#[test]
+fn an_nvme_of_several_paths_is_told_by_its_head_with_the_rates_of_its_paths() {
+    let mut play = start("");
+    let mut disks = [path("nvme0c0n1"), path("nvme0c1n1"), head(false)];
+    for _ in 0..3 {
+        tick(&mut play, &disks);
+        spend(
+            &mut disks[0],
+            Use { busy_ms: 4900, reads: 100, read_ms: 2000, read_mib: 8000, ..Use::default() },
+        );
+        spend(
+            &mut disks[1],
+            Use { busy_ms: 1000, reads: 50, read_ms: 1000, read_mib: 4000, ..Use::default() },
+        );
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)], "one of them alone reads less than the limit");
+    assert_eq!(play.seen.asked[0].scope, Scope::Device(HEAD));
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert_eq!(
+        (&snap["device"], &snap["major_num"], &snap["minor_num"], &snap["paths"]),
+        (&"nvme0n1".into(), &259.into(), &1.into(), &2.into()),
+        "{snap}"
+    );
+    let status = &snap["iostatus"];
+    assert_eq!((&status["read_bps"], &status["read_iops"]), (&(2400_u64 << 20).into(), &30.0.into()));
+    assert_eq!((&status["read_await"], &status["io_util"]), (&20.0.into(), &98.0.into()), "of the busiest");
+    assert!(snap["summary"].as_str().is_some_and(|said| said.contains("its 2 hidden paths")), "{snap}");
+    let page = play.scrape();
+    let util: Vec<&str> = page.lines().filter(|line| line.starts_with("onset_disk_util_ratio{")).collect();
+    assert_eq!(util, ["onset_disk_util_ratio{device=\"nvme0n1\"} 0.98"], "under one name");
+}
+
+#[test]
+fn an_nvme_that_counts_for_itself_is_not_counted_twice() {
+    let mut play = start("");
+    let used = Use { busy_ms: 2500, reads: 100, read_ms: 2000, read_mib: 500, ..Use::default() };
+    let mut disks = [head(true), path("nvme0c0n1")];
+    for _ in 0..2 {
+        tick(&mut play, &disks);
+        disks.iter_mut().for_each(|disk| spend(disk, used));
+    }
+    play.ask(None).expect("a capture");
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Manual)]);
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert_eq!(
+        (&snap["device"], &snap["iostatus"]["read_bps"]),
+        (&"nvme0n1".into(), &(100_u64 << 20).into())
+    );
+    assert!(snap.get("paths").is_none(), "{snap}");
+}
+
+#[test]
+fn a_hidden_device_of_nobody_known_is_told_without_numbers_and_all_are_captured() {
+    let mut play = start("");
+    let mut lone = path("nvme7c0n1");
+    for _ in 0..3 {
+        tick(&mut play, &[lone, head(true)]);
+        spend(&mut lone, Use { reads: 1, read_ms: 5000, ..Use::default() });
+    }
+    assert_eq!(answer_all(&mut play), [Some(Trigger::Surge)]);
+    assert_eq!(play.seen.asked[0].scope, Scope::Host);
+    let snap = &play.seen.events[0].1["tracer_data"]["reason_snapshot"];
+    assert!(snap["device"] == "nvme7c0n1" && snap.get("major_num").is_none(), "{snap}");
+}
+
+#[test]
+fn files_that_the_arena_had_no_room_for_are_in_the_row_of_all_others() {
+    let mut play = Play::new("iotracing", "", SIZE);
+    let ticket = play.ask(None).expect("a capture");
+    let whole = found().devices[0];
+    let beyond = Beyond { files: 11, read_bytes: 70_000, write_bytes: 50_000 };
+    let device = DeviceIo {
+        processes: whole.processes.with_left_out(4),
+        read_bytes: whole.read_bytes.map(|bytes| bytes + 70_000),
+        write_bytes: whole.write_bytes.map(|bytes| bytes + 50_000),
+        beyond,
+        ..whole
+    };
+    let data =
+        CaptureData::Io(DiskIo { devices: rows([device]), stalls: Rows::default(), not_attached: &[] });
+    let capture = Capture { data, ..capture(CaptureKind::Io, Scope::Host) };
+    assert_eq!(play.answer(ticket, Ok(&capture)), Some(Trigger::Manual));
+    let data = &play.seen.events[0].1["tracer_data"];
+    let rows = data["process_file_io_stats"].as_array().expect("rows");
+    let others = rows.iter().find(|row| row["comm"] == "[others]").expect("what is left out");
+    assert_eq!((&others["total_file_count"], &others["total_disk_read_bps"]), (&11.into(), &7000.into()));
+    assert_eq!(others["total_disk_write_bps"], 5000);
+    // Ten seconds: what all rows did is what the device did.
+    let sum = |key: &str| rows.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
+    assert_eq!(Some(sum("total_disk_read_bps") * 10), device.read_bytes);
+    assert_eq!(data["truncated_lists"][0]["limited_by"], "arena");
 }

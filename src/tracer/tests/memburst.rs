@@ -256,7 +256,7 @@ fn who_asks_is_answered_with_what_is_known() {
     containers(&mut play, &[10]);
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");
     let nothing =
-        Capture { seen: CaptureData::Faults(Faults::default()), ..capture(CaptureKind::Faults, Scope::Host) };
+        Capture { data: CaptureData::Faults(Faults::default()), ..capture(CaptureKind::Faults, Scope::Host) };
     assert_eq!(play.answer(ticket, Ok(&nothing)), Some(Trigger::Manual));
     let data = &play.seen.events[1].1["tracer_data"];
     assert_eq!((&data["anon_bytes"], &data["flamedata"]), (&(10 * MIB).into(), &serde_json::json!([])));

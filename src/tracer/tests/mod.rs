@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::Trigger;
 use super::play::Play;
 use crate::capture_data::{
-    Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Scope, StackNames, Task,
+    Capture, CaptureData, CaptureKind, Faults, FlameNode, Profile, Resident, Rows, Scope, StackNames, Task,
     TopProcess,
 };
 use crate::clock::{Now, Wall};
@@ -35,49 +35,54 @@ const TEN: Duration = Duration::from_secs(10);
 const BEGAN: Now = Now { mono: Duration::from_secs(990), wall: Wall(1_699_999_990_000) };
 
 /// What a capture of this kind brings in these stories.
-fn capture(kind: CaptureKind, scope: Scope) -> Capture {
-    let node = |level, value, own, label: &str| FlameNode { level, value, own, label: label.into() };
-    let seen = match kind {
+fn capture(kind: CaptureKind, scope: Scope) -> Capture<'static> {
+    let node = |level, value, own, label| FlameNode { level, value, own, label };
+    let data = match kind {
         CaptureKind::Stacks => CaptureData::Stacks(Profile {
             hz: 99,
             samples: 5,
-            flame: vec![node(0, 5, 0, "all"), node(1, 5, 1, "sh"), node(2, 4, 4, "spin_[k]")],
-            top: vec![TopProcess { pid: 7, comm: "sh".into(), samples: 5 }],
+            flame: rows([node(0, 5, 0, "all"), node(1, 5, 1, "sh"), node(2, 4, 4, "spin_[k]")]),
+            top: rows([TopProcess { pid: 7, comm: "sh", samples: 5 }]),
         }),
         CaptureKind::Tasks => {
-            CaptureData::Tasks(vec![task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])])
+            CaptureData::Tasks(rows([task(7, &["io_schedule", "rpc_wait"]), task(8, &["io_schedule"])]))
         }
         CaptureKind::Faults => CaptureData::Faults(Faults {
-            flame: vec![node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")],
+            flame: rows([node(0, 8192, 0, "all"), node(1, 8192, 8192, "sh")]),
             top: residents(),
         }),
         CaptureKind::Memory => CaptureData::Memory(residents()),
         CaptureKind::Waits => CaptureData::Waits(waitrate::waits()),
-        CaptureKind::Probe => CaptureData::Probe(Vec::new()),
+        CaptureKind::Probe => CaptureData::Probe(Rows::default()),
         CaptureKind::Io => CaptureData::Io(iotracing::found()),
         CaptureKind::Names => CaptureData::Names(StackNames {
-            kernel: vec!["shrink_node".into(), "vfs_write".into()],
-            user: vec!["write".into(), "main".into()],
+            kernel: rows(["shrink_node", "vfs_write"]),
+            user: rows(["write", "main"]),
         }),
     };
-    Capture { scope, began: BEGAN, lasted: TEN, lost: 3, seen }
+    Capture { scope, began: BEGAN, lasted: TEN, lost: 3, data }
 }
 
-fn residents() -> Vec<Resident> {
-    let one = |pid, comm: &str, rss_bytes| Resident { pid, comm: comm.into(), rss_bytes };
-    vec![one(7, "sh", 1 << 20), one(8, "cat", 4096)]
+/// Rows that are there for ever, of which nothing is left out.
+fn rows<T>(list: impl IntoIterator<Item = T>) -> Rows<'static, T> {
+    Rows::from(&*list.into_iter().collect::<Vec<_>>().leak())
 }
 
-fn task(tid: u32, stack: &[&str]) -> Task {
+fn residents() -> Rows<'static, Resident<'static>> {
+    let one = |pid, comm, rss_bytes| Resident { pid, comm, rss_bytes };
+    rows([one(7, "sh", 1 << 20), one(8, "cat", 4096)])
+}
+
+fn task(tid: u32, stack: &[&'static str]) -> Task<'static> {
     Task {
         pid: 7,
         tid,
-        comm: "dd".into(),
+        comm: "dd",
         state: 'D',
         blocked: Duration::from_millis(61_250),
         in_iowait: true,
         container: Some(Play::key(0)),
-        stack: stack.iter().map(|frame| (*frame).into()).collect(),
+        stack: rows(stack.iter().copied()).list(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! usual for it, and tells who is to blame.
 
 use super::*;
-use crate::capture_data::{Culprit, Refusal, Request, Waited, Waiter, Waits, Who};
+use crate::capture_data::{Interferer, Refusal, Request, TaskGroup, Waited, Waiter, Waits};
 use crate::host::{ContainerCpu, Key, Reading, Throttling};
 use crate::tracer::play::Host;
 
@@ -12,7 +12,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub(super) fn waits() -> Waits {
+pub(super) fn waits() -> Waits<'static> {
     let whole = Waited {
         ran: ms(1000),
         all: ms(3000),
@@ -22,17 +22,17 @@ pub(super) fn waits() -> Waits {
         unheld: ms(120),
         waits: 77,
     };
-    let cgroup = |path: &str| Who::Cgroup(Some(path.into()));
-    let culprit = |who, held| Culprit { who, held: ms(held) };
+    let cgroup = |path| TaskGroup::Cgroup(Some(path));
+    let interferer = |group, held| Interferer { group, held: ms(held) };
     Waits {
         whole,
         unread_cpus: 0,
-        culprits: vec![
-            culprit(Who::Container(Play::key(1)), 1500),
-            culprit(cgroup("/system.slice/x.service"), 590),
-            culprit(Who::Cgroup(None), 10),
-        ],
-        waiters: Vec::new(),
+        interferers: rows([
+            interferer(TaskGroup::Container(Play::key(1)), 1500),
+            interferer(cgroup("/system.slice/x.service"), 590),
+            interferer(TaskGroup::Cgroup(None), 10),
+        ]),
+        waiters: Rows::default(),
     }
 }
 
@@ -105,8 +105,8 @@ fn blind_tick(play: &mut Play, stall: Option<u64>, throttled: u64) {
 fn probed(play: &mut Play, seen: &[(Key, Waited)]) {
     let (ticket, request) = *play.seen.open.last().expect("a probe");
     assert_eq!((request.kind, request.scope), (CaptureKind::Probe, Scope::Host));
-    let seen = CaptureData::Probe(seen.to_vec());
-    let told = play.answer(ticket, Ok(&Capture { seen, ..capture(CaptureKind::Probe, Scope::Host) }));
+    let data = CaptureData::Probe(rows(seen.iter().copied()));
+    let told = play.answer(ticket, Ok(&Capture { data, ..capture(CaptureKind::Probe, Scope::Host) }));
     assert_eq!(told, None, "a probe is no event");
 }
 
@@ -310,10 +310,11 @@ fn the_warning_is_of_the_largest_cause() {
             throttled: ms(throttled),
             ..Waited::default()
         };
-        let who = Who::Cgroup(Some("/".into()));
-        let waiters = vec![Waiter { who, time: Waited { all: ms(5), ..Waited::default() } }];
-        let seen = CaptureData::Waits(Waits { whole: parts, unread_cpus: 3, culprits: Vec::new(), waiters });
-        let found = Capture { seen, ..capture(CaptureKind::Waits, Scope::Host) };
+        let group = TaskGroup::Cgroup(Some("/"));
+        let waiters = rows([Waiter { group, time: Waited { all: ms(5), ..Waited::default() } }]);
+        let data =
+            CaptureData::Waits(Waits { whole: parts, unread_cpus: 3, interferers: Rows::default(), waiters });
+        let found = Capture { data, ..capture(CaptureKind::Waits, Scope::Host) };
         assert_eq!(play.answer(ticket, Ok(&found)), Some(Trigger::Manual));
         let data = &play.seen.events[0].1["tracer_data"];
         assert_eq!(data.get("warn_type").and_then(|kind| kind.as_str()), want);

@@ -148,7 +148,7 @@ impl Detector for Watch {
     }
 
     fn build_event(&self, completed: &Completed<'_, Option<f64>>, sink: &mut EventSink<'_, '_>) -> bool {
-        let found = match &completed.capture.seen {
+        let found = match &completed.capture.data {
             CaptureData::Memory(residents) => residents.len(),
             CaptureData::Tasks(tasks) => tasks.len(),
             _ => return sink.foreign(),
@@ -184,7 +184,10 @@ struct Whole<'a> {
 
 impl Data for WatchEvent<'_> {
     fn write(&self, shrink: Shrink, to: &mut dyn io::Write) -> serde_json::Result<()> {
-        serde_json::to_writer(to, &Whole { event: self, truncated: Truncated::of(shrink) })
+        serde_json::to_writer(
+            to,
+            &Whole { event: self, truncated: Truncated::of(shrink, CaptureKind::Memory) },
+        )
     }
 }
 

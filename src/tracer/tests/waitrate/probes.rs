@@ -63,7 +63,7 @@ fn a_capture_in_which_nobody_waited_is_no_event_unless_someone_asked() {
     let (mut play, mut past) = known("");
     tick(&mut play, &mut past, 0, 9000);
     let nothing =
-        Capture { seen: CaptureData::Waits(Waits::default()), ..capture(CaptureKind::Waits, Scope::Host) };
+        Capture { data: CaptureData::Waits(Waits::default()), ..capture(CaptureKind::Waits, Scope::Host) };
     let ticket = play.seen.open[0].0;
     assert_eq!(play.answer(ticket, Ok(&nothing)), None);
     let ticket = play.ask(Some(Play::key(0))).expect("a capture");
