@@ -2,7 +2,6 @@
 //! here. Nothing is attached: it costs only while it runs.
 
 use std::io;
-use std::mem::offset_of;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -14,10 +13,12 @@ use super::error::{Error, attempt};
 use super::failed::Failed;
 use super::meter::Meter;
 use super::programs::{self, Standing};
-use super::skeletons::cgroups::{CgroupsSkelBuilder, types};
+use super::skeletons::cgroups::CgroupsSkelBuilder;
 use super::{Site, btf, place};
 use crate::host::cgroup_source::{CgroupCounters, CgroupRequest, CgroupSource, CpuSum, HIERARCHIES, Told};
 use crate::host::{Limit, Quota, Throttling, Unreclaimable};
+use crate::layout::cgroups::CgroupRecord;
+use crate::layout::numbers;
 
 const WHAT: &str = "the program that reads cgroups";
 
@@ -51,8 +52,8 @@ const SAME_TIME: u64 = 1 << 6;
 const SAME_USAGE: u64 = 1 << 7;
 const NO_CPU: u64 = 1 << 8;
 
-/// What is asked for and told of one cgroup, in words.
-pub(super) const RECORD: usize = size_of::<types::cgroup_record>();
+/// What is asked for and told of one cgroup, in bytes.
+pub(super) const RECORD: usize = CgroupRecord::SIZE;
 
 /// The loaded program and the records that it fills in.
 pub struct Cgroups {
@@ -138,16 +139,26 @@ impl CgroupSource for Cgroups {
         let Some(record) = self.records.get_mut(index * RECORD..).and_then(<[u8]>::first_chunk_mut) else {
             return;
         };
-        write(
-            record,
-            &Asked {
-                folders: request.folders.descriptors,
-                nodes: request.folders.nodes,
-                wanted,
-                known_total: known_total.unwrap_or(NONE),
-                known_usage: known_usage.unwrap_or(NONE),
-            },
-        );
+        // What was told before is gone.
+        let Some((mut asked, _)) = CgroupRecord::read(&[0; RECORD]) else { return };
+        asked
+            .folders
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(request.folders.descriptors)
+            .for_each(|(to, folder): (&mut [u8; 4], i32)| *to = folder.to_ne_bytes());
+        asked
+            .nodes
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(request.folders.nodes)
+            .for_each(|(to, node): (&mut [u8; 8], u64)| *to = node.to_ne_bytes());
+        asked.wanted = wanted;
+        asked.known_total_ns = known_total.unwrap_or(NONE);
+        asked.known_usage = known_usage.unwrap_or(NONE);
+        *record = asked.bytes();
     }
 
     fn read(&mut self, count: usize) -> bool {
@@ -160,83 +171,41 @@ impl CgroupSource for Cgroups {
     }
 }
 
-/// The part of a record that is asked for.
-struct Asked {
-    folders: [i32; HIERARCHIES],
-    nodes: [u64; HIERARCHIES],
-    wanted: u64,
-    known_total: u64,
-    known_usage: u64,
-}
-
-// The functions below read and write it, word by word.
-const _: () = assert!(
-    RECORD == 8 * WORDS
-        && offset_of!(types::cgroup_record, nodes) == 8 * 2
-        && offset_of!(types::cgroup_record, wanted) == 8 * 6
-        && offset_of!(types::cgroup_record, told) == 8 * TOLD
-        && offset_of!(types::cgroup_record, total_ns) == 8 * 12
-        && offset_of!(types::cgroup_record, periods) == 8 * 15
-        && offset_of!(types::cgroup_record, quota_us) == 8 * 18
-        && offset_of!(types::cgroup_record, cpus) == 8 * 20
-        && offset_of!(types::cgroup_record, usage) == 8 * 21
-        && offset_of!(types::cgroup_record, inactive_anon) == 8 * 23
-        && offset_of!(types::cgroup_record, shmem) == 8 * 27
-);
-const WORDS: usize = 28;
-const TOLD: usize = 9;
-
-fn write(record: &mut [u8; RECORD], asked: &Asked) {
-    let (folders, words) = record.split_at_mut(4 * HIERARCHIES);
-    for (to, folder) in folders.chunks_exact_mut(4).zip(asked.folders) {
-        to.copy_from_slice(&folder.to_ne_bytes());
-    }
-    // What was told before is gone.
-    let rest = [asked.wanted, asked.known_total, asked.known_usage];
-    let numbers = asked.nodes.into_iter().chain(rest).chain(std::iter::repeat(0));
-    for (to, number) in words.chunks_exact_mut(8).zip(numbers) {
-        to.copy_from_slice(&number.to_ne_bytes());
-    }
-}
-
 /// What a record tells.
 pub(super) fn parse(record: &[u8; RECORD], page_bytes: u64) -> CgroupCounters {
     #[cfg(test)]
     crate::fuzz::record::note("bpf_cgroup", &[record]);
-    let (words, _) = record.as_chunks::<8>();
-    let mut numbers = [0; WORDS];
-    for (number, word) in numbers.iter_mut().zip(words) {
-        *number = u64::from_ne_bytes(*word);
-    }
-    let [_, _, node0, node1, node2, node3, _, _, _, told, rest @ ..] = numbers;
-    let [user, system, total, last_user, last_system, periods, throttled_periods, throttled, rest @ ..] =
-        rest;
-    let [quota, period, cpus, usage, limit, pages @ ..] = rest;
-    let tells = |what: u64| told & what != 0;
+    let Some((record, _)) = CgroupRecord::read(record) else { return CgroupCounters::NONE };
+    let mut nodes = [0; HIERARCHIES];
+    nodes.iter_mut().zip(numbers(&record.nodes)).for_each(|(to, node)| *to = node);
+    let tells = |what: u64| record.told & what != 0;
     let time = Duration::from_nanos;
     let sum = CpuSum {
-        total: time(total),
-        user: time(user),
-        system: time(system),
-        last: [time(last_user), time(last_system)],
+        total: time(record.total_ns),
+        user: time(record.user_ns),
+        system: time(record.system_ns),
+        last: [time(record.last_user_ns), time(record.last_system_ns)],
     };
-    let limit = match limit.checked_mul(page_bytes) {
+    let limit = match record.limit.checked_mul(page_bytes) {
         Some(bytes) => Limit::of(bytes),
         None => Limit::Unlimited,
     };
     CgroupCounters {
-        nodes: [node0, node1, node2, node3],
+        nodes,
         cpu: told_of(tells(SAME_TIME), tells(TIME).then_some(sum)),
         uncontrolled: tells(NO_CPU),
         throttling: tells(THROTTLING).then_some(Throttling {
-            periods,
-            throttled_periods,
-            throttled: time(throttled),
+            periods: record.periods,
+            throttled_periods: record.throttled_periods,
+            throttled: time(record.throttled_ns),
         }),
-        quota: if tells(QUOTA) { quota_of(quota, period) } else { None },
-        cpus: tells(CPUS).then_some(cpus.count_ones()),
-        memory: told_of(tells(SAME_USAGE), tells(USAGE).then_some((usage.saturating_mul(page_bytes), limit))),
-        held: if tells(PAGES) { held(pages, page_bytes) } else { None },
+        quota: if tells(QUOTA) { quota_of(record.quota_us, record.period_us) } else { None },
+        cpus: tells(CPUS).then_some(record.cpus.count_ones()),
+        memory: told_of(
+            tells(SAME_USAGE),
+            tells(USAGE).then_some((record.usage.saturating_mul(page_bytes), limit)),
+        ),
+        held: if tells(PAGES) { held(&record, page_bytes) } else { None },
     }
 }
 
@@ -257,10 +226,10 @@ fn quota_of(quota_us: u64, period_us: u64) -> Option<Quota> {
 }
 
 /// Counts of pages may be below zero for a moment, which the kernel shows as zero.
-fn held(pages: [u64; 5], page_bytes: u64) -> Option<Unreclaimable> {
-    let [inactive, active, locked, anon, shmem] =
-        pages.map(|pages| Some(u64::try_from(pages.cast_signed()).unwrap_or(0).saturating_mul(page_bytes)));
-    Unreclaimable::of(anon, shmem, locked, [active, inactive])
+fn held(record: &CgroupRecord, page_bytes: u64) -> Option<Unreclaimable> {
+    let bytes = |pages: i64| Some(u64::try_from(pages).unwrap_or(0).saturating_mul(page_bytes));
+    let lists = [bytes(record.active_anon), bytes(record.inactive_anon)];
+    Unreclaimable::of(bytes(record.anon), bytes(record.shmem), bytes(record.unevictable), lists)
 }
 
 #[cfg(test)]

@@ -39,13 +39,22 @@ const CAPTURE: Addition = Addition {
             "load: io::load },",
             "    Registration { kinds: &[CaptureKind::OffCpu], load: offcpu::load },",
         ),
-        ("src/capture_data.rs", "    Io,", "    /// Where tasks sleep, as stacks.\n    OffCpu,"),
+        ("src/capture_data/mod.rs", "    Io,", "    /// Where tasks sleep, as stacks.\n    OffCpu,"),
         (
-            "src/capture_data.rs",
+            "src/capture_data/mod.rs",
             "CaptureKind::Io => \"io\",",
             "            CaptureKind::OffCpu => \"offcpu\",",
         ),
-        ("src/capture_data.rs", "    Io(DiskIo),", "    /// Of `CaptureKind::OffCpu`.\n    OffCpu(Profile),"),
+        (
+            "src/capture_data/mod.rs",
+            "CaptureKind::Io => 2 << 20,",
+            "            // As running code.\n            CaptureKind::OffCpu => 4 << 20,",
+        ),
+        (
+            "src/capture_data/mod.rs",
+            "    Io(DiskIo<'a>),",
+            "    /// Of `CaptureKind::OffCpu`.\n    OffCpu(Profile<'a>),",
+        ),
         (
             "src/tracer/tests/mod.rs",
             "CaptureKind::Io => CaptureData::Io(iotracing::found()),",
@@ -53,17 +62,31 @@ const CAPTURE: Addition = Addition {
         ),
         (
             "src/tracer/fuzz/captures.rs",
-            "CaptureKind::Io => CaptureData::Io(self.disk_io(many)),",
-            "            CaptureKind::OffCpu => CaptureData::OffCpu(self.profile(many)),",
+            "CaptureKind::Io => CaptureData::Io(self.disk_io(arena, many)),",
+            "            CaptureKind::OffCpu => CaptureData::OffCpu(self.profile(arena, many)),",
         ),
         (
             "tests/allocations/tracers.rs",
             "CaptureKind::Io => CaptureData::Io(disk_io()),",
             "        CaptureKind::OffCpu => CaptureData::OffCpu(Profile::default()),",
         ),
+        (
+            "tests/allocations/captures.rs",
+            "CaptureKind::Io => CaptureData::Io(disk_io(arena)),",
+            "        CaptureKind::OffCpu => CaptureData::OffCpu(fold(arena, 99, Stacks::new().rows(10_000))),",
+        ),
+        (
+            "tests/allocations/captures.rs",
+            "CaptureData::Io(io) => io.devices[0].processes.left_out(),",
+            "        CaptureData::OffCpu(profile) => profile.flame.left_out(),",
+        ),
     ],
     words: &[
-        ("src/capture/table.rs", "use super::{io, resident,", "use super::{io, offcpu, resident,"),
+        (
+            "src/capture/table.rs",
+            "use super::{io, names, resident,",
+            "use super::{io, names, offcpu, resident,",
+        ),
         // Of a kind of its own.
         ("src/capture/offcpu.rs", "CaptureData::Stacks(", "CaptureData::OffCpu("),
     ],
@@ -94,8 +117,8 @@ const INCLUDED: [(&str, &str, &str); 5] = [
     ("src/capture/tests/table.rs", "let CaptureData::Stacks(profile)", "let CaptureData::OffCpu(profile)"),
     (
         "build.rs",
-        "; 2] = [(\"bpf\", \"\"), (\"docs/example\", \"#[cfg(test)]\")];",
-        "; 1] = [(\"bpf\", \"\")];",
+        "; 3] =\n    [(\"bpf\", \"\"), (\"docs/example\", \"#[cfg(test)]\"), (",
+        "; 2] =\n    [(\"bpf\", \"\"), (",
     ),
 ];
 
@@ -132,7 +155,7 @@ impl Copy {
         for name in ["Cargo.toml", "Cargo.lock", "build.rs", "rustfmt.toml"] {
             copy.take(Path::new(name));
         }
-        for folder in ["src", "bpf", "docs", "benches", "tests", "fuzz/corpus", "deploy"] {
+        for folder in ["src", "build", "bpf", "docs", "benches", "tests", "fuzz/corpus", "deploy"] {
             copy.take_all(Path::new(folder));
         }
         copy
