@@ -7,6 +7,9 @@ STATIC = $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/onset
 # All C but the kernel's types, which are written as the kernel writes them.
 C = $(wildcard bpf/*.bpf.c) $(filter-out bpf/vmlinux.h,$(wildcard bpf/*.h)) $(wildcard deploy/demo/*.c docs/example/*.c benches/*.c src/layout/*.c tests/truth/programs/*.c)
 
+# Tests of the library that measure the machine they run on: nothing runs beside them.
+MEASURING = capture::tests bpf:: symbol::live
+
 .PHONY: run test everything lab aarch64 demo release install uninstall dist bench compare truth soak fuzz check fmt dependencies test-dependencies build
 
 run: build            ## builds and starts the agent on its built-in config
@@ -16,7 +19,8 @@ build: dependencies
 	cargo build --release --locked
 
 test: test-dependencies   ## every test; those of the real agent one after the other: they measure. What a test skips is shown
-	tests/twice --lib --bins --test purity --test allocations -- --show-output
+	tests/twice --lib --bins --test purity --test allocations -- $(addprefix --skip ,$(MEASURING)) --show-output
+	tests/twice --lib -- $(MEASURING) --test-threads=1 --show-output
 	tests/twice --test live --test ship --test deploy -- --test-threads=1 --show-output
 
 everything:           ## the gate with all of its shards, an hour or more; its result is kept in docs/whole-run.md
