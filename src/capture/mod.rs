@@ -4,6 +4,7 @@
 
 mod arenas;
 mod backend;
+mod cgroup_names;
 mod disks;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzz"))]
@@ -25,6 +26,7 @@ mod table;
 mod tasks;
 mod waits;
 mod walk;
+mod walked_tasks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ mod key;
 mod paths;
 pub mod proc;
 pub mod reader;
+mod task_facts;
 mod text;
 
 pub use cgroup::memory::Limit;
@@ -24,10 +25,11 @@ pub use containers::filter::Filter;
 pub use containers::{Container, ContainerId, Containers, Watched};
 pub use facts::{
     ContainerCpu, ContainerMemory, CpuTimes, Disk, Facts, HostCpu, Load, Memory, Reading, Snapshot,
-    TaskCounts, TaskLook, TaskSample, TaskState, Throttling, Unreclaimable,
+    Throttling, Unreclaimable,
 };
 pub use identity::{Identity, NameReport, NameSource, Record, Role};
 pub use inline::Text;
 pub use key::Key;
 pub use paths::Paths;
 pub use reader::{Error, Faults, MissingController, Mode, Reader, ReadingMethod, Scan};
+pub use task_facts::{TaskCounts, TaskLook, TaskSample, TaskState};
