@@ -15,8 +15,8 @@
 /* Until 6.1 a frozen task was in D state with this flag; the bit means something else now. */
 #define PF_FROZEN 0x10000
 
-/* A task in passing. */
-struct passing {
+/* A task in short. */
+struct task_summary {
 	__u64 container;
 	__u64 blocked_ns;
 	__u32 state;
@@ -24,7 +24,7 @@ struct passing {
 	__u8 blocked;
 	__u8 in_iowait;
 };
-RECORD_OF(pass_tasks, passing);
+RECORD_OF(summarize_tasks, task_summary);
 
 /* A task in D state. */
 struct stuck {
@@ -63,7 +63,7 @@ static __always_inline bool is_blocked(struct task_struct *task)
 static __always_inline int pass_by(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct passing seen = {};
+	struct task_summary seen = {};
 
 	if (!task)
 		return 0;
@@ -104,7 +104,7 @@ static __always_inline int look_at(struct bpf_iter__task *ctx)
 }
 
 SEC("iter/task")
-int pass_tasks(struct bpf_iter__task *ctx)
+int summarize_tasks(struct bpf_iter__task *ctx)
 {
 	return pass_by(ctx);
 }

@@ -33,7 +33,7 @@ struct account {
 
 struct pair {
 	__u64 victim;
-	__u64 culprit;
+	__u64 interferer;
 };
 
 struct slice {
@@ -122,7 +122,7 @@ struct {
 	__uint(max_entries, 4096);
 	__type(key, struct pair);
 	__type(value, __u64);
-} culprits SEC(".maps");
+} interferers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -6,10 +6,10 @@
 
 #include "waits_throttle.h"
 
-static __always_inline void blame(__u64 victim, __u64 culprit, __u64 time)
+static __always_inline void blame(__u64 victim, __u64 interferer, __u64 time)
 {
-	struct pair key = {.victim = victim, .culprit = culprit};
-	__u64 fresh = 0, *held = value_of(&culprits, &key, &fresh);
+	struct pair key = {.victim = victim, .interferer = interferer};
+	__u64 fresh = 0, *held = value_of(&interferers, &key, &fresh);
 
 	if (held)
 		*held += time;

@@ -22,7 +22,7 @@ const OTHERS: [&str; 25] = [
     "bpf_io_record",
     "bpf_io_row",
     "bpf_kallsyms",
-    "bpf_passing",
+    "bpf_task_summary",
     "bpf_stack",
     "bpf_stuck",
     "bpf_sums",

@@ -7,7 +7,7 @@ use super::cgroups;
 use super::io::address;
 use super::io_record::{IoFile, IoKey, IoRecord, IoRow, IoTarget, pack};
 use super::sent::{Count, StackRecord};
-use super::tasks::{Passing, Stuck, each_record};
+use super::tasks::{Stuck, TaskSummary, each_record};
 use super::waits::{Group, WaitSums};
 use crate::fuzz::heap;
 use crate::host::{Key, TaskCounts};
@@ -58,12 +58,12 @@ pub fn cgroup(data: &[u8]) {
     }
 }
 
-/// All tasks in passing, out of the task iterator: each is counted once, and none takes memory.
-pub fn passing(data: &[u8]) {
+/// Summaries of all tasks, out of the task iterator: each is counted once, and none takes memory.
+pub fn task_summary(data: &[u8]) {
     let (mut counts, mut dead, mut all) = (TaskCounts::default(), 0, 0);
-    stream(data, 64, |record: &[u8; layout::tasks::Passing::SIZE]| {
-        let task = heap::untouched(|| read_before(Passing::parse(record)).sample());
-        let (raw, _) = read_before(layout::tasks::Passing::read(record));
+    stream(data, 64, |record: &[u8; layout::tasks::TaskSummary::SIZE]| {
+        let task = heap::untouched(|| read_before(TaskSummary::parse(record)).sample());
+        let (raw, _) = read_before(layout::tasks::TaskSummary::read(record));
         assert_eq!(&raw.bytes(), record, "its fields are all of it");
         assert_eq!(task.container, Key::from_bits(raw.container));
         let before = counts;
@@ -109,7 +109,7 @@ pub fn sums(data: &[u8]) {
     match kind % 3 {
         0 => count(data),
         1 => waited(data),
-        _ => culprits(data),
+        _ => interferers(data),
     }
 }
 
@@ -149,14 +149,14 @@ fn waited(data: &[u8]) {
 }
 
 /// A pair's times on each CPU.
-fn culprits(data: &[u8]) {
+fn interferers(data: &[u8]) {
     let Some((key, values)) = data.split_at_checked(layout::waits::Pair::SIZE) else { return };
     let mut tally = WaitSums::default();
     tally.add_interference(key, &mut values.chunks(8));
-    assert_eq!(tally.culprits.len(), 1, "a key is a pair");
+    assert_eq!(tally.interferers.len(), 1, "a key is a pair");
     let (times, _) = values.as_chunks();
     let whole = times.iter().map(|time| u128::from(u64::from_ne_bytes(*time))).sum::<u128>();
-    let held = tally.culprits.values().next().map(std::time::Duration::as_nanos);
+    let held = tally.interferers.values().next().map(std::time::Duration::as_nanos);
     assert_eq!(held, Some(whole.min(u64::MAX.into())));
 }
 

@@ -42,7 +42,7 @@ pub use ring::{Drained, Ring};
 pub use sent::{Count, StackRecord};
 pub use site::Site;
 pub use stacks::{Armed, FAULTS_EACH, HZ, Stacks};
-pub use tasks::{Passers, Passing, Stuck, StuckTasks, Tasks};
+pub use tasks::{Stuck, StuckTasks, TaskSummaries, TaskSummary, Tasks};
 pub use waits::{Group, WaitSums, Waits, WaitsArmed};
 
 /// What build.rs made of bpf/*.bpf.c.

@@ -1,4 +1,4 @@
-//! All tasks of the host by the kernel's task iterator: each in passing, or those in D state with
+//! All tasks of the host by the kernel's task iterator: a summary of each, or those in D state with
 //! their kernel stacks. Nothing is attached: it costs only while it is read.
 
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::sys;
 const WHAT: &str = "the task iterator";
 
 /// The programs, as metrics have them.
-const PASSING_TASKS: &str = "tasks";
+const SUMMARIES: &str = "tasks";
 const STUCK_TASKS: &str = "stuck_tasks";
 
 /// The first kernel whose frozen tasks have a state of their own.
@@ -34,14 +34,14 @@ const BUFFER: usize = 32 << 10;
 
 /// Both uses of the iterator.
 pub struct Tasks {
-    /// All tasks in passing.
-    pub passers: Passers,
+    /// A summary of each task.
+    pub summaries: TaskSummaries,
     /// Those in D state, with their stacks.
     pub stuck: StuckTasks,
 }
 
-/// Looks at all tasks in passing.
-pub struct Passers {
+/// Looks at all tasks.
+pub struct TaskSummaries {
     link: Link,
     buffer: Box<[u8]>,
     under_way: Option<Look>,
@@ -62,9 +62,9 @@ pub struct StuckTasks {
     buffer: Box<[u8]>,
 }
 
-/// A task, seen in passing.
+/// A task in short: what detectors want of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passing {
+pub struct TaskSummary {
     container: Option<Key>,
     blocked_for: Duration,
     state: u32,
@@ -102,9 +102,9 @@ impl Tasks {
         meter: &mut Meter,
     ) -> Result<Tasks, Error> {
         let done = btf(sys).and_then(|()| load(followed, unified, release, meter));
-        let tasks = programs::loaded(&[PASSING_TASKS, STUCK_TASKS], done)?;
+        let tasks = programs::loaded(&[SUMMARIES, STUCK_TASKS], done)?;
         // The links of iterators last as long as they do.
-        [PASSING_TASKS, STUCK_TASKS].into_iter().for_each(programs::attached);
+        [SUMMARIES, STUCK_TASKS].into_iter().for_each(programs::attached);
         Ok(tasks)
     }
 }
@@ -123,29 +123,29 @@ fn load(
             knobs.frozen_by_flag = release.is_some_and(|release| release < FREEZER_STATE);
         }
         let loaded = open.load()?;
-        meter.add(PASSING_TASKS, loaded.progs.pass_tasks.as_fd());
+        meter.add(SUMMARIES, loaded.progs.summarize_tasks.as_fd());
         meter.add(STUCK_TASKS, loaded.progs.stuck_tasks.as_fd());
         // The links keep the programs; the rest of the object is not needed any more.
-        let passing = loaded.progs.pass_tasks.attach_iter_with_opts(IterOpts::None)?;
+        let link = loaded.progs.summarize_tasks.attach_iter_with_opts(IterOpts::None)?;
         let stuck = loaded.progs.stuck_tasks.attach_iter_with_opts(IterOpts::None)?;
         let buffer = || vec![0; BUFFER].into_boxed_slice();
         Ok(Tasks {
-            passers: Passers { link: passing, buffer: buffer(), under_way: None },
+            summaries: TaskSummaries { link, buffer: buffer(), under_way: None },
             stuck: StuckTasks { link: stuck, buffer: buffer() },
         })
     })
 }
 
-impl Passers {
+impl TaskSummaries {
     /// Begins a look at every task of the host, or goes on with it, and hands out `most` tasks at most. Once all
     /// were handed out it gives the time, on the monotonic clock, at which the look began. Allocates nothing.
-    pub fn look(&mut self, most: usize, mut each: impl FnMut(Passing)) -> io::Result<Option<Duration>> {
+    pub fn look(&mut self, most: usize, mut each: impl FnMut(TaskSummary)) -> io::Result<Option<Duration>> {
         let mut look = match self.under_way.take() {
             Some(look) => look,
             None => Look { tasks: begin(&self.link)?, held: 0, began: sys::now().mono },
         };
-        let each = |record: &[u8; layout::Passing::SIZE]| {
-            if let Some(task) = Passing::parse(record) {
+        let each = |record: &[u8; layout::TaskSummary::SIZE]| {
+            if let Some(task) = TaskSummary::parse(record) {
                 each(task);
             }
         };
@@ -225,12 +225,12 @@ pub(super) fn some_records<const SIZE: usize>(
     Ok(false)
 }
 
-impl Passing {
-    pub(super) fn parse(record: &[u8]) -> Option<Passing> {
+impl TaskSummary {
+    pub(super) fn parse(record: &[u8]) -> Option<TaskSummary> {
         #[cfg(test)]
-        crate::fuzz::record::note("bpf_passing", &[record]);
-        let (task, _) = layout::Passing::read(record)?;
-        Some(Passing {
+        crate::fuzz::record::note("bpf_task_summary", &[record]);
+        let (task, _) = layout::TaskSummary::read(record)?;
+        Some(TaskSummary {
             container: Key::from_bits(task.container),
             blocked_for: Duration::from_nanos(task.blocked_ns),
             state: task.state,

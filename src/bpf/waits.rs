@@ -67,7 +67,7 @@ pub struct WaitSums {
     /// How each group ran and waited.
     pub groups: HashMap<Group, Waited>,
     /// For each pair, how long the first group waited while the second ran.
-    pub culprits: HashMap<(Group, Group), Duration>,
+    pub interferers: HashMap<(Group, Group), Duration>,
     /// Waits and slices that found no room in a map, since the programs were loaded.
     pub lost: u64,
     /// Online CPUs whose latest sums are missing here.
@@ -86,8 +86,8 @@ impl WaitSums {
         let number = |raw: &[u8]| Some(u64::from_ne_bytes(*raw.first_chunk()?));
         let sum = values.filter_map(number).fold(0_u64, u64::saturating_add);
         let pair = layout::Pair::read(key);
-        let pair = pair.map(|(pair, _)| (Group::of(pair.victim), Group::of(pair.culprit)));
-        self.culprits.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
+        let pair = pair.map(|(pair, _)| (Group::of(pair.victim), Group::of(pair.interferer)));
+        self.interferers.extend(pair.map(|pair| (pair, Duration::from_nanos(sum))));
     }
 }
 
@@ -155,7 +155,7 @@ fn clear_maps(skeleton: &WaitsSkel<'_>) -> Result<(), libbpf_rs::Error> {
     for cpu in 0..maps.cpus.max_entries() {
         maps.cpus.update(&cpu.to_ne_bytes(), &fresh, MapFlags::ANY)?;
     }
-    for map in [&maps.accounts, &maps.culprits, &maps.throttles] {
+    for map in [&maps.accounts, &maps.interferers, &maps.throttles] {
         let old: Vec<_> = map.keys().collect();
         for key in old {
             map.delete(&key)?;
@@ -188,18 +188,18 @@ impl WaitsArmed<'_> {
         flush
     }
 
-    /// The sums so far. Those of culprits cost more to read and are left out unless `culprits`.
-    pub fn read(&self, culprits: bool) -> Result<WaitSums, Error> {
+    /// The sums so far. Those of interferers cost more to read and are left out unless `interferers`.
+    pub fn read(&self, interferers: bool) -> Result<WaitSums, Error> {
         let flush = self.flush_cpus();
         let maps = &self.program.skeleton.maps;
         let (at, unread_cpus) = (mean(&flush.at), flush.failed);
         let mut sums = WaitSums { at, lost: number(&maps.lost), unread_cpus, ..WaitSums::default() };
         attempt("reading waits", || {
             each_value(&maps.accounts, |key, values| sums.add_waits(key, values))?;
-            if !culprits {
+            if !interferers {
                 return Ok(());
             }
-            each_value(&maps.culprits, |key, values| sums.add_interference(key, values))
+            each_value(&maps.interferers, |key, values| sums.add_interference(key, values))
         })?;
         Ok(sums)
     }

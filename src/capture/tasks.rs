@@ -33,8 +33,8 @@ struct IteratorTasks {
 /// Loads the iterator; without it tasks are walked over.
 pub(super) fn load(loader: &mut Loader<'_>) -> Loaded {
     match iterator(loader) {
-        Ok(bpf::Tasks { passers, stuck }) => {
-            loader.tasks = Some(Box::new(passers));
+        Ok(bpf::Tasks { summaries, stuck }) => {
+            loader.tasks = Some(Box::new(summaries));
             let proc = loader.paths.proc.as_path().into();
             Ok(Arc::new(IteratorTasks { queue: WorkQueue::new(OPEN_MAX), stuck: Mutex::new(stuck), proc }))
         }
@@ -51,9 +51,9 @@ fn iterator(loader: &mut Loader<'_>) -> Result<bpf::Tasks, &'static str> {
     bpf::Tasks::load(site.sys, site.followed, site.unified, release, loader.meter).map_err(sentence)
 }
 
-impl TaskSnapshot for bpf::Passers {
+impl TaskSnapshot for bpf::TaskSummaries {
     fn look(&mut self, _: &ThreadSpawner, _: &Containers, each: &mut dyn FnMut(TaskSample)) -> TaskLook {
-        match bpf::Passers::look(self, TASKS_AT_ONCE, |task| each(task.sample())) {
+        match bpf::TaskSummaries::look(self, TASKS_AT_ONCE, |task| each(task.sample())) {
             Ok(Some(began)) => TaskLook::Whole(began),
             Ok(None) => TaskLook::Partial,
             Err(_) => TaskLook::Failed,

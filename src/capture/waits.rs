@@ -168,8 +168,8 @@ fn is_probe(open: &OpenRequest) -> bool {
 }
 
 /// The sums so far; that they cannot be read is counted.
-fn read(armed: &bpf::WaitsArmed<'_>, culprits: bool) -> Result<WaitSums, bpf::Error> {
-    armed.read(culprits).inspect_err(|error| Failed::Read.count("the sums of waits", error))
+fn read(armed: &bpf::WaitsArmed<'_>, interferers: bool) -> Result<WaitSums, bpf::Error> {
+    armed.read(interferers).inspect_err(|error| Failed::Read.count("the sums of waits", error))
 }
 
 const UNREADABLE: Refusal = Refusal::Failed("the kernel's sums of waits could not be read");
@@ -201,14 +201,14 @@ fn since(now: &WaitSums, before: &WaitSums) -> WaitSums {
         let before = before.groups.get(group).copied().unwrap_or_default();
         (*group, sum.since(&before))
     });
-    let culprits = now.culprits.iter().map(|(pair, sum)| {
-        let before = before.culprits.get(pair).copied().unwrap_or_default();
+    let interferers = now.interferers.iter().map(|(pair, sum)| {
+        let before = before.interferers.get(pair).copied().unwrap_or_default();
         (*pair, sum.saturating_sub(before))
     });
     WaitSums {
         at: now.at,
         groups: groups.filter(|(_, sum)| *sum != Waited::default()).collect(),
-        culprits: culprits.filter(|(_, sum)| !sum.is_zero()).collect(),
+        interferers: interferers.filter(|(_, sum)| !sum.is_zero()).collect(),
         lost: now.lost.saturating_sub(before.lost),
         // What is missing at one end is missing in between.
         unread_cpus: now.unread_cpus.max(before.unread_cpus),
@@ -268,9 +268,9 @@ impl Found {
             Scope::Host | Scope::Device(_) => None,
             Scope::Container(key) => Some(Group::Container(key)),
         };
-        for ((victim, culprit), time) in &sums.culprits {
+        for ((victim, interferer), time) in &sums.interferers {
             if only.is_none_or(|only| only == *victim) {
-                *held.entry(*culprit).or_default() += *time;
+                *held.entry(*interferer).or_default() += *time;
             }
         }
         match only {
@@ -324,20 +324,20 @@ mod tests {
         let before = WaitSums {
             at: None,
             groups: [(a, waited(5))].into(),
-            culprits: [((a, b), ms(4))].into(),
+            interferers: [((a, b), ms(4))].into(),
             lost: 1,
             unread_cpus: 2,
         };
         let now = WaitSums {
             at: None,
             groups: [(a, waited(5)), (b, waited(3))].into(),
-            culprits: [((a, b), ms(9)), ((b, a), ms(2))].into(),
+            interferers: [((a, b), ms(9)), ((b, a), ms(2))].into(),
             lost: 4,
             unread_cpus: 1,
         };
         let part = since(&now, &before);
         assert_eq!(part.groups, [(b, waited(3))].into(), "who did nothing is not in it");
-        assert_eq!(part.culprits, [((a, b), ms(5)), ((b, a), ms(2))].into());
+        assert_eq!(part.interferers, [((a, b), ms(5)), ((b, a), ms(2))].into());
         assert_eq!((part.lost, part.unread_cpus), (3, 2));
     }
 

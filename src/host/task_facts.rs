@@ -19,7 +19,7 @@ pub enum TaskState {
     Dead,
 }
 
-/// One task, seen in passing.
+/// One task, in short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskSample {
     /// Its container, if it is in one.

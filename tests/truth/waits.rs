@@ -12,7 +12,7 @@ use crate::stage::{CAPTURE, Window};
 
 const WAITED: &str = "wait of a container for a CPU";
 const RAN: &str = "run time of a container that waits";
-const CULPRIT: &str = "wait for another container's sake";
+const INTERFERER: &str = "wait for another container's sake";
 const SAMPLES: &str = "CPU of a container that has most of a CPU: samples";
 const HELD_BACK: &str = "time that a quota held a container back";
 const LIMITED_RAN: &str = "run time of a container at its quota";
@@ -21,7 +21,7 @@ pub const ROWS: [Row; 6] = [
     row(SAMPLES, "cpuacct.usage x 99 Hz", "samples", Bound::Percent(3.0)),
     row(WAITED, "schedstat of its process", "ms", Bound::Percent(3.0)),
     row(RAN, "schedstat of its process", "ms", Bound::Percent(3.0)),
-    row(CULPRIT, "cpuacct.usage of the other; unsplit time may be its", "ms", Bound::Percent(3.0)),
+    row(INTERFERER, "cpuacct.usage of the other; unsplit time may be its", "ms", Bound::Percent(3.0)),
     row(HELD_BACK, "throttled time of cpu.stat", "ms", Bound::Percent(5.0)),
     row(LIMITED_RAN, "cpuacct.usage", "ms", Bound::Percent(3.0)),
 ];
@@ -46,8 +46,8 @@ fn listed(event: &Value, list: &str, cgroup: &Cgroup) -> f64 {
 
 /// For how long the document blames a container. What it says it could not split (waits too short or too long
 /// ago to look into) may be that one's, too: as far as it makes up for the truth it is no error.
-fn blamed(event: &Value, culprit: &Cgroup, truth: f64) -> f64 {
-    let (said, data) = (listed(event, "interferer_list", culprit), &event["tracer_data"]);
+fn blamed(event: &Value, interferer: &Cgroup, truth: f64) -> f64 {
+    let (said, data) = (listed(event, "interferer_list", interferer), &event["tracer_data"]);
     let unsplit = data["unsplit_percent"].as_f64().unwrap() / 100.0 * data["wait_ms"].as_f64().unwrap();
     println!("blamed for {said} ms of {truth:.0}; {unsplit:.0} ms are unsplit");
     said.max(truth.min(said + unsplit))
@@ -80,7 +80,7 @@ pub fn measure(window: &Window<'_>) -> Vec<Measured> {
         measured(WAITED, told(&of_weak, "wait_ms"), ms(spent[1].waited)),
         measured(RAN, told(&of_weak, "run_ms"), ms(spent[1].ran)),
         // The weak one wants to run all the time: while the other has the CPU, it waits for it.
-        measured(CULPRIT, blamed(&of_weak, &strong, ms(used)), ms(used)),
+        measured(INTERFERER, blamed(&of_weak, &strong, ms(used)), ms(used)),
     ]
 }
 

@@ -97,19 +97,19 @@ fn two_cgroups_on_one_cpu_blame_each_other_for_what_the_kernel_says_they_waited(
     found.sort_by_key(|(ticket, _)| *ticket);
     let [host, victim] = found.each_ref().map(|(_, capture)| waits(capture));
     let path = format!("/{}", strong.path.strip_prefix(V1).expect("it is there").display());
-    let culprit = TaskGroup::Cgroup(Some(&path));
+    let interferer = TaskGroup::Cgroup(Some(&path));
     let waiter = |group: &TaskGroup<'_>| {
         host.waiters.iter().find(|waiter| waiter.group == *group).expect("it waited").time
     };
-    assert_near("strong", waiter(&culprit).all, after[0] - before[0], 5.0);
+    assert_near("strong", waiter(&interferer).all, after[0] - before[0], 5.0);
     assert_near("weak", victim.whole.all, after[1] - before[1], 5.0);
     // The two may begin one after the other.
     assert_near("in both", waiter(&TaskGroup::Container(key(2))).all, victim.whole.all, 2.0);
-    assert!(blamed(&victim, &culprit) > 0.9, "{victim:?}");
-    // Whatever else runs here has culprits of its own.
-    let of_host = host.interferers.iter().find(|one| one.group == culprit).expect("it is blamed").held;
+    assert!(blamed(&victim, &interferer) > 0.9, "{victim:?}");
+    // Whatever else runs here has interferers of its own.
+    let of_host = host.interferers.iter().find(|one| one.group == interferer).expect("it is blamed").held;
     assert!(of_host >= victim.whole.all.mul_f64(0.9), "{of_host:?} of {victim:?}");
-    assert!(host.whole.all >= (victim.whole.all + waiter(&culprit).all).mul_f64(0.98));
+    assert!(host.whole.all >= (victim.whole.all + waiter(&interferer).all).mul_f64(0.98));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn in_the_unified_hierarchy_cgroups_are_told_apart_as_well() {
 }
 
 #[test]
-fn a_container_that_contends_with_itself_is_its_own_culprit_however_its_cgroups_are_nested() {
+fn a_container_that_contends_with_itself_is_its_own_interferer_however_its_cgroups_are_nested() {
     if !root() {
         return;
     }
