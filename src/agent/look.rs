@@ -9,7 +9,7 @@ use super::{Agent, Input};
 
 impl Agent {
     /// Reads what the tracers whose time has come need, once for all, and feeds them. Returns the time that the
-    /// facts are of; `None`: there are so many containers that it goes on in the next turn.
+    /// facts are of; `None`: not all containers are read yet, and it goes on in the next turn.
     pub(super) fn look(&mut self, now: Now) -> Option<Now> {
         let at = self.looking.unwrap_or(now);
         // Who is told of tasks waits until all were looked at; the others do not.

@@ -16,7 +16,7 @@ use super::ring::{Drained, Ring};
 use super::site::Site;
 use super::skeletons::HOOKS;
 
-/// Records that one drain takes at most; memory for so many of the longest is set aside at start.
+/// Records that one drain takes at most; memory for this number of the longest is set aside at start.
 pub const RECORDS_MAX: u32 = 16;
 
 /// Whether cgroup ids are those of v2: a variable of common.h, which comes with `containers`.

@@ -53,7 +53,7 @@ struct Sampled {
 enum SampleState {
     Idle,
     Walking,
-    /// The walk began at this time, and so many of its tasks were told of.
+    /// The walk began at this time; the number is that of its tasks that were told of.
     Ready(Duration, usize),
     Failed,
 }

@@ -115,7 +115,7 @@ pub trait Tracer {
     fn scrape(&self, containers: Watched<'_>, scrape: &mut Scrape<'_>);
 }
 
-/// What to say to someone who names a tracer that is none of `specs`.
+/// The error for a tracer `name` that is not among `specs`.
 pub fn no_tracer<'a>(name: &str, specs: impl IntoIterator<Item = &'a Spec>) -> String {
     let names: Vec<_> = specs.into_iter().map(|spec| spec.name).collect();
     format!("there is no tracer {name}; there are {}", names.join(", "))
