@@ -74,14 +74,24 @@ pub fn kills(cgroup: &Cgroup) -> u64 {
     keyed(&fs::read_to_string(file).unwrap(), "oom_kill")
 }
 
-/// Of the whole host, in ticks: time in the kernel, and all time.
-pub fn host_ticks() -> (u64, u64) {
+/// Of the whole host, in ticks: user, nice, system, idle, iowait, irq, softirq, steal.
+fn host_modes() -> Vec<u64> {
     let text = fs::read_to_string("/proc/stat").unwrap();
     let line = text.lines().next().unwrap();
-    // user nice system idle iowait irq softirq steal
-    let ticks: Vec<u64> =
-        line.split_ascii_whitespace().skip(1).take(8).map(|word| word.parse().unwrap()).collect();
+    line.split_ascii_whitespace().skip(1).take(8).map(|word| word.parse().unwrap()).collect()
+}
+
+/// Of the whole host, in ticks: time in the kernel, and all time.
+pub fn host_ticks() -> (u64, u64) {
+    let ticks = host_modes();
     (ticks[2], ticks.iter().sum())
+}
+
+/// Time in which a hypervisor gave this machine's CPUs to others. The kernel leaves it out of what it counts for
+/// tasks and cgroups; whoever goes by a clock, as onset does, has it in.
+pub fn stolen() -> Duration {
+    // USER_HZ is 100 on every architecture that Linux has now.
+    Duration::from_millis(host_modes()[7] * 10)
 }
 
 /// A count as it grew: seconds since 1970, and the count then, in seconds.

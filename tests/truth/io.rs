@@ -170,6 +170,12 @@ impl Brief {
                 said[place] += bytes;
             }
         }
+        for (place, (said, truth)) in said.iter().zip(truth).enumerate() {
+            if (said - truth).abs() > truth * 0.02 {
+                println!("MISSED BYTES: {said} of {truth} in {}:", self.folders[place].display());
+                files(event).iter().for_each(|file| println!("  {file:?}"));
+            }
+        }
         let mut all = vec![measured(BRIEF_WRONG, wrong, 0.0)];
         all.extend(said.iter().zip(truth).map(|(said, truth)| measured(BRIEF, *said, truth)));
         all
