@@ -22,6 +22,7 @@ mod resident;
 mod sampled;
 mod session;
 mod stacks;
+mod stuck_tasks;
 mod table;
 mod tasks;
 mod waits;

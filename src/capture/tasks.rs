@@ -11,17 +11,15 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Loaded, Loader, Method, OPEN_MAX, Submission, TASKS_AT_ONCE, TaskSnapshot};
 use super::load::sentence;
 use super::open_request::OpenRequest;
+use super::stuck_tasks::{TASKS_MAX, is_within, refuse};
 use super::walked_tasks::WalkedTasks;
 use crate::bpf;
-use crate::capture_data::{Arena, CaptureData, Refusal, Rows, Scope, Task, Texts};
-use crate::host::{Containers, Key, TaskLook, TaskSample};
+use crate::capture_data::{Arena, CaptureData, Rows, Task, Texts};
+use crate::host::{Containers, TaskLook, TaskSample};
 use crate::symbol::{Image, Names, Stack, Symbolizer};
 use crate::sys;
 use crate::thread_spawner::{ThreadSpawner, Worker};
 use crate::work_queue::{Next, WorkQueue, WorkerGuard};
-
-/// Tasks that one capture keeps. More cannot be read by anyone; what is beyond counts as lost.
-pub(super) const TASKS_MAX: usize = 4096;
 
 /// By the iterator: a thread is there while requests are.
 struct IteratorTasks {
@@ -99,19 +97,6 @@ impl Worker for IteratorTasks {
                 Next::Closed => return,
             }
         }
-    }
-}
-
-/// Answers that a look broke off.
-pub(super) fn refuse(open: OpenRequest, error: &io::Error) {
-    bpf::Failed::Read.count("the list of tasks", error);
-    open.refuse(Refusal::Failed("the kernel's list of tasks could not be read to its end"));
-}
-
-pub(super) fn is_within(scope: Scope, container: Option<Key>) -> bool {
-    match scope {
-        Scope::Host | Scope::Device(_) => true,
-        Scope::Container(key) => container == Some(key),
     }
 }
 

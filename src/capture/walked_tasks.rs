@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Loader, Method, OPEN_MAX, Submission, TASKS_AT_ONCE, TaskSnapshot};
 use super::open_request::{OpenRequest, Wake};
-use super::tasks::{TASKS_MAX, is_within, refuse};
+use super::stuck_tasks::{TASKS_MAX, is_within, refuse};
 use super::walk::{Paths, StuckTask, Walker};
 use crate::capture_data::{Arena, CaptureData, Rows, Scope, Task, Texts};
 use crate::host::{Containers, Key, TaskLook, TaskSample, TaskState};
