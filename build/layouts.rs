@@ -50,7 +50,7 @@ pub struct Field {
 pub enum Kind {
     /// A number, by its type in Rust.
     Number(String),
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(usize),
     /// Another structure that has no long array: its name in C, and its bytes.
     Struct(String, usize),

@@ -17,7 +17,7 @@ use crate::rig::{
 const STORM: u64 = 900;
 const AFTER: u64 = 100;
 
-/// Each of so many reloads is of a config that is refused.
+/// One reload in `BAD` is of a config that is refused.
 const BAD: u64 = 50;
 
 /// What a hundred reloads may leave behind: the heap is not cut to the byte.

@@ -70,9 +70,6 @@ fn family(page: &str, name: &str) -> Vec<(String, f64)> {
     mine.filter_map(sample).collect()
 }
 
-/// Switches to idle that a kernel may not tell of while no document is made of them.
-const UNTOLD_SWITCHES_MAX: f64 = 5.0;
-
 /// Each record of the log is at the server, once, or counted; nothing else went wrong than the
 /// reloads that were refused. How many records there are.
 pub fn shipped(agent: &Agent, index: &Index, refused: u64) -> usize {
@@ -99,20 +96,12 @@ pub fn shipped(agent: &Agent, index: &Index, refused: u64) -> usize {
     }
     assert!(value("onset_ship_retries_total") > 0.0, "the outages were met");
     // The maps of `io` are bounded, and what else this host writes to the disk below the loop device
-    // meanwhile fills them too: then a document has to say so. A switch to idle that the kernel does not tell of counts
-    // as lost in `waits`; one in a probe, or after a capture's last reading, is in no document, and there are few of them.
-    // Of all else nothing may be lost.
+    // meanwhile fills them too: then a document has to say so. Of all else nothing may be lost.
     let said = |event: &Value| number(event, "/tracer_data/lost_samples") > 0.0;
-    let told = |tracer: &str| {
-        agent.events().iter().any(|event| text(event, "/tracer_name") == tracer && said(event))
-    };
     for (source, lost) in family(&page, "onset_lost_records_total") {
-        let accounted = match source.as_str() {
-            source if source.contains("\"io\"") => told("iotracing"),
-            source if source.contains("\"waits\"") => lost <= UNTOLD_SWITCHES_MAX || told("waitrate"),
-            _ => false,
-        };
-        assert!(lost == 0.0 || accounted, "{lost} of {source}, and no document says so");
+        let told = source.contains("\"io\"")
+            && agent.events().iter().any(|event| text(event, "/tracer_name") == "iotracing" && said(event));
+        assert!(lost == 0.0 || told, "{lost} of {source}, and no document says so");
     }
     let faults: BTreeMap<String, f64> =
         family(&page, "onset_faults_total").into_iter().filter(|(_, count)| *count > 0.0).collect();
