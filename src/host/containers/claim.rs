@@ -122,7 +122,8 @@ pub fn compare(noted: &str, path: &str) -> Option<RecordMatch> {
     if path.rsplit('/').next() == Some(noted) {
         return Some(RecordMatch::Below);
     }
-    let (prefix, name) = rest.split_once(':')?;
+    // A unit has a name.
+    let (prefix, name) = rest.split_once(':').filter(|(_, name)| !name.is_empty())?;
     let (above, unit) = path.rsplit_once('/')?;
     let made = unit.strip_suffix(".scope").unwrap_or(unit).strip_prefix(prefix);
     let made = if prefix.is_empty() { made } else { made.and_then(|made| made.strip_prefix('-')) };
@@ -200,6 +201,10 @@ mod tests {
         }
         assert_eq!(compare("", "/docker/ab"), None, "nothing was noted");
         assert_eq!(compare("a:b", "/docker/ab"), None, "no such notation");
+        for nameless in ["-.slice::", "::", "-.slice:docker:"] {
+            assert_eq!(compare(nameless, "/"), None, "{nameless} names no unit");
+            assert_eq!(compare(nameless, "/docker-"), None, "{nameless} names no unit");
+        }
     }
 
     #[test]
