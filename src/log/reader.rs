@@ -295,9 +295,15 @@ impl Reader {
         }
         match self.log_of(listed) {
             Some(log) if current.is_of(log) => true,
+            _ if self.is_kept(listed) => false,
             Some(log) if self.others.iter().any(|other| other.is_of(log)) => false,
             _ => listed.first > passed,
         }
+    }
+
+    /// Whether one of the other positions is in `listed`: its header may not say so.
+    fn is_kept(&self, listed: &SegmentFile) -> bool {
+        self.others.iter().any(|other| other.listed.first == listed.first && !other.is_gone())
     }
 
     /// Whether `listed` belongs to the log that is read, or does not say to which log it belongs.
@@ -324,19 +330,23 @@ impl Reader {
         }
     }
 
-    /// Opens the segment `listed`. One that was deleted meanwhile is skipped.
+    /// Opens the segment `listed`. One that was deleted meanwhile is skipped, and one that is read already.
     fn enter(&mut self, listed: SegmentFile, cause: GapCause) -> Result<bool, Error> {
         self.unchanged = None;
         let path = log_dir::segment_path(&self.dir, listed.first);
+        // Two positions can lead to one segment: it is read from one of them.
+        let kept = self.is_kept(&listed);
         let file = match calls::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("open", &path)(error));
+            }
+            Ok(file) if !kept => file,
+            _ => {
                 if let Some(current) = &mut self.current {
                     current.state = SegmentState::Live;
                 }
-                return Ok(true);
+                return Ok(!kept);
             }
-            Err(error) => return Err(Error::io("open", &path)(error)),
         };
         let (tail, header) = SegmentReader::begin(listed, &path, file)?; // an error leaves this reader where it was
         match header {
